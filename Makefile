@@ -1,0 +1,44 @@
+# Each target makes .venv itself when it is missing or out of date. PYTHON chooses the interpreter to make it with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test lint bench docs clean
+.DEFAULT_GOAL := train
+
+train: $(VENV)/installed  ## learn a language model from the Python standard library's source
+	@echo "== training on the source code of Python's standard library: about five minutes on two cores"
+	$(BIN)/spectrain train $(ARGS)
+
+test: $(VENV)/installed  ## run the whole suite; ARGS=--full for the large one
+	@echo "== running the test suite, two processes of one thread each"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+lint: $(VENV)/installed  ## style, types and the layers' import contracts
+	@echo "== ruff: style"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "== mypy: types"
+	$(BIN)/mypy
+	@echo "== import-linter: who may import whom"
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed  ## run every benchmark; records go to benchmarks/records/
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+docs: $(VENV)/installed  ## the documentation as a web site in site/
+	@echo "== installing mkdocs"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "== open site/index.html"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "== making $(VENV) with $(PYTHON) and installing spectrain (torch first: its CPU build where there is one)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache
