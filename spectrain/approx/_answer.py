@@ -1,0 +1,178 @@
+"""What is known about a best approximation: the polynomial, both bounds, and how they were found."""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from math import log2
+from typing import Any
+
+import flint
+import numpy as np
+from flint import arb, arb_poly, fmpq, fmpq_poly
+
+from spectrain.approx._certificate import ErrorModel, dual_bound
+from spectrain.approx._exchange import Known
+from spectrain.approx._jet import NotFollowedError, UndecidedError
+from spectrain.approx._polynomial import Polynomial
+from spectrain.approx._precision import ball, float_down, float_up, precise
+from spectrain.approx._problem import Problem
+from spectrain.approx._range import UnprovableError
+
+
+@dataclass(frozen=True)
+class Minimax:
+    """A best approximation and what is known about it.
+
+    ``polynomial`` has double coefficients; ``exact`` are those found, as fractions, and the bounds are for the exact
+    polynomial: ``lower <= E* <= upper`` encloses the least possible error, ``error`` is the level at the reference.
+    ``reference`` are the points where the error takes the level with ``signs``. ``status`` is one of
+
+    - ``alternation``: the powers form a Chebyshev system and the error alternates at one point more than there are
+      powers, which characterises the best approximation;
+    - ``duality``: they do not, so alternation proves nothing; the lower bound comes from LP duality;
+    - ``exact``: the target is a polynomial of these powers up to the working precision;
+    - ``rounding``: the error is at the rounding of the target, which is known in double precision only;
+    - ``stopped``: the exchange ended with a gap; the bounds say how large.
+    """
+
+    polynomial: Polynomial
+    exact: tuple[Fraction, ...]
+    error: float
+    lower: float
+    reference: tuple[float, ...]
+    signs: tuple[int, ...]
+    iterations: int
+    precision: int
+    status: str
+    problem: Problem = field(repr=False, compare=False)
+    local: arb_poly = field(repr=False, compare=False)
+    size: float = field(repr=False, compare=False)
+
+    def __call__(self, x: Any) -> Any:
+        return self.polynomial(x)
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """Coefficients of the powers, lowest first."""
+        return self.polynomial.coefficients
+
+    @property
+    def interval(self) -> tuple[tuple[float, float], ...]:
+        """The pieces of the domain."""
+        return self.problem.pieces
+
+    @cached_property
+    def chebyshev(self) -> tuple[float, ...]:
+        """Coefficients in Chebyshev polynomials of the hull of the domain: the form that evaluates stably."""
+        with precise(self.precision + 64):
+            z = arb_poly([self.problem.centre, self.problem.half])
+            inner = (z - self.problem.shift) * (1 / self.problem.scale)
+            return tuple(_chebyshev_form(self.local(inner)))
+
+    @cached_property
+    def _enclosure(self) -> tuple[float, float, bool]:
+        with precise(self.precision):
+            try:
+                if not self.problem.followed:
+                    raise NotFollowedError("the target is known at doubles only")
+                digits = log2(self.size / self.error) if self.error else 0.0
+                model = ErrorModel(replace(self.problem), self.local, order=8 + int(digits / 5))
+                slack = ball(self.error) * ball(2.0**-50) + ball(self.size) * ball(2.0) ** -(
+                    self.precision - 2 * self.problem.powers[-1] - 60
+                )
+                pieces = [(ball(a), ball(b)) for a, b in self.problem.pieces]
+                low, high = model.bounds(pieces, slack)
+                return float_down(low), float_up(high), True
+            except (NotFollowedError, UndecidedError, UnprovableError):
+                largest = self._sampled()
+                return largest, largest, False
+
+    def _sampled(self) -> float:
+        """The largest error on a dense grid, in double precision."""
+        x = np.concatenate([a + (b - a) * (1 - np.cos(np.linspace(0, np.pi, 20_001))) / 2 for a, b in self.interval])
+        x = np.concatenate([x, self.reference])
+        f, w = self.problem.values(x)
+        hull = (self.interval[0][0], self.interval[-1][1])
+        p = np.polynomial.Chebyshev(np.array(self.chebyshev), domain=hull)
+        return float(np.abs(w * (f - p(x))).max())
+
+    @property
+    def upper(self) -> float:
+        """Upper bound of the error of the exact polynomial: proven by balls, or sampled (see ``proven``)."""
+        return self._enclosure[1]
+
+    @property
+    def proven(self) -> bool:
+        """Whether ``upper`` is a proof rather than the largest error on a dense grid."""
+        return self._enclosure[2]
+
+    @property
+    def gap(self) -> float:
+        """``(upper - lower) / upper``; 0 where the target is met exactly."""
+        return (self.upper - self.lower) / self.upper if self.upper and self.status != "exact" else 0.0
+
+    def __str__(self) -> str:
+        bounds = f"{self.lower:.16g} <= E <= {self.upper:.16g}"
+        proof = "proven" if self.proven else "upper bound sampled on a dense grid, not proven"
+        found = f"{self.status}, {self.iterations} exchanges"
+        return f"{self.polynomial}\nerror {self.error:.10g}, {bounds} ({proof}); {found}"
+
+
+def finish(
+    problem: Problem,
+    small: Problem,
+    points: list[Known],
+    signs: list[int],
+    c: list[arb],
+    h: arb,
+    *,
+    size: float,
+    iterations: int,
+    status: str,
+) -> Minimax:
+    """Round the answer to doubles, keep it as fractions, and prove the lower bound."""
+    low = dual_bound(small, points, signs)
+    local = small.polynomial(c)
+    exact = _powers_of_x(small, local)
+    return Minimax(
+        polynomial=Polynomial(problem.powers, tuple(map(_double, exact))),
+        exact=exact,
+        error=float(abs(h)),
+        lower=max(0.0, float_down(low)) if low.is_finite() else 0.0,
+        reference=tuple(float(x) for x, _, _ in points),
+        signs=tuple(s if h >= 0 else -s for s in signs),
+        iterations=iterations,
+        precision=flint.ctx.prec,
+        status=status,
+        problem=problem,
+        local=local,
+        size=size,
+    )
+
+
+def _double(v: Fraction) -> float:
+    try:
+        return float(v)
+    except OverflowError:
+        return float("inf") if v > 0 else float("-inf")
+
+
+def _powers_of_x(problem: Problem, local: arb_poly) -> tuple[Fraction, ...]:
+    """Exact coefficients of x^n from those of the scaled variable."""
+    exact = fmpq_poly([c.mid().fmpq() if not c.is_zero() else fmpq(0) for c in local.coeffs()])
+    shift, scale = problem.shift.fmpq(), problem.scale.fmpq()
+    dense = exact(fmpq_poly([-shift / scale, 1 / scale])).coeffs()
+    dense += [fmpq(0)] * (problem.powers[-1] + 1 - len(dense))
+    return tuple(Fraction(int(dense[n].p), int(dense[n].q)) for n in problem.powers)
+
+
+def _chebyshev_form(p: arb_poly) -> list[float]:
+    """Chebyshev coefficients of a polynomial on [-1, 1], through its values at the Chebyshev points."""
+    n = max(p.length(), 1)
+    nodes = [arb.cos_pi_fmpq(fmpq(2 * k + 1, 2 * n)) for k in range(n)]
+    values = [p(x) for x in nodes]
+    result = []
+    for j in range(n):
+        terms = (v * arb.cos_pi_fmpq(fmpq(j * (2 * k + 1), 2 * n)) for k, v in enumerate(values))
+        result.append(float(sum(terms, arb(0)) * (1 if j == 0 else 2) / n))
+    return result

@@ -1,0 +1,259 @@
+"""The exchange algorithm of Remez, with all points moved at once."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from flint import arb, arb_mat
+
+from spectrain.approx._precision import ball
+from spectrain.approx._problem import Problem
+
+Array = np.ndarray
+Known = tuple[arb, arb, arb]
+"""A point with target and weight."""
+
+
+_MOST = 100
+
+
+@runtime_checkable
+class Arithmetic(Protocol):
+    """What the exchange needs: the level at a reference, and errors at points, scaled alike."""
+
+    def level(self, s: Array) -> tuple[Any, float]: ...
+
+    def errors(self, s: Array, coefficients: Any) -> Array: ...
+
+
+class Exchange(NamedTuple):
+    """Where the exchange ended."""
+
+    reference: Array
+    level: float
+    largest: float
+    iterations: int
+
+
+class Doubles:
+    """Exchange in double precision."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def tables(self, s: Array) -> tuple[Array, Array, Array]:
+        """Basis, target and weight at points."""
+        x = self.problem.doubles(s)
+        f, w = self.problem.values(x)
+        return self.problem.basis(x), f, w
+
+    def level(self, s: Array) -> tuple[Array, float]:
+        B, f, w = self.tables(s)
+        signs = (-1.0) ** np.arange(len(s))
+        rows = np.column_stack([B * w[:, None], signs])
+        try:
+            solution = np.linalg.solve(rows, f * w)
+        except np.linalg.LinAlgError:
+            solution = np.linalg.lstsq(rows, f * w, rcond=None)[0]
+        return solution[:-1], float(solution[-1])
+
+    def errors(self, s: Array, coefficients: Array) -> Array:
+        B, f, w = self.tables(s)
+        return w * (f - B @ coefficients)
+
+
+class Balls:
+    """Exchange with errors and levels computed in ball arithmetic and handed out as scaled doubles."""
+
+    def __init__(self, problem: Problem, scale: float = 1.0) -> None:
+        self.problem = problem
+        self.scale = ball(scale)
+        self.known: dict[float, Known] = {}
+
+    def points(self, s: Array) -> list[Known]:
+        """The points with target and weight."""
+        new = [v for v in s.tolist() if v not in self.known]
+        places = [self.problem.exact(v) for v in new]
+        for v, x, values in zip(new, places, self.problem.values_ball(places) if new else [], strict=True):
+            self.known[v] = (x, *values)
+        return [self.known[v] for v in s.tolist()]
+
+    def level(self, s: Array) -> tuple[Any, float]:
+        c, level = solve_level(self.problem, self.points(s), alternating(len(s)))
+        return self.problem.polynomial(c), float((level / self.scale).mid())
+
+    def errors(self, s: Array, coefficients: Any) -> Array:
+        shift, size = self.problem.shift, self.problem.scale
+        errors = [w * (f - coefficients((x - shift) / size)) / self.scale for x, f, w in self.points(s)]
+        return np.array([float(e.mid()) for e in errors])
+
+
+def solve_level(problem: Problem, points: list[Known], signs: Sequence[int]) -> tuple[list[arb], arb]:
+    """Coefficients and h with w (f - p) = signs * h at the points (x, f, w)."""
+    rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
+    solution = arb_mat(rows).solve(arb_mat([[f.mid()] for _, f, _ in points]), algorithm="approx")
+    n = len(points)
+    return [solution[i, 0].mid() for i in range(n - 1)], solution[n - 1, 0].mid()
+
+
+def alternating(count: int) -> list[int]:
+    """1, -1, 1, ..."""
+    return [(-1) ** i for i in range(count)]
+
+
+def initial_grid(problem: Problem, count: int) -> Array:
+    """Points clustered at the ends of every piece, dense enough for ``count`` extrema."""
+    share = np.maximum(np.diff(problem.ends, axis=1)[:, 0] / 2, 1 / (2 * count))
+    parts = []
+    for (a, b), size in zip(problem.ends, share, strict=True):
+        m = max(24, int(8 * count * min(1.0, size) + 8))
+        parts.append((a + b) / 2 - (b - a) / 2 * np.cos(np.pi * np.arange(m + 1) / m))
+    s = np.unique(np.concatenate(parts))
+    if problem.powers[0] > 0:
+        s = np.array([v for v in s if problem.exact(float(v)) != 0])
+    return s
+
+
+def exchange(
+    problem: Problem,
+    arithmetic: Arithmetic,
+    start: Array | None,
+    *,
+    close: Callable[[float], float],
+    floor: float = 0.0,
+) -> Exchange:
+    """Run until the largest error exceeds the level by the fraction ``close(level)``, or nothing gets better.
+
+    A level below ``floor`` ends the run at once: it is rounding.
+    """
+    count = problem.unknowns + 1
+    grid = initial_grid(problem, count)
+    s = start if start is not None else grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
+    highest, least, stuck, iteration = 0.0, np.inf, 0, 0
+    while True:
+        iteration += 1
+        c, level = arithmetic.level(s)
+        points = np.unique(np.concatenate([grid, s, between(problem, s)]))
+        errors = partial(arithmetic.errors, coefficients=c)
+        e = errors(points)
+        peaks = sharpen(problem, errors, points, points[peaks_of(e, abs(level) / 2)])
+        points = np.concatenate([points, peaks])
+        order = np.unique(points, return_index=True)[1]
+        points, e = points[order], np.concatenate([e, errors(peaks)])[order]
+        moved = alternate(points, e, s, level, count)
+        largest = float(np.abs(e).max())
+        better = abs(level) > highest * (1 + 1e-14) or largest < least * (1 - 1e-14)
+        stuck = 0 if better or iteration < 3 else stuck + 1
+        least = min(least, largest)
+        highest = max(highest, abs(level))
+        done = largest - abs(level) <= close(abs(level)) * largest or np.array_equal(moved, s)
+        if done or (abs(level) < floor and iteration > 2) or stuck > 12 or iteration == _MOST:
+            return Exchange(moved, level, largest, iteration)
+        s = moved
+
+
+def between(problem: Problem, s: Array) -> Array:
+    """Points between neighbours of the reference, where the grid may be too coarse."""
+    inner = (s[:-1, None] + np.diff(s)[:, None] * np.arange(1, 6) / 6).ravel()
+    inside = ((inner[:, None] >= problem.ends[:, 0]) & (inner[:, None] <= problem.ends[:, 1])).any(axis=1)
+    return inner[inside]
+
+
+def alternate(points: Array, e: Array, s: Array, level: float, count: int) -> Array:
+    """``count`` points where e alternates and is at least |level|, the largest |e| among them.
+
+    Stretches of one sign give their extremes; while there are too many, the weakest end goes, or the
+    weakest neighbouring pair, whichever costs less.
+    """
+    signs = np.sign(e)
+    signs[signs == 0] = 1
+    cuts = np.flatnonzero(np.diff(signs)) + 1
+    peaks = np.array([run[np.argmax(np.abs(e[run]))] for run in np.split(np.arange(len(e)), cuts)])
+    if len(peaks) < count:
+        return _single(points, e, s, level)
+    chosen = peaks.tolist()
+    size = np.abs(e)
+    while len(chosen) > count:
+        heights = size[chosen]
+        if len(chosen) == count + 1:
+            del chosen[0 if heights[0] <= heights[-1] else -1]
+            continue
+        pairs = np.maximum(heights[:-1], heights[1:])
+        k = int(np.argmin(pairs))
+        if min(heights[0], heights[-1]) <= pairs[k]:
+            del chosen[0 if heights[0] <= heights[-1] else -1]
+        else:
+            del chosen[k : k + 2]
+    return points[chosen]
+
+
+def _single(points: Array, e: Array, s: Array, level: float) -> Array:
+    """Exchange one point: the worst one replaces the neighbour of its own sign."""
+    worst = int(np.argmax(np.abs(e)))
+    x = points[worst]
+    if x in s:
+        return s
+    signs = np.sign(level if level else 1.0) * (-1.0) ** np.arange(len(s))
+    sign = np.sign(e[worst])
+    k = int(np.searchsorted(s, x))
+    s = s.copy()
+    if k == 0:
+        return np.concatenate([[x], s[1:]]) if sign == signs[0] else np.concatenate([[x], s[:-1]])
+    if k == len(s):
+        return np.concatenate([s[:-1], [x]]) if sign == signs[-1] else np.concatenate([s[1:], [x]])
+    s[k if sign == signs[k] else k - 1] = x
+    return s
+
+
+def peaks_of(e: Array, least: float) -> Array:
+    """Where |e| is not less than beside, and at least ``least``."""
+    size = np.concatenate([[0.0], np.abs(e), [0.0]])
+    return np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] >= size[2:]) & (size[1:-1] >= least))
+
+
+def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s: Array) -> Array:
+    """Move each point of the reference to the top of its peak, by golden sections between its neighbours."""
+    where = np.searchsorted(points, s)
+    low = points[np.maximum(where - 1, 0)]
+    high = points[np.minimum(where + 1, len(points) - 1)]
+    piece = np.argmin(np.maximum(problem.ends[:, 0] - s[:, None], s[:, None] - problem.ends[:, 1]), axis=1)
+    low, high = np.maximum(low, problem.ends[piece, 0]), np.minimum(high, problem.ends[piece, 1])
+    value = errors(s)
+    sign = np.sign(value)
+    # Parabolas end smooth peaks in a few rounds, halving ends kinks in a hundred; three rounds without gain are
+    # the end.
+    a, m, b = low, s, high
+    ya, top, yb = sign * errors(a), np.abs(value), sign * errors(b)
+    quiet = 0
+    for _ in range(120):
+        before = top
+        for vertex in (True, False):
+            half = np.where(m - a > b - m, (a + m) / 2, (m + b) / 2)
+            trial = _vertex(a, m, b, ya, top, yb, half) if vertex else half
+            y = sign * errors(trial)
+            better, left = y > top, trial < m
+            to_a, to_b = better & ~left, better & left
+            a, ya = _choose(to_a, (m, top), ~better & left, (trial, y), (a, ya))
+            b, yb = _choose(to_b, (m, top), ~better & ~left, (trial, y), (b, yb))
+            m, top = np.where(better, trial, m), np.where(better, y, top)
+        quiet = quiet + 1 if (top - before).max(initial=0.0) <= 1e-15 * top.max(initial=0.0) else 0
+        if quiet == 3:
+            break
+    return m
+
+
+Pair = tuple[Array, Array]
+
+
+def _choose(first: Array, one: Pair, second: Array, two: Pair, otherwise: Pair) -> Pair:
+    x, y = (np.where(first, p, np.where(second, q, r)) for p, q, r in zip(one, two, otherwise, strict=True))
+    return x, y
+
+
+def _vertex(a: Array, m: Array, b: Array, ya: Array, ym: Array, yb: Array, otherwise: Array) -> Array:
+    """The vertex of the parabola through three points of each peak, where there is one inside."""
+    with np.errstate(all="ignore"):
+        p, q = (m - a) * (ym - yb), (m - b) * (ym - ya)
+        vertex = m - 0.5 * ((m - a) * p - (m - b) * q) / (p - q)
+    return np.where(np.isfinite(vertex) & (vertex > a) & (vertex < b) & (vertex != m), vertex, otherwise)

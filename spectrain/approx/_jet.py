@@ -1,0 +1,293 @@
+"""Functions followed by balls: a Python callable evaluated on truncated Taylor series with rigorous remainders."""
+
+import numbers
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, no_type_check
+
+import flint
+import numpy as np
+from flint import arb, arb_series
+
+from spectrain.approx._precision import ball
+
+
+class UndecidedError(Exception):
+    """A comparison whose answer depends on the point inside the ball."""
+
+
+class NotFollowedError(Exception):
+    """The callable did something that balls do not know."""
+
+
+class Branches:
+    """Answers to undecided comparisons, one run of the callable after another, until all were given.
+
+    Whatever a comparison answers at a point, one of the runs answered the same, so the union of all runs holds.
+    """
+
+    def __init__(self, most: int = 5) -> None:
+        self.forced: list[bool] = []
+        self.used = 0
+        self.most = most
+
+    def ask(self) -> bool:
+        if self.used == len(self.forced):
+            if len(self.forced) == self.most:
+                raise NotFollowedError("too many undecided comparisons at one point")
+            self.forced.append(True)
+        self.used += 1
+        return self.forced[self.used - 1]
+
+    def another(self) -> bool:
+        """Move on to the next combination of answers; False when all have been given."""
+        del self.forced[self.used :]
+        while self.forced and not self.forced[-1]:
+            self.forced.pop()
+        if not self.forced:
+            return False
+        self.forced[-1] = False
+        self.used = 0
+        return True
+
+
+@no_type_check  # a call for every number: checks in tests would cost more than the arithmetic
+class Jet:
+    """A value with derivatives: a power series in t whose coefficients are balls.
+
+    It has arithmetic, comparisons and, as methods, the functions that NumPy calls on arrays of objects, so that
+    ``np.exp`` of an array of jets works. A comparison that the balls do not decide raises `UndecidedError`, or asks
+    ``branches`` where they are given.
+    """
+
+    __slots__ = ("branches", "series")
+
+    if TYPE_CHECKING:  # the methods that `_delegate` adds below
+
+        def exp(self) -> "Jet": ...
+        def log(self) -> "Jet": ...
+
+    def __init__(self, series: arb_series, branches: Branches | None = None) -> None:
+        self.series = series
+        self.branches = branches
+
+    def _new(self, series: arb_series) -> "Jet":
+        return Jet(series, self.branches)
+
+    def _other(self, x: object) -> Any:
+        if isinstance(x, Jet):
+            return x.series
+        if isinstance(x, (numbers.Real, arb, flint.fmpq)):
+            return ball(x)
+        raise NotFollowedError(f"a {type(x).__name__} met a ball")
+
+    def __add__(self, x: object) -> "Jet":
+        return self._new(self.series + self._other(x))
+
+    def __sub__(self, x: object) -> "Jet":
+        return self._new(self.series - self._other(x))
+
+    def __rsub__(self, x: object) -> "Jet":
+        return self._new(self._other(x) - self.series)
+
+    def __mul__(self, x: object) -> "Jet":
+        return self._new(self.series * self._other(x))
+
+    def __truediv__(self, x: object) -> "Jet":
+        return self._quotient(self.series, self._other(x))
+
+    def __rtruediv__(self, x: object) -> "Jet":
+        return self._quotient(arb_series([self._other(x)]), self.series)
+
+    def _quotient(self, over: Any, under: Any) -> "Jet":
+        divisor = under if isinstance(under, arb) else under[0]
+        if not divisor.contains(arb(0)):
+            return self._new(over / under)
+        if self.order == 1:
+            return self._new(arb_series([arb("nan")]))
+        raise UndecidedError
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self) -> "Jet":
+        return self._new(-self.series)
+
+    def __pos__(self) -> "Jet":
+        return self
+
+    def __pow__(self, n: object) -> "Jet":
+        if isinstance(n, (float, np.floating)) and float(n).is_integer():
+            n = int(n)
+        if isinstance(n, (int, np.integer)):
+            return self._whole_power(int(n))
+        if isinstance(n, (float, np.floating)) and float(2 * n).is_integer():
+            return self._whole_power(int(n - 0.5)) * self.sqrt()
+        return (self.log() * n).exp()
+
+    def _whole_power(self, n: int) -> "Jet":
+        if n == 0:
+            return self._new(arb_series([1]))
+        if n < 0:
+            return 1 / self._whole_power(-n)
+        if self.order == 1:
+            return self._new(arb_series([self.lead**n]))
+        half = self._whole_power(n // 2) if n > 1 else self
+        return self if n == 1 else half * half * (self if n % 2 else 1)
+
+    def __rpow__(self, base: object) -> "Jet":
+        return (self * self._other(base).log()).exp()
+
+    @property
+    def lead(self) -> arb:
+        """The value itself, without derivatives."""
+        return self.series[0]
+
+    @property
+    def order(self) -> int:
+        """Number of coefficients that are kept."""
+        return int(flint.ctx.cap)
+
+    def _decide(self, yes: bool, no: bool) -> bool:
+        if yes or no:
+            return bool(yes)
+        if self.branches is None:
+            raise UndecidedError
+        return self.branches.ask()
+
+    def __lt__(self, x: object) -> bool:
+        gap = (self - x).lead
+        return self._decide(gap < 0, gap >= 0)
+
+    def __ge__(self, x: object) -> bool:
+        return not self < x
+
+    def __gt__(self, x: object) -> bool:
+        gap = (self - x).lead
+        return self._decide(gap > 0, gap <= 0)
+
+    def __le__(self, x: object) -> bool:
+        return not self > x
+
+    def __eq__(self, x: object) -> bool:
+        gap = (self - x).lead
+        return self._decide(gap.is_zero(), not gap.contains(arb(0)))
+
+    def __ne__(self, x: object) -> bool:
+        return not self == x
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return self != 0
+
+    def __abs__(self) -> "Jet":
+        if self.order == 1:
+            return self._new(arb_series([abs(self.lead)]))
+        return self if self >= 0 else -self
+
+    fabs = absolute = __abs__
+
+    def sqrt(self) -> "Jet":
+        if self.order == 1:
+            # The function is real on its interval, so what reaches below 0 is only the ball's width.
+            return self._new(arb_series([self.lead.nonnegative_part().sqrt()]))
+        return self._new(self.series.sqrt())
+
+    def square(self) -> "Jet":
+        return self._whole_power(2)
+
+    def reciprocal(self) -> "Jet":
+        return 1 / self
+
+    def cbrt(self) -> "Jet":
+        return (self.log() / 3).exp() if self > 0 else -((-self).log() / 3).exp()
+
+    def sign(self) -> "Jet":
+        return self._new(arb_series([1 if self > 0 else -1]))
+
+    def conjugate(self) -> "Jet":
+        return self
+
+    def expm1(self) -> "Jet":
+        return self._new(arb_series([self.lead.expm1()])) if self.order == 1 else self.exp() - 1
+
+    def log1p(self) -> "Jet":
+        return self._new(arb_series([self.lead.log1p()])) if self.order == 1 else (self + 1).log()
+
+    def exp2(self) -> "Jet":
+        return (self * arb(2).log()).exp()
+
+    def log2(self) -> "Jet":
+        return self.log() / arb(2).log()
+
+    def log10(self) -> "Jet":
+        return self.log() / arb(10).log()
+
+    def sinh(self) -> "Jet":
+        return (self.exp() - (-self).exp()) / 2
+
+    def cosh(self) -> "Jet":
+        return (self.exp() + (-self).exp()) / 2
+
+    def tanh(self) -> "Jet":
+        if self.order == 1:
+            return self._new(arb_series([self.lead.tanh()]))
+        return 1 - 2 / ((self * 2).exp() + 1)
+
+    def arcsinh(self) -> "Jet":
+        return (self + (self * self + 1).sqrt()).log()
+
+    def arctanh(self) -> "Jet":
+        return ((1 + self) / (1 - self)).log() / 2
+
+
+def _delegate(name: str, inner: str) -> None:
+    def method(self: Jet) -> Jet:
+        return self._new(getattr(self.series, inner)())
+
+    method.__name__ = name
+    setattr(Jet, name, method)
+
+
+for _name, _inner in {
+    "exp": "exp", "log": "log", "sin": "sin", "cos": "cos", "tan": "tan", "arctan": "atan", "arcsin": "asin",
+    "arccos": "acos", "erf": "erf", "erfc": "erfc", "gamma": "gamma", "gammaln": "lgamma",
+}.items():  # fmt: skip
+    _delegate(_name, _inner)
+
+
+def follow(f: Callable[[Any], Any], points: list[arb_series], order: int) -> list[arb_series]:
+    """f at series of ``order`` coefficients; order 1 means values only, with kinks and branches allowed.
+
+    Raises `UndecidedError` for a branch that a series cannot decide and `NotFollowedError` for whatever balls do
+    not know.
+    """
+    before = flint.ctx.cap
+    flint.ctx.cap = order
+    try:
+        return _call(f, points, None)
+    except UndecidedError:
+        if order == 1:
+            return [_every_branch(f, p) for p in points]
+        raise
+    except NotFollowedError:
+        raise
+    except Exception as problem:
+        raise NotFollowedError(f"{type(problem).__name__}: {problem}") from problem
+    finally:
+        flint.ctx.cap = before
+
+
+def _call(f: Callable[[Any], Any], points: list[arb_series], branches: Branches | None) -> list[arb_series]:
+    x = np.empty(len(points), dtype=object)
+    x[:] = [Jet(p, branches) for p in points]
+    values = np.broadcast_to(np.asarray(f(x), dtype=object), x.shape)
+    return [v.series if isinstance(v, Jet) else arb_series([ball(v)]) for v in values]
+
+
+def _every_branch(f: Callable[[Any], Any], point: arb_series) -> arb_series:
+    """The union of the values over all answers to undecided comparisons."""
+    branches = Branches()
+    value = _call(f, [point], branches)[0][0]
+    while branches.another():
+        value = value.union(_call(f, [point], branches)[0][0])
+    return arb_series([value])

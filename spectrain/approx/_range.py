@@ -1,0 +1,157 @@
+"""The range of a polynomial on an interval, proven: branch and bound with Taylor expansions in balls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flint import arb, arb_poly
+
+Model = Callable[[arb, arb], arb_poly]
+"""(centre m, radius r) -> coefficients of a Taylor model of g(m + t), true for every |t| <= r, the derivatives
+included."""
+
+Point = Callable[[arb], tuple[arb, arb]]
+"""x -> (g(x), g'(x))."""
+
+
+class UnprovableError(Exception):
+    """The budget of subdivisions was spent, or the function cannot be followed by balls."""
+
+
+@dataclass
+class _Search:
+    """What is known so far: values that are taken (inner) and bounds that hold (outer)."""
+
+    model: Model
+    point: Point
+    symmetric: bool
+    slack: arb
+    low: arb
+    high: arb
+    low_bound: arb
+    high_bound: arb
+
+    def take(self, value: arb, widen: arb | None = None) -> None:
+        """Record that g takes ``value``, and that on some piece it exceeds it by ``widen`` at most."""
+        if not value.is_finite():
+            raise UnprovableError("a value is not finite")
+        spread = widen if widen is not None else arb(0)
+        self.high_bound = _larger(self.high_bound, (value + spread).upper())
+        self.low_bound = -_larger(-self.low_bound, (-(value - spread)).upper())
+        self.high = _larger(self.high, value.lower())
+        self.low = -_larger(-self.low, (-value).lower())
+        if self.symmetric:
+            self.high = _larger(self.high, -self.low)
+            self.low = -self.high
+
+    def tolerance(self) -> arb:
+        """What a bound may be off by."""
+        return self.slack + (abs(self.high) + abs(self.low)) * arb(2) ** -52
+
+    def harmless(self, values: arb) -> bool:
+        """Whether these values cannot move the bounds by more than the tolerance."""
+        slack = self.tolerance()
+        return bool(values.upper() <= self.high + slack and values.lower() >= self.low - slack)
+
+    def hold(self, values: arb) -> None:
+        """Let the bounds cover values that are within the slack."""
+        self.high_bound = _larger(self.high_bound, values.upper())
+        self.low_bound = -_larger(-self.low_bound, (-values).upper())
+
+
+def _larger(a: arb, b: arb) -> arb:
+    return a if a >= b else b
+
+
+def proven_range(
+    model: Model,
+    point: Point,
+    pieces: list[tuple[arb, arb]],
+    *,
+    symmetric: bool = False,
+    slack: arb | None = None,
+    budget: int = 20_000,
+) -> tuple[arb, arb, arb, arb]:
+    """(low_bound, low, high, high_bound) with low_bound <= min g <= low and high <= max g <= high_bound.
+
+    A piece is settled when a direct enclosure stays inside the values already taken, when g' keeps its sign there
+    (the ends decide), or when g'' does (an end and the one stationary point decide); otherwise it is halved. With
+    ``symmetric`` only the larger of max g and -min g matters. Raises UnprovableError when the budget is spent.
+    """
+    start = point(pieces[0][0])[0]
+    if not start.is_finite():
+        raise UnprovableError("the first value is not finite")
+    zero = arb(0)
+    search = _Search(model, point, symmetric, slack or zero, start.upper(), start.lower(), start.lower(), start.upper())
+    search.take(start)
+    for a, b in pieces:
+        search.take(point(a)[0])
+        search.take(point(b)[0])
+    queue = list(reversed(pieces))
+    while queue:
+        budget -= 1
+        if budget < 0:
+            raise UnprovableError("the budget of subdivisions is spent")
+        a, b = queue.pop()
+        if a < b and not _settled(search, a, b):
+            middle = ((a + b) / 2).mid()
+            search.take(point(middle)[0])
+            queue += [(middle, b), (a, middle)]
+    return search.low_bound, search.low, search.high, search.high_bound
+
+
+def _settled(search: _Search, a: arb, b: arb) -> bool:
+    """Whether the piece [a, b] is done with; records what it adds to the bounds."""
+    centre = ((a + b) / 2).mid()
+    radius = (b - centre).upper()
+    expansion = search.model(centre, radius)
+    t = arb(0, radius)
+    values = expansion(t)
+    if search.harmless(values):
+        search.hold(values)
+        return True
+    slope = expansion.derivative()
+    if not slope(t).contains(arb(0)):
+        return True
+    bend = slope.derivative()
+    if bend.length() == 0 or bend(t).contains(arb(0)):
+        return False
+    # g' is monotone: without a change of sign the ends decide, else a tangent at its zero bounds the bulge.
+    left, right = search.point(a)[1], search.point(b)[1]
+    if (left > 0 and right > 0) or (left < 0 and right < 0):
+        return True
+    value, rise = _stationary(search.point, bend, a, b)
+    spread = abs(rise) * 2 * radius
+    if spread > search.tolerance():
+        return False
+    search.take(value, spread)
+    return True
+
+
+def _stationary(point: Point, bend: arb_poly, a: arb, b: arb) -> tuple[arb, arb]:
+    """The zero of a monotone g' in [a, b] by Newton's method kept inside: g and g' there."""
+    low, high, at = a, b, ((a + b) / 2).mid()
+    rising = bool(bend(arb(0)) > 0)
+    value, rise = point(at)
+    for _ in range(50):
+        if rise.contains(arb(0)):
+            break
+        low, high = (low, at) if bool(rise > 0) == rising else (at, high)
+        moved = (at - (rise / bend(at - (a + b) / 2)).mid()).mid()
+        moved = moved if low < moved < high else ((low + high) / 2).mid()
+        if moved == at:
+            break
+        at = moved
+        value, rise = point(at)
+        if abs(rise) * (b - a) < (abs(value) + arb(2) ** -200) * arb(2) ** -56:
+            break
+    return value, rise
+
+
+def polynomial_range(poly: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb, arb]:
+    """``proven_range`` of a polynomial with exact coefficients on [a, b]."""
+    slope = poly.derivative()
+
+    def model(m: arb, r: arb) -> arb_poly:
+        return poly(arb_poly([m, 1]))
+
+    return proven_range(model, lambda x: (poly(x), slope(x)), [(a, b)])

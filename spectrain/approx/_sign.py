@@ -1,0 +1,329 @@
+"""Schedules for the sign: the best composition of odd polynomials for 1 on [lower, upper]."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from spectrain.approx._cache import cached
+from spectrain.approx._cost import Cost
+from spectrain.approx._frozen import frozen, key_of
+from spectrain.approx._polynomial import Number, Polynomial
+from spectrain.approx._roundoff import UNIT_ROUNDOFF, WEIGHTS, State, robust_compositions
+from spectrain.approx._schedule import DTYPES, Schedule, certified
+from spectrain.approx._simulate import simulated_error
+
+if TYPE_CHECKING:
+    from flint import arb
+
+_DEGREES = (3, 5, 9, 13)
+"""Degrees worth choosing from: the highest for each number of products."""
+
+DEFAULT_TOL = {"float64": 1e-10, "float32": 1e-4, "tfloat32": 5e-2, "float16": 5e-2, "bfloat16": 5e-2}
+
+_MOST_STEPS = 60
+_SHORTLIST = 12
+
+
+def sign_schedule(
+    lower: Number,
+    upper: Number = 1.0,
+    *,
+    steps: int | None = None,
+    products: Number | None = None,
+    tol: Number | None = None,
+    degree: int | Sequence[int] | Literal["auto"] = 5,
+    cushion: Number = 0.0,
+    margin: Number = 1.0,
+    gram: bool = False,
+    symmetric: bool = False,
+    aspect: Number = 1.0,
+    dtype: str = "float64",
+) -> Schedule:
+    """The composition of odd polynomials with the least ``max |p_T(... p_1(x)) - 1|`` on [lower, upper].
+
+    One of ``steps``, ``products`` and ``tol`` says when to stop (none: ``tol`` of the dtype). ``degree`` is that of
+    every step, or one for each step, or ``"auto"``: the mix with the least error for the products, or the
+    least products for the tolerance; ``products=`` implies it. Prices follow ``gram``, ``symmetric`` and
+    ``aspect`` (`Cost`).
+
+    Step by step the best polynomial on the image of the steps before it is best for the whole, for any degrees
+    (Amsel, Persson, Musco and Gower, *The Polar Express*, arXiv 2505.16932, theorem 4.1; article 10996,
+    kexue.fm/archives/10996). The error depends on lower / upper only and grows as that falls, so the best mix
+    of degrees comes from dynamic programming over the price.
+
+    ``cushion`` designs on [max(l, cushion * u), u] and recentres, ``margin`` evaluates every step but the last at
+    x / margin: the two published ways to survive half precision. For a ``dtype`` other than float64, without these
+    two, the schedule is designed for what rounding makes of it (`spectrain.approx._roundoff`): exact-optimal steps
+    overflow
+    there, because the largest values leave their interval. ``.reached`` is then the expected relative Frobenius
+    error of the worst spectrum, a statistical statement; ``.error`` stays the proven one in exact arithmetic.
+
+    Raises ValueError for an interval that is reversed, empty or reaches 0, for a tolerance that cannot be
+    reached, for even degrees, and when more than one of steps, products and tol is given. About a millisecond a step.
+
+    >>> first = sign_schedule(1e-3, steps=1)
+    >>> print(first)
+    sign on [0.001, 1] for float64: 1 steps, 3 products, error <= 0.9915 (proven, exact arithmetic)
+      8.47033 x - 25.1081 x^3 + 18.6293 x^5
+    >>> sign_schedule(1e-3, products=15).degrees
+    (5, 9, 9, 9)
+    """
+    setting: dict[str, Any] = dict(  # noqa: C408
+        lower=float(lower), upper=float(upper), steps=steps, products=products, tol=tol,
+        degree=degree if isinstance(degree, (int, str)) else tuple(degree), cushion=cushion, margin=margin,
+        gram=gram, symmetric=symmetric, aspect=aspect, dtype=dtype,
+    )  # fmt: skip
+    known = frozen(setting)
+    if known is not None:
+        return known
+    if dtype == "float64":
+        return compute_sign_schedule(**setting)
+    # Beam searches take up to a second; everything else is faster than a file.
+    return cached((key_of(setting), WEIGHTS, _SHORTLIST), lambda: compute_sign_schedule(**setting))
+
+
+def compute_sign_schedule(
+    lower: Number,
+    upper: Number = 1.0,
+    *,
+    steps: int | None = None,
+    products: Number | None = None,
+    tol: Number | None = None,
+    degree: int | Sequence[int] | Literal["auto"] = 5,
+    cushion: Number = 0.0,
+    margin: Number = 1.0,
+    gram: bool = False,
+    symmetric: bool = False,
+    aspect: Number = 1.0,
+    dtype: str = "float64",
+) -> Schedule:
+    """`sign_schedule` without looking into the frozen tables."""
+    low, high = _interval(lower, upper)
+    cost = Cost(gram=gram, symmetric=symmetric, aspect=aspect)
+    _check_stops(steps, products, tol, degree, dtype, cushion, margin)
+    if products is not None:
+        degree = "auto"
+    if tol is None and steps is None and products is None and isinstance(degree, (int, str)):
+        tol = DEFAULT_TOL[dtype]
+    if dtype != "float64" and cushion == 0.0 and margin == 1.0:
+        return _robust(low, high, degree, steps, products, tol, cost, dtype)
+    if degree == "auto":
+        degrees = best_mix(low, high, cost=cost, steps=steps, products=products, tol=tol)
+    else:
+        degrees = _fixed(low, high, degree, steps, tol, cushion)
+    polynomials = _compose(low, high, degrees, cushion=float(cushion), margin=float(margin))
+    return certified(polynomials, (low, high), products=cost.total(degrees), dtype=dtype)
+
+
+def _robust(
+    low: float,
+    high: float,
+    degree: int | Sequence[int] | str,
+    steps: int | None,
+    products: Number | None,
+    tol: Number | None,
+    cost: Cost,
+    dtype: str,
+) -> Schedule:
+    """The schedule designed for the dtype: proposals of the model of roundoff, decided by simulation."""
+    fixed = (degree,) * (steps or _MOST_STEPS) if isinstance(degree, int) else degree
+    if isinstance(fixed, str):
+        budget = float(products) if products is not None else cost.total((5,) * (steps or 16))
+        search = partial(robust_compositions, low, high, dtype=dtype, cost=cost, budget=budget, most=steps or 30)
+    else:
+        wanted = tuple(fixed)[: 16 if tol is not None else None]
+        search = partial(
+            robust_compositions, low, high, dtype=dtype, cost=cost, budget=cost.total(wanted),
+            choices=lambda t: wanted[t : t + 1], most=len(wanted),
+        )  # fmt: skip
+    if tol is not None:
+        return _cheapest(search(), low, high, float(tol), cost, dtype)
+    proposals = [s for weights in WEIGHTS for s in search(weights=weights).values()]
+    if not isinstance(fixed, str):
+        proposals = [s for s in proposals if len(s.steps) == len(fixed)]
+    if not proposals:
+        raise ValueError(
+            f"no schedule for {dtype} on [{low:g}, {high:g}] within {products or steps} "
+            f"{'products' if products else 'steps'}: the cheapest step costs {cost.total((3,)):g} products."
+        )
+    if UNIT_ROUNDOFF[dtype] < 1e-5:
+        best = min(proposals, key=lambda s: s.badness)
+        return certified(best.steps, (low, high), products=cost.total(best.degrees), dtype=dtype, reached=best.badness)
+    shortlist = sorted(proposals, key=lambda s: s.badness)[:_SHORTLIST]
+    candidates = [s.steps for s in shortlist]
+    if all(d == 5 for d in shortlist[0].degrees) or isinstance(fixed, str):
+        count = len(fixed) if not isinstance(fixed, str) else steps or int(budget // cost.step(5))
+        candidates += [tuple(_compose(low, high, (5,) * count, cushion=0.024, margin=m)) for m in (1.01, 1.05)]
+    measured = [(simulated_error(c, low, high, dtype), c) for c in candidates if c]
+    reached, chosen = min(measured, key=lambda pair: pair[0])
+    price = cost.total([p.degree for p in chosen])
+    return certified(chosen, (low, high), products=price, dtype=dtype, reached=reached)
+
+
+def _cheapest(best: "dict[float, State]", low: float, high: float, tol: float, cost: Cost, dtype: str) -> Schedule:
+    """The lowest price at which the model expects the tolerance."""
+    enough = [price for price, s in best.items() if s.badness <= tol]
+    if not enough:
+        state = min(best.values(), key=lambda s: s.badness)
+        raise ValueError(
+            f"tol={tol} is not reached in {dtype} on [{low:g}, {high:g}]: the least expected error is "
+            f"{state.badness:.2g}, for "
+            f"{cost.total(state.degrees):g} products. Rounding sets that floor: raise tol or lower, or iterate "
+            f"in a wider dtype."
+        )
+    state = best[min(enough)]
+    return certified(state.steps, (low, high), products=cost.total(state.degrees), dtype=dtype, reached=state.badness)
+
+
+def _interval(lower: Number, upper: Number) -> tuple[float, float]:
+    low, high = float(lower), float(upper)
+    if not (0 < low < high < math.inf):
+        raise ValueError(
+            f"sign_schedule needs 0 < lower < upper, got [{lower}, {upper}]: every odd polynomial is 0 at 0, so "
+            f"no error "
+            "below 1 is possible there. Give the least singular value that must arrive at 1."
+        )
+    return low, high
+
+
+def _check_stops(
+    steps: int | None,
+    products: Number | None,
+    tol: Number | None,
+    degree: object,
+    dtype: str,
+    cushion: Number,
+    margin: Number,
+) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if sum(stop is not None for stop in (steps, products, tol)) > 1:
+        raise ValueError(
+            f"give one of steps, products and tol, got steps={steps}, products={products}, tol={tol}: each "
+            f"decides alone."
+        )
+    if steps is not None and not 1 <= steps <= _MOST_STEPS:
+        raise ValueError(f"steps must be between 1 and {_MOST_STEPS}, got {steps}.")
+    if tol is not None and not 4e-16 <= tol < 1:
+        raise ValueError(
+            f"tol must be between 4e-16, the rounding of the coefficients, and 1, got {tol}. Use matfun for "
+            f"exact routes."
+        )
+    if not (0 <= cushion < 1 <= margin < 2):
+        raise ValueError(f"cushion must be in [0, 1) and margin in [1, 2), got cushion={cushion}, margin={margin}.")
+    if products is not None and not products > 0:
+        raise ValueError(f"products must be positive, got {products}.")
+    _check_degrees(degree, steps)
+
+
+def _check_degrees(degree: object, steps: int | None) -> None:
+    if degree == "auto":
+        return
+    degrees = tuple(degree) if isinstance(degree, Sequence) else (degree,)
+    if not degrees or any(not isinstance(d, int) or d < 3 or d % 2 == 0 or d > 41 for d in degrees):
+        raise ValueError(f"degree must be odd and from 3 to 41, a list of such, or 'auto', got {degree!r}.")
+    if isinstance(degree, Sequence) and steps not in (None, len(degrees)):
+        raise ValueError(f"steps={steps} disagrees with {len(degrees)} degrees: leave steps out.")
+
+
+def next_interval(low: "arb", high: "arb", degree: int) -> "tuple[arb, arb]":
+    """The image of [low, high] under the best odd polynomial of this degree for 1."""
+    from spectrain.approx._unit import unit_step
+
+    error = unit_step(low, high, (degree + 1) // 2)[1].mid()
+    return (1 - error).mid(), (1 + error).mid()
+
+
+def _fixed(
+    low: float, high: float, degree: int | Sequence[int], steps: int | None, tol: Number | None, cushion: Number
+) -> tuple[int, ...]:
+    """Degrees given by the caller, or as many steps of one degree as the tolerance asks for."""
+    if not isinstance(degree, int):
+        return tuple(degree)
+    if steps is not None:
+        return (degree,) * steps
+    assert tol is not None
+    for count in range(1, _MOST_STEPS + 1):
+        reached = certified(_compose(low, high, (degree,) * count, cushion=float(cushion)), (low, high), products=0.0)
+        if reached.error <= tol:
+            return (degree,) * count
+    raise ValueError(
+        f"tol={tol} is not reached on [{low:g}, {high:g}] in {_MOST_STEPS} steps of degree {degree} (error "
+        f"{reached.error:.3g}). "
+        "Take a higher degree, or degree='auto'."
+    )
+
+
+def best_mix(
+    low: float,
+    high: float,
+    *,
+    cost: Cost,
+    steps: int | None = None,
+    products: Number | None = None,
+    tol: Number | None = None,
+) -> tuple[int, ...]:
+    """Degrees of the cheapest composition for a tolerance, or of the best one for a price or a number of steps.
+
+    Dynamic programming: of all compositions with one price the one with the least error is enough to keep, because
+    the next error
+    rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted comparison.)
+    """
+    from spectrain.approx._precision import ball, precise
+
+    if steps is not None:
+        return (max(_DEGREES),) * steps
+    best: dict[tuple[float, int], tuple[float, tuple[int, ...], object, object]] = {}
+    with precise(400):
+        frontier: dict[tuple[float, int], tuple[float, tuple[int, ...], Any, Any]]
+        frontier = {(0.0, 0): (math.inf, (), ball(low), ball(high))}
+        while frontier:
+            key = min(frontier)
+            error, degrees, a, u = frontier.pop(key)
+            best[key] = (error, degrees, a, u)
+            if degrees and tol is not None and error <= float(tol) * (1 - 1e-9) - 4e-16:
+                return degrees
+            if error < 1e-18 or len(degrees) >= _MOST_STEPS or _dominated(key, error, best):
+                continue
+            for d in _DEGREES:
+                after = (*degrees, d)
+                price = round(cost.total(after), 9)
+                if products is not None and price > products:
+                    continue
+                low_next, high_next = next_interval(a, u, d)
+                reached = float(high_next - 1)
+                spot = (price, min(len(after), 3) if cost.gram else 0)
+                if reached < frontier.get(spot, (math.inf,))[0]:
+                    frontier[spot] = (reached, after, low_next, high_next)
+    error, degrees = min(((v[0], v[1]) for v in best.values() if v[1]), default=(math.inf, ()))
+    if not degrees:
+        raise ValueError(f"products={products} is less than the cheapest step costs, {cost.total((3,)):g}.")
+    return degrees
+
+
+def _dominated(key: tuple[float, int], error: float, best: dict) -> bool:
+    """Whether something cheaper of the same kind is already as good."""
+    return any(k != key and k[1] == key[1] and k[0] <= key[0] and v[0] <= error and v[1] for k, v in best.items())
+
+
+def _compose(
+    low: float, high: float, degrees: Sequence[int], *, cushion: float = 0.0, margin: float = 1.0
+) -> list[Polynomial]:
+    """Best step after best step; with a cushion each is recentred so that its image is symmetric about 1."""
+    from spectrain.approx._precision import ball, precise
+    from spectrain.approx._unit import unit_step
+
+    result = []
+    with precise(400):
+        a, u = ball(low), ball(high)
+        for t, degree in enumerate(degrees):
+            start = a if a >= ball(cushion) * u else (ball(cushion) * u).mid()
+            c, error = unit_step(start, u, (degree + 1) // 2)
+            at_a = sum((cj * a ** (1 + 2 * j) for j, cj in enumerate(c)), ball(0.0))
+            factor = 2 / (at_a + 1 + error)
+            scale = ball(margin) if t < len(degrees) - 1 else ball(1.0)
+            result.append(Polynomial.odd(*(float(factor * cj / scale ** (1 + 2 * j)) for j, cj in enumerate(c))))
+            a = (factor * at_a).mid()
+            u = (2 - a).mid()
+    return result
