@@ -1,0 +1,132 @@
+"""The contract: what polar says about its error is true, and not much worse than true, on many matrices."""
+
+import itertools
+import warnings
+
+import pytest
+import torch
+
+from spectrain import matfun
+from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values, zoo
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+SHAPES = ((1, 1), (1, 7), (9, 2), (16, 16), (12, 40), (33, 20))
+
+
+def matrices(count, seed):
+    """Yield named float64 matrices: the zoo in every shape, then random spectra over up to twelve decades."""
+    for shape in SHAPES:
+        for name, X in zoo(*shape, generator=seed).items():
+            yield f"{name} {shape}", X
+    g = torch.Generator().manual_seed(seed)
+    for i in range(count):
+        m, n = (int(k) for k in torch.randint(2, 48, (2,), generator=g))
+        decades = float(torch.rand((), generator=g)) * 12
+        s = 10 ** (-decades * torch.rand(min(m, n), dtype=torch.float64, generator=g))
+        rank = int(torch.randint(1, min(m, n) + 1, (), generator=g)) if i % 3 == 0 else min(m, n)
+        yield f"random {i}", with_singular_values(s[:rank], m, n, generator=g)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_reported_error_is_a_bound_and_a_sharp_one(dtype, full):
+    unit = torch.finfo(dtype).eps / 2
+    sharp, total = 0, 0
+    for name, X in matrices(10_000 if full else 150, seed=5):
+        X = X.to(dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            U, _, error, rank = matfun.polar(X)
+        if rank == 0:
+            assert not U.any()
+            continue
+        s = torch.linalg.svdvals(X.double())
+        measured = polar_error(U, X, rtol=_cut(s, int(rank)))
+        condition = s[0] / s[int(rank) - 1]
+        own_error = torch.finfo(torch.float64).eps * condition * max(X.shape)  # of the float64 reference
+        assert measured <= error + own_error, name
+        total += 1
+        yardstick = max(measured, unit * condition)
+        sharp += bool(error <= 10 * yardstick)
+        assert error <= 1000 * yardstick, name
+    assert sharp >= (0.95 if dtype != torch.float64 else 0.1) * total
+
+
+def _cut(s, rank):
+    """A relative threshold that keeps exactly ``rank`` of the singular values s."""
+    return 0.0 if rank == len(s) else float((s[rank - 1] * s[rank].clamp_min(1e-300)).sqrt() / s[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_factors_are_what_they_are_called(dtype):
+    for name, X in zoo(12, 20, generator=2).items():
+        if dtype == torch.float64 and name in ("decades_6", "decades_12", "one_small", "graded"):
+            continue
+        X = X.to(dtype)
+        U, H, _, rank = matfun.polar(X)
+        assert torch.equal(H, H.mT), name
+        assert torch.linalg.eigvalsh(H.double()).min() >= -20 * torch.finfo(dtype).eps * H.double().norm(), name
+        assert round(float(torch.linalg.matrix_norm(U.double()).square())) == rank, name
+        if rank == 12:
+            assert relative_error((U.double() @ H.double()).to(dtype), X) <= max(20 * torch.finfo(dtype).eps, 1e-10), (
+                name
+            )
+
+
+WRONG_BOUNDS = {
+    "orthogonality alone": lambda U, X: float(torch.linalg.matrix_norm(U @ U.mT - torch.eye(len(U), dtype=U.dtype))),
+    "symmetry alone": lambda U, X: float(torch.linalg.matrix_norm(X @ U.mT - U @ X.mT) / torch.linalg.matrix_norm(X)),
+    "product alone": lambda U, X: float(relative_error(X @ U.mT @ U, X)),
+}
+LIES = {
+    "orthogonality alone": lambda X: torch.linalg.qr(X.mT)[0].mT,
+    "symmetry alone": lambda X: 0.5 * exact_msign(X),
+    "product alone": lambda X: torch.linalg.qr(X.mT)[0].mT,
+}
+
+
+@pytest.mark.parametrize("name", WRONG_BOUNDS)
+def test_a_single_residual_does_not_bound_the_polar_error(name):
+    """Each of the residuals is zero for some matrix that is far from the polar factor: the bound needs all."""
+    X = with_singular_values([1.0, 0.5, 0.1], 3, 5, generator=0)
+    U = LIES[name](X)
+    assert WRONG_BOUNDS[name](U, X) < 1e-12
+    assert polar_error(U, X) > 0.3
+
+
+def test_a_singular_value_on_the_floor_is_not_claimed():
+    """One singular value at the rounding noise of bfloat16: whatever rank is reported, the bound is for it."""
+    X = with_singular_values([1.0] * 7 + [2**-9], 8, 8, generator=0).bfloat16()
+    U, _, error, rank = matfun.polar(X)
+    assert polar_error(U, X, rtol=_cut(torch.linalg.svdvals(X.double()), int(rank))) <= error
+
+
+@pytest.mark.parametrize(("dtype", "tol"), list(itertools.product((torch.float32, torch.float64), (1e-1, 1e-3, 1e-6))))
+def test_any_tolerance_is_kept(dtype, tol):
+    for name, X in zoo(20, 28, generator=3).items():
+        if name == "decades_12":
+            continue
+        X = X.to(dtype)
+        U, _, error, _ = matfun.polar(X, tol=tol)
+        assert error <= tol, name
+        assert polar_error(U, X) <= error + 1e-7, name
+        torch.testing.assert_close(matfun.msign(X, tol=tol), U, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", ["eigh", "svd"])
+def test_each_method_alone_keeps_the_contract(method):
+    for name in ("gaussian", "decades_2", "clustered"):
+        X = zoo(20, 28, generator=3)[name]
+        assert polar_error(matfun.msign(X, method=method), X) <= 1e-10
+
+
+def test_the_plan_says_what_will_be_tried():
+    assert matfun.plan((64, 256), torch.bfloat16).stages[0] == "eigh float32"
+    assert matfun.plan((64, 64), torch.bfloat16).stages[0] == "eigh float64"
+    assert matfun.plan((64, 64), torch.float32).stages == ("eigh float64", "svd float64")
+    assert matfun.plan((64, 64), torch.float32) == matfun.plan((64, 64), torch.float32, 1e-4)
+    prices = matfun.plan((3, 64, 256), torch.float32).products
+    assert prices == tuple(sorted(prices))
+    with pytest.raises(ValueError, match="shape of a matrix"):
+        matfun.plan((64,))
+    with pytest.raises(ValueError, match="out_dtype"):
+        matfun.plan((64, 64), torch.bfloat16, 1e-6)

@@ -1,0 +1,95 @@
+"""The iteration: polynomials of a matrix, the normalisation, and bfloat16 as it really rounds."""
+
+import pytest
+import torch
+
+from spectrain import approx, matfun
+from spectrain.approx import Polynomial
+from spectrain.matfun._iterate import gram, plain_iteration, polynomial_of, schatten_bound
+from spectrain.testing import relative_error, spectral_function, with_singular_values, zoo
+
+
+@pytest.mark.parametrize("degree", [1, 3, 5, 7, 9, 11, 13, 15])
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)], ids=str)
+def test_a_polynomial_acts_on_the_singular_values(shape, degree):
+    p = Polynomial.odd(*[(-1) ** i / (i + 1) for i in range((degree + 1) // 2)])
+    X = torch.stack([with_singular_values(torch.linspace(0.1, 1, 5), *shape, generator=i) for i in range(3)])
+    Y = plain_iteration(X.clone(), (p, p), upper=None)
+    assert (relative_error(Y, spectral_function(lambda s: p(p(s)), X)) < 1e-13).all()
+
+
+def test_a_polynomial_of_the_gram_matrix_is_its_series():
+    G = gram(with_singular_values([1.0, 0.5, 0.2], 3, 4, generator=0)[None])
+    for count in range(1, 8):
+        c = [0.5**i for i in range(count)]
+        series = sum(c_i * torch.linalg.matrix_power(G, i) for i, c_i in enumerate(c))
+        torch.testing.assert_close(polynomial_of(G, c), series, rtol=1e-14, atol=1e-15)
+        if count > 2:
+            torch.testing.assert_close(polynomial_of(G, c, G2=G @ G), series, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_the_schatten_norm_is_a_bound_that_is_never_far(dtype):
+    for name, X in zoo(24, 40, generator=0).items():
+        if name == "zero":
+            continue
+        unit = (X / X.norm()).to(dtype)[None]
+        G = gram(unit)
+        ratio = float(schatten_bound(G @ G)) / float(torch.linalg.matrix_norm(unit.double()[0], 2))
+        assert 1 <= ratio <= 24 ** (1 / 8) * 1.02, name
+
+
+def test_even_polynomials_are_refused():
+    schedule = approx.sign_schedule(0.5, steps=1)
+    even = approx.Schedule((Polynomial((0, 2), (1.0, 1.0)),), 1.0, 1.0, schedule.interval)
+    with pytest.raises(ValueError, match="odd polynomials"):
+        matfun.msign(torch.eye(3), schedule=even)
+
+
+def _largest(margin, steps):
+    """The largest singular value that a bfloat16 iteration leaves, over the zoo."""
+    schedule = approx.sign_schedule(0.5 / 4 ** (steps - 1), steps=steps, margin=margin)
+    matrices = [X.float() for X in zoo(96, 160, generator=0).values()]
+    results = matfun.msign(matrices, schedule=schedule, dtype=torch.bfloat16)
+    return max(float(torch.linalg.matrix_norm(Y.nan_to_num(1e30), 2)) for Y in results)
+
+
+def test_in_bfloat16_the_exact_optimum_blows_up_and_ours_does_not():
+    """An optimal schedule leaves its interval and blows up; a margin, or a design for bfloat16, keeps below 1.12."""
+    assert _largest(1.0, 5) > 1.5
+    assert _largest(1.0625, 5) < 1.1
+    for steps in range(2, 9):
+        matrices = [X.float() for X in zoo(48, 80, generator=steps).values()]
+        for Y in matfun.msign(matrices, steps=steps, dtype=torch.bfloat16):
+            assert torch.linalg.matrix_norm(Y, 2) < 1.12
+
+
+def test_autocast_does_not_reach_inside():
+    X = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
+    for options in ({}, {"steps": 4}):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = matfun.msign(X, **options)
+        assert torch.equal(inside, matfun.msign(X, **options))
+
+
+def test_results_repeat_bit_for_bit():
+    X = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
+    torch.use_deterministic_algorithms(True)
+    try:
+        for options in ({}, {"steps": 4}, {"steps": 4, "dtype": torch.bfloat16}):
+            assert torch.equal(matfun.msign(X, **options), matfun.msign(X, **options))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_the_benchmark_runs(tmp_path):
+    import runpy
+    import sys
+    from pathlib import Path
+    from unittest import mock
+
+    script = Path(__file__).parents[2] / "benchmarks" / "msign.py"
+    with mock.patch.object(sys, "argv", [str(script), "--smoke", "--threads", "1", "--out", str(tmp_path)]):
+        runpy.run_path(str(script), run_name="__main__")
+    (page,) = tmp_path.glob("*_msign.md")
+    assert "time / torch loop" in page.read_text()

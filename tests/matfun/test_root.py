@@ -1,0 +1,104 @@
+"""mroot against closed forms and mpmath-free identities: powers of what it returns give back P."""
+
+import pytest
+import torch
+
+from spectrain import matfun
+from spectrain.testing import random_orthonormal, relative_error
+
+POWERS = [(r, s) for r in range(1, 9) for s in (-3, -1, 1, 2)]
+
+
+def definite(n, decades, seed=0):
+    """A matrix with eigenvalues 10^-decades ... 1, its eigenvectors and eigenvalues."""
+    V = random_orthonormal(n, n, generator=seed)
+    L = torch.logspace(-decades, 0, n, dtype=torch.float64)
+    return (V * L) @ V.mT, V, L
+
+
+@pytest.mark.parametrize(("r", "s"), POWERS)
+def test_every_power_in_every_dtype(r, s):
+    """A known library is 18 % wrong for r = 3, 5, 6 and 7 and does not notice."""
+    P, V, L = definite(12, 3)
+    truth = (V * L ** (s / r)) @ V.mT
+    assert relative_error(matfun.mroot(P, r, s), truth) <= 1e-10
+    assert relative_error(matfun.mroot(P.float(), r, s), _exact(P.float(), s / r)) <= 1e-4
+    Q, _, _ = definite(12, 0.5)
+    assert relative_error(matfun.mroot(Q.bfloat16(), r, s), _exact(Q.bfloat16(), s / r)) <= 5e-2
+
+
+def _exact(P, power):
+    P = P.double()
+    L, V = torch.linalg.eigh((P + P.mT) / 2)
+    return (V * L**power) @ V.mT
+
+
+def test_the_power_of_the_root_is_the_matrix():
+    P, _, _ = definite(10, 2)
+    for r in range(2, 8):
+        assert relative_error(torch.linalg.matrix_power(matfun.mroot(P, r), r), P) < 1e-13
+        residual = torch.linalg.matrix_power(matfun.mroot(P, r, -1), r) @ P - torch.eye(10, dtype=P.dtype)
+        assert residual.abs().max() < 1e-11
+
+
+WRONG_ROOT = {
+    "transposed power": lambda P, r: matfun.mroot(P, r, -1),
+    "entries": lambda P, r: P.abs() ** (1 / r),
+    "one root further": lambda P, r: matfun.mroot(P, r + 1),
+    "0.99 of the truth": lambda P, r: 0.99 * matfun.mroot(P, r),
+    "coupled Newton without its check": lambda P, r: torch.eye(len(P), dtype=P.dtype) + (P - torch.eye(len(P))) / r,
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ROOT)
+def test_the_identity_rejects_wrong_roots(name):
+    P, _, _ = definite(10, 2)
+    assert relative_error(torch.linalg.matrix_power(WRONG_ROOT[name](P, 3), 3), P) > 1e-2
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_products_with_a_power(side):
+    P, V, L = definite(9, 4)
+    G = torch.randn(5, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inverse = (V * L**-0.5) @ V.mT
+    found = matfun.mroot(P, 2, -1, times=G if side == "right" else G.mT, side=side)
+    assert relative_error(found if side == "right" else found.mT, G @ inverse) < 1e-12
+
+
+def test_two_sided_whitening():
+    P, V, L = definite(7, 2, seed=1)
+    Q, W, M = definite(5, 2, seed=2)
+    G = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    truth = (W * M**-0.5) @ W.mT @ G @ (V * L**-0.5) @ V.mT
+    assert relative_error(matfun.mroot(Q, 2, -1, times=matfun.mroot(P, 2, -1, times=G), side="left"), truth) < 1e-12
+
+
+def test_scale_batch_zero_and_rank():
+    P, _, _ = definite(6, 2)
+    batch = torch.stack([P, 2.0**400 * P, 2.0**-400 * P])
+    roots = matfun.mroot(batch, 2)
+    assert relative_error(roots[1] * 2.0**-200, roots[0]) == 0
+    assert relative_error(roots[2] * 2.0**200, roots[0]) == 0
+    assert not matfun.mroot(torch.zeros(3, 3), 2, -1).any()
+    v = torch.tensor([[3.0], [4.0]], dtype=torch.float64)
+    torch.testing.assert_close(matfun.mroot(v @ v.mT, 2, -1), v @ v.mT / 125, rtol=0, atol=1e-14)
+    assert matfun.mroot(torch.zeros(0, 0), 3).shape == (0, 0)
+
+
+def test_bad_requests():
+    P = torch.eye(3)
+    with pytest.raises(ValueError, match="square"):
+        matfun.mroot(torch.ones(2, 3), 2)
+    with pytest.raises(ValueError, match="positive semidefinite"):
+        matfun.mroot(torch.diag(torch.tensor([1.0, -0.5])), 2)
+    with pytest.raises(ValueError, match="at least 1"):
+        matfun.mroot(P, 0)
+    with pytest.raises(ValueError, match="side"):
+        matfun.mroot(P, 2, times=P, side="both")
+    with pytest.raises(ValueError, match="does not fit"):
+        matfun.mroot(P, 2, times=torch.ones(3, 4))
+    with pytest.raises(ValueError, match="NaN"):
+        matfun.mroot(P * float("nan"), 2)
+    bad, _, _ = definite(8, 13)
+    with pytest.raises(ValueError, match="cannot prove"):
+        matfun.mroot(bad, 2, -1, tol=1e-9)
