@@ -1,0 +1,37 @@
+"""Muon for a whole model, routing with reasons, schedules seen as averages, weight averaging."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.optim._averaging import averaging_coefficients as averaging_coefficients
+    from spectrain.optim._averaging import schedule_from_coefficients as schedule_from_coefficients
+    from spectrain.optim._clip import clip_grad_norm_ as clip_grad_norm_
+    from spectrain.optim._matrix import Matrix as Matrix
+    from spectrain.optim._muon import Muon as Muon
+    from spectrain.optim._route import route as route
+    from spectrain.optim._schedule import Schedule as Schedule
+    from spectrain.optim._schedule import UniformMemory as UniformMemory
+    from spectrain.optim._scheduler import ScheduleLR as ScheduleLR
+    from spectrain.optim._spectra import spectra as spectra
+    from spectrain.optim._weight_average import WeightAverage as WeightAverage
+    from spectrain.optim._weight_rms import weight_rms as weight_rms
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Matrix": "_matrix",
+        "Muon": "_muon",
+        "Schedule": "_schedule",
+        "ScheduleLR": "_scheduler",
+        "UniformMemory": "_schedule",
+        "WeightAverage": "_weight_average",
+        "averaging_coefficients": "_averaging",
+        "clip_grad_norm_": "_clip",
+        "route": "_route",
+        "schedule_from_coefficients": "_averaging",
+        "spectra": "_spectra",
+        "weight_rms": "_weight_rms",
+    },
+)

@@ -1,0 +1,65 @@
+"""Gradient clipping that leaves Muon's matrices alone."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+
+class GradientNorms(NamedTuple):
+    """Frobenius norms before clipping, and what the AdamW gradients were multiplied by."""
+
+    total: Tensor
+    muon: Tensor
+    adamw: Tensor
+    coefficient: Tensor
+
+
+def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int) -> GradientNorms:
+    """Scale the gradients of AdamW's parameters so that their common norm is at most ``max_norm``, in place.
+
+    The gradients of Muon's matrices (and of ``"sign"`` and ``"rows"``) are measured but not changed. msign
+    does not see the scale of its argument, so clipping cannot shrink a Muon update; a factor that changes
+    from step to step would only reweight the steps inside the momentum, by an absolute threshold that means
+    nothing there. And matrices do not count in the norm that decides AdamW's factor, whose share of the
+    clipping would otherwise depend on a quantity that its own updates do not.
+
+    One reading pass over the gradients, no synchronisation. Where the norm is NaN or infinite nothing is
+    scaled, so that the step that follows can name the culprit. Raises ValueError unless ``max_norm`` > 0.
+
+    >>> head = torch.nn.Parameter(torch.zeros(4))
+    >>> head.grad = torch.full((4,), 3.0)
+    >>> from spectrain.optim import Muon
+    >>> norms = clip_grad_norm_(Muon([{"params": [head], "algorithm": "adamw"}]), max_norm=1.5)
+    >>> norms.adamw.item(), norms.coefficient.item(), head.grad.tolist()
+    (6.0, 0.25, [0.75, 0.75, 0.75, 0.75])
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}.")
+    adamw = _grads(optimizer, adamw=True)
+    norm = _norm(adamw)
+    rest = _norm(_grads(optimizer, adamw=False)).to(norm.device)
+    # inf as the limit means no clipping: compare first, so that inf / inf is never taken.
+    coefficient = torch.where(norm.isfinite() & (norm > max_norm), max_norm / norm, 1.0)
+    for grad in adamw:
+        grad.mul_(coefficient.to(grad.device))
+    return GradientNorms(torch.hypot(norm, rest), rest, norm, coefficient)
+
+
+def _grads(optimizer: Optimizer, *, adamw: bool) -> list[Tensor]:
+    return [
+        p.grad
+        for group in optimizer.param_groups
+        if (group["algorithm"] == "adamw") == adamw
+        for p in group["params"]
+        if p.grad is not None
+    ]
+
+
+def _norm(grads: list[Tensor]) -> Tensor:
+    """Frobenius norm of all of them together, in float32 or wider."""
+    if not grads:
+        return torch.zeros(())
+    norms = [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in torch._foreach_norm(grads)]
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))

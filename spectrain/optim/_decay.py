@@ -1,0 +1,70 @@
+"""Four kinds of weight decay, each as a change of the weights in place, before the update is subtracted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrain.optim._matrix import Matrix
+
+Rate = float | Tensor
+
+
+def decoupled(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+    """W <- (1 - lr wd) W, as AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
+    torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+
+
+def independent(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+    """W <- (1 - wd lr / initial_lr) W: follows the schedule but not the size of the learning rate.
+
+    Wortsman et al., arXiv 2309.14322. ``initial_lr`` is what schedulers leave in the group; without one the
+    factor is 1 - wd.
+    """
+    start = group.get("initial_lr", lr)
+    torch._foreach_mul_(weights, 1 - group["weight_decay"] * (lr / start if start else 0.0))
+
+
+def cautious(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+    """W <- W - lr wd W only in entries that the update shrinks as well (Chen et al., arXiv 2510.12402)."""
+    sign = -1 if group["maximize"] else 1
+    rate = lr * group["weight_decay"]
+    for W, U in zip(weights, updates, strict=True):
+        W.sub_(torch.where(W * U * sign > 0, W, 0.0) * rate)
+
+
+def spectral(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+    """W <- W - lr wd sigma_1 u_1 v_1^T of each logical matrix: only the largest singular value shrinks.
+
+    The gradient of half the squared spectral norm (article 10648, kexue.fm/archives/10648).
+    """
+    layout = Matrix.from_dict(group["matrix"])
+    for W in weights:
+        for view in layout.views(W):
+            view.sub_(leading(view) * (lr * group["weight_decay"]))
+
+
+def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
+    """Return about sigma_1 u_1 v_1^T, as W v v^T with v from power iteration; 2 iterations products with a vector.
+
+    It starts at the longest row. The angle to v_1 shrinks by (sigma_2 / sigma_1)^2 an iteration; where that is
+    slow, the two are nearly interchangeable (article 10648).
+
+    >>> leading(torch.diag(torch.tensor([3.0, 1.0]))).round(decimals=4).tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
+    v = W[torch.linalg.vector_norm(W, dim=1).argmax()]
+    for _ in range(iterations):
+        v = torch.nn.functional.normalize(v, dim=0, eps=torch.finfo(W.dtype).tiny)
+        v = W.mT @ (W @ v)
+    v = torch.nn.functional.normalize(v, dim=0, eps=torch.finfo(W.dtype).tiny)
+    return torch.outer(W @ v, v)
+
+
+DECAYS: dict[str, Callable[[list[Tensor], list[Tensor], dict[str, Any], Rate], None]] = {
+    "decoupled": decoupled,
+    "independent": independent,
+    "cautious": cautious,
+    "spectral": spectral,
+}

@@ -1,0 +1,132 @@
+"""What must not pass silently: bad settings, bad groups, bad gradients."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectrain.optim._decay import DECAYS
+from spectrain.optim._matrix import Matrix
+from spectrain.optim._roles import ALGORITHMS
+
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def check_settings(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for a number out of range or for two ways of saying how exact msign should be."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Muon: a tensor lr must have one element, got shape {tuple(lr.shape)}.")
+    for name in ("lr", "weight_decay"):
+        if not group[name] >= 0:
+            raise ValueError(f"Muon: {name} must be >= 0, got {group[name]}.")
+    decays = {"momentum": group["momentum"], "betas": group.get("betas", group["adamw_betas"])}
+    for name, value in decays.items():
+        if not all(0 <= beta < 1 for beta in (value if isinstance(value, (tuple, list)) else (value,))):
+            raise ValueError(f"Muon: {name} must be in [0, 1), got {value}.")
+    if sum(group[name] is not None for name in ("tol", "steps", "schedule")) > 1:
+        raise ValueError("Muon: give one of tol=, steps= and schedule=; each decides how exact msign is.")
+    if group["decay"] not in DECAYS or (group["decay"] == "spectral" and group["algorithm"] in ("sign", "rows")):
+        raise ValueError(
+            f"Muon: decay must be one of {', '.join(DECAYS)} (spectral: of matrices), got {group['decay']!r}."
+        )
+    if group["compute_dtype"] not in DTYPES:
+        raise ValueError(f"Muon: compute_dtype must be one of {', '.join(DTYPES)}, got {group['compute_dtype']!r}.")
+
+
+def check_keys(group: Mapping[str, Any], known: set[str]) -> None:
+    """Raise ValueError for a misspelt key; keys that resemble nothing are the caller's own and are kept."""
+    for key in set(group) - known:
+        near = get_close_matches(key, known, n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"Muon: a parameter group has the key {key!r}; did you mean {near[0]!r}?")
+
+
+def check_foreign(group: Mapping[str, Any], foreign: set[str]) -> None:
+    """Raise ValueError for settings that the group's algorithm does not have and would drop."""
+    found = sorted(foreign & set(group))
+    if found:
+        raise ValueError(f"Muon: a group with algorithm={group['algorithm']!r} has no {', '.join(found)}.")
+
+
+def algorithm_of(group: Mapping[str, Any]) -> str:
+    """Return the algorithm that a group asks for by ``algorithm=`` or ``use_muon=``; Muon if by neither."""
+    if "use_muon" in group and "algorithm" in group:
+        raise ValueError("Muon: a parameter group has use_muon= and algorithm=; give one of them.")
+    name = group.get("algorithm", "muon" if group.get("use_muon", True) else "adamw")
+    if name not in ALGORITHMS:
+        raise ValueError(f"Muon: algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}.")
+    return str(name)
+
+
+def check_parameters(params: Mapping[str, Tensor], group: Mapping[str, Any]) -> None:
+    """Raise where a parameter cannot be moved by the algorithm of its group, or stands there twice."""
+    seen: dict[Tensor, str] = {}
+    for name, p in params.items():
+        if not isinstance(p, Tensor):
+            raise TypeError(f"Muon: {name} must be a Tensor, got {type(p).__name__}.")
+        if p in seen:
+            raise ValueError(f"Muon: {name} and {seen[p]} are the same parameter; give it once.")
+        seen[p] = name
+        _check_parameter(name, p, group)
+
+
+def check_shaped(name: str, p: Tensor) -> None:
+    """Raise ValueError for a parameter of a lazy module that has seen no input."""
+    if nn.parameter.is_lazy(p):
+        raise ValueError(f"{name} has no shape yet. Run one batch through the model first.")
+
+
+def _check_parameter(name: str, p: Tensor, group: Mapping[str, Any]) -> None:
+    check_shaped(name, p)
+    where = f"Muon: {name} {tuple(p.shape)}"
+    if p.is_meta:
+        raise ValueError(f"{where} is on the meta device. Make the optimizer after model.to_empty(device=...).")
+    if not p.is_floating_point():
+        raise TypeError(f"{where}: {p.dtype} is not supported; give real floating-point parameters.")
+    if p.numel() == 0:
+        raise ValueError(f"{where}: a parameter without elements has nothing to optimize; leave it out.")
+    if group["algorithm"] == "rows" and p.ndim != 2:
+        raise ValueError(f"{where}: 'rows' normalises the rows of a 2-D parameter.")
+    if group["algorithm"] == "muon":
+        _check_matrix(name, p, group["matrix"])
+
+
+def _check_matrix(name: str, p: Tensor, matrix: dict[str, Any]) -> None:
+    if p.ndim < 2:
+        raise ValueError(
+            f"Muon: {name} {tuple(p.shape)}: a vector has no singular values. Give the model instead of its "
+            "parameters, or put this one into a group with algorithm='adamw' (or use_muon=False)."
+        )
+    try:
+        Matrix.from_dict(matrix).check(p.shape)
+    except ValueError as error:
+        raise ValueError(f"Muon: {name}: {error} A group says it with matrix=Matrix(...).") from error
+
+
+def check_dense(grads: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for sparse gradients, by name."""
+    sparse = [name for name, grad in grads.items() if grad.layout != torch.strided]
+    if sparse:
+        raise ValueError(f"Muon: sparse gradient of {', '.join(sparse)}. Make the embedding with sparse=False.")
+
+
+def check_finite(grads: Mapping[str, Tensor]) -> None:
+    """Raise ValueError naming each gradient with NaN or Inf; nothing has been changed by then.
+
+    One reading pass over the gradients and one synchronisation; a second look only where a norm overflows.
+    """
+    if not grads:
+        return
+    norms = torch._foreach_norm(list(grads.values()))
+    if bool(torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).isfinite().all()):
+        return
+    bad = [name for name, grad in grads.items() if not bool(grad.isfinite().all())]
+    if not bad:
+        return
+    raise ValueError(
+        f"Muon: NaN or Inf in the gradient of {', '.join(bad)}. Nothing was changed. Lower the "
+        "learning rate, look for the first bad activation, or skip the step."
+    )

@@ -1,0 +1,86 @@
+"""Loading a state: into the same routing only, in the precision it was saved in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from spectrain.optim._scale import canonical
+from spectrain.optim._state import ready
+
+FOREIGN = {"ns_coefficients", "ns_steps", "adjust_lr_fn"}
+STRUCTURE = ("algorithm", "matrix")
+
+
+def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a state dict that fits these groups, or raise ValueError with the difference."""
+    saved = [_converted(group, ours) for group, ours in zip(state_dict["param_groups"], groups, strict=False)]
+    saved += state_dict["param_groups"][len(groups) :]
+    difference = _differences(saved, groups) or _misshapen(state_dict["state"], saved, groups)
+    if difference:
+        raise ValueError("Muon: this state belongs to another model or routing:\n  " + "\n  ".join(difference))
+    return {**state_dict, "param_groups": saved}
+
+
+def _converted(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """A saved group; one of torch.optim.Muon gets our keys, for its momentum is the same average."""
+    if "algorithm" in saved:
+        return saved
+    if not set(saved) >= FOREIGN:
+        raise ValueError(
+            "Muon: a parameter group of this state is neither of this optimizer nor of torch.optim.Muon; "
+            f"it has {', '.join(sorted(saved))}."
+        )
+    kept = {name: value for name, value in saved.items() if name not in FOREIGN | {"eps"}}
+    converted = {**ours, **kept, "algorithm": "muon", "scale": canonical(saved["adjust_lr_fn"] or "original")}
+    return converted | {"steps": saved["ns_steps"] if ours["tol"] is None else None}
+
+
+def _differences(saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]) -> list[str]:
+    """What distinguishes two routings, in words."""
+    theirs, ours = _flat(saved), _flat(groups)
+    lines = [
+        f"parameter {i}: saved {a or 'nothing'}, here {b or 'nothing'}"
+        for i, (a, b) in enumerate(_padded(theirs, ours))
+        if a != b
+    ]
+    return lines[:10] + ([f"... {len(lines) - 10} more"] if len(lines) > 10 else [])
+
+
+def _flat(groups: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """(group, algorithm, layout) of each parameter in order, with real names where they are saved."""
+    return [
+        (index, *(str(group.get(key)) for key in STRUCTURE), name if not name.startswith("group") else "")
+        for index, group in enumerate(groups)
+        for name in group["param_names"]
+    ]
+
+
+def _padded(a: list[Any], b: list[Any]) -> list[tuple[Any, Any]]:
+    length = max(len(a), len(b))
+    return list(zip(a + [None] * (length - len(a)), b + [None] * (length - len(b)), strict=True))
+
+
+def _misshapen(state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Saved tensors whose shape is not that of the parameter."""
+    return [
+        f"{name}.{key}: saved {tuple(value.shape)}, here {tuple(p.shape)}"
+        for key_group, group in zip(saved, groups, strict=True)
+        for index, p, name in zip(key_group["params"], group["params"], group["param_names"], strict=True)
+        for key, value in state.get(index, {}).items()
+        if isinstance(value, Tensor) and key != "step" and value.shape != p.shape
+    ]
+
+
+def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Put saved momentum back in its own dtype, which torch's loader has rounded to that of the weights.
+
+    Parameters that the saved state does not know get the state of a start.
+    """
+    saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+    params = [(p, group["algorithm"]) for group in optimizer.param_groups for p in group["params"]]
+    for index, (p, algorithm) in zip(saved, params, strict=True):
+        entry = state_dict["state"].get(index, {})
+        copied = {key: value.detach().clone() for key, value in entry.items() if isinstance(value, Tensor)}
+        optimizer.state[p] = ready(copied, p, algorithm)

@@ -1,0 +1,132 @@
+"""Muon's step as functions of tensors; the class only walks over parameter groups."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrain import matfun
+from spectrain.approx import Schedule
+from spectrain.optim._decay import DECAYS
+from spectrain.optim._explain import factors
+from spectrain.optim._matrix import Matrix
+
+SETTINGS = ("tol", "steps", "schedule", "compute_dtype")
+STEPS = 5
+
+
+def momentum_average(
+    buffers: list[Tensor], grads: list[Tensor], *, momentum: float | int, nesterov: bool
+) -> list[Tensor]:
+    """Advance M <- momentum M + (1 - momentum) G in place; return M, or the same mix again (Nesterov).
+
+    The average keeps the scale of the gradient; msign does not see the difference to Moonlight's
+    M <- momentum M + G. Gradients are only read.
+
+    >>> M, G = [torch.zeros(1, 1)], [torch.ones(1, 1)]
+    >>> momentum_average(M, G, momentum=0.5, nesterov=True)[0].item(), M[0].item()
+    (0.75, 0.5)
+    """
+    torch._foreach_lerp_(buffers, grads, 1 - momentum)
+    return list(torch._foreach_lerp(grads, buffers, momentum)) if nesterov else buffers
+
+
+def orthogonalized(
+    averages: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return factor * msign of every logical matrix, assembled in the shapes of the parameters.
+
+    ``groups[i]`` holds the layout, the scale and the settings of ``averages[i]``; equal settings go through
+    ``matfun.msign`` in one call.
+    """
+    layouts = [Matrix.from_dict(group["matrix"]) for group in groups]
+    pieces = [layout.views(a.contiguous()) for layout, a in zip(layouts, averages, strict=True)]
+    signs = _msign_all(pieces, groups)
+    rates = [factors(group, p) for group, p in zip(groups, params, strict=True)]
+    torch._foreach_mul_([s for piece in signs for s in piece], [r for rate in rates for r in rate])
+    return [_assembled(layout, a, s) for layout, a, s in zip(layouts, averages, signs, strict=True)]
+
+
+def _msign_all(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+    """msign of all matrices, one call for each distinct setting, dtype and device."""
+    batches: dict[Any, list[int]] = {}
+    for i, (piece, group) in enumerate(zip(pieces, groups, strict=True)):
+        key = (*(group[name] for name in SETTINGS), piece[0].dtype, piece[0].device)
+        batches.setdefault(key, []).append(i)
+    signs: list[list[Tensor]] = [[] for _ in pieces]
+    for members in batches.values():
+        flat = [matrix for i in members for matrix in pieces[i]]
+        found = iter(_msign(flat, groups[members[0]]))
+        for i in members:
+            signs[i] = [next(found) for _ in pieces[i]]
+    return signs
+
+
+def _msign(matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """msign as the group asks for it: by tolerance, schedule or number of steps, in its working dtype."""
+    dtype = working_dtype(group["compute_dtype"], matrices[0], tol=group["tol"])
+    by_steps = group["tol"] is None and group["schedule"] is None
+    steps = group["steps"] or STEPS
+    return matfun.msign(
+        [matrix.to(dtype) for matrix in matrices],
+        tol=group["tol"],
+        schedule=None if group["schedule"] is None else schedule_from_text(group["schedule"]),
+        steps=steps if by_steps else None,
+        out_dtype=matrices[0].dtype,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def schedule_from_text(text: str) -> Schedule:
+    """A schedule out of a parameter group, where it is kept as JSON: a state dict holds plain data only."""
+    return Schedule.from_json(text)
+
+
+def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) -> torch.dtype:
+    """Return the dtype of the iteration.
+
+    ``"auto"`` is bfloat16 for float32 matrices on hardware that multiplies it natively (CUDA; CPUs with AMX or
+    AVX512-BF16) unless a tolerance is asked for, and else the momentum's own dtype.
+    """
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    fast = matrix.is_cuda or (matrix.device.type == "cpu" and _cpu_multiplies_bfloat16())
+    return torch.bfloat16 if fast and tol is None and matrix.dtype == torch.float32 else matrix.dtype
+
+
+@functools.cache
+def _cpu_multiplies_bfloat16() -> bool:
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+def _assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Logical matrices put back in the shape they were cut from."""
+    if layout.whole:
+        return matrices[0]
+    update = torch.empty_like(like, memory_format=torch.contiguous_format)
+    torch._foreach_copy_(layout.views(update), matrices)
+    return update
+
+
+def entrywise(averages: list[Tensor], group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
+    """Return factor * sign of each entry, or factor * normalised rows; zero stays zero."""
+    if group["algorithm"] == "sign":
+        updates = list(torch._foreach_sign(averages))
+    else:
+        updates = [torch.where(a == 0, a, a / torch.linalg.vector_norm(a, dim=-1, keepdim=True)) for a in averages]
+    torch._foreach_mul_(updates, [factors(group, p)[0] for p in params])
+    return updates
+
+
+def apply(params: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
+    """Move parameters: decay, then W <- W - lr U, in float32 or wider, rounded once."""
+    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
+    wide = [p.to(u.dtype) for p, u in zip(params, updates, strict=True)]
+    DECAYS[group["decay"]](wide, updates, group, lr)
+    torch._foreach_mul_(updates, lr if group["maximize"] else -lr)
+    torch._foreach_add_(wide, updates)
+    narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
+    if narrow:
+        torch._foreach_copy_([p for p, _ in narrow], [w for _, w in narrow])
