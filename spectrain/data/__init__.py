@@ -1,0 +1,35 @@
+"""Text for language models: documents, splits, tokenizers, and batches that are functions of (seed, t)."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.data._compression import compressed_bits_per_byte as compressed_bits_per_byte
+    from spectrain.data._document import DataError as DataError
+    from spectrain.data._document import Document as Document
+    from spectrain.data._generator import generator as generator
+    from spectrain.data._read import read_documents as read_documents
+    from spectrain.data._split import split_documents as split_documents
+    from spectrain.data._stream import TokenStream as TokenStream
+    from spectrain.data._tokenizer import Tokenizer as Tokenizer
+    from spectrain.data._tokenizer import load_tokenizer as load_tokenizer
+    from spectrain.data._tokenizer_training import train_tokenizer as train_tokenizer
+    from spectrain.data._validation import validation_batches as validation_batches
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "compressed_bits_per_byte": "_compression",
+        "DataError": "_document",
+        "Document": "_document",
+        "generator": "_generator",
+        "read_documents": "_read",
+        "split_documents": "_split",
+        "TokenStream": "_stream",
+        "Tokenizer": "_tokenizer",
+        "load_tokenizer": "_tokenizer",
+        "train_tokenizer": "_tokenizer_training",
+        "validation_batches": "_validation",
+    },
+)
