@@ -1,0 +1,29 @@
+"""Blocks of a language model: attention, feed-forward, the model itself, and activations captured."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.nn._attention import Attention as Attention
+    from spectrain.nn._capture import Capture as Capture
+    from spectrain.nn._capture import capture as capture
+    from spectrain.nn._feed_forward import SwiGLU as SwiGLU
+    from spectrain.nn._generation import generate as generate
+    from spectrain.nn._language_model import LanguageModel as LanguageModel
+    from spectrain.nn._language_model import initialise as initialise
+    from spectrain.nn._rotary import Rotary as Rotary
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Attention": "_attention",
+        "Capture": "_capture",
+        "LanguageModel": "_language_model",
+        "Rotary": "_rotary",
+        "SwiGLU": "_feed_forward",
+        "capture": "_capture",
+        "generate": "_generation",
+        "initialise": "_language_model",
+    },
+)
