@@ -1,0 +1,27 @@
+"""From a configuration to a trained model: the run, its folder, checkpoints, comparisons."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.train._compare import compare as compare
+    from spectrain.train._load import load_run as load_run
+    from spectrain.train._loop import train as train
+    from spectrain.train._polynomials import polynomials as polynomials
+    from spectrain.train._progress import Progress as Progress
+    from spectrain.train._signals import StopRequest as StopRequest
+    from spectrain.train.config import TrainConfig as TrainConfig
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Progress": "_progress",
+        "StopRequest": "_signals",
+        "TrainConfig": "config",
+        "compare": "_compare",
+        "load_run": "_load",
+        "polynomials": "_polynomials",
+        "train": "_loop",
+    },
+)

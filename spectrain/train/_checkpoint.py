@@ -1,0 +1,116 @@
+"""Checkpoints: written whole or not at all, and checked by digest before they are believed."""
+
+import errno
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+import spectrain
+from spectrain.train import _atomic
+
+State = dict[str, Any]
+_FILES = ("model.safetensors", "state.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder ``step-XXXXXXXX`` holding weights, state and a manifest of digests."""
+
+    path: Path
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done when it was taken."""
+        return int(self.path.name.removeprefix("step-"))
+
+
+def save(folder: Path, model: nn.Module, state: State, *, step: int, keep: int) -> Checkpoint:
+    """Write the checkpoint of ``step`` and remove all but the newest ``keep``.
+
+    Nothing older is touched before the new one is safely on the disk. Raises ``OSError`` (a full
+    disk, say) with the older checkpoints as they were.
+    """
+    checkpoint = Checkpoint(folder / f"step-{step:08d}")
+
+    def fill(temporary: Path) -> None:
+        safetensors.torch.save_model(model, str(temporary / "model.safetensors"))
+        torch.save({**state, "versions": _versions()}, temporary / "state.pt")
+        digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+        (temporary / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+    try:
+        _atomic.write_folder(checkpoint.path, fill)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the system's
+        raise _disk_error(checkpoint.path, error) from error
+    for old in every(folder)[:-keep]:
+        shutil.rmtree(old.path)
+    return checkpoint
+
+
+def every(folder: Path) -> list[Checkpoint]:
+    """All checkpoints in a folder, oldest first."""
+    return [Checkpoint(path) for path in sorted(folder.glob("step-????????"))]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill in the middle of a save left behind."""
+    for partial in folder.glob(".step-*.partial"):
+        shutil.rmtree(partial)
+
+
+def load(checkpoint: Checkpoint, model: nn.Module) -> State:
+    """Put the weights into ``model`` and return the rest of the state.
+
+    Raises ``ValueError`` for a checkpoint that is truncated, altered or of another model, naming the
+    file and the way out; nothing is changed or removed then.
+    """
+    verify(checkpoint)
+    try:
+        safetensors.torch.load_model(model, str(checkpoint.path / "model.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{checkpoint.path} holds the weights of another model: {str(error).splitlines()[-1].strip()} "
+            "Resume with the configuration in the run's config.json."
+        ) from None
+    state: State = torch.load(checkpoint.path / "state.pt", weights_only=True)
+    return state
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Compare every file with the manifest's digest; ``ValueError`` names the first that differs."""
+    try:
+        digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
+        bad = next((name for name in _FILES if _digest(checkpoint.path / name) != digests.get(name)), None)
+    except (OSError, ValueError, AttributeError) as error:
+        bad = str(error)
+    if bad is not None:
+        raise ValueError(
+            f"checkpoint {checkpoint.path} is damaged ({bad}). Nothing was changed. "
+            f"Move that folder away to resume from the checkpoint before it."
+        )
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {"spectrain": spectrain.__version__, "torch": str(torch.__version__)}
+
+
+def _disk_error(path: Path, error: Exception) -> OSError:
+    free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
+    code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+    return OSError(
+        code,
+        f"could not write checkpoint {path} ({error}); {free / 1e6:.0f} MB are free there. "
+        "Older checkpoints are intact: make room and resume",
+    )

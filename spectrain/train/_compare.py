@@ -1,0 +1,161 @@
+"""The same model, text and batches under several optimizers: how many tokens does each need?"""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from spectrain.train import config
+from spectrain.train._atomic import write_json
+from spectrain.train._folder import RunFolder
+from spectrain.train._loop import train
+from spectrain.train._prepare import measure
+from spectrain.train._progress import Progress
+from spectrain.train.config import TrainConfig
+
+Row = dict[str, Any]
+DEFAULT_STEPS = 400
+
+
+def compare(
+    base: TrainConfig,
+    *,
+    grid: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    folder: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train every optimizer at each of its learning rates and seeds; report tokens to the best AdamW loss.
+
+    Runs of one seed share text, initial weights and batches, and differ in the optimizer only. The
+    target of a seed is the lowest final validation loss that AdamW reached at any learning rate; each
+    run's ``tokens_to_target`` is where its validation curve first falls to it (linear between
+    validations), or null. ``ratio`` is the mean over seeds of the fewest tokens of the other optimizer
+    over the tokens of the best AdamW run. Written to ``compare.json`` in ``folder``, one run folder
+    each beside it; finished runs found there are kept, unfinished ones resumed.
+
+    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers.
+    """
+    if "adamw" not in grid:
+        raise ValueError(f"compare measures against AdamW; add adamw to --optimizers {' '.join(grid)}.")
+    if base.max_minutes is not None:
+        raise ValueError("compare needs runs of one length: give --max-steps or --max-tokens, not --max-minutes.")
+    if base.max_steps is None and base.max_tokens is None:
+        base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
+    base = _with_fixed_choices(base, folder / "base.json")
+    rows = []
+    for seed in seeds:
+        for optimizer, rates in grid.items():
+            for lr in rates:
+                run = folder / f"{optimizer}-lr{lr:g}-seed{seed}"
+                one = dataclasses.replace(
+                    base, optimizer=_known(optimizer), lr=lr, seed=seed, out_dir=str(run), resume="auto"
+                )
+                rows.append({"optimizer": optimizer, "lr": lr, "seed": seed, **_run(one, run, progress)})
+    result = summarise(rows, curves={row["run"]: curve(folder / row["run"]) for row in rows})
+    write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
+    return result
+
+
+def summarise(rows: list[Row], *, curves: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
+    """Targets, tokens to them, and ratios, from final losses and validation curves.
+
+    >>> rows = [{"optimizer": o, "seed": 0, "run": o, "final_loss": f, "tokens": 100} for o, f in
+    ...         (("adamw", 2.0), ("muon", 1.0))]
+    >>> curves = {"adamw": [(0, 4.0), (100, 2.0)], "muon": [(0, 4.0), (50, 2.5), (100, 1.0)]}
+    >>> round(summarise(rows, curves=curves)["ratio"], 3)
+    0.667
+    """
+    ratios, targets = {}, {}
+    for seed in sorted({row["seed"] for row in rows}):
+        same = [row for row in rows if row["seed"] == seed]
+        best = min((row for row in same if row["optimizer"] == "adamw"), key=lambda row: row["final_loss"])
+        if not math.isfinite(best["final_loss"]):
+            raise ValueError(f"every AdamW run of seed {seed} diverged, so there is no target; add a lower --lr.")
+        targets[seed] = best["final_loss"]
+        for row in same:
+            row["tokens_to_target"] = crossing(curves[row["run"]], best["final_loss"])
+        others = [r["tokens_to_target"] for r in same if r["optimizer"] != "adamw" and r["tokens_to_target"]]
+        ratios[seed] = min(others) / best["tokens"] if others else None
+    found = [ratio for ratio in ratios.values() if ratio is not None]
+    return {
+        "rows": rows,
+        "target": statistics.fmean(targets.values()),
+        "targets_by_seed": targets,
+        "ratio": statistics.fmean(found) if found else None,
+        "ratio_by_seed": ratios,
+        "ratio_spread": max(found) - min(found) if found else None,
+    }
+
+
+def crossing(curve: Iterable[tuple[int, float]], target: float) -> float | None:
+    """The tokens at which a curve of ``(tokens, loss)`` first falls to ``target``, linear in between.
+
+    >>> crossing([(0, 4.0), (10, 2.0), (20, 1.0)], 3.0)
+    5.0
+    """
+    before: tuple[int, float] | None = None
+    for tokens, loss in curve:
+        if loss <= target:
+            if before is None or before[1] == loss:
+                return float(tokens)
+            share = (before[1] - target) / (before[1] - loss)
+            return before[0] + share * (tokens - before[0])
+        before = (tokens, loss)
+    return None
+
+
+def _with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
+    """Measure once for all runs, and keep the choices for when the comparison goes on.
+
+    Raises ``ValueError`` when the folder holds a comparison of another configuration.
+    """
+    full, _ = config.derive(base)
+    if file.exists():
+        recorded = config.read(file)
+        fixed = {name: getattr(recorded, name) for name in _MEASURED}
+        config.check_same(recorded, dataclasses.replace(full, **fixed))
+    else:
+        measured, _ = measure(full)
+        fixed = {name: getattr(measured, name) for name in _MEASURED}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        config.write(measured, file)
+    return dataclasses.replace(base, **fixed)
+
+
+_MEASURED = ("device", "threads", "autocast", "muon_dtype")
+
+
+def _run(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
+    """Train, or take what a finished run wrote; a run whose numbers went bad counts as infinite loss."""
+    try:
+        if not RunFolder(run).summary.exists():
+            train(one, progress=progress)
+    except FloatingPointError as error:
+        return {"run": run.name, "final_loss": math.inf, "final_bits_per_byte": math.inf, "tokens": 0,
+                "seconds": 0.0, "optimizer_share": 0.0, "diverged": str(error)}  # fmt: skip
+    summary = json.loads(RunFolder(run).summary.read_text(encoding="utf-8"))
+    return {
+        "run": run.name,
+        "final_loss": curve(run)[-1][1],
+        "final_bits_per_byte": summary["bits_per_byte"],
+        "tokens": summary["tokens"],
+        "seconds": summary["seconds"],
+        "optimizer_share": summary["optimizer_share"],
+    }
+
+
+def _known(optimizer: str) -> Literal["muon", "adamw"]:
+    known: dict[str, Literal["muon", "adamw"]] = {"muon": "muon", "adamw": "adamw"}
+    if optimizer not in known:
+        raise ValueError(f"compare knows the optimizers muon and adamw, got {optimizer!r}.")
+    return known[optimizer]
+
+
+def curve(run: Path) -> list[tuple[int, float]]:
+    """``(tokens, validation loss)`` along a run, as far as it came."""
+    rows = map(json.loads, RunFolder(run).metrics.read_text(encoding="utf-8").splitlines())
+    return [(row["tokens"], row["loss"]) for row in rows if row["kind"] == "eval" and row["loss"] is not None]

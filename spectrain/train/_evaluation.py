@@ -1,0 +1,56 @@
+"""Validation: every held-out token scored exactly once."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectrain import objectives
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over a text: nats, scored tokens, bytes of text behind them."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits a byte of text."""
+        return objectives.bits_per_byte(self.nats, bytes=self.bytes)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    byte_lengths: np.ndarray,
+    autocast: torch.autocast,
+    device: torch.device,
+) -> Score:
+    """Score ``model`` on ``(inputs, targets)`` batches; targets of -100 do not count."""
+    nats, tokens, size = [], 0, 0
+    for inputs, targets in batches:
+        with autocast:
+            logits = model(inputs.to(device))
+        nats.append(objectives.negative_log_likelihood(logits, targets.to(device)).item())
+        counted, length = count(targets, byte_lengths)
+        tokens, size = tokens + counted, size + length
+    return Score(math.fsum(nats), tokens, size)
+
+
+def count(targets: Tensor, byte_lengths: np.ndarray) -> tuple[int, int]:
+    """How many targets count, and how many bytes of text they stand for."""
+    scored = targets[targets >= 0].numpy()
+    return scored.size, int(byte_lengths[scored].sum(dtype=np.int64))

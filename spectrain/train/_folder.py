@@ -1,0 +1,63 @@
+"""The run folder: where each file stands, and metrics that survive a kill."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class RunFolder:
+    """A run's files. Rows are appended to ``metrics.jsonl``; all else is written whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.routing = path / "routing.json"
+        self.polynomials = path / "polynomials.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.samples = path / "samples.txt"
+        self.model = path / "model.safetensors"
+        self.summary = path / "summary.json"
+        self.checkpoints = path / "checkpoints"
+
+    def record(self, kind: str, row: Mapping[str, object]) -> None:
+        """Append one line to ``metrics.jsonl``. A number that is not finite becomes null."""
+        line = json.dumps({"kind": kind, **row}, default=float, allow_nan=True)
+        if "NaN" in line or "Infinity" in line:
+            line = json.dumps({"kind": kind, **{k: _finite(v) for k, v in row.items()}}, default=float)
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the growing files, forced onto the disk: what a checkpoint remembers."""
+        return {path.name: _synced_size(path) for path in (self.metrics, self.samples)}
+
+    def cut(self, sizes: Mapping[str, int]) -> None:
+        """Cut the growing files back to these sizes, so that a resumed run writes each row once.
+
+        Raises ``ValueError`` when a file is shorter than the checkpoint says: rows are missing.
+        """
+        for path in (self.metrics, self.samples):
+            wanted, there = sizes.get(path.name, 0), path.stat().st_size if path.exists() else 0
+            if there < wanted:
+                raise ValueError(
+                    f"{path} has {there} bytes but the checkpoint was taken at {wanted}: it was cut or replaced. "
+                    "Restore it, or start a new run in another --out-dir."
+                )
+            if there > wanted:
+                os.truncate(path, wanted)
+
+
+def _synced_size(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,76 @@
+"""A trained model back from its run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from spectrain import data, nn
+from spectrain.train import _checkpoint, _samples, config
+from spectrain.train._folder import RunFolder
+from spectrain.train._session import build_model
+from spectrain.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run left behind, ready to write text."""
+
+    config: TrainConfig
+    tokenizer: data.Tokenizer
+    model: nn.LanguageModel
+    source: Path
+
+    def sample(
+        self,
+        prompt: str,
+        *,
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        seed: int = 0,
+    ) -> str:
+        """``prompt`` and its continuation."""
+        return _samples.write(
+            self.model,
+            self.tokenizer,
+            prompt,
+            tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            context=self.config.block,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+
+def load_run(path: Path | str) -> TrainedRun:
+    """Load the model of a run folder: the finished one, or else that of the newest checkpoint.
+
+    Raises ``ValueError`` when the folder is no run, or one that has no weights yet, or whose files do
+    not fit together.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.exists():
+        raise ValueError(f"{path} is not a run folder: it has no config.json. Give the folder that train wrote.")
+    recorded = config.read(folder.config)
+    if not folder.tokenizer.exists():
+        raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
+    tokenizer = data.load_tokenizer(folder.tokenizer)
+    model = build_model(recorded, vocabulary=tokenizer.vocabulary_size)
+    source = _newest_weights(folder)
+    try:
+        safetensors.torch.load_model(model, str(source))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
+    return TrainedRun(recorded, tokenizer, model.eval(), source)
+
+
+def _newest_weights(folder: RunFolder) -> Path:
+    if folder.model.exists():
+        return folder.model
+    checkpoints = _checkpoint.every(folder.checkpoints)
+    if not checkpoints:
+        raise ValueError(f"{folder.path} has no weights yet: neither model.safetensors nor a checkpoint.")
+    _checkpoint.verify(checkpoints[-1])
+    return checkpoints[-1].path / "model.safetensors"

@@ -1,0 +1,135 @@
+"""The training run, top to bottom."""
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from spectrain.train import _observe, _step, config
+from spectrain.train._horizon import CALIBRATION, steps_by_clock
+from spectrain.train._prepare import prepare
+from spectrain.train._progress import Progress
+from spectrain.train._session import Session
+from spectrain.train._signals import StopRequest, stop_on_signals
+from spectrain.train.config import TrainConfig
+
+
+def train(wanted: TrainConfig, *, progress: Progress | None = None) -> Path:
+    """Train a language model as ``wanted`` says; return the run folder.
+
+    The folder holds ``config.json``, ``environment.json``, ``metrics.jsonl``, ``routing.json``,
+    ``polynomials.json``, ``tokenizer.json``, ``samples.txt``, ``checkpoints/``, and at the end
+    ``model.safetensors`` and ``summary.json``. With ``resume="auto"`` a run that was stopped or killed
+    goes on from its newest checkpoint and ends with the same weights and metrics, bit for bit, as if
+    it had not been, on the same machine and thread count; the times alone differ.
+
+    Raises ``ValueError`` for a configuration or text that cannot be used, ``OSError`` for a folder that
+    cannot be written (a full disk among the reasons), ``FloatingPointError`` naming the first tensor
+    that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
+    """
+    with progress or Progress(interval=wanted.log_interval) as screen, _deterministic():
+        session = prepare(wanted, screen)
+        with stop_on_signals() as asked_to_stop:
+            _run(session, screen, asked_to_stop)
+        return _observe.finish(session, screen)
+
+
+def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None:
+    counters, cfg = session.counters, session.config
+    if counters.step == 0:
+        _observe.validate(session, screen)
+    while session.steps is None or counters.step < session.steps:
+        _one_step(session, screen)
+        if session.steps is None and counters.step == CALIBRATION:
+            _fix_horizon(session, screen)
+        last = counters.step == session.steps
+        if counters.step % cfg.eval_interval == 0 or last:
+            _observe.validate(session, screen)
+        if cfg.spectrum_interval and (counters.step % cfg.spectrum_interval == 0 or counters.step == 1 or last):
+            _observe.record_spectra(session)
+        if cfg.sample_tokens and _observe.ends_a_quarter(session):
+            _observe.sample(session)
+        if counters.step % cfg.save_interval == 0 or last or asked_to_stop:
+            session.save()
+        if asked_to_stop and not last:
+            raise asked_to_stop.at(counters.step, session.folder.path)
+
+
+def _one_step(session: Session, screen: Progress) -> None:
+    counters, cfg = session.counters, session.config
+    began = time.perf_counter()
+    lr = session.set_learning_rate()
+    inputs, targets = (part.to(session.device) for part in session.stream.batch(counters.step))
+    try:
+        result = _step.step(
+            session.model,
+            session.optimizer,
+            inputs,
+            targets,
+            micro_batch=cfg.micro_batch,
+            clip=session.clip_gradients,
+            autocast=session.autocast,
+            byte_lengths=session.text.tokenizer.byte_lengths,
+        )
+    except FloatingPointError as error:
+        raise FloatingPointError(f"step {counters.step + 1}: {error}. The weights were not changed.") from None
+    seconds = time.perf_counter() - began
+    counters.step += 1
+    counters.tokens += result.score.tokens
+    counters.bytes += result.score.bytes
+    counters.optimizer_seconds += result.optimizer_seconds
+    if session.steps is None:
+        counters.step_seconds.append(seconds)
+    session.folder.record(
+        "step",
+        {
+            "step": counters.step,
+            "tokens": counters.tokens,
+            "bytes": counters.bytes,
+            "loss": result.score.loss,
+            "bits_per_byte": result.score.bits_per_byte,
+            "lr": lr,
+            "grad_norm": result.grad_norm,
+            "seconds": session.seconds,
+            "step_seconds": seconds,
+            "optimizer_seconds": result.optimizer_seconds,
+            "tokens_per_second": result.score.tokens / seconds,
+        },
+    )
+    screen.step(
+        counters.step,
+        session.steps,
+        f"loss {result.score.loss:.3f}  {result.score.bits_per_byte:.3f} bits/byte  lr {lr:.2e}  "
+        f"|g| {result.grad_norm:.2f}  {result.score.tokens / seconds:,.0f} tokens/s",
+    )
+
+
+def _fix_horizon(session: Session, screen: Progress) -> None:
+    pace = statistics.median(session.counters.step_seconds[2:])
+    steps = steps_by_clock(session.config, step_seconds=pace, elapsed=session.seconds)
+    session.config = dataclasses.replace(session.config, horizon=steps)
+    config.write(session.config, session.folder.config)
+    screen.say(
+        f"  horizon = {steps} steps: --max-minutes {session.config.max_minutes:g} at {pace:.2f} s a step, "
+        f"measured over {CALIBRATION} steps"
+    )
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Deterministic kernels for the run; the caller's setting comes back afterwards."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -1,0 +1,100 @@
+"""Configurations: what follows from the dial, what is refused, what comes back from a file."""
+
+import dataclasses
+import json
+
+import pytest
+
+from spectrain.train import config
+from spectrain.train.config import TrainConfig
+
+
+def test_everything_follows_from_the_dial_and_every_choice_has_a_reason():
+    full, why = config.derive(TrainConfig(depth=6))
+    assert (full.width, full.heads, full.kv_heads, full.hidden) == (384, 6, 3, 1024)
+    assert full.max_minutes == config.DEFAULT_MINUTES
+    assert {line.split(" = ")[0] for line in why} == {"width", "heads", "kv_heads", "hidden", "lr", "max_minutes"}
+
+
+def test_what_was_given_stays():
+    full, why = config.derive(TrainConfig(depth=6, width=96, heads=3, kv_heads=1, hidden=10, lr=1.0, max_steps=3))
+    assert (full.width, full.heads, full.kv_heads, full.hidden, full.lr) == (96, 3, 1, 10, 1.0)
+    assert full.max_minutes is None
+    assert why == []
+
+
+REFUSED = [
+    ({"depth": 0}, "--depth must be at least 1"),
+    ({"batch_size": 6, "micro_batch_size": 4}, "--micro-batch-size must divide --batch-size 6, got 4; try 3"),
+    ({"lr": 0.0}, "--lr must be positive"),
+    ({"lr": float("inf")}, "--lr must be positive and finite"),
+    ({"validation_fraction": 1.0}, "--validation-fraction must be between 0 and 1"),
+    ({"beta2": 1.0}, "--beta2 must be at least 0 and below 1"),
+    ({"resume": "sometimes"}, "--resume must be 'auto' or 'never'"),
+    ({"max_steps": 0}, "--max-steps must be at least 1"),
+    ({"threads": 10**6}, "--threads must be at most"),
+    ({"seed": -1}, "--seed must be 0 or more"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED, ids=[str(v) for v, _ in REFUSED])
+def test_impossible_values_are_refused_by_flag_name(values, words):
+    with pytest.raises(ValueError, match="^" + words.replace("(", r"\(")):
+        TrainConfig(**values)
+
+
+def test_a_configuration_comes_back_from_its_file(tmp_path):
+    one = TrainConfig(data=("a", "b"), lr=1e-3, max_minutes=2.0, tied=True, horizon=77)
+    config.write(one, tmp_path / "config.json")
+    assert config.read(tmp_path / "config.json") == one
+
+
+def changed(tmp_path, **values):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**dataclasses.asdict(TrainConfig()), **values}), encoding="utf-8")
+    return path
+
+
+BAD_FILES = [
+    ({"detph": 3}, "unknown key 'detph'. Did you mean 'depth'"),
+    ({"zzzzzz": 3}, "unknown key 'zzzzzz'. Known keys: autocast"),
+    ({"depth": "3"}, "depth must be int, got '3'"),
+    ({"depth": True}, "depth must be int, got True"),
+    ({"optimizer": "sgd"}, "optimizer must be"),
+    ({"data": "text"}, "data must be"),
+    ({"lr": "fast"}, "lr must be"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), BAD_FILES, ids=[str(v) for v, _ in BAD_FILES])
+def test_a_wrong_file_is_refused_by_key(tmp_path, values, words):
+    with pytest.raises(ValueError, match=words):
+        config.read(changed(tmp_path, **values))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
+def test_what_is_no_configuration_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Give a run's config\.json"):
+        config.read(tmp_path / "config.json")
+
+
+def test_integers_are_welcome_where_floats_are_wanted(tmp_path):
+    assert config.read(changed(tmp_path, lr=1)).lr == 1
+
+
+def test_a_resumed_run_keeps_its_configuration():
+    recorded = TrainConfig(depth=2, lr=1e-3, horizon=9, autocast="bfloat16")
+    assert config.resumed(recorded, TrainConfig(out_dir="here", resume="auto")).depth == 2
+    with pytest.raises(ValueError, match="--depth 3 differs from the run's 2"):
+        config.resumed(recorded, TrainConfig(depth=3))
+
+
+def test_fresh_folders_never_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        path = config.fresh_folder(TrainConfig())
+        path.mkdir(parents=True)
+        names.append(path)
+    assert len(set(names)) == 3
