@@ -1,0 +1,12 @@
+"""Run folders in, one self-contained HTML page out. Knows files, not trainers; loads no torch."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.report._page import write as write
+    from spectrain.report._run import Run as Run
+    from spectrain.report._run import read as read
+
+__getattr__, __dir__ = door(__name__, {"Run": "_run", "read": "_run", "write": "_page"})

@@ -1,0 +1,35 @@
+"""The spectra of each parameter over training, run by run."""
+
+from collections import defaultdict
+
+from spectrain.report._files import Row
+from spectrain.report._run import Run
+
+_MOST_TIMES = 80
+
+
+History = dict[str, list[Row]]
+
+
+def history_of(run: Run) -> History:
+    """The spectrum rows of each parameter, at most ``_MOST_TIMES`` of them."""
+    rows: History = defaultdict(list)
+    for row in run.spectra:
+        rows[str(row.get("name", "unnamed"))].append(row)
+    return {name: _fewer(history) for name, history in rows.items()}
+
+
+def which(histories: dict[str, History]) -> list[tuple[str, list[str]]]:
+    """The control that chooses the run, when there are several."""
+    return [("run", list(histories))] if len(histories) > 1 else []
+
+
+def _fewer(rows: list[Row]) -> list[Row]:
+    if len(rows) <= _MOST_TIMES:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (_MOST_TIMES - 1))] for i in range(_MOST_TIMES)]
+
+
+def key_of(histories: dict[str, History], index: int) -> tuple[int, ...]:
+    """The part of a view's key that names the run."""
+    return (index,) if len(histories) > 1 else ()
