@@ -1,0 +1,104 @@
+"""``spectrain design``: compute a schedule, bound its error, draw it, and print code to paste."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from spectrain import approx, report, train
+
+
+@dataclass(frozen=True)
+class Design:
+    """Compute the composition of odd polynomials that is best for the matrix sign.
+
+    One of --steps, --products and --tol says when to stop; none: five steps.
+    """
+
+    lower: float = 1e-3
+    """Smallest singular value that must arrive near 1."""
+    upper: float = 1.0
+    """Largest singular value."""
+    steps: int | None = None
+    """So many polynomials."""
+    products: float | None = None
+    """The best mix of degrees within this many matrix products."""
+    tol: float | None = None
+    """As many steps as this error takes."""
+    degree: tuple[int, ...] | Literal["auto"] = (5,)
+    """Degree of every step, one for each step, or 'auto': the best mix."""
+    cushion: float = 0.0
+    """Design on [max(lower, cushion * upper), upper] and recentre: a published safety."""
+    margin: float = 1.0
+    """Evaluate every step but the last at x / margin: another published safety."""
+    gram: bool = False
+    """Count products for the iteration on the small Gram matrix."""
+    symmetric: bool = False
+    """Count symmetric products half."""
+    aspect: float = 1.0
+    """Long side over short side, for the count."""
+    dtype: Literal["float64", "float32", "tfloat32", "float16", "bfloat16"] = "float64"
+    """The arithmetic it has to survive."""
+    code: tuple[Literal["torch", "jax", "numpy"], ...] = ("torch", "jax", "numpy")
+    """Frameworks to print code for."""
+    out: Path | None = None
+    """Folder for report.html, schedule.json, polynomials.json and the code. Default: design/."""
+
+
+def main(argv: list[str]) -> int:
+    """Print the schedule, its bounds and code; write the plot."""
+    asked = tyro.cli(Design, args=argv, prog="spectrain design")
+    schedule = approx.sign_schedule(
+        asked.lower,
+        asked.upper,
+        steps=5 if (asked.steps, asked.products, asked.tol) == (None, None, None) and _one(asked) else asked.steps,
+        products=asked.products,
+        tol=asked.tol,
+        degree=asked.degree if isinstance(asked.degree, str) else _degrees(asked),
+        cushion=asked.cushion,
+        margin=asked.margin,
+        gram=asked.gram,
+        symmetric=asked.symmetric,
+        aspect=asked.aspect,
+        dtype=asked.dtype,
+    )
+    print(schedule)
+    print(_steps(schedule))
+    texts: dict[str, str] = {name: approx.as_code(schedule, name) for name in asked.code}
+    for name, text in texts.items():
+        print(f"\n# ---- {name} ----\n{text}")
+    print(f"plot: {_write(schedule, texts, asked.out or Path('design'))}")
+    return 0
+
+
+def _one(asked: Design) -> bool:
+    """Whether --degree names one degree, not a list of steps."""
+    return isinstance(asked.degree, str) or len(asked.degree) == 1
+
+
+def _degrees(asked: Design) -> int | tuple[int, ...]:
+    assert not isinstance(asked.degree, str)
+    return asked.degree[0] if len(asked.degree) == 1 else asked.degree
+
+
+def _steps(schedule: approx.Schedule) -> str:
+    lines = ["step  interval in                     error after     alternation points"]
+    for i, curve in enumerate(approx.step_curves(schedule), start=1):
+        low, high = curve.interval
+        error = max(map(abs, curve.heights))
+        points = "  ".join(f"{x:.4g}" for x in curve.points)
+        lines.append(f"{i:4}  [{low:.6g}, {high:.6g}]".ljust(38) + f"{error:<15.6g} {points}")
+    return "\n".join(lines)
+
+
+def _write(schedule: approx.Schedule, texts: dict[str, str], folder: Path) -> Path:
+    """The folder that holds the design: JSON, code, and the page with the equioscillation plots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "schedule.json").write_text(schedule.to_json() + "\n", encoding="utf-8")
+    drawn = train.polynomials(schedule, name="the matrix sign")
+    (folder / "polynomials.json").write_text(json.dumps(drawn) + "\n", encoding="utf-8")
+    for name, text in texts.items():
+        (folder / f"polar_{name}.py").write_text(text + "\n", encoding="utf-8")
+    return report.write([folder], out=folder / "report.html")

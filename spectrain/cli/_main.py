@@ -1,0 +1,87 @@
+"""The command line: find the verb, run it, turn what users can mend into one clear line."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import spectrain
+
+VERBS = {
+    "train": "learn a language model from text and write a run folder with a report",
+    "sample": "let a trained model continue a prompt",
+    "compare": "train the same model under several optimizers and count tokens to the same loss",
+    "report": "make report.html from one or more run folders",
+    "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",
+    "gallery": "five classical problems, solved and drawn",
+}
+"""Each verb is the file ``_<verb>.py`` beside this one, with ``main(argv) -> exit code``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``spectrain ARGV``; return the exit code: 0 done, 1 the run failed, 2 the call was wrong.
+
+    >>> main(["--version"])
+    spectrain 0.1.0
+    0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"spectrain {spectrain.__version__}")
+        return 0
+    if words[0] not in VERBS:
+        return fail(f"there is no verb {words[0]!r}.{_nearest(words[0])} See spectrain --help.")
+    try:
+        verb = importlib.import_module(f"spectrain.cli._{words[0]}")
+        code: int = verb.main(words[1:])
+        return code
+    except BrokenPipeError:  # the reader went away, as `head` does: not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError) as error:
+        return _failed(error, code=2, debug=debug)
+    except KeyboardInterrupt:
+        return fail("interrupted.", code=130)
+    except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
+        return _failed(error, code=1, debug=debug)
+
+
+def fail(message: str, *, code: int = 2) -> int:
+    """Say on standard error what went wrong; return the exit code."""
+    print(f"spectrain: error: {message}", file=sys.stderr)
+    return code
+
+
+def _failed(error: Exception, *, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    kind = "" if code == 2 else f"{type(error).__name__}: "
+    hint = "" if code == 2 else " (--debug shows where)"
+    return fail(f"{kind}{error}{hint}", code=code)
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: spectrain VERB [OPTIONS]",
+            "",
+            "Spectral methods for training neural networks, from the best polynomial to a trained model.",
+            "",
+            *lines,
+            "",
+            "spectrain VERB --help explains a verb; --debug anywhere shows the trace of an error; --version.",
+        ]
+    )
+
+
+def _nearest(word: str) -> str:
+    near = difflib.get_close_matches(word, VERBS, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(VERBS)}."
