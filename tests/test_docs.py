@@ -1,0 +1,51 @@
+"""Everything that claims to run, runs: docstrings, pages, README; every system of the design has its page."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import spectrain
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(spectrain.__path__, "spectrain.") if "__main__" not in m.name)
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("README*.md")])
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": page.stem}
+    for block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, names, str(page), str(page), 0)
+            runner = doctest.DocTestRunner()
+            runner.run(test, clear_globs=False)
+            names = test.globs
+            assert runner.summarize().failed == 0
+        else:
+            exec(compile(block, str(page), "exec"), names)
+
+
+def test_a_wrong_example_would_fail(tmp_path):
+    test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", "wrong", 0)
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(test, out=lambda _: None)
+    assert runner.summarize(verbose=False).failed == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
