@@ -70,7 +70,7 @@ def hyperbolic_anomaly(M: Numbers, e: Numbers) -> Array:
     shape, M, e = M.shape, M.reshape(-1), e.reshape(-1)
     m, g = np.abs(M), e - 1
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        scale = np.sqrt(2 * g / e)
+        scale = np.sqrt(2 * (g / e))
         cubic = 2 * scale * np.sinh(np.arcsinh(1.5 * m / g / scale) / 3)
         H = np.arcsinh((m + np.minimum(cubic, LARGEST_H)) / e)
         for _ in range(3):

@@ -111,6 +111,9 @@ def verify(claim: Certificate) -> bool:
     False
     """
     N, best = claim.N, claim.sum
+    numbers = (N, best, claim.first, claim.last, *(x for triple in claim.minimisers for x in triple))
+    if not all(isinstance(x, int) and x >= 0 for x in numbers) or any(len(triple) != 3 for triple in claim.minimisers):
+        return False
     honest = all(a * b + c == N and a + b + c == best and 0 <= a <= b and c >= 0 for a, b, c in claim.minimisers)
     covers = claim.first <= isqrt(4 * N) and claim.last >= best
     if not (honest and covers and claim.minimisers and best <= N):
@@ -122,6 +125,8 @@ def verify(claim: Certificate) -> bool:
         q = isqrt(D + slack) if D + slack >= 0 else -1
         q -= (q ^ p) & 1
         while q >= 0 and q * q >= D:
+            if p + (q * q - D) // 4 < best:  # a better sum: the claim is refuted, however large the rest
+                return False
             ties[p] = ((p - q) // 2, (p + q) // 2, (q * q - D) // 4)
             q -= 2
     return tuple(ties[p] for p in sorted(ties)) == claim.minimisers

@@ -18,7 +18,7 @@ Source: the blog's old series on pursuit (the cow, the thief, the missile); Nahi
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -107,6 +107,10 @@ def pursue(
     ('limit cycle', 0.5)
     """
     start = checked_start(target, speed, start, radius, delay)
+    if law not in get_args(Law):
+        raise ValueError(f"pursue: law must be one of {', '.join(get_args(Law))}, got {law!r}.")
+    if not np.isfinite(delay) or (until is not None and not 0 < until < np.inf):
+        raise ValueError(f"pursue: delay and until must be finite and until positive, got {delay} and {until}.")
     period = period if period is not None else getattr(target, "period", None)
     first = float(np.linalg.norm(np.asarray(target(0.0), dtype=float) - start))
     if first <= radius:
@@ -127,7 +131,7 @@ def pursue(
         return ended("capture", time, speed * time, certificate=why)
     time = float(run.t[-1])
     kind, why = (
-        _after_a_delay(target, delay, run)
+        _after_a_delay(target, delay, law, radius, run)
         or _in_straight_flight(target, speed, start, delay, law, radius)
         or _limit_cycle(rule, period, run)
     )
@@ -254,13 +258,18 @@ def _closing(target: Path, speed: Real, horizon: Real) -> str:
 Decision = tuple[Literal["miss", "limit cycle", "undecided"], str]
 
 
-def _after_a_delay(target: Path, delay: Real, run: Any) -> Decision | None:
-    """A pursuer that has arrived where the target was can only follow it from then on."""
+def _after_a_delay(target: Path, delay: Real, law: Law, radius: Real, run: Any) -> Decision | None:
+    """A pursuer that has arrived where the target was can only follow it from then on.
+
+    That is never within reach where the lag is one length for ever: straight flight and the circle. Any other
+    target may stop, turn back or cross its own path.
+    """
     if delay == 0 or not run.t_events[1].size:
         return None
     time = float(run.t_events[1][0])
     left = float(np.linalg.norm(np.asarray(target(time), dtype=float) - run.sol(time)))
-    return "miss", (
+    for_ever = isinstance(target, (Straight, Round)) and law == "pursuit" and left > radius
+    return "miss" if for_ever else "undecided", (
         f"At t = {time:.9g} the pursuer is where the target was {delay:g} earlier, and follows it from then on; "
         f"the target is {left:.6g} away."
     )

@@ -170,3 +170,10 @@ def test_the_picture_shows_the_winner():
     text, picture = product_sum.Show(130)()
     assert "(10, 13, 0)" in text
     assert (list(picture.lines[-1].x), list(picture.lines[-1].y)) == ([23 - 22], [1 + 23 - 22])
+
+
+def test_a_tampered_certificate_is_refuted_at_once_and_never_raises():
+    big = 10**40
+    huge = product_sum.Certificate(big, big, ((0, 0, big),), 0, big)
+    negative = dataclasses.replace(product_sum.certificate(130), N=-130)
+    assert not any(product_sum.verify(claim) for claim in (huge, negative))

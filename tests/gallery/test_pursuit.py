@@ -226,3 +226,14 @@ def test_every_show_draws(problem):
     text, picture = pursuit.Show(problem, 1.5)()
     assert len(picture.lines) >= 2
     assert len(text) > 30
+
+
+def test_a_target_that_stops_is_not_called_missed_after_a_delay():
+    chase = pursue(lambda t: (min(t, 10.0), 0.0), 1.5, (-3.0, 1.0), delay=1.0, radius=0.05)
+    assert chase.outcome == "undecided"
+
+
+@pytest.mark.parametrize("wrong", [{"delay": np.inf}, {"until": np.nan}, {"until": -1.0}], ids=str)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match="pursue"):
+        pursue(UP, 2.0, (3.0, 0.0), **wrong)
