@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
     except FloatingPointError as error:
         return fail(f"{error} Start a new run with a lower --lr, or look at the text of that step.", code=1)
     except BaseException:
-        if every_checkpoint(run):
-            print(f"to go on from {every_checkpoint(run)[-1]}:\n  {resume_command(config)}", file=sys.stderr)
+        if found := train.checkpoints(run):
+            print(f"to go on from {found[-1].path}:\n  {resume_command(config)}", file=sys.stderr)
         raise
     print(f"report: {report.write([run], out=run / 'report.html')}")
     _show_sample(run)
@@ -51,11 +51,6 @@ def _asked(argv: list[str]) -> TrainConfig:
 def resume_command(config: TrainConfig) -> str:
     """The command that goes on with a run: its folder says the rest."""
     return f"spectrain train --out-dir {shlex.quote(config.out_dir)} --resume auto"
-
-
-def every_checkpoint(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted((run / "checkpoints").glob("step-????????"))
 
 
 def _show_sample(run: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.train._checkpoint import checkpoints as checkpoints
     from spectrain.train._compare import compare as compare
     from spectrain.train._load import load_run as load_run
     from spectrain.train._loop import train as train
@@ -19,6 +20,7 @@ __getattr__, __dir__ = door(
         "Progress": "_progress",
         "StopRequest": "_signals",
         "TrainConfig": "config",
+        "checkpoints": "_checkpoint",
         "compare": "_compare",
         "load_run": "_load",
         "polynomials": "_polynomials",

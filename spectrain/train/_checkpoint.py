@@ -14,6 +14,7 @@ from torch import nn
 
 import spectrain
 from spectrain.train import _atomic
+from spectrain.train._folder import RunFolder
 
 State = dict[str, Any]
 _FILES = ("model.safetensors", "state.pt")
@@ -57,6 +58,15 @@ def save(folder: Path, model: nn.Module, state: State, *, step: int, keep: int) 
 def every(folder: Path) -> list[Checkpoint]:
     """All checkpoints in a folder, oldest first."""
     return [Checkpoint(path) for path in sorted(folder.glob("step-????????"))]
+
+
+def checkpoints(run: Path) -> list[Checkpoint]:
+    """All checkpoints of a run folder, oldest first.
+
+    >>> checkpoints(Path("no such run"))
+    []
+    """
+    return every(RunFolder(run).checkpoints)
 
 
 def sweep(folder: Path) -> None:

@@ -56,8 +56,10 @@ def test_logarithmic_axes_are_straight_for_powers():
 
 
 def test_one_point_and_equal_values_can_be_drawn():
-    ET.fromstring(svg(Picture("", "", "", (Line([1.0], [2.0], style="marks"),))))
-    ET.fromstring(svg(Picture("", "", "", (Line([0, 1], [5, 5]),))))
+    for line in (Line([1.0], [2.0], style="marks"), Line([0, 1], [5, 5])):
+        drawn = svg(Picture("", "", "", (line,)))
+        assert ET.fromstring(drawn).tag == f"{SVG}svg"
+        assert "nan" not in drawn
 
 
 def test_only_svg_and_html_are_written(tmp_path):
