@@ -1,1 +1,15 @@
-"""Placeholder door."""
+"""Structured low-rank factorizations behind one vocabulary, each with its error."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.lowrank._svd import svd as svd
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "svd": "_svd",
+    },
+)

@@ -1,0 +1,168 @@
+"""What a factorization accepts, and a matrix as the algorithms see it: products with it and with its adjoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrain.lowrank._operator import products_of
+
+Array: TypeAlias = Any  # what the doors take and give: torch.Tensor, NumPy array; also sparse arrays and operators
+Real: TypeAlias = float | int
+
+WORKING = {
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.complex64: torch.complex64,
+    torch.complex128: torch.complex128,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix (or a batch of them) in its working dtype, by its entries or by its products alone.
+
+    ``entries`` is the dense tensor, or None for sparse matrices and operators. ``squared_norm`` is ||A||_F^2 where it
+    is known without products (dense and sparse matrices), else None.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype  # of the computation: float32 for half precision, else that of the input
+    out_dtype: torch.dtype
+    device: torch.device
+    entries: Tensor | None
+    times: Callable[[Tensor], Tensor]
+    adjoint_times: Callable[[Tensor], Tensor]
+    squared_norm: Tensor | None
+    leave: Callable[[Tensor], Array]
+
+    def __matmul__(self, X: Tensor) -> Tensor:
+        return self.times(X)
+
+    @property
+    def mH(self) -> "Matrix":  # noqa: N802 - torch's name for the adjoint
+        """The adjoint, as a matrix."""
+        entries = None if self.entries is None else self.entries.mH
+        shape = torch.Size((*self.shape[:-2], self.shape[-1], self.shape[-2]))
+        return replace(self, shape=shape, entries=entries, times=self.adjoint_times, adjoint_times=self.times)
+
+    def dense(self) -> Tensor:
+        """Return the entries; an operator is multiplied by the identity for them."""
+        if self.entries is not None:
+            return self.entries
+        return self.times(torch.eye(self.shape[-1], dtype=self.dtype, device=self.device))
+
+    def columns(self, index: Tensor) -> Tensor:
+        """Return A[:, index] of one matrix: entries, or products with columns of the identity."""
+        if self.entries is not None:
+            return self.entries[..., index]
+        unit = torch.zeros(self.shape[-1], len(index), dtype=self.dtype, device=self.device)
+        unit[index, torch.arange(len(index), device=self.device)] = 1
+        return self.times(unit)
+
+    def dtype_of(self, X: Tensor) -> torch.dtype:
+        """Return the dtype in which a factor goes out: that of the input, its real counterpart for real factors."""
+        return self.out_dtype.to_real() if self.out_dtype.is_complex and not X.is_complex() else self.out_dtype
+
+    def factor(self, X: Tensor) -> Array:
+        """Return a factor in its output dtype, as the caller's kind of array."""
+        return self.leave(X.to(self.dtype_of(X)))
+
+    def value(self, X: Tensor) -> Array:
+        """Return a number, an error or indices as the caller's kind of array, in the dtype they have."""
+        return self.leave(X)
+
+
+def entered(A: Array, name: str) -> Matrix:
+    """Return A as a checked matrix in its working dtype, with what turns results into the kind of array A was.
+
+    Dense tensors and NumPy arrays (other arrays by DLPack) may have batch dimensions; torch sparse and SciPy sparse
+    matrices and operators are single. An operator has ``shape``, ``dtype`` (a torch dtype: it is multiplied with
+    tensors, a NumPy dtype: with arrays), ``@``, and an adjoint: ``.mH``, ``.H``, ``.adjoint()``, ``rmatmat`` or
+    ``rmatvec``. TypeError and ValueError for everything else, and for entries that are NaN or infinite.
+    """
+    if isinstance(A, Tensor) and hasattr(A, "full_tensor"):
+        raise TypeError(f"{name}: a DTensor is not supported here, only by lowrank.svd; pass A.full_tensor()")
+    dense, leave = _dense(A)
+    if dense is None:
+        found = products_of(A, name)
+        _check(found.shape, found.dtype, name)
+        return Matrix(
+            shape=torch.Size(found.shape),
+            dtype=WORKING[found.dtype],
+            out_dtype=found.dtype,
+            device=found.device,
+            entries=None,
+            times=found.times,
+            adjoint_times=found.adjoint_times,
+            squared_norm=found.squared_norm,
+            leave=_to_numpy if found.numpy else _same,
+        )
+    _check(dense.shape, dense.dtype, name)
+    return of_entries(dense, name, leave)
+
+
+def of_entries(A: Tensor, name: str, leave: Callable[[Tensor], Array] | None = None) -> Matrix:
+    """Return a dense tensor of supported dtype as a matrix; ValueError where an entry is NaN or infinite."""
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(A).all()):
+        raise ValueError(not_finite(A, name))
+    X = A.to(WORKING[A.dtype])
+    return Matrix(
+        shape=X.shape,
+        dtype=X.dtype,
+        out_dtype=A.dtype,
+        device=X.device,
+        entries=X,
+        times=lambda Y: X @ Y,
+        adjoint_times=lambda Y: X.mH @ Y,
+        squared_norm=None,
+        leave=leave or _same,
+    )
+
+
+def not_finite(A: Tensor, name: str) -> str:
+    """Return the sentence for a matrix with entries that are no numbers."""
+    bad = ~torch.isfinite(A)
+    where = tuple(bad.nonzero()[0].tolist())
+    return (
+        f"{name}: {int(bad.sum())} of {A.numel()} entries are NaN or infinite, the first at index {where}; "
+        "a factorization needs finite entries: mask or impute them"
+    )
+
+
+def _dense(A: Array) -> tuple[Tensor | None, Callable[[Tensor], Array]]:
+    if isinstance(A, Tensor):
+        return (A if A.layout == torch.strided else None), _same
+    if isinstance(A, np.ndarray):
+        try:
+            return torch.from_numpy(np.require(A, requirements=["C", "W"])), _to_numpy
+        except TypeError as error:
+            raise TypeError(f"an ndarray of dtype {A.dtype} has no counterpart in torch; use float64") from error
+    if hasattr(A, "__dlpack__"):
+        return torch.from_dlpack(A), _same
+    return None, _same
+
+
+def _check(shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+    if dtype not in WORKING:
+        raise TypeError(f"{name}: needs a real or complex floating dtype, got {dtype}; convert with .double()")
+    if len(shape) < 2:
+        raise ValueError(
+            f"{name}: needs a matrix (two or more dimensions, the last two are rows and columns), got shape "
+            f"{tuple(shape)}; a vector v is the matrix v[:, None]"
+        )
+    if 0 in shape[-2:]:
+        raise ValueError(f"{name}: needs at least one row and one column, got shape {tuple(shape)}")
+
+
+def _same(X: Tensor) -> Tensor:
+    return X
+
+
+def _to_numpy(X: Tensor) -> Array:
+    return X.detach().resolve_conj().numpy()

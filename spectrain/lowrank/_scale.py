@@ -1,0 +1,22 @@
+"""Scaling by an exact power of two, so that no square of an entry over- or underflows."""
+
+import torch
+from torch import Tensor
+
+from spectrain.matfun._scale import far_from_one, times_power_of_two, to_unit
+
+
+def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Return X * 2**-k and k, one for each matrix; k = 0 for all where every norm is within a factor 2**20 of 1."""
+    flat = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
+    norm = torch.linalg.vector_norm(flat.detach(), dim=(-2, -1))
+    if not far_from_one(norm):
+        return X, torch.zeros_like(norm, dtype=torch.int32)
+    scaled, k = to_unit(flat, name)
+    return (torch.view_as_complex(scaled.unflatten(-1, (-1, 2))) if X.is_complex() else scaled), k
+
+
+def rescaled(S: Tensor, k: Tensor) -> Tensor:
+    """Return S * 2**k for numbers S (*batch) or singular values (*batch, r)."""
+    shape = S.shape
+    return times_power_of_two(S.reshape(*k.shape, 1, -1), k).reshape(shape)
