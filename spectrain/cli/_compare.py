@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from spectrain import report, train
-from spectrain.cli._flags import train_config
+from spectrain.cli._flags import run_config
+from spectrain.train.config import TrainConfig
 
 DESCRIPTION = """Train the same model on the same batches under several optimizers and learning rates, and count the
 tokens each needs to reach the best AdamW validation loss.
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out-dir", type=Path, default=Path(f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-compare"))
     known, rest = parser.parse_known_args(argv)
-    base = train_config(rest, verb="compare", description=DESCRIPTION)
+    base = run_config(TrainConfig, rest, verb="compare", description=DESCRIPTION)
     for flag, given, instead in (
         ("--seed", base.seed != 0, "--seeds"),
         ("--optimizer", base.optimizer != "muon", "--optimizers"),

@@ -4,34 +4,36 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from spectrain.train import config
-from spectrain.train.config import TrainConfig
+from spectrain.train import _recorded
+from spectrain.train._run_config import Config
 
 
-def train_config(argv: list[str], *, verb: str, description: str, recorded: TrainConfig | None = None) -> TrainConfig:
+def run_config(
+    kind: type[Config], argv: list[str], *, verb: str, description: str, recorded: Config | None = None
+) -> Config:
     """The configuration that ``argv`` asks for, on top of ``recorded``, ``--config FILE`` or the built-in defaults.
 
-    Raises ``ValueError`` as :func:`spectrain.train.config.read` does; exits with 2 on a wrong flag.
+    Raises ``ValueError`` as :func:`spectrain.train._recorded.read` does; exits with 2 on a wrong flag.
     """
     import tyro
 
     file, rest = _config_file(argv)
-    default = TrainConfig() if file is None else config.fresh(config.read(file))
+    default = kind() if file is None else _recorded.fresh(_recorded.read(file, kind))
     default = default if recorded is None else recorded
     asked = tyro.cli(
-        TrainConfig,
+        kind,
         args=rest,
         default=default,
         prog=f"spectrain {verb}",
         description=f"{description}\n\n{_CONFIG_HELP}",
     )
-    limits = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
-    changed = any(getattr(asked, name) != getattr(default, name) for name in limits)
+    changed = any(getattr(asked, name, None) != getattr(default, name, None) for name in _LIMITS)
     if recorded is None and changed and asked.horizon == default.horizon:
         return dataclasses.replace(asked, horizon=None)  # a new limit undoes the steps that the old run had fixed
     return asked
 
 
+_LIMITS = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
 _CONFIG_HELP = "--config FILE takes the flags back from a run's config.json; flags given beside it win."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spectrain.train import config
+from spectrain.train import _recorded
 from spectrain.train._atomic import write_json
 from spectrain.train._folder import RunFolder
 from spectrain.train._loop import train
@@ -113,16 +113,16 @@ def _with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
 
     Raises ``ValueError`` when the folder holds a comparison of another configuration.
     """
-    full, _ = config.derive(base)
+    full, _ = base.derive()
     if file.exists():
-        recorded = config.read(file)
+        recorded = _recorded.read(file, TrainConfig)
         fixed = {name: getattr(recorded, name) for name in _MEASURED}
-        config.check_same(recorded, dataclasses.replace(full, **fixed))
+        _recorded.check_same(recorded, dataclasses.replace(full, **fixed))
     else:
         measured, _ = measure(full)
         fixed = {name: getattr(measured, name) for name in _MEASURED}
         file.parent.mkdir(parents=True, exist_ok=True)
-        config.write(measured, file)
+        _recorded.write(measured, file)
     return dataclasses.replace(base, **fixed)
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from spectrain.train.config import TrainConfig
+from spectrain.train._run_config import RunConfig
 
 CALIBRATION = 20
 """Steps after which --max-minutes is turned into a number of steps."""
@@ -11,25 +11,25 @@ CALIBRATION = 20
 _OVERHEAD = 1.12
 
 
-def known_steps(config: TrainConfig) -> int | None:
+def known_steps(config: RunConfig) -> int | None:
     """The number of steps, where no clock is needed to tell it."""
     if config.horizon is not None:
         return config.horizon
-    return None if by_clock(config) else min(_limits(config))
+    return None if by_clock(config) else min(config.limits())
 
 
-def by_clock(config: TrainConfig) -> bool:
+def by_clock(config: RunConfig) -> bool:
     """Whether a clock decides the number of steps: not where another limit comes before it can."""
-    limits = _limits(config) + ([] if config.horizon is None else [config.horizon])
+    limits = config.limits() + ([] if config.horizon is None else [config.horizon])
     return config.max_minutes is not None and min(limits, default=CALIBRATION + 1) > CALIBRATION
 
 
-def steps_by_clock(config: TrainConfig, *, step_seconds: float, elapsed: float) -> int:
+def steps_by_clock(config: RunConfig, *, step_seconds: float, elapsed: float) -> int:
     """Fix the number of steps after :data:`CALIBRATION` of them took ``elapsed`` seconds in all."""
     assert config.max_minutes is not None
     left = 60 * config.max_minutes - elapsed
     affordable = CALIBRATION + max(1, math.floor(left / (step_seconds * _OVERHEAD)))
-    return min([affordable, *_limits(config)])
+    return min([affordable, *config.limits()])
 
 
 def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bool) -> float:
@@ -49,12 +49,3 @@ def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bo
     ramp = warmup if clock else min(warmup, start)
     peak = min(1.0, start / ramp) if ramp else 1.0
     return min(1.0, (step + 1) / max(1, ramp)) if step < start else peak * (steps - step) / max(1, steps - start)
-
-
-def _limits(config: TrainConfig) -> list[int]:
-    limits = []
-    if config.max_steps is not None:
-        limits.append(config.max_steps)
-    if config.max_tokens is not None:
-        limits.append(max(1, config.max_tokens // config.tokens_per_step))
-    return limits

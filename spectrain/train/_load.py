@@ -7,9 +7,9 @@ import safetensors.torch
 import torch
 
 from spectrain import data, nn
-from spectrain.train import _checkpoint, _samples, config
+from spectrain.train import _checkpoint, _recorded, _samples
 from spectrain.train._folder import RunFolder
-from spectrain.train._session import build_model
+from spectrain.train._language import build_model
 from spectrain.train.config import TrainConfig
 
 
@@ -53,7 +53,7 @@ def load_run(path: Path | str) -> TrainedRun:
     folder = RunFolder(Path(path))
     if not folder.config.exists():
         raise ValueError(f"{path} is not a run folder: it has no config.json. Give the folder that train wrote.")
-    recorded = config.read(folder.config)
+    recorded = _recorded.read(folder.config, TrainConfig)
     if not folder.tokenizer.exists():
         raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
     tokenizer = data.load_tokenizer(folder.tokenizer)

@@ -10,25 +10,26 @@ from pathlib import Path
 
 import torch
 
-from spectrain.train import _observe, _step, config
+from spectrain.train import _observe, _recorded, _step
 from spectrain.train._horizon import CALIBRATION, steps_by_clock
 from spectrain.train._prepare import prepare
 from spectrain.train._progress import Progress
+from spectrain.train._run_config import RunConfig
 from spectrain.train._session import Session
 from spectrain.train._signals import StopRequest, stop_on_signals
-from spectrain.train.config import TrainConfig
 
 
-def train(wanted: TrainConfig, *, progress: Progress | None = None) -> Path:
-    """Train a language model as ``wanted`` says; return the run folder.
+def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
+    """Train as ``wanted`` says, whatever its job; return the run folder.
 
     The folder holds ``config.json``, ``environment.json``, ``metrics.jsonl``, ``routing.json``,
-    ``polynomials.json``, ``tokenizer.json``, ``samples.txt``, ``checkpoints/``, and at the end
-    ``model.safetensors`` and ``summary.json``. With ``resume="auto"`` a run that was stopped or killed
-    goes on from its newest checkpoint and ends with the same weights and metrics, bit for bit, as if
-    it had not been, on the same machine and thread count; the times alone differ.
+    ``polynomials.json``, ``checkpoints/``, what the job keeps (a language model's ``tokenizer.json``
+    and ``samples.txt``), and at the end ``model.safetensors`` and ``summary.json``. With
+    ``resume="auto"`` a run that was stopped or killed goes on from its newest checkpoint and ends with
+    the same weights and metrics, bit for bit, as if it had not been, on the same machine and thread
+    count; the times alone differ.
 
-    Raises ``ValueError`` for a configuration or text that cannot be used, ``OSError`` for a folder that
+    Raises ``ValueError`` for a configuration or data that cannot be used, ``OSError`` for a folder that
     cannot be written (a full disk among the reasons), ``FloatingPointError`` naming the first tensor
     that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
     """
@@ -52,8 +53,8 @@ def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None
             _observe.validate(session, screen)
         if cfg.spectrum_interval and (counters.step % cfg.spectrum_interval == 0 or counters.step == 1 or last):
             _observe.record_spectra(session)
-        if cfg.sample_tokens and _observe.ends_a_quarter(session):
-            _observe.sample(session)
+        if _observe.ends_a_quarter(session):
+            session.job.sample(session.folder, step=counters.step)
         if counters.step % cfg.save_interval == 0 or last or asked_to_stop:
             session.save()
         if asked_to_stop and not last:
@@ -61,51 +62,40 @@ def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None
 
 
 def _one_step(session: Session, screen: Progress) -> None:
-    counters, cfg = session.counters, session.config
+    counters = session.counters
     began = time.perf_counter()
     lr = session.set_learning_rate()
-    inputs, targets = (part.to(session.device) for part in session.stream.batch(counters.step))
     try:
-        result = _step.step(
-            session.model,
-            session.optimizer,
-            inputs,
-            targets,
-            micro_batch=cfg.micro_batch,
-            clip=session.clip_gradients,
-            autocast=session.autocast,
-            byte_lengths=session.text.tokenizer.byte_lengths,
-        )
+        result = _step.step(session.job, session.optimizer, counters.step, clip=session.clip_gradients)
     except FloatingPointError as error:
         raise FloatingPointError(f"step {counters.step + 1}: {error}. The weights were not changed.") from None
+    figures = {**result.measured.figures, **session.job.after_step()}
     seconds = time.perf_counter() - began
     counters.step += 1
-    counters.tokens += result.score.tokens
-    counters.bytes += result.score.bytes
+    counters.add(result.measured.seen)
     counters.optimizer_seconds += result.optimizer_seconds
     if session.steps is None:
         counters.step_seconds.append(seconds)
+    unit, count = next(iter(result.measured.seen.items()))
     session.folder.record(
         "step",
         {
             "step": counters.step,
-            "tokens": counters.tokens,
-            "bytes": counters.bytes,
-            "loss": result.score.loss,
-            "bits_per_byte": result.score.bits_per_byte,
+            **counters.seen,
+            "loss": result.measured.loss,
+            **figures,
             "lr": lr,
             "grad_norm": result.grad_norm,
             "seconds": session.seconds,
             "step_seconds": seconds,
             "optimizer_seconds": result.optimizer_seconds,
-            "tokens_per_second": result.score.tokens / seconds,
+            f"{unit}_per_second": count / seconds,
         },
     )
     screen.step(
         counters.step,
         session.steps,
-        f"loss {result.score.loss:.3f}  {result.score.bits_per_byte:.3f} bits/byte  lr {lr:.2e}  "
-        f"|g| {result.grad_norm:.2f}  {result.score.tokens / seconds:,.0f} tokens/s",
+        f"{result.measured.words}  lr {lr:.2e}  |g| {result.grad_norm:.2f}  {count / seconds:,.0f} {unit}/s",
     )
 
 
@@ -113,7 +103,7 @@ def _fix_horizon(session: Session, screen: Progress) -> None:
     pace = statistics.median(session.counters.step_seconds[2:])
     steps = steps_by_clock(session.config, step_seconds=pace, elapsed=session.seconds)
     session.config = dataclasses.replace(session.config, horizon=steps)
-    config.write(session.config, session.folder.config)
+    _recorded.write(session.config, session.folder.config)
     screen.say(
         f"  horizon = {steps} steps: --max-minutes {session.config.max_minutes:g} at {pace:.2f} s a step, "
         f"measured over {CALIBRATION} steps"

@@ -9,69 +9,73 @@ from pathlib import Path
 import torch
 
 from spectrain import optim
-from spectrain.train import _checkpoint, _machine, _text, config
-from spectrain.train._atomic import write_file, write_json
+from spectrain.train import _checkpoint, _machine, _recorded
+from spectrain.train._atomic import write_json
+from spectrain.train._device import choose_device
 from spectrain.train._folder import RunFolder
 from spectrain.train._horizon import known_steps
+from spectrain.train._job import load_job
+from spectrain.train._optimizer import muon_schedule
 from spectrain.train._polynomials import polynomials
 from spectrain.train._progress import Progress
-from spectrain.train._session import Session, build, choose_device, muon_schedule
-from spectrain.train.config import TrainConfig
+from spectrain.train._run_config import RunConfig
+from spectrain.train._session import Session, build
 
 
-def prepare(wanted: TrainConfig, screen: Progress) -> Session:
+def prepare(wanted: RunConfig, screen: Progress) -> Session:
     """Open the run folder, decide what is open, build everything; restore where there is something to."""
     folder, full, resuming = open_folder(wanted)
     if full.threads:
         torch.set_num_threads(full.threads)
     screen.say(f"run folder: {folder.path}")
     start = time.perf_counter()
-    text = _text.load(full, tokenizer_file=folder.tokenizer if resuming else None)
-    _say_text(text, screen, seconds=time.perf_counter() - start)
+    job = load_job(full, folder, resuming=resuming)
+    for line in job.about_data():
+        screen.say(line)
+    screen.say(f"read in {time.perf_counter() - start:.1f} s")
     why: list[str] = []
     if not resuming:
         full, why = decide(full)
         for line in why:
             screen.say(f"  {line}")
-    session = build(full, folder, text)
+    session = build(full, folder, job)
     _describe(session, screen)
     if resuming:
         _restore(session, screen)
     else:
-        write_file(folder.tokenizer, text.tokenizer.save)
-        write_json(folder.environment, {**_machine.describe(), "choices": why, "text": text.fingerprint})
-        config.write(full, folder.config)  # last: a folder is a run once everything that could be refused was not
+        job.keep(folder)
+        write_json(folder.environment, {**_machine.describe(), "choices": why, "data": job.fingerprint})
+        _recorded.write(full, folder.config)  # last: a folder is a run once everything that could be refused was not
     return session
 
 
-def open_folder(wanted: TrainConfig) -> tuple[RunFolder, TrainConfig, bool]:
+def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
     """The run folder, the configuration that holds, and whether a run in it goes on.
 
     Raises ``ValueError`` when the folder already holds a run that was not to be resumed.
     """
-    path = Path(wanted.out_dir) if wanted.out_dir else config.fresh_folder(wanted)
+    path = Path(wanted.out_dir) if wanted.out_dir else _recorded.fresh_folder(wanted)
     folder = RunFolder(path)
     if folder.config.exists():
         if wanted.resume != "auto":
             raise ValueError(f"{path} already holds a run. Give --resume auto to go on with it, or another --out-dir.")
-        return folder, config.resumed(config.read(folder.config), wanted), True
+        return folder, _recorded.resumed(_recorded.read(folder.config, type(wanted)), wanted), True
     path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise PermissionError(f"the run folder {path} cannot be written; choose another --out-dir")
     return folder, wanted, False
 
 
-def decide(wanted: TrainConfig) -> tuple[TrainConfig, list[str]]:
+def decide(wanted: RunConfig) -> tuple[RunConfig, list[str]]:
     """Fill in what the dial and the machine decide; return the reasons as well."""
-    full, why = config.derive(wanted)
+    full, why = wanted.derive()
     full, measured = measure(full)
     return dataclasses.replace(full, horizon=known_steps(full)), why + measured
 
 
-def measure(full: TrainConfig) -> tuple[TrainConfig, list[str]]:
+def measure(full: RunConfig) -> tuple[RunConfig, list[str]]:
     """Fill in what only this machine can tell: threads and precisions; return the reasons as well."""
-    assert full.width
-    assert full.hidden
+    model, muon = full.products()
     device = torch.device(choose_device(full.device))
     found: dict[str, object] = {"device": str(device)}
     why: list[str] = []
@@ -79,19 +83,19 @@ def measure(full: TrainConfig) -> tuple[TrainConfig, list[str]]:
         found["threads"] = torch.get_num_threads()
         why.append(f"threads = {found['threads']}: as many as torch takes here")
     if full.autocast == "auto":
-        dtype, reason = _machine.choose_dtype(full.micro_batch * full.block, full.width, full.hidden, device=device)
+        dtype, reason = _machine.choose_dtype(*model, device=device)
         found["autocast"] = "bfloat16" if dtype == "bfloat16" else "off"
         why.append(f"autocast = {found['autocast']}: {reason}")
     if full.muon_dtype == "auto":
-        dtype, reason = _machine.choose_dtype(full.width, full.width, full.width, batch=4 * full.depth, device=device)
+        dtype, reason = _machine.choose_dtype(muon[1], muon[1], muon[2], batch=muon[0], device=device)
         found["muon_dtype"] = dtype
         why.append(f"muon_dtype = {dtype}: {reason}")
     return dataclasses.replace(full, **found), why  # type: ignore[arg-type]
 
 
 def _restore(session: Session, screen: Progress) -> None:
-    recorded = json.loads(session.folder.environment.read_text(encoding="utf-8"))["text"]
-    _text.check_same(session.text, recorded)
+    recorded = json.loads(session.folder.environment.read_text(encoding="utf-8"))
+    _check_same_data(session.job.fingerprint, recorded.get("data", recorded.get("text")))
     checkpoints = _checkpoint.every(session.folder.checkpoints)
     if not checkpoints and session.folder.model.exists():
         raise ValueError(
@@ -107,15 +111,14 @@ def _restore(session: Session, screen: Progress) -> None:
     screen.say(f"resumed from {checkpoints[-1].path} at step {session.counters.step}")
 
 
-def _say_text(text: _text.Text, screen: Progress, *, seconds: float) -> None:
-    for part, documents, size, tokens in zip(
-        ("training", "validation"), text.documents, text.bytes, (text.train, text.validation), strict=True
-    ):
-        screen.say(f"{part} text: {documents} documents, {size:,} bytes, {len(tokens):,} tokens")
-    screen.say(
-        f"tokenizer: {text.tokenizer.vocabulary_size} tokens, "
-        f"{text.bytes[1] / max(1, len(text.validation)):.2f} bytes a token on held-out text ({seconds:.1f} s)"
-    )
+def _check_same_data(found: str, recorded: str) -> None:
+    """Refuse to resume on other data: batch t would no longer be what it was."""
+    if found != recorded:
+        raise ValueError(
+            f"the data is not what this run was started on (digest {found}, recorded {recorded}): "
+            "a file was added, removed or changed, or the tokenizer was replaced. "
+            "Restore it, or start a new run in another --out-dir."
+        )
 
 
 def _describe(session: Session, screen: Progress) -> None:
@@ -136,4 +139,4 @@ def _describe(session: Session, screen: Progress) -> None:
         )
     parts = ", ".join(f"{count:,} by {name}" for name, count in sorted(by_algorithm.items()))
     total = sum(sizes.values())
-    screen.say(f"model: {total:,} parameters ({parts}); {6 * total / 1e6:.3g} MFLOP a token")
+    screen.say(f"model: {total:,} parameters ({parts}); {session.job.cost()}")

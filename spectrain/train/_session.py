@@ -1,4 +1,4 @@
-"""A run in memory: model, optimizer, text and counters, built from a configuration or a checkpoint."""
+"""A run in memory: job, optimizer and counters, built from a configuration or a checkpoint."""
 
 import math
 import time
@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from spectrain import approx, data, nn, optim
+from spectrain import optim
 from spectrain.train import _checkpoint
+from spectrain.train._device import choose_device
 from spectrain.train._folder import RunFolder
 from spectrain.train._horizon import by_clock, learning_rate_factor
-from spectrain.train._text import Text
-from spectrain.train.config import TrainConfig
+from spectrain.train._job import AbstractJob
+from spectrain.train._optimizer import build_optimizer
+from spectrain.train._run_config import RunConfig
 
 
 @dataclass
@@ -19,31 +21,31 @@ class Counters:
     """How far a run has come; stands in every checkpoint."""
 
     step: int = 0
-    tokens: int = 0
-    bytes: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     optimizer_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
+
+    def add(self, seen: dict[str, int]) -> None:
+        """Count what a batch consisted of."""
+        self.seen = {name: self.seen[name] + count for name, count in seen.items()}
 
 
 @dataclass
 class Session:
     """All that a run consists of between two steps."""
 
-    config: TrainConfig
+    config: RunConfig
     folder: RunFolder
-    text: Text
-    model: nn.LanguageModel
+    job: AbstractJob
     optimizer: torch.optim.Optimizer
-    stream: data.TokenStream
-    device: torch.device
     counters: Counters = field(default_factory=Counters)
     started: float = field(default_factory=time.perf_counter)
 
     @property
-    def autocast(self) -> torch.autocast:
-        """The precision of the model's products, as the configuration recorded it."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.autocast == "bfloat16")
+    def model(self) -> torch.nn.Module:
+        """The job's model."""
+        return self.job.model
 
     @property
     def steps(self) -> int | None:
@@ -107,74 +109,8 @@ class Session:
         self.started = time.perf_counter()
 
 
-def build(config: TrainConfig, folder: RunFolder, text: Text) -> Session:
-    """Model, optimizer and batches of a full configuration (nothing left to measure)."""
-    device = torch.device(choose_device(config.device))
-    model = build_model(config, vocabulary=text.tokenizer.vocabulary_size).to(device)
-    return Session(
-        config=config,
-        folder=folder,
-        text=text,
-        model=model,
-        optimizer=build_optimizer(config, model),
-        stream=data.TokenStream(text.train, block=config.block, batch=config.batch_size, seed=config.seed),
-        device=device,
-    )
-
-
-def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
-    """The model of a full configuration, at its initial weights."""
-    assert config.width
-    assert config.heads
-    return nn.LanguageModel(
-        vocabulary=vocabulary,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        hidden=config.hidden,
-        tied=config.tied,
-        generator=data.generator(config.seed, "weights"),
-    )
-
-
-def build_optimizer(config: TrainConfig, model: nn.LanguageModel) -> torch.optim.Optimizer:
-    """Muon with AdamW for the rest, or AdamW for all; only matrices of linear layers decay."""
-    assert config.lr is not None
-    betas = (config.beta1, config.beta2)
-    if config.optimizer == "muon":
-        return optim.Muon(
-            model,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            scale=config.scale,
-            adamw_betas=betas,
-            adamw_weight_decay=0.0,
-            schedule=muon_schedule(config),
-            compute_dtype=config.muon_dtype,
-        )
-    decayed = {p for m in model.blocks.modules() if isinstance(m, torch.nn.Linear) for p in m.parameters()}
-    groups = [
-        {"params": [p for p in model.parameters() if p in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
-
-
-def muon_schedule(config: TrainConfig) -> approx.Schedule:
-    """The composition of quintics that Muon applies, the best one for the precision it works in."""
-    return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)
-
-
-def choose_device(name: str) -> str:
-    """``auto`` is CUDA where there is one; any other name must be a device that torch can use."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device {name!r} cannot be used: {str(error).splitlines()[0]} Try 'auto' or 'cpu'."
-        ) from None
-    return name
+def build(config: RunConfig, folder: RunFolder, job: AbstractJob) -> Session:
+    """Model and optimizer of a full configuration (nothing left to measure)."""
+    job.build(config, device=torch.device(choose_device(config.device)))
+    counters = Counters(seen=dict.fromkeys(job.units, 0))
+    return Session(config=config, folder=folder, job=job, optimizer=build_optimizer(config, job), counters=counters)

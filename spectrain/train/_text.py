@@ -60,16 +60,6 @@ def _recorded(file: Path, config: TrainConfig) -> data.Tokenizer:
     return tokenizer
 
 
-def check_same(text: Text, recorded: str) -> None:
-    """Refuse to resume on other text: batch t would no longer be what it was."""
-    if text.fingerprint != recorded:
-        raise ValueError(
-            f"the text is not the one this run was started on (digest {text.fingerprint}, recorded {recorded}): "
-            "a file was added, removed or changed, or the tokenizer was replaced. "
-            "Restore the text, or start a new run in another --out-dir."
-        )
-
-
 def _size(documents: list[data.Document]) -> int:
     return sum(len(document.text.encode()) for document in documents)
 

@@ -51,7 +51,10 @@ def reference(tiny, environment, tmp_path_factory):
 
 
 def kill_once(tiny, environment, run, draw):
-    """Start, and kill at a random moment: while it starts, or some steps on and some milliseconds later."""
+    """Start, and kill at a random moment: while it starts, or some steps on and some milliseconds later.
+
+    Returns whether the kill came before the end of the run.
+    """
     process = subprocess.Popen(
         command(tiny, run), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -65,14 +68,23 @@ def kill_once(tiny, environment, run, draw):
         time.sleep(draw.uniform(0.0, 0.03))
     process.kill()
     message = process.communicate()[1]
-    assert process.returncode == -signal.SIGKILL, message
+    assert process.returncode in (0, -signal.SIGKILL), message
+    return process.returncode != 0
 
 
 def test_ten_kills_change_nothing(tiny, environment, reference, tmp_path, full):
     for repeat in range(20 if full else 1):
         run, draw = tmp_path / f"killed{repeat}", random.Random(repeat)
-        for _ in range(10):
-            kill_once(tiny, environment, run, draw)
+        kills = 0
+        for attempt in range(40):
+            if kill_once(tiny, environment, run, draw):
+                kills += 1
+            else:  # a busy machine let the run end first: it must be right all the same, and another one begins
+                assert_same(run, reference)
+                run = tmp_path / f"killed{repeat}-{attempt}"
+            if kills == 10:
+                break
+        assert kills == 10
         assert_same(finish(tiny, environment, run), reference)
 
 

@@ -5,19 +5,20 @@ import json
 
 import pytest
 
-from spectrain.train import config
+from spectrain.train import _recorded
+from spectrain.train._run_config import DEFAULT_MINUTES
 from spectrain.train.config import TrainConfig
 
 
 def test_everything_follows_from_the_dial_and_every_choice_has_a_reason():
-    full, why = config.derive(TrainConfig(depth=6))
+    full, why = TrainConfig(depth=6).derive()
     assert (full.width, full.heads, full.kv_heads, full.hidden) == (384, 6, 3, 1024)
-    assert full.max_minutes == config.DEFAULT_MINUTES
+    assert full.max_minutes == DEFAULT_MINUTES
     assert {line.split(" = ")[0] for line in why} == {"width", "heads", "kv_heads", "hidden", "lr", "max_minutes"}
 
 
 def test_what_was_given_stays():
-    full, why = config.derive(TrainConfig(depth=6, width=96, heads=3, kv_heads=1, hidden=10, lr=1.0, max_steps=3))
+    full, why = TrainConfig(depth=6, width=96, heads=3, kv_heads=1, hidden=10, lr=1.0, max_steps=3).derive()
     assert (full.width, full.heads, full.kv_heads, full.hidden, full.lr) == (96, 3, 1, 10, 1.0)
     assert full.max_minutes is None
     assert why == []
@@ -45,8 +46,8 @@ def test_impossible_values_are_refused_by_flag_name(values, words):
 
 def test_a_configuration_comes_back_from_its_file(tmp_path):
     one = TrainConfig(data=("a", "b"), lr=1e-3, max_minutes=2.0, tied=True, horizon=77)
-    config.write(one, tmp_path / "config.json")
-    assert config.read(tmp_path / "config.json") == one
+    _recorded.write(one, tmp_path / "config.json")
+    assert _recorded.read(tmp_path / "config.json", TrainConfig) == one
 
 
 def changed(tmp_path, **values):
@@ -69,32 +70,32 @@ BAD_FILES = [
 @pytest.mark.parametrize(("values", "words"), BAD_FILES, ids=[str(v) for v, _ in BAD_FILES])
 def test_a_wrong_file_is_refused_by_key(tmp_path, values, words):
     with pytest.raises(ValueError, match=words):
-        config.read(changed(tmp_path, **values))
+        _recorded.read(changed(tmp_path, **values), TrainConfig)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
 def test_what_is_no_configuration_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"Give a run's config\.json"):
-        config.read(tmp_path / "config.json")
+        _recorded.read(tmp_path / "config.json", TrainConfig)
 
 
 def test_integers_are_welcome_where_floats_are_wanted(tmp_path):
-    assert config.read(changed(tmp_path, lr=1)).lr == 1
+    assert _recorded.read(changed(tmp_path, lr=1), TrainConfig).lr == 1
 
 
 def test_a_resumed_run_keeps_its_configuration():
     recorded = TrainConfig(depth=2, lr=1e-3, horizon=9, autocast="bfloat16")
-    assert config.resumed(recorded, TrainConfig(out_dir="here", resume="auto")).depth == 2
+    assert _recorded.resumed(recorded, TrainConfig(out_dir="here", resume="auto")).depth == 2
     with pytest.raises(ValueError, match="--depth 3 differs from the run's 2"):
-        config.resumed(recorded, TrainConfig(depth=3))
+        _recorded.resumed(recorded, TrainConfig(depth=3))
 
 
 def test_fresh_folders_never_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = []
     for _ in range(3):
-        path = config.fresh_folder(TrainConfig())
+        path = _recorded.fresh_folder(TrainConfig())
         path.mkdir(parents=True)
         names.append(path)
     assert len(set(names)) == 3

@@ -124,7 +124,7 @@ def test_resuming_on_other_text_is_refused(tiny, text_folder, tmp_path):
     interrupted(arguments, tmp_path / "run", 5)
     with open(own / "00.txt", "a", encoding="utf-8") as file:
         file.write("one more line\n")
-    with pytest.raises(ValueError, match="text is not the one this run was started on"):
+    with pytest.raises(ValueError, match="data is not what this run was started on"):
         train.train(TrainConfig(**arguments, out_dir=str(tmp_path / "run"), resume="auto"))
 
 
@@ -132,7 +132,7 @@ def test_resuming_with_another_tokenizer_is_refused(tiny, tmp_path, text_folder)
     interrupted(tiny, tmp_path / "run", 5)
     other = train.train(TrainConfig(**{**tiny, "vocabulary": 280, "max_steps": 1}, out_dir=str(tmp_path / "other")))
     (tmp_path / "run" / "tokenizer.json").write_bytes((other / "tokenizer.json").read_bytes())
-    with pytest.raises(ValueError, match="text is not the one this run was started on"):
+    with pytest.raises(ValueError, match="data is not what this run was started on"):
         train.train(TrainConfig(**tiny, out_dir=str(tmp_path / "run"), resume="auto"))
 
 
@@ -252,9 +252,9 @@ def test_a_run_in_a_thread_leaves_signals_alone(tiny, tmp_path):
 
 
 def test_a_configuration_reproduces_its_run(tiny, reference, tmp_path):
-    from spectrain.train import config
+    from spectrain.train import _recorded
 
-    again = config.fresh(config.read(reference(tiny) / "config.json"))
+    again = _recorded.fresh(_recorded.read(reference(tiny) / "config.json", TrainConfig))
     run = train.train(dataclasses.replace(again, out_dir=str(tmp_path / "again")))
     assert_same_run(run, reference(tiny))
 

@@ -1,13 +1,15 @@
 """One step: accumulation is exact, bad numbers stop it and are named, weights are untouched then."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from spectrain import nn
+from spectrain import nn, objectives
 from spectrain.train import _step
-
-OFF = torch.autocast("cpu", enabled=False)
+from spectrain.train._language import LanguageJob
+from spectrain.train.config import TrainConfig
 
 
 def model(dtype=torch.float64):
@@ -28,10 +30,20 @@ def batch():
     return inputs, targets
 
 
+def job(net, *, micro_batch=8):
+    """The job of a run on :func:`batch`, without files to read."""
+    made = object.__new__(LanguageJob)
+    made.config = TrainConfig(batch_size=8, micro_batch_size=micro_batch)
+    made.stream = SimpleNamespace(batch=lambda step: batch())
+    made.text = SimpleNamespace(tokenizer=SimpleNamespace(byte_lengths=np.full(23, 3, dtype=np.int32)))
+    made.model, made.device, made.autocast = net, torch.device("cpu"), torch.autocast("cpu", enabled=False)
+    return made
+
+
 def gradients(micro_batch):
     net = model()
-    nats = _step.accumulate(net, *batch(), micro_batch=micro_batch, autocast=OFF)
-    return nats, [p.grad for p in net.parameters()]
+    loss = job(net, micro_batch=micro_batch).accumulate(0).loss
+    return loss, [p.grad for p in net.parameters()]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])
@@ -46,27 +58,22 @@ def test_a_mean_of_means_would_not():
     net = model()
     for x, y in zip(*(part.split(2) for part in batch()), strict=True):
         counted = max(1, int((y >= 0).sum()))
-        (_step.objectives.negative_log_likelihood(net(x), y) / counted / 4).backward()
+        (objectives.negative_log_likelihood(net(x), y) / counted / 4).backward()
     worst = max((p.grad - g).abs().max() for p, g in zip(net.parameters(), gradients(8)[1], strict=True))
     assert worst > 1e-3
 
 
-def run(net, **changes):
+def run(net):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    arguments = {
-        "micro_batch": 8,
-        "clip": lambda: torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0).item(),
-        "autocast": OFF,
-        "byte_lengths": np.full(23, 3, dtype=np.int32),
-    }
-    return _step.step(net, optimizer, *batch(), **{**arguments, **changes})
+    clip = lambda: torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0).item()  # noqa: E731
+    return _step.step(job(net), optimizer, 0, clip=clip)
 
 
 def test_a_step_reports_loss_tokens_and_bytes():
     result = run(model())
     counted = int((batch()[1] >= 0).sum())
-    assert (result.score.tokens, result.score.bytes) == (counted, 3 * counted)
-    assert 0 < result.score.loss < 10
+    assert result.measured.seen == {"tokens": counted, "bytes": 3 * counted}
+    assert 0 < result.measured.loss < 10
     assert result.grad_norm > 0
 
 
@@ -93,4 +100,4 @@ def test_the_first_bad_tensor_is_named_and_nothing_moves(where):
 
 
 def test_healthy_numbers_are_not_accused():
-    assert "although" in _step.first_bad_tensor(model(), batch()[0], autocast=OFF)
+    assert "although" in job(model()).first_bad_tensor(0)

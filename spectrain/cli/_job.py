@@ -1,0 +1,50 @@
+"""What the verbs that train have in common: flags, the run, its report, and how to go on after a stop."""
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+
+from spectrain import report, train
+from spectrain.cli._flags import run_config
+from spectrain.cli._main import fail
+from spectrain.train._recorded import check_same, fresh_folder, read
+from spectrain.train._run_config import Config, RunConfig
+
+
+def run(config: RunConfig) -> int | None:
+    """Train, then write the report; on a stop, say how to go on. The exit code, or None when it is done."""
+    folder = Path(config.out_dir)
+    try:
+        train.train(config)
+    except train.StopRequest as stop:
+        print(f"{stop}. To go on:\n  {resume_command(config)}")
+        return 0
+    except FloatingPointError as error:
+        return fail(f"{error} Start a new run with a lower --lr, or look at the data of that step.", code=1)
+    except BaseException:
+        if found := train.checkpoints(folder):
+            print(f"to go on from {found[-1].path}:\n  {resume_command(config)}", file=sys.stderr)
+        raise
+    print(f"report: {report.write([folder], out=folder / 'report.html')}")
+    return None
+
+
+def asked(kind: type[Config], argv: list[str], *, description: str) -> Config:
+    """What the flags ask for; for a run that goes on, flags are read on top of what it recorded."""
+    config = run_config(kind, argv, verb=kind.job, description=description)
+    if not config.out_dir:
+        if config.resume == "auto":
+            raise ValueError("--resume auto needs --out-dir: the folder of the run to go on with.")
+        return dataclasses.replace(config, out_dir=str(fresh_folder(config)))
+    recorded_file = Path(config.out_dir) / "config.json"
+    if config.resume == "auto" and recorded_file.exists():
+        recorded = read(recorded_file, kind)
+        check_same(recorded, run_config(kind, argv, verb=kind.job, description=description, recorded=recorded))
+        return dataclasses.replace(recorded, resume="auto", out_dir=config.out_dir, log_interval=config.log_interval)
+    return config
+
+
+def resume_command(config: RunConfig) -> str:
+    """The command that goes on with a run: its folder says the rest."""
+    return f"spectrain {config.job} --out-dir {shlex.quote(config.out_dir)} --resume auto"

@@ -1,0 +1,174 @@
+"""The job of ``spectrain train``: a language model from text."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from spectrain import data, nn, objectives
+from spectrain.train import _samples, _text
+from spectrain.train._atomic import write_file
+from spectrain.train._bad_numbers import first_bad_tensor
+from spectrain.train._evaluation import Score, count, evaluate
+from spectrain.train._folder import RunFolder
+from spectrain.train._job import AbstractJob, Judged, Measured
+from spectrain.train._run_config import RunConfig
+from spectrain.train.config import TrainConfig
+
+
+class LanguageJob(AbstractJob):
+    """Next-token prediction on text, judged by bits a byte of held-out documents."""
+
+    units = ("tokens", "bytes")
+    model: nn.LanguageModel
+
+    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None:
+        assert isinstance(config, TrainConfig)
+        self.config = config
+        self.text = _text.load(config, tokenizer_file=folder.tokenizer if resuming else None)
+        self.fingerprint = self.text.fingerprint
+        self.stream = data.TokenStream(self.text.train, block=config.block, batch=config.batch_size, seed=config.seed)
+
+    def about_data(self) -> list[str]:
+        """Documents, bytes and tokens of both parts, and the tokenizer."""
+        text = self.text
+        parts = zip(("training", "validation"), text.documents, text.bytes, (text.train, text.validation), strict=True)
+        density = text.bytes[1] / max(1, len(text.validation))
+        return [
+            *(f"{part} text: {n} documents, {size:,} bytes, {len(tokens):,} tokens" for part, n, size, tokens in parts),
+            f"tokenizer: {text.tokenizer.vocabulary_size} tokens, {density:.2f} bytes a token on held-out text",
+        ]
+
+    def keep(self, folder: RunFolder) -> None:
+        """Write the tokenizer."""
+        write_file(folder.tokenizer, self.text.tokenizer.save)
+
+    def build_model(self, config: RunConfig) -> nn.LanguageModel:
+        """The language model of a full configuration."""
+        assert isinstance(config, TrainConfig)
+        self.config = config
+        return build_model(config, vocabulary=self.text.tokenizer.vocabulary_size)
+
+    def accumulate(self, step: int) -> Measured:
+        """Leave the gradient of the mean loss over all targets of batch ``step`` in ``p.grad``.
+
+        Each micro-batch's summed loss is divided by the number of targets of the *whole* batch, so the
+        gradient is that of the full batch also where micro-batches hold different numbers of targets.
+        """
+        inputs, targets = (part.to(self.device) for part in self.stream.batch(step))
+        score = Score(self.backward(inputs, targets), *count(targets.cpu(), self.text.tokenizer.byte_lengths))
+        words = f"loss {score.loss:.3f}  {score.bits_per_byte:.3f} bits/byte"
+        return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words)
+
+    def backward(self, inputs: Tensor, targets: Tensor) -> float:
+        """Accumulate the gradient over micro-batches; return the sum of nats."""
+        total = max(1, int((targets >= 0).sum()))
+        nats = 0.0
+        for x, y in _micro_batches(inputs, targets, self.config.micro_batch):
+            with self.autocast:
+                logits = self.model(x)
+            loss = objectives.negative_log_likelihood(logits, y)
+            (loss / total).backward()
+            nats += loss.item()
+        return nats
+
+    def first_bad_tensor(self, step: int) -> str:
+        """Name the first tensor that is not finite on batch ``step``."""
+        inputs, _ = self.stream.batch(step)
+
+        def forward() -> None:
+            with self.autocast:
+                self.model(inputs.to(self.device))
+
+        return first_bad_tensor(self.model, forward)
+
+    def validate(self, *, whole: bool) -> Judged:
+        """Score the held-out text, or its first ``--eval-tokens`` tokens."""
+        score = self.score(tokens=None if whole else self.config.eval_tokens)
+        words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
+        if whole:
+            words = f"{score.bytes:,} held-out bytes: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
+        return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words)
+
+    def score(self, *, tokens: int | None = None) -> Score:
+        """Nats on the held-out text, or on its first ``tokens`` tokens."""
+        self.model.eval()
+        score = evaluate(
+            self.model,
+            data.validation_batches(
+                self.text.validation[:tokens], block=self.config.block, batch=self.config.micro_batch
+            ),
+            byte_lengths=self.text.tokenizer.byte_lengths,
+            autocast=self.autocast,
+            device=self.device,
+        )
+        self.model.train()
+        return score
+
+    def sample(self, folder: RunFolder, *, step: int) -> None:
+        """Append samples of this moment to ``samples.txt``."""
+        if not self.config.sample_tokens:
+            return
+        with self.autocast, open(folder.samples, "a", encoding="utf-8") as file:
+            for i, prompt in enumerate(_samples.prompts(self.text.validation_text)):
+                written = _samples.write(
+                    self.model,
+                    self.text.tokenizer,
+                    prompt,
+                    tokens=self.config.sample_tokens,
+                    context=self.config.block,
+                    generator=data.generator(self.config.seed, "sample", step, i),
+                )
+                title = f"prompt {prompt.strip()!r}" if prompt else "no prompt"
+                file.write(f"=== step {step}, {title}\n{written}\n")
+
+    def summary(self, judged: Judged, *, steps: int) -> tuple[dict[str, object], list[str]]:
+        """Loss and bits a byte, beside what ``xz`` makes of the same text."""
+        xz = data.compressed_bits_per_byte(self.text.validation_text)
+        row: dict[str, object] = {
+            "validation_loss": judged.loss,
+            "bits_per_byte": judged.figures["bits_per_byte"],
+            "xz_bits_per_byte": xz,
+            "validation_bytes": judged.seen["bytes"],
+            "validation_tokens": judged.seen["tokens"],
+            "epochs": self.stream.epoch(steps),
+        }
+        return row, [f"xz -6 on the same bytes: {xz:.4f} bits/byte (it has seen nothing else, and needs no training)"]
+
+    def matrices(self) -> set[torch.nn.Parameter]:
+        """The weights of the linear layers inside the blocks."""
+        linear = (m for m in self.model.blocks.modules() if isinstance(m, torch.nn.Linear))
+        return {p for m in linear for p in m.parameters()}
+
+    def watched(self) -> list[str]:
+        """All parameters of the first and the last block: the rest lie between."""
+        ends = ("blocks.0.", f"blocks.{self.config.depth - 1}.")
+        return [name for name, _ in self.model.named_parameters() if name.startswith(ends)]
+
+    def cost(self) -> str:
+        """Floating-point operations of forward and backward."""
+        return f"{6 * sum(p.numel() for p in self.model.parameters()) / 1e6:.3g} MFLOP a token"
+
+
+def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
+    """The model of a full configuration, at its initial weights."""
+    assert config.width
+    assert config.heads
+    return nn.LanguageModel(
+        vocabulary=vocabulary,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        hidden=config.hidden,
+        tied=config.tied,
+        generator=data.generator(config.seed, "weights"),
+    )
+
+
+def _seen(score: Score) -> dict[str, int]:
+    return {"tokens": score.tokens, "bytes": score.bytes}
+
+
+def _micro_batches(inputs: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    yield from zip(inputs.split(size), targets.split(size), strict=True)

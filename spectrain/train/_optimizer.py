@@ -1,0 +1,36 @@
+"""The optimizer that a configuration asks for."""
+
+import torch
+
+from spectrain import approx, optim
+from spectrain.train._job import AbstractJob
+from spectrain.train._run_config import RunConfig
+
+
+def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimizer:
+    """Muon with AdamW for the rest, or AdamW for all; only matrices of linear layers decay."""
+    assert config.lr is not None
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "muon":
+        return optim.Muon(
+            job.model,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            scale=config.scale,
+            adamw_betas=betas,
+            adamw_weight_decay=0.0,
+            schedule=muon_schedule(config),
+            compute_dtype=config.muon_dtype,
+        )
+    decayed = job.matrices()
+    groups = [
+        {"params": [p for p in job.model.parameters() if p in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in job.model.parameters() if p not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
+
+
+def muon_schedule(config: RunConfig) -> approx.Schedule:
+    """The composition of quintics that Muon applies, the best one for the precision it works in."""
+    return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)

@@ -1,0 +1,161 @@
+"""What every run has, whatever it learns: folder, limits, optimizer, intervals, machine. Standard library only."""
+
+import dataclasses
+import os
+import typing
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+DEFAULT_MINUTES = 3.5
+NO_LIMIT = "no --max-steps, --max-tokens or --max-minutes was given"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The part of a configuration that all jobs share; each job adds its own fields.
+
+    Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
+    used and written to the run's ``config.json``; a resumed run replays it.
+    """
+
+    job: ClassVar[str]
+    """The verb of the command that starts such a run."""
+
+    data: tuple[str, ...] = ()
+    """What to learn from: files, folders, globs."""
+    out_dir: str = ""
+    """The run folder. Empty: a new one in runs/, named by date, job and optimizer."""
+    resume: str = "never"
+    """'auto': go on from the newest checkpoint in --out-dir, or start when there is none; 'never'."""
+    seed: int = 0
+    """Decides weights, batches and samples."""
+
+    batch_size: int = 16
+    """Examples in an optimizer step."""
+    micro_batch_size: int | None = None
+    """Examples in memory at once; must divide --batch-size. Default: all of them."""
+
+    max_steps: int | None = None
+    """Stop after this many optimizer steps."""
+    max_minutes: float | None = None
+    """Train for about this long: after 20 steps the number of steps is fixed, and recorded. Default 3.5
+    where no --max-* is given."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon for the matrices of linear layers with AdamW for the rest, or AdamW for all."""
+    lr: float | None = None
+    """Peak learning rate. Default: follows depth and optimizer."""
+    weight_decay: float = 0.1
+    """Decoupled decay, of matrices only."""
+    momentum: float = 0.95
+    """Muon's momentum."""
+    beta1: float = 0.9
+    """AdamW's first beta."""
+    beta2: float = 0.95
+    """AdamW's second beta."""
+    scale: Literal["match_rms_adamw", "original", "spectral", "none"] = "match_rms_adamw"
+    """Muon's factor on the learning rate."""
+    muon_steps: int = 5
+    """Quintic steps of Muon's matrix sign; the polynomials are computed when the run starts."""
+    muon_lower: float = 2e-3
+    """Smallest singular value, relative to the largest, that those steps are designed for."""
+    clip: float = 1.0
+    """Largest global gradient norm for the parameters on AdamW; Muon's are left alone. 0: no clipping."""
+    warmup: int = 20
+    """Steps of linear warm-up; then linearly to zero."""
+
+    eval_interval: int = 50
+    """Steps between validations."""
+    save_interval: int = 100
+    """Steps between checkpoints."""
+    keep_last: int = 2
+    """Checkpoints kept."""
+    log_interval: int = 10
+    """Steps between lines on a screen that is not a terminal."""
+    spectrum_interval: int = 100
+    """Steps between singular-value spectra of the first and last block; 0: none."""
+
+    device: str = "auto"
+    """'auto' takes CUDA where there is one, else the CPU."""
+    threads: int | None = None
+    """CPU threads. Default: as many as torch takes."""
+    autocast: Literal["auto", "bfloat16", "off"] = "auto"
+    """Matrix products in bfloat16. 'auto' measures which is faster."""
+    muon_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of Muon's iteration. 'auto' measures which is faster."""
+    horizon: int | None = None
+    """Steps of the schedule; set by the run, from --max-*."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, naming the flag and the cure."""
+        for name in self.at_least_one():
+            value = getattr(self, name)
+            self.require(value is None or value >= 1, name, "at least 1")
+        for name in ("warmup", "weight_decay", "clip", "spectrum_interval", "seed"):
+            self.require(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("momentum", "beta1", "beta2"):
+            self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        for name in ("lr", "max_minutes"):
+            value = getattr(self, name)
+            self.require(value is None or 0 < value < float("inf"), name, "positive and finite")
+        self.require(0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(kind) is Literal:
+                known = typing.get_args(kind)
+                self.require(getattr(self, name) in known, name, f"one of {', '.join(known)}")
+        most = 4 * (os.cpu_count() or 1)
+        self.require(self.threads is None or self.threads <= most, "threads", f"at most {most} on this machine")
+        self.require(self.resume in ("auto", "never"), "resume", "'auto' or 'never'")
+        if self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"--micro-batch-size must divide --batch-size {self.batch_size}, got {self.micro_batch}; "
+                f"try {max(d for d in range(1, self.micro_batch + 1) if self.batch_size % d == 0)}."
+            )
+
+    @classmethod
+    def at_least_one(cls) -> tuple[str, ...]:
+        """Fields that must be 1 or more; a job adds its own."""
+        return ("batch_size", "micro_batch_size", "max_steps", "horizon", "muon_steps", "threads",
+                "eval_interval", "save_interval", "keep_last", "log_interval")  # fmt: skip
+
+    def require(self, holds: bool, name: str, wanted: str) -> None:
+        """Raise ``ValueError`` about the flag of a field unless it ``holds``."""
+        if not holds:
+            raise ValueError(f"--{name.replace('_', '-')} must be {wanted}, got {getattr(self, name)!r}.")
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples in memory at once."""
+        return self.batch_size if self.micro_batch_size is None else self.micro_batch_size
+
+    @property
+    def slug(self) -> str:
+        """What the name of a new run folder says after the date."""
+        return f"{self.job}-{self.optimizer}"
+
+    def limits(self) -> list[int]:
+        """Every limit on the number of steps that needs no clock."""
+        return [] if self.max_steps is None else [self.max_steps]
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing says how long the run is."""
+        return not self.limits() and self.max_minutes is None and self.horizon is None
+
+    def derive(self) -> tuple["RunConfig", list[str]]:
+        """Fill in what follows from other fields, and say why: the full configuration, a line for each choice."""
+        raise TypeError(f"{type(self).__name__} does not say what follows from its fields; each job's does.")
+
+    def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """``(rows, inner, columns)`` of the model's typical product, and ``(batch, rows, columns)`` of Muon's."""
+        raise TypeError(f"{type(self).__name__} does not say which products it computes; each job's does.")
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def filled(config: Config, *choices: tuple[str, object, str]) -> tuple[Config, list[str]]:
+    """Put ``(field, value, reason)`` in where the field is ``None``; return the reasons that were needed."""
+    needed = [choice for choice in choices if getattr(config, choice[0]) is None]
+    full = dataclasses.replace(config, **{name: value for name, value, _ in needed})  # type: ignore[arg-type]
+    return full, [f"{name} = {value}: {reason}" for name, value, reason in needed]
