@@ -5,7 +5,21 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.objectives._contrastive import Contrastive as Contrastive
+    from spectrain.objectives._info_nce import info_nce as info_nce
+    from spectrain.objectives._info_nce import supervised_contrastive as supervised_contrastive
     from spectrain.objectives._likelihood import bits_per_byte as bits_per_byte
     from spectrain.objectives._likelihood import negative_log_likelihood as negative_log_likelihood
+    from spectrain.objectives._verify import verify as verify
 
-__getattr__, __dir__ = door(__name__, {"bits_per_byte": "_likelihood", "negative_log_likelihood": "_likelihood"})
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Contrastive": "_contrastive",
+        "bits_per_byte": "_likelihood",
+        "info_nce": "_info_nce",
+        "negative_log_likelihood": "_likelihood",
+        "supervised_contrastive": "_info_nce",
+        "verify": "_verify",
+    },
+)

@@ -1,0 +1,123 @@
+"""Losses of embeddings that compare every example with all others, in blocks of rows."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def info_nce(
+    queries: Float[Tensor, "batch width"],
+    documents: Float[Tensor, "documents width"],
+    negatives: Float[Tensor, "more width"] | None = None,
+    *,
+    temperature: float | int | Tensor = 0.05,
+    symmetric: bool = False,
+    normalize: bool = True,
+    block: int = 1024,
+) -> Float[Tensor, ""]:
+    """``-mean_i log softmax_j(<q_i, d_j> / temperature)[i]``: each query is to find its own document.
+
+    ``negatives`` are further documents that belong to no query (hard negatives), seen by all of them.
+    ``symmetric`` averages with the loss of documents that look for their query (negatives apart).
+    ``normalize`` makes embeddings unit vectors first, so that the products are cosines.
+
+    Computed in float32 for narrower embeddings. Memory: ``block`` rows of similarities at a time; each block
+    is computed again in backward. Cost: ``6 batch (batch + more) width`` operations, twice that if symmetric.
+
+    Raises ``ValueError`` for fewer than two documents in all (nothing to tell apart), for counts of queries and
+    documents that differ, and unless temperature is positive.
+
+    Source: van den Oord, Li, Vinyals, "Representation learning with contrastive predictive coding" (2018).
+
+    >>> x = torch.eye(4)
+    >>> bool(info_nce(x, x) < info_nce(x, x.flip(0)))
+    True
+    """
+    if len(queries) != len(documents):
+        raise ValueError(
+            f"info_nce: each query has one document, got {len(queries)} queries and {len(documents)} documents."
+        )
+    others = documents if negatives is None else torch.cat((documents, negatives))
+    if len(others) < 2:
+        raise ValueError("info_nce: a single document leaves nothing to tell apart; give two examples or negatives.")
+    _check(temperature, block)
+    queries, documents, others = (_prepared(x, normalize) for x in (queries, documents, others))
+    own = torch.arange(len(queries), device=queries.device)
+    loss = _surprise(queries, others, own, temperature, block) / len(queries)
+    if symmetric:
+        loss = (loss + _surprise(documents, queries, own, temperature, block) / len(queries)) / 2
+    return loss
+
+
+def supervised_contrastive(
+    embeddings: Float[Tensor, "batch width"],
+    labels: Int[Tensor, " batch"],
+    *,
+    temperature: float | int | Tensor = 0.1,
+    normalize: bool = True,
+    block: int = 1024,
+) -> Float[Tensor, ""]:
+    """``-mean_i mean_{p: label_p = label_i, p != i} log softmax_{j != i}(<h_i, h_j> / temperature)[p]``.
+
+    Examples that are alone with their label take part as negatives only.
+
+    Raises ``ValueError`` when no label occurs twice, and unless temperature is positive.
+
+    Source: Khosla et al., "Supervised contrastive learning" (2020), the form with the sum outside.
+
+    >>> h, labels = torch.eye(4)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+    >>> bool(supervised_contrastive(h, labels) < supervised_contrastive(h, labels[[0, 2, 1, 3]]))
+    True
+    """
+    _check(temperature, block)
+    if len(labels) != len(embeddings):
+        raise ValueError(f"supervised_contrastive: {len(embeddings)} embeddings but {len(labels)} labels.")
+    h = _prepared(embeddings, normalize)
+    _, group, count = labels.unique(return_inverse=True, return_counts=True)
+    partners = count[group] - 1
+    anchors = int((partners > 0).sum())
+    if anchors == 0:
+        raise ValueError("supervised_contrastive: no label occurs twice in the batch, so there is no positive pair.")
+
+    def rows(part: Tensor, index: Tensor, all_h: Tensor) -> Tensor:
+        logits = part @ all_h.mT / temperature
+        itself = index[:, None] == torch.arange(len(all_h), device=all_h.device)
+        logits = logits.masked_fill(itself, -torch.inf)
+        same = (group[index][:, None] == group) & ~itself
+        surprise = logits.logsumexp(1) - logits.where(same, 0.0).sum(1) / partners[index].clamp(min=1)
+        return surprise[partners[index] > 0].sum()
+
+    index = torch.arange(len(h), device=h.device)
+    total = sum(
+        checkpoint(rows, part, at, h, use_reentrant=False, preserve_rng_state=False)
+        for part, at in zip(h.split(block), index.split(block), strict=True)
+    )
+    assert isinstance(total, Tensor)
+    return total / anchors
+
+
+def _surprise(a: Tensor, b: Tensor, own: Tensor, temperature: float | int | Tensor, block: int) -> Tensor:
+    """``sum_i -log softmax_j(<a_i, b_j> / temperature)[own_i]``, a block of rows at a time."""
+
+    def rows(part: Tensor, at: Tensor, all_b: Tensor) -> Tensor:
+        return F.cross_entropy(part @ all_b.mT / temperature, at, reduction="sum")
+
+    parts = [
+        checkpoint(rows, part, at, b, use_reentrant=False, preserve_rng_state=False)
+        for part, at in zip(a.split(block), own.split(block), strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+def _prepared(x: Tensor, normalize: bool) -> Tensor:
+    x = x.float() if x.dtype.itemsize < 4 else x
+    return F.normalize(x, dim=-1) if normalize else x
+
+
+def _check(temperature: float | int | Tensor, block: int) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {float(temperature)}.")
+    if block < 1:
+        raise ValueError(f"block must be at least 1, got {block}.")

@@ -1,0 +1,120 @@
+"""A proof on the user's own model and data: chunked and whole gradients are the same."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrain.objectives._contrastive import Contrastive, in_order
+from spectrain.objectives._modules import modules
+from spectrain.objectives._replay import Randomness, buffers_kept
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far the chunked gradient is from the whole one, beside what rounding alone does."""
+
+    difference: float
+    """``|chunked - whole| / |whole|`` over all parameters."""
+    yardstick: float
+    """The same between two whole gradients whose examples were summed in another order."""
+    worst: str
+    """The parameter that differs most."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is at most four times the yardstick."""
+        return self.difference <= 4 * self.yardstick
+
+    def __str__(self) -> str:
+        """One line for people."""
+        verdict = "the same gradient" if self.holds else "NOT the same gradient"
+        return (
+            f"{verdict}: relative difference {self.difference:.1e}, rounding alone {self.yardstick:.1e}; "
+            f"largest in {self.worst}"
+        )
+
+
+def verify(contrastive: Contrastive, *towers: Any, **keywords: Any) -> Verification:
+    """Compare ``contrastive.backward`` with one graph over the whole batch under the same dropout masks.
+
+    Gradients, buffers and the random state are put back as they were. Memory: that of the whole batch, so give
+    a batch that fits. The yardstick is what summing the examples in another order changes, at least one
+    roundoff of the parameters' dtype.
+
+    Raises ``ValueError`` under ``gather=True`` (verify on one rank) and without any trainable parameter.
+
+    >>> from spectrain.objectives import info_nce
+    >>> model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.1)).double()
+    >>> x, y = torch.randn(2, 16, 6, dtype=torch.float64)
+    >>> verify(Contrastive(model, info_nce, chunk=4), x, y).holds
+    True
+    """
+    if contrastive.gather:
+        raise ValueError("verify compares on one rank; make a Contrastive with gather=False for it.")
+    encoders = contrastive._encoders(towers)
+    owners = list(modules([*encoders, contrastive.loss]))
+    named = {f"{name}": p for module in owners for name, p in module.named_parameters() if p.requires_grad}
+    if not named:
+        raise ValueError(
+            "verify: no encoder is a module with trainable parameters, so there is no gradient to compare."
+        )
+    kept, start = {name: p.grad for name, p in named.items()}, Randomness([])
+    try:
+        found = []
+        for run in (contrastive.backward, _Whole(contrastive), _Whole(contrastive, backwards=True)):
+            start.restore()
+            for p in named.values():
+                p.grad = None
+            with buffers_kept(owners):
+                run(*towers, **keywords)
+            found.append({name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in named.items()})
+    finally:
+        start.restore()
+        for name, p in named.items():
+            p.grad = kept[name]
+    chunked, whole, reordered = found
+    roundoff = max(torch.finfo(p.dtype).eps for p in named.values())
+    gaps = {name: float((chunked[name] - whole[name]).double().norm()) for name in named}
+    return Verification(
+        difference=_relative(chunked, whole),
+        yardstick=max(_relative(reordered, whole), roundoff),
+        worst=max(gaps, key=lambda name: gaps[name]),
+    )
+
+
+class _Whole:
+    """The whole batch in one graph; ``backwards`` sums its chunks and its rows in the opposite order."""
+
+    def __init__(self, contrastive: Contrastive, *, backwards: bool = False) -> None:
+        self.contrastive, self.backwards = contrastive, backwards
+
+    def __call__(self, *towers: Any, **keywords: Any) -> None:
+        encoders = self.contrastive._encoders(towers)
+        chunks, _ = self.contrastive._embed(encoders, towers)
+        parts: dict[int, Any] = {}
+        for i in reversed(range(len(chunks))) if self.backwards else range(len(chunks)):
+            chunk = chunks[i]
+            chunk.randomness.restore()
+            parts[i] = self.contrastive.encode(encoders[chunk.tower], towers[chunk.tower], chunk.index)
+        arguments = []
+        for tower in range(len(towers)):
+            own = [i for i, chunk in enumerate(chunks) if chunk.tower == tower]
+            outputs = in_order([parts[i] for i in own], [chunks[i].index for i in own])
+            outputs = tuple(self._turned(output) for output in outputs)
+            arguments.append(outputs[0] if len(outputs) == 1 else outputs)
+        turned = {name: self._turned(value) if isinstance(value, Tensor) else value for name, value in keywords.items()}
+        self.contrastive.loss(*arguments, **turned).sum().backward()
+
+    def _turned(self, rows: Tensor) -> Tensor:
+        return rows.flip(0) if self.backwards and rows.dim() else rows
+
+
+def _relative(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    gap, size = (sum(float(x.double().square().sum()) for x in parts) for parts in (_minus(a, b), b.values()))
+    return float("inf") if size == 0 and gap > 0 else (gap / size) ** 0.5 if size else 0.0
+
+
+def _minus(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[Tensor]:
+    return [a[name] - b[name] for name in b]
