@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spectrain.nn._language_model import LanguageModel as LanguageModel
     from spectrain.nn._language_model import initialise as initialise
     from spectrain.nn._rotary import Rotary as Rotary
+    from spectrain.nn._soft_topk import soft_topk as soft_topk
 
 __getattr__, __dir__ = door(
     __name__,
@@ -25,5 +26,6 @@ __getattr__, __dir__ = door(
         "capture": "_capture",
         "generate": "_generation",
         "initialise": "_language_model",
+        "soft_topk": "_soft_topk",
     },
 )
