@@ -17,5 +17,5 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full"):
         skip = pytest.mark.skip(reason="a large suite: run with --full")
         for item in items:
-            if "full" in item.keywords:
+            if item.get_closest_marker("full"):  # not item.keywords: it holds the ids of parameters too
                 item.add_marker(skip)
