@@ -1,6 +1,6 @@
 """Many matrices as few batches: equal shapes are gathered, scaled to unit size, and given back in order."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spectrain.matfun._scale import far_from_one, power_of_two, to_unit
 
-_MAX_ENTRIES = 2**26  # of one batch: 256 MiB in float32; larger groups run in several batches
+_MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
 
 
 def flat(X: Float[Tensor, "*batch m n"]) -> Float[Tensor, "b m n"]:
@@ -33,23 +33,41 @@ def gathered(matrices: Sequence[Tensor], dtype: torch.dtype, name: str) -> Float
 
 
 def in_batches(
-    matrices: Sequence[Tensor], run: Callable[[list[Tensor]], Tensor], out_dtype: torch.dtype | None
+    matrices: Sequence[Tensor],
+    run: Callable[[list[Tensor]], list[Tensor]],
+    *,
+    key: Callable[[Tensor], Hashable],
+    out_dtype: torch.dtype | None,
 ) -> list[Tensor]:
-    """Apply ``run`` to groups of equal shape, dtype and device; return the results in the order and shapes given."""
+    """Apply ``run`` to groups of equal key, dtype and device; return the results in the order and shapes given.
+
+    ``run`` takes matrices and returns as many batches, each of the entries of its matrix. A group of more than 2**23
+    entries runs in several parts: the cap on memory, and what stays in a cache meanwhile.
+    """
     results: list[Tensor | None] = [None] * len(matrices)
-    for indices in _groups(matrices):
-        batch = run([matrices[i] for i in indices])
-        parts = batch.split([matrices[i].shape[:-2].numel() for i in indices])
-        for i, part in zip(indices, parts, strict=True):
-            part = part.to(out_dtype or matrices[i].dtype, copy=len(indices) > 1)
-            results[i] = part.reshape(matrices[i].shape)
+    for indices in _groups(matrices, key):
+        for i, part in zip(indices, run([matrices[i] for i in indices]), strict=True):
+            results[i] = part.to(out_dtype or matrices[i].dtype).reshape(matrices[i].shape)
     return [Y for Y in results if Y is not None]
 
 
-def _groups(matrices: Sequence[Tensor]) -> Iterator[list[int]]:
+def by_shape(group: list[Tensor], run: Callable[[list[list[Tensor]]], list[Tensor]]) -> list[Float[Tensor, "_ _ _"]]:
+    """Return run of the lists of equal shape, one batch for each list, taken apart into the order of the group."""
+    shapes: dict[torch.Size, list[int]] = {}
+    for i, X in enumerate(group):
+        shapes.setdefault(X.shape[-2:], []).append(i)
+    results = list(group)
+    for indices, batch in zip(shapes.values(), run([[group[i] for i in ids] for ids in shapes.values()]), strict=True):
+        sizes = [group[i].shape[:-2].numel() for i in indices]
+        for i, part in zip(indices, batch.split(sizes), strict=True):
+            results[i] = part.clone() if len(indices) > 1 else part
+    return results
+
+
+def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable]) -> Iterator[list[int]]:
     groups: dict[tuple, list[int]] = {}
     for i, X in enumerate(matrices):
-        groups.setdefault((X.shape[-2:], X.dtype, X.device), []).append(i)
+        groups.setdefault((key(X), X.dtype, X.device), []).append(i)
     for indices in groups.values():
         chunk: list[int] = []
         entries = 0

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial
+from spectrain.matfun._largest import norm_bound
 
 
 def odd_coefficients(p: Polynomial) -> list[float]:
@@ -20,16 +21,22 @@ def odd_coefficients(p: Polynomial) -> list[float]:
 def polynomial_of(
     G: Float[Tensor, "b k k"], c: list[float], *, G2: Float[Tensor, "b k k"] | None = None
 ) -> Float[Tensor, "b k k"]:
-    """Return c[0] I + c[1] G + c[2] G^2 + ..., with G2 = G^2 where it is at hand.
-
-    Paterson and Stockmeyer with blocks of two: floor(len(c) / 2) products, none of them with the identity.
-    """
-    if len(c) == 3 and G2 is None:
-        Q = torch.baddbmm(G, G, G, beta=c[1], alpha=c[2])
-    else:
-        Q = _blocks(G, G2, c) if len(c) > 2 else G * (c[1] if len(c) == 2 else 0.0)
+    """Return c[0] I + c[1] G + c[2] G^2 + ..., with G2 = G^2 where it is at hand."""
+    Q = without_identity(G, c, G2=G2)
     Q.diagonal(dim1=-2, dim2=-1).add_(c[0])
     return Q
+
+
+def without_identity(
+    G: Float[Tensor, "b k k"], c: list[float], *, G2: Float[Tensor, "b k k"] | None = None
+) -> Float[Tensor, "b k k"]:
+    """Return c[1] G + c[2] G^2 + ..., the part that has to be multiplied; c[0] is better added to the product.
+
+    Paterson and Stockmeyer with blocks of two: floor(len(c) / 2) products.
+    """
+    if len(c) == 3 and G2 is None:
+        return torch.baddbmm(G, G, G, beta=c[1], alpha=c[2])
+    return _blocks(G, G2, c) if len(c) > 2 else G * (c[1] if len(c) == 2 else 0.0)
 
 
 def _blocks(G: Tensor, G2: Tensor | None, c: list[float]) -> Tensor:
@@ -57,23 +64,24 @@ def product(
     return torch.bmm(X, Q, out=out) if X.shape[-2] > X.shape[-1] else torch.bmm(Q, X, out=out)
 
 
-def schatten_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
-    """Return a bound on the largest singular value of X from G2 = (X X^T)^2: ||X||_S8 = ||G2||_F^(1/4).
+def stepped(
+    B: Float[Tensor, "b k k"], c0: float, X: Float[Tensor, "b m n"], out: Float[Tensor, "b m n"] | None = None
+) -> Float[Tensor, "b m n"]:
+    """Return c0 X + B X for wide X, c0 X + X B for tall, B on the short side.
 
-    It is at most k^(1/8) too large, where the Frobenius norm can be k^(1/2) too large, and costs one reduction.
-    The factor covers the rounding of the products in the working dtype; zero matrices get 1.
+    The sum is formed before it is rounded. With c0 on the diagonal of B the rounding of B would be relative to c0, and
+    turn the small singular directions of X by c0 u: in bfloat16 that was the largest error of all.
     """
-    norm = torch.linalg.vector_norm(G2, dim=(-2, -1))
-    norm = norm.to(torch.promote_types(norm.dtype, torch.float32))
-    return torch.where(norm > 0, norm, 1.0).sqrt().sqrt() * (1 + torch.finfo(G2.dtype).eps)
+    wide = X.shape[-2] <= X.shape[-1]
+    return torch.baddbmm(X, *((B, X) if wide else (X, B)), beta=c0, out=out)
 
 
 def normalising_factor(p: Polynomial, X: Float[Tensor, "b m n"], *, upper: float) -> Float[Tensor, "b k k"]:
-    """Return Q with Q X = p(upper X / s), s the Schatten-8 bound from the Gram powers that p needs anyway."""
+    """Return Q with Q X = p(upper X / s), s a bound on sigma_max from the Gram powers that p needs anyway."""
     c = odd_coefficients(p)
     G = gram(X)
     G2 = torch.bmm(G, G)
-    r = upper / schatten_bound(G2)[:, None, None]
+    r = upper / norm_bound(G2)[:, None, None]
     Q = polynomial_of(G.mul_((r**2).to(X.dtype)), c, G2=G2.mul_((r**2).square().to(X.dtype)))
     return Q.mul_(r.to(X.dtype))
 
@@ -90,8 +98,9 @@ def plain_iteration(
     other = torch.empty_like(X)
     for i, p in enumerate(polynomials):
         if i == 0 and upper is not None:
-            Q = normalising_factor(p, X, upper=upper)
+            product(normalising_factor(p, X, upper=upper), X, other)
         else:
-            Q = polynomial_of(gram(X), odd_coefficients(p))
-        X, other = product(Q, X, other), X
+            c = odd_coefficients(p)
+            stepped(without_identity(gram(X), c), c[0], X, other)
+        X, other = other, X
     return X

@@ -1,0 +1,61 @@
+"""The Gram iteration: polynomials are multiplied on the short side, and the matrix itself is touched once or twice.
+
+With G = X X^T, k x k, the steps x -> x q_t(x^2) become R <- q_t(G) R, G <- q_t(G) G q_t(G), and R X at the end.
+Source: Gram Newton-Schulz (Dao-AILab, 2026). There negative eigenvalues that rounding gives to G grow with every step;
+where G has to be formed anew is decided in :mod:`spectrain.matfun._restarts`.
+"""
+
+import itertools
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.approx import Polynomial
+from spectrain.matfun._iterate import gram, odd_coefficients, product, stepped, without_identity
+from spectrain.matfun._largest import norm_bound
+
+
+def gram_iteration(
+    Xs: list[Float[Tensor, "_ _ _"]], polynomials: tuple[Polynomial, ...], *, upper: float, restarts: tuple[int, ...]
+) -> list[Float[Tensor, "_ _ _"]]:
+    """Return the composition of the polynomials at every X, batches of any shapes with one short side k, as one batch.
+
+    Each X, of Frobenius norm at most 1, is first scaled so that ``upper`` bounds its largest singular value. Before the
+    steps in ``restarts`` G is formed from the matrices as they stand there. Cost in products of k x k, a the aspect,
+    for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by step it is (2 a + 1) T.
+    """
+    starts = (0, *restarts, len(polynomials))
+    for start, stop in itertools.pairwise(starts):
+        G = _grams(Xs)
+        segment = [odd_coefficients(p) for p in polynomials[start:stop]]
+        R = _multiplier(G, segment, upper=upper if start == 0 else None)
+        parts = R.split([len(X) for X in Xs])
+        Xs = [product(part, X) for part, X in zip(parts, Xs, strict=True)]
+    return Xs
+
+
+def _grams(Xs: list[Tensor]) -> Float[Tensor, "b k k"]:
+    """Return the Gram matrices of all batches as one."""
+    return gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
+
+
+def _multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: float | None) -> Tensor:
+    """Return R with R X the steps of the segment at X, from G = X X^T, which is used up."""
+    R = G2 = r = None
+    if upper is not None:
+        G2 = torch.bmm(G, G)
+        r = upper / norm_bound(G2)[:, None, None]
+        G, G2 = G.mul_((r**2).to(G.dtype)), G2.mul_((r**2).square().to(G.dtype))
+    for i, c in enumerate(segment):
+        B = without_identity(G, c, G2=G2 if i == 0 else None)
+        if i < len(segment) - 1:
+            M = stepped(B, c[0], G)
+            G = torch.baddbmm(M, M, B, beta=c[0])
+        if R is None:
+            R = B.clone() if i < len(segment) - 1 else B
+            R.diagonal(dim1=-2, dim2=-1).add_(c[0])
+        else:
+            R = stepped(B, c[0], R)
+    assert R is not None
+    return R if r is None else R.mul_(r.to(R.dtype))

@@ -1,0 +1,130 @@
+"""The Gram iteration: equal to the plain one, stable where Gram matrices are noisy, shared by all of one short side."""
+
+import pytest
+import torch
+
+from spectrain import approx, matfun
+from spectrain.matfun import _gram
+from spectrain.matfun._iterate import plain_iteration
+from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products, restarts
+from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
+
+UNIT = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+DESIGNS = ((0.3, 2), (0.2, 3), (0.05, 4), (0.02, 5), (3e-3, 5), (3e-3, 6), (1e-3, 7))
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3)], ids=str)
+def test_it_composes_the_polynomials_exactly_as_the_plain_iteration(cuts):
+    schedule = approx.sign_schedule(0.1, products=18)
+    X = with_singular_values(torch.linspace(0.2, 1, 6), 6, 17, generator=0) / 4
+    Xs = [X[None], torch.stack([X.mT, 0.5 * X.mT]), X[None, :, :9]]
+    together = _gram.gram_iteration([Y.clone() for Y in Xs], schedule.polynomials, upper=1.0, restarts=cuts)
+    for Y, Z in zip(together, Xs, strict=True):
+        alone = plain_iteration(Z.clone(), schedule.polynomials, upper=1.0)
+        torch.testing.assert_close(Y, alone, rtol=0, atol=1e-11)
+        assert relative_error(Y[-1], exact_msign(Z[-1])) < 1e-13
+
+
+@pytest.mark.parametrize(("low", "steps"), DESIGNS)
+@pytest.mark.parametrize("dtype", UNIT, ids=str)
+def test_it_is_as_accurate_as_the_plain_iteration(dtype, low, steps):
+    """On the zoo and on the spectrum it was designed for, beside twice the error of the plain one."""
+    schedule = approx.sign_schedule(low, steps=steps, dtype=NAMES[dtype])
+    cuts = restarts(schedule, dtype)
+    assert cuts is not None
+    k, long_side = 48, 96
+    animals = zoo(k, long_side, generator=steps)
+    animals["designed for"] = with_singular_values(low ** torch.linspace(0, 0.9, k), k, long_side)
+    for name, X in animals.items():
+        X = X.to(torch.float32 if dtype == torch.bfloat16 else dtype)
+        plain, long = (matfun.msign(X, schedule=schedule, dtype=dtype, method=m) for m in ("plain", "gram"))
+        ideal = spectral_function(schedule, with_unit_norm(X))
+        floor = 6 * UNIT[dtype] + (schedule.error if dtype == torch.bfloat16 else 60 * UNIT[dtype] / low)
+        if name == "zero":
+            assert not long.any()
+        elif name in ("designed for", "gaussian", "orthonormal", "decades_2", "triangular"):
+            assert polar_error(long, X) <= 2 * polar_error(plain, X) + floor, name
+        assert torch.linalg.matrix_norm(long, 2) < 1.15 + schedule.error, name
+        assert ideal.isfinite().all()
+
+
+def with_unit_norm(X):
+    return X / torch.linalg.matrix_norm(X, 2).clamp_min(1e-30)
+
+
+def without_restarts(X, schedule, dtype):
+    unit = (X / X.norm() * 0.9).to(dtype)[None]
+    return _gram.gram_iteration([unit], schedule.polynomials, upper=1.0, restarts=())[0][0]
+
+
+def test_without_restarts_it_blows_up():
+    """Negative eigenvalues of the bfloat16 Gram matrix, raised by every step: what the restarts are for."""
+    schedule = approx.sign_schedule(1e-3, steps=7, dtype="bfloat16")
+    assert len(restarts(schedule, torch.bfloat16)) >= 2
+    worst = 0.0
+    for X in zoo(64, 128, generator=0).values():
+        if X.any():
+            Y = without_restarts(X, schedule, torch.bfloat16).double()
+            worst = max(worst, float(Y.norm().nan_to_num(torch.inf)))
+            safe = matfun.msign(X.float(), schedule=schedule, dtype=torch.bfloat16, method="gram")
+            assert torch.linalg.matrix_norm(safe, 2) < 1.2
+    assert worst > 50
+
+
+def test_restarts_come_with_small_values_and_coarse_numbers():
+    wide = [len(restarts(approx.sign_schedule(0.3, steps=2), dtype)) for dtype in UNIT]
+    assert wide == [0, 0, 0]
+    schedule = approx.sign_schedule(1e-3, steps=5)
+    counts = [len(restarts(schedule, dtype)) for dtype in UNIT]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] >= 2
+    assert counts[-1] == 0
+    assert restarts(approx.Schedule(schedule.polynomials, 0.1, 15.0, (0.1, 1.0)), torch.float64) is None
+    hopeless = approx.sign_schedule(1e-6, steps=12)
+    assert restarts(hopeless, torch.bfloat16) is None
+    with pytest.raises(ValueError, match=r"not safe in torch.bfloat16 .* more than 3 restarts"):
+        matfun.msign(torch.eye(4, 8), schedule=hopeless, dtype=torch.bfloat16, method="gram")
+    assert gram_restarts(hopeless, torch.bfloat16, (8, 80)) is None
+
+
+def test_the_price_is_that_of_the_literature():
+    """(20 a + 10) n^3 and (8 a + 28) n^3 flops for five quintics and one restart; break-even at 1.5."""
+    schedule = approx.sign_schedule(0.05, steps=5)
+    steps = coefficients(schedule)
+    for a in (1.0, 1.5, 4.0):
+        assert 2 * plain_products(steps, a) == 20 * a + 10
+        assert 2 * gram_products(steps, (2,), a) == 8 * a + 28
+    assert approx.sign_schedule(0.05, steps=5, gram=True, aspect=4).products == gram_products(steps, (2,), 4)
+    assert gram_restarts(schedule, torch.float32, (100, 100)) is None
+    assert gram_restarts(schedule, torch.float32, (100, 400)) is not None
+
+
+def test_all_of_one_short_side_share_one_gram_batch(monkeypatch):
+    """A, its transpose and longer ones run in one call; squares do not; each equals itself alone."""
+    calls = []
+    original = _gram.gram_iteration
+
+    def counted(Xs, *args, **options):
+        calls.append([tuple(X.shape) for X in Xs])
+        return original(Xs, *args, **options)
+
+    monkeypatch.setattr("spectrain.matfun._msign.gram_iteration", counted)
+    g = torch.Generator().manual_seed(0)
+    shapes = [(16, 64), (64, 16), (16, 16), (16, 64), (2, 16, 48), (24, 96), (16, 20)]
+    matrices = [torch.randn(s, generator=g) for s in shapes]
+    together = matfun.msign(matrices, steps=4)
+    assert sorted(map(sorted, calls)) == [[(1, 24, 96)], [(1, 64, 16), (2, 16, 48), (2, 16, 64)]]
+    for X, Y in zip(matrices, together, strict=True):
+        torch.testing.assert_close(Y, matfun.msign(X, steps=4), rtol=0, atol=2e-6)
+        rolled = matfun.msign(X.roll(1, 0), steps=4)
+        assert (Y - rolled).abs().max() > 1e-3
+
+
+def test_parts_of_a_large_group_equal_the_whole(monkeypatch):
+    g = torch.Generator().manual_seed(1)
+    matrices = [torch.randn(8, 24, generator=g) for _ in range(7)]
+    whole = matfun.msign(matrices, steps=3)
+    monkeypatch.setattr("spectrain.matfun._batches._MAX_ENTRIES", 400)
+    for Y, Z in zip(whole, matfun.msign(matrices, steps=3), strict=True):
+        torch.testing.assert_close(Y, Z, rtol=0, atol=1e-6)
