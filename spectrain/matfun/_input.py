@@ -1,4 +1,4 @@
-"""What a matrix function accepts: real floating matrices, as tensors, NumPy arrays or by DLPack."""
+"""What a matrix function accepts: real or complex floating matrices, as tensors, NumPy arrays or by DLPack."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -7,31 +7,60 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.matfun._complex import as_real, from_real
+
 Real: TypeAlias = float | int
 Array: TypeAlias = Any  # what the doors take: a torch.Tensor, a NumPy array, anything with __dlpack__
 
 _DEFAULT_TOL = {torch.bfloat16: 5e-2, torch.float16: 5e-2, torch.float32: 1e-4, torch.float64: 1e-10}
+_REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
-def entered(X: Array, name: str) -> tuple[Tensor, Callable[[Tensor], Array]]:
-    """Return X as a checked tensor, and what turns a result into the kind of array that X was.
+def entered(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callable[[Tensor], Array]]:
+    """Return X as a checked tensor, and what turns a matrix that results into the kind of array that X was.
 
     NumPy arrays come back as NumPy arrays; whatever else has ``__dlpack__`` comes back as a torch.Tensor. Memory is
-    shared where that is possible; nothing here writes to it. TypeError for anything else.
+    shared where that is possible; nothing here writes to it. A complex matrix becomes the real one of twice the size
+    that stands for it (:mod:`spectrain.matfun._complex`), and what leaves becomes complex again, unless ``embed`` is
+    False. TypeError for anything else.
     """
-    if isinstance(X, Tensor):
-        tensor, leave = X, _same
-    elif isinstance(X, np.ndarray):
-        tensor, leave = torch.from_numpy(np.require(X, requirements=["C", "W"])), _to_numpy
-    elif hasattr(X, "__dlpack__"):
-        tensor, leave = torch.from_dlpack(X), _same
-    else:
-        raise TypeError(
-            f"{name}: needs a torch.Tensor, a NumPy array or an array with __dlpack__, got {type(X).__name__}; "
-            "torch.as_tensor makes a tensor of nested lists"
-        )
+    tensor, leave = _as_tensor(X, name)
     _check_matrix(tensor, name)
+    if tensor.is_complex() and embed:
+        return as_real(tensor), lambda Y: leave(from_real(Y))
     return tensor, leave
+
+
+def scalar_door(X: Array) -> Callable[[Tensor], Array]:
+    """Return what turns numbers about the matrix X into the kind of array that X is."""
+    return _to_numpy if isinstance(X, np.ndarray) else _same
+
+
+def is_complex(X: Array) -> bool:
+    """Whether a matrix at the door is complex."""
+    return bool(np.iscomplexobj(X)) if isinstance(X, np.ndarray) else "complex" in str(getattr(X, "dtype", ""))
+
+
+def _as_tensor(X: Array, name: str) -> tuple[Tensor, Callable[[Tensor], Array]]:
+    if isinstance(X, Tensor):
+        return X, _same
+    if isinstance(X, np.ndarray):
+        _check_numpy(X, name)
+        return torch.from_numpy(np.require(X, requirements=["C", "W"])), _to_numpy
+    if hasattr(X, "__dlpack__"):
+        return torch.from_dlpack(X), _same
+    raise TypeError(
+        f"{name}: needs a torch.Tensor, a NumPy array or an array with __dlpack__, got {type(X).__name__}; "
+        "torch.as_tensor makes a tensor of nested lists"
+    )
+
+
+def _check_numpy(X: np.ndarray, name: str) -> None:
+    if X.dtype.kind not in "fc" or X.itemsize > (16 if X.dtype.kind == "c" else 8) or not X.dtype.isnative:
+        raise TypeError(
+            f"{name}: needs a NumPy array of float16, float32, float64, complex64 or complex128 in the byte order of "
+            f"this machine, got {X.dtype!r}; convert with .astype(numpy.float64)"
+        )
 
 
 def _same(X: Tensor) -> Tensor:
@@ -39,15 +68,18 @@ def _same(X: Tensor) -> Tensor:
 
 
 def _to_numpy(X: Tensor) -> Array:
+    if X.dtype == torch.bfloat16:
+        raise TypeError("NumPy has no bfloat16: for out_dtype=torch.bfloat16 pass a tensor, torch.from_numpy(X)")
     return X.numpy()
 
 
 def _check_matrix(X: Tensor, name: str) -> None:
-    """Raise TypeError or ValueError unless X is real, floating and of two or more dimensions."""
-    if X.is_complex():
-        raise TypeError(f"{name}: complex matrices are not supported, got {X.dtype}; use torch.linalg.svd")
-    if X.dtype not in _DEFAULT_TOL:
-        raise TypeError(f"{name}: needs float16, bfloat16, float32 or float64, got {X.dtype}; convert with .float()")
+    """Raise TypeError or ValueError unless X is floating and of two or more dimensions."""
+    if _REAL_OF.get(X.dtype, X.dtype) not in _DEFAULT_TOL:
+        raise TypeError(
+            f"{name}: needs float16, bfloat16, float32, float64, complex64 or complex128, got {X.dtype}; convert with "
+            ".float()"
+        )
     if X.ndim < 2:
         raise ValueError(
             f"{name}: needs a matrix (two or more dimensions, the last two are rows and columns), got shape "
@@ -55,9 +87,14 @@ def _check_matrix(X: Tensor, name: str) -> None:
         )
 
 
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the parts of a complex dtype; a real one is returned as it is."""
+    return _REAL_OF.get(dtype, dtype)
+
+
 def default_tolerance(dtype: torch.dtype) -> float:
     """Return the tolerance used when the caller names none: 5e-2, 1e-4 or 1e-10 by dtype."""
-    return _DEFAULT_TOL[dtype]
+    return _DEFAULT_TOL[real_dtype(dtype)]
 
 
 def rounding_floor(dtype: torch.dtype) -> float:

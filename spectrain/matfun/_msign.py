@@ -9,13 +9,13 @@ from torch import Tensor
 
 from spectrain.approx import Schedule
 from spectrain.matfun._batches import by_shape, flat, gathered, in_batches
-from spectrain.matfun._certified import certified_sign
-from spectrain.matfun._derivative import SignFunction
+from spectrain.matfun._derivative import change_of_sign, spectral_function
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
 from spectrain.matfun._gram import gram_iteration
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
 from spectrain.matfun._iterate import plain_iteration
 from spectrain.matfun._restarts import gram_restarts
+from spectrain.matfun._sign import sign
 
 _METHODS = ("plain", "gram", "eigh", "svd")
 
@@ -114,11 +114,13 @@ def msign(
     result, from X and the result alone, so memory does not depend on the number of steps. It exists for matrices of
     constant rank; where the rank is not full, the directions that would change it contribute zero.
 
-    ``torch.compile`` takes ``steps=`` and ``schedule=`` into one graph, where NaN input is not refused but gives NaN.
+    Complex matrices have their unitary polar factor; they are computed as real ones of twice the size.
+    ``torch.compile`` takes ``steps=`` and ``schedule=`` into one graph, where NaN input is not refused but gives NaN;
+    with a tolerance the function is one operator of the graph.
 
     Errors: ValueError for NaN or infinite entries, fewer than two dimensions, more than one of tol, steps and
-    schedule, or a tol below twice the unit roundoff of the output dtype; TypeError for complex, integer and
-    non-tensor input.
+    schedule, or a tol below twice the unit roundoff of the output dtype; TypeError for integer and non-tensor
+    input.
 
     Cost, k the short and l the long side, in multiplications: k^2 (2 l + k) a step; exact, one SVD in float64.
     Source: articles 10922 and 10996 (kexue.fm/archives/10996), Polar Express (arXiv 2505.16932).
@@ -131,6 +133,7 @@ def msign(
     >>> bool(torch.linalg.matrix_norm(Y - msign(A)) < 0.05 * 8)
     True
     """
+    out_dtype = None if out_dtype is None else real_dtype(out_dtype)
     request = _Request(tol, steps, schedule, method, rtol, out_dtype, dtype)
     single = not isinstance(X, list | tuple)
     doors = [entered(matrix, "msign") for matrix in ([X] if single else X)]
@@ -148,7 +151,9 @@ def msign(
 
 def _differentiable(X: Tensor, request: _Request) -> Tensor:
     """Return msign of one tensor by a node of the autograd graph that keeps X and the result only."""
-    return SignFunction.apply(flat(X), lambda batch: tuple(_all([batch], request)))[0].reshape(X.shape)
+    if not request.iterates:
+        return _all([X], request)[0]
+    return spectral_function(flat(X), lambda batch: tuple(_all([batch], request)), change_of_sign)[0].reshape(X.shape)
 
 
 def _all(matrices: list[Tensor], request: _Request) -> list[Tensor]:
@@ -185,13 +190,12 @@ def _certified(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ 
     first = group[0]
     if min(first.shape[-2:]) == 0:
         return [flat(X) for X in group]
-    with torch.autocast(first.device.type, enabled=False):
-        found = certified_sign(
-            torch.cat([flat(X) for X in group]),
-            tol=request.tol,
-            rtol=request.rtol,
-            method=request.method,
-            out_dtype=request.out_dtype or first.dtype,
-            name="msign",
-        )
+    found = sign(
+        torch.cat([flat(X) for X in group]),
+        tol=request.tol,
+        rtol=request.rtol,
+        method=request.method,
+        out_dtype=request.out_dtype or first.dtype,
+        name="msign",
+    )
     return list(found.Y.split([X.shape[:-2].numel() for X in group]))

@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._certified import certified_sign
-from spectrain.matfun._derivative import SignFunction
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype, scalar_door
+from spectrain.matfun._sign import sign
 
 
 class Polar(NamedTuple):
@@ -43,18 +41,20 @@ def polar(
     >>> U.tolist(), H.tolist(), int(rank), bool(error < 1e-6)
     ([[0.0, -1.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 2.0]], 2, True)
     """
+    complex_input, numbers = is_complex(X), scalar_door(X)
     X, leave = entered(X, "polar")
-    out_dtype = out_dtype or X.dtype
+    out_dtype = real_dtype(out_dtype or X.dtype)
     checked_tolerance(tol, out_dtype, "polar")
-
-    def compute(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = certified_sign(batch, tol=tol, rtol=rtol, method=None, out_dtype=out_dtype, name="polar")
-        return found.Y, found.error, found.rank
-
     with torch.autocast(X.device.type, enabled=False):
-        Y, error, rank = SignFunction.apply(flat(X), compute)
+        Y, error, rank, _ = sign(flat(X), tol=tol, rtol=rtol, out_dtype=out_dtype, name="polar")
         T = torch.bmm(Y.double().mT, flat(X).double())
         H = (0.5 * (T + T.mT)).to(out_dtype)
+    if complex_input:
+        error, rank = error + torch.finfo(out_dtype).eps / 2, rank / 2
     lead = X.shape[:-2]
-    parts = (Y.reshape(X.shape), H.reshape(*lead, *H.shape[-2:]), error.reshape(lead), rank.reshape(lead))
-    return Polar(*(leave(part) for part in parts))
+    return Polar(
+        leave(Y.reshape(X.shape)),
+        leave(H.reshape(*lead, *H.shape[-2:])),
+        numbers(error.reshape(lead)),
+        numbers(rank.reshape(lead)),
+    )

@@ -3,8 +3,8 @@
 import torch
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._certified import certified_sign
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
+from spectrain.matfun._sign import sign
 
 
 def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
@@ -24,10 +24,7 @@ def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype
     X, leave = entered(X, "mstep")
     if not 0 <= threshold < float("inf"):
         raise ValueError(f"mstep: threshold must be a finite number from 0 up, got {threshold}")
-    out_dtype = out_dtype or X.dtype
+    out_dtype = real_dtype(out_dtype or X.dtype)
     checked_tolerance(tol, out_dtype, "mstep")
-    with torch.autocast(X.device.type, enabled=False):
-        found = certified_sign(
-            flat(X), tol=tol, rtol=None, method=None, out_dtype=out_dtype, name="mstep", threshold=threshold
-        )
-    return leave(found.Y.reshape(X.shape))
+    Y = sign(flat(X), tol=tol, out_dtype=out_dtype, name="mstep", threshold=threshold).Y
+    return leave(Y.reshape(X.shape))

@@ -31,19 +31,37 @@ FUNCTIONS = {
     "polar.H": lambda X: matfun.polar(X).H,
     "mclip above": lambda X: matfun.mclip(X, 0, 0.9),
     "mclip both": lambda X: matfun.mclip(X, 0.7, 0.9),
+    "mclip below": lambda X: matfun.mclip(X, 0.7, math.inf),
+    "mclip(rtol=)": lambda X: matfun.mclip(X, 0.9, 1.19, rtol=0.4),
+    "mclip(steps=)": lambda X: matfun.mclip(X, 0, 0.9, steps=12),
+    "mstep": lambda X: matfun.mstep(X, 0.9),
+    "complex msign": lambda X: torch.view_as_real(matfun.msign(torch.complex(X, 0.3 * X.flip(-1)))),
+    "complex mclip": lambda X: torch.view_as_real(matfun.mclip(torch.complex(X, 0.3 * X.flip(-1)), 0.1, 0.9)),
 }
+BY_SIGNS = ("msign(schedule=)", "mclip(steps=)")  # values within 1e-10 and 1e-2 of the exact ones, derivative exact
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_first_derivatives_forward_and_backward(name, shape):
-    assert gradcheck(FUNCTIONS[name], matrix(shape), check_forward_ad=True, eps=1e-6, atol=1e-5)
+    assert gradcheck(FUNCTIONS[name], matrix(shape), check_forward_ad=True, eps=1e-6, atol=1e-5, fast_mode=True)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
-@pytest.mark.parametrize("name", ["msign", "polar.U", "polar.H"])
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"msign(schedule=)", "mclip(steps=)"}))
 def test_second_derivatives(name, shape):
-    assert gradgradcheck(FUNCTIONS[name], matrix(shape), eps=1e-6, atol=1e-4, fast_mode=True)
+    X = matrix(shape)
+    assert gradgradcheck(FUNCTIONS[name], X, check_fwd_over_rev=True, eps=1e-6, atol=1e-4, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["msign", "mclip both", "mstep"])
+def test_third_derivatives(name):
+    weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def slope(X):
+        return torch.autograd.grad((FUNCTIONS[name](X) * weights).sum(), X, create_graph=True)[0]
+
+    assert gradgradcheck(slope, matrix((3, 4)), eps=1e-6, atol=1e-4, fast_mode=True)
 
 
 def test_the_check_rejects_a_wrong_derivative():

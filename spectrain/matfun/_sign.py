@@ -1,0 +1,57 @@
+"""msign and mstep with a certified error, as one differentiable node."""
+
+import torch
+from torch import Tensor
+
+from spectrain.matfun._certified import Certified, certified_sign
+from spectrain.matfun._derivative import change_of_part, change_of_sign
+from spectrain.matfun._input import Real
+from spectrain.matfun._operator import Operator
+
+
+def sign(
+    X: Tensor,
+    *,
+    out_dtype: torch.dtype,
+    name: str,
+    tol: Real | None = None,
+    rtol: Real | None = None,
+    method: str | None = None,
+    threshold: Real | None = None,
+) -> Certified:
+    """Return ``certified_sign`` of matrices (b, m, n), with the derivative of its ``Y``."""
+    numbers = (None if value is None else float(value) for value in (tol, rtol, threshold))
+    return Certified(*_operator(X, out_dtype, name, method, *numbers))
+
+
+def _compute(
+    X: Tensor,
+    out_dtype: torch.dtype,
+    name: str,
+    method: str | None,
+    tol: float | None,
+    rtol: float | None,
+    threshold: float | None,
+) -> tuple[Tensor, ...]:
+    return tuple(
+        certified_sign(X, tol=tol, rtol=rtol, method=method, out_dtype=out_dtype, name=name, threshold=threshold)
+    )
+
+
+def _fake(X: Tensor, out_dtype: torch.dtype, *_: object) -> tuple[Tensor, ...]:
+    numbers = (X.new_empty(len(X), dtype=torch.float64) for _ in range(3))
+    return X.new_empty(X.shape, dtype=out_dtype), *numbers
+
+
+def _change(X: Tensor, Y: Tensor, D: Tensor, *options: object) -> Tensor:
+    """At a threshold the singular values below it count; those that msign drops are noise, whatever their size."""
+    return change_of_sign(X, Y, D) if options[-1] is None else change_of_part(X, Y, D)
+
+
+_operator = Operator(
+    "sign(Tensor X, ScalarType out_dtype, str name, str? method, float? tol, float? rtol, float? threshold) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    compute=_compute,
+    fake=_fake,
+    change=_change,
+)
