@@ -13,6 +13,7 @@ VERBS = {
     "sample": "let a trained model continue a prompt",
     "compare": "train the same model under several optimizers and count tokens to the same loss",
     "report": "make report.html from one or more run folders",
+    "plan": "say what Muon's step would cost each rank of a mesh: bytes, operations, balance",
     "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",
     "gallery": "five classical problems, solved and drawn",
 }

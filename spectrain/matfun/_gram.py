@@ -29,7 +29,7 @@ def gram_iteration(
     for start, stop in itertools.pairwise(starts):
         G = _grams(Xs)
         segment = [odd_coefficients(p) for p in polynomials[start:stop]]
-        R = _multiplier(G, segment, upper=upper if start == 0 else None)
+        R = multiplier(G, segment, upper=upper if start == 0 else None)
         parts = R.split([len(X) for X in Xs])
         Xs = [product(part, X) for part, X in zip(parts, Xs, strict=True)]
     return Xs
@@ -40,7 +40,7 @@ def _grams(Xs: list[Tensor]) -> Float[Tensor, "b k k"]:
     return gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
 
 
-def _multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: float | None) -> Tensor:
+def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: float | None) -> Tensor:
     """Return R with R X the steps of the segment at X, from G = X X^T, which is used up."""
     R = G2 = r = None
     if upper is not None:

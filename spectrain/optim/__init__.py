@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from spectrain.optim._averaging import averaging_coefficients as averaging_coefficients
     from spectrain.optim._averaging import schedule_from_coefficients as schedule_from_coefficients
     from spectrain.optim._clip import clip_grad_norm_ as clip_grad_norm_
+    from spectrain.optim._cost import Machine as Machine
     from spectrain.optim._matrix import Matrix as Matrix
     from spectrain.optim._muon import Muon as Muon
     from spectrain.optim._route import route as route
     from spectrain.optim._schedule import Schedule as Schedule
     from spectrain.optim._schedule import UniformMemory as UniformMemory
     from spectrain.optim._scheduler import ScheduleLR as ScheduleLR
+    from spectrain.optim._shard_plan import plan as plan
     from spectrain.optim._spectra import spectra as spectra
     from spectrain.optim._weight_average import WeightAverage as WeightAverage
     from spectrain.optim._weight_rms import weight_rms as weight_rms
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = door(
     __name__,
     {
+        "Machine": "_cost",
         "Matrix": "_matrix",
         "Muon": "_muon",
         "Schedule": "_schedule",
@@ -29,6 +32,7 @@ __getattr__, __dir__ = door(
         "WeightAverage": "_weight_average",
         "averaging_coefficients": "_averaging",
         "clip_grad_norm_": "_clip",
+        "plan": "_shard_plan",
         "route": "_route",
         "schedule_from_coefficients": "_averaging",
         "spectra": "_spectra",

@@ -1,26 +1,18 @@
 """The AdamW half: torch's own functional AdamW, on this optimizer's state."""
 
-from collections.abc import MutableMapping
 from typing import Any
 
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from spectrain.optim._state import ready
-
 FUSED = ("cpu", "cuda", "mps", "xpu")
 
 
-def adamw_step(
-    params: list[Tensor], grads: list[Tensor], group: dict[str, Any], state: MutableMapping[Tensor, Any]
-) -> None:
+def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any], states: list[dict[str, Any]]) -> None:
     """Do one step of ``torch.optim.AdamW``, with its state keys ``step``, ``exp_avg`` and ``exp_avg_sq``.
 
     On devices that have it this is the fused kernel, one pass over the memory.
     """
-    if not params:
-        return
-    states = [ready(state[p], p, "adamw") for p in params]
     beta1, beta2 = group["betas"]
     adamw(
         params,

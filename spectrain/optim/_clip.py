@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from spectrain.optim._spread import local, whole
+
 
 class GradientNorms(NamedTuple):
     """Frobenius norms before clipping, and what the AdamW gradients were multiplied by."""
@@ -25,8 +27,9 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int) -> GradientNorm
     nothing there. And matrices do not count in the norm that decides AdamW's factor, whose share of the
     clipping would otherwise depend on a quantity that its own updates do not.
 
-    One reading pass over the gradients, no synchronisation. Where the norm is NaN or infinite nothing is
-    scaled, so that the step that follows can name the culprit. Raises ValueError unless ``max_norm`` > 0.
+    One reading pass over the gradients, no synchronisation; the norms of sharded ones are reduced. Where the norm is
+    NaN or infinite nothing is scaled, so that the step that follows can name the culprit. Raises ValueError unless
+    ``max_norm`` > 0.
 
     >>> head = torch.nn.Parameter(torch.zeros(4))
     >>> head.grad = torch.full((4,), 3.0)
@@ -43,7 +46,7 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int) -> GradientNorm
     # inf as the limit means no clipping: compare first, so that inf / inf is never taken.
     coefficient = torch.where(norm.isfinite() & (norm > max_norm), max_norm / norm, 1.0)
     for grad in adamw:
-        grad.mul_(coefficient.to(grad.device))
+        local(grad).mul_(coefficient.to(grad.device))
     return GradientNorms(torch.hypot(norm, rest), rest, norm, coefficient)
 
 
@@ -61,5 +64,6 @@ def _norm(grads: list[Tensor]) -> Tensor:
     """Frobenius norm of all of them together, in float32 or wider."""
     if not grads:
         return torch.zeros(())
-    norms = [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in torch._foreach_norm(grads)]
+    norms = [whole(norm) for norm in torch._foreach_norm(grads)]  # of a sharded gradient: reduced over its ranks
+    norms = [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in norms]
     return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))

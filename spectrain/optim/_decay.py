@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain.optim._matrix import Matrix
-
 Rate = float | Tensor
 
 
@@ -34,20 +32,11 @@ def cautious(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]
         W.sub_(torch.where(W * U * sign > 0, W, 0.0) * rate)
 
 
-def spectral(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
-    """W <- W - lr wd sigma_1 u_1 v_1^T of each logical matrix: only the largest singular value shrinks.
-
-    The gradient of half the squared spectral norm (article 10648, kexue.fm/archives/10648).
-    """
-    layout = Matrix.from_dict(group["matrix"])
-    for W in weights:
-        for view in layout.views(W):
-            view.sub_(leading(view) * (lr * group["weight_decay"]))
-
-
 def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
     """Return about sigma_1 u_1 v_1^T, as W v v^T with v from power iteration; 2 iterations products with a vector.
 
+    ``decay="spectral"`` is W <- W - lr wd sigma_1 u_1 v_1^T for each logical matrix: only the largest singular value
+    shrinks. It is the gradient of half the squared spectral norm (article 10648, kexue.fm/archives/10648).
     It starts at the longest row. The angle to v_1 shrinks by (sigma_2 / sigma_1)^2 an iteration; where that is
     slow, the two are nearly interchangeable (article 10648).
 
@@ -66,5 +55,5 @@ DECAYS: dict[str, Callable[[list[Tensor], list[Tensor], dict[str, Any], Rate], N
     "decoupled": decoupled,
     "independent": independent,
     "cautious": cautious,
-    "spectral": spectral,
 }
+KINDS = (*DECAYS, "spectral")

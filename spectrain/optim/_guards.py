@@ -1,15 +1,16 @@
 """What must not pass silently: bad settings, bad groups, bad gradients."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spectrain.optim._decay import DECAYS
+from spectrain.optim._decay import KINDS
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._roles import ALGORITHMS
+from spectrain.optim._variants import VARIANTS
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -28,9 +29,14 @@ def check_settings(group: Mapping[str, Any]) -> None:
             raise ValueError(f"Muon: {name} must be in [0, 1), got {value}.")
     if sum(group[name] is not None for name in ("tol", "steps", "schedule")) > 1:
         raise ValueError("Muon: give one of tol=, steps= and schedule=; each decides how exact msign is.")
-    if group["decay"] not in DECAYS or (group["decay"] == "spectral" and group["algorithm"] in ("sign", "rows")):
+    if group["decay"] not in KINDS or (group["decay"] == "spectral" and group["algorithm"] in ("sign", "rows")):
         raise ValueError(
-            f"Muon: decay must be one of {', '.join(DECAYS)} (spectral: of matrices), got {group['decay']!r}."
+            f"Muon: decay must be one of {', '.join(KINDS)} (spectral: of matrices), got {group['decay']!r}."
+        )
+    if group["variant"] not in VARIANTS or not 0 <= group["beta2"] < 1:
+        raise ValueError(
+            f"Muon: variant must be one of {', '.join(VARIANTS)} and beta2 in [0, 1), "
+            f"got {group['variant']!r} and {group['beta2']}."
         )
     if group["compute_dtype"] not in DTYPES:
         raise ValueError(f"Muon: compute_dtype must be one of {', '.join(DTYPES)}, got {group['compute_dtype']!r}.")
@@ -111,6 +117,17 @@ def check_dense(grads: Mapping[str, Tensor]) -> None:
     sparse = [name for name, grad in grads.items() if grad.layout != torch.strided]
     if sparse:
         raise ValueError(f"Muon: sparse gradient of {', '.join(sparse)}. Make the embedding with sparse=False.")
+
+
+def check_current(model: Callable[[], nn.Module | None] | None, params: Sequence[Tensor]) -> None:
+    """Raise ValueError where the model's parameters are no longer those that the optimizer was given."""
+    module = None if model is None else model()
+    if module is None or {id(p) for p in module.parameters()} & {id(p) for p in params}:
+        return
+    raise ValueError(
+        "Muon: the model has other parameters than when this optimizer was made, and those have no gradient. Make "
+        "the optimizer after fully_shard, parallelize_module, to_empty and whatever else replaces parameters."
+    )
 
 
 def check_finite(grads: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from spectrain.optim._scale import canonical
 from spectrain.optim._state import ready
 
 FOREIGN = {"ns_coefficients", "ns_steps", "adjust_lr_fn"}
-STRUCTURE = ("algorithm", "matrix")
+STRUCTURE = ("algorithm", "matrix", "variant")
 
 
 def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _misshapen(state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: S
         for key_group, group in zip(saved, groups, strict=True)
         for index, p, name in zip(key_group["params"], group["params"], group["param_names"], strict=True)
         for key, value in state.get(index, {}).items()
-        if isinstance(value, Tensor) and key != "step" and value.shape != p.shape
+        if isinstance(value, Tensor) and key not in ("step", "row_second_moment") and value.shape != p.shape
     ]
 
 
@@ -79,8 +79,8 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     Parameters that the saved state does not know get the state of a start.
     """
     saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-    params = [(p, group["algorithm"]) for group in optimizer.param_groups for p in group["params"]]
-    for index, (p, algorithm) in zip(saved, params, strict=True):
+    params = [(p, group) for group in optimizer.param_groups for p in group["params"]]
+    for index, (p, group) in zip(saved, params, strict=True):
         entry = state_dict["state"].get(index, {})
         copied = {key: value.detach().clone() for key, value in entry.items() if isinstance(value, Tensor)}
-        optimizer.state[p] = ready(copied, p, algorithm)
+        optimizer.state[p] = ready(copied, p, group)

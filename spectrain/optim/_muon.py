@@ -1,5 +1,6 @@
 """Muon: one optimizer object for a whole model."""
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,9 +9,11 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from spectrain.optim._adamw import adamw_step
-from spectrain.optim._explain import Row, rows, table
+from spectrain.optim._cost import Machine
+from spectrain.optim._explain import Row, factors, rows, table
 from spectrain.optim._guards import (
     algorithm_of,
+    check_current,
     check_dense,
     check_finite,
     check_foreign,
@@ -20,22 +23,29 @@ from spectrain.optim._guards import (
 )
 from spectrain.optim._load import fitted, restore
 from spectrain.optim._matrix import Matrix
+from spectrain.optim._over import leading_over, normalise_rows, orthogonalized_over, row_normalised
+from spectrain.optim._ranks import Company, distributed
 from spectrain.optim._route import route
 from spectrain.optim._scale import canonical
+from spectrain.optim._spread import check_spread, gradient, local
 from spectrain.optim._state import ready
-from spectrain.optim._update import apply, entrywise, momentum_average, orthogonalized
+from spectrain.optim._update import apply, momentum_average
+from spectrain.optim._variants import adam_direction
 
+VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "check_finite"}
-MUON = ADAMW | {"momentum", "nesterov", "scale", "decay", "tol", "steps", "schedule", "compute_dtype"}
+MUON = ADAMW | {"momentum", "nesterov", "scale", "decay", "tol", "steps", "schedule", "compute_dtype"} | VARIANT
 KEYS = {"params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
 
 
 class Live(NamedTuple):
-    """The parameters of one group that have a gradient."""
+    """The parameters of one group that have a gradient; gradients and weights are this rank's part."""
 
     group: dict[str, Any]
+    names: list[str]
     params: list[Tensor]
     grads: list[Tensor]
+    weights: list[Tensor]
 
 
 class Muon(Optimizer):
@@ -97,10 +107,16 @@ class Muon(Optimizer):
         adamw_betas: tuple[float | int, float | int] = (0.9, 0.95),
         adamw_eps: float | int = 1e-8,
         decay: str = "decoupled",
+        variant: str = "plain",
+        beta2: float | int = 0.95,
         maximize: bool = False,
         check_finite: bool = True,
         rules: Mapping[str, Any] | None = None,
+        process_group: Any = None,
+        machine: Machine | None = None,
     ) -> None:
+        distributed(process_group)
+        self.process_group, self.machine = process_group, machine
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -116,12 +132,15 @@ class Muon(Optimizer):
             "adamw_betas": adamw_betas,
             "adamw_eps": adamw_eps,
             "decay": decay,
+            "variant": variant,
+            "beta2": beta2,
             "maximize": maximize,
             "check_finite": check_finite,
         }
         if rules is not None and not isinstance(params_or_model, nn.Module):
             raise ValueError("Muon: rules= needs the model; groups of parameters say algorithm= and matrix=.")
         model = isinstance(params_or_model, nn.Module)
+        self.model = weakref.ref(params_or_model) if model else None
         super().__init__(route(params_or_model, rules=rules) if model else params_or_model, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -136,11 +155,13 @@ class Muon(Optimizer):
         settings = self._settings(group)
         check_settings(settings)
         check_parameters(dict(zip(names, params, strict=True)), settings)
+        for name, p in zip(names, params, strict=True):
+            check_spread(name, p)
         super().add_param_group(settings)
         for name in self.defaults.keys() - (ADAMW if settings["algorithm"] == "adamw" else MUON):
             del settings[name]
         for p in params:
-            ready(self.state[p], p, settings["algorithm"])
+            ready(self.state[p], p, settings)
 
     def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
         """A complete group: its own settings, else those of the optimizer for its algorithm."""
@@ -178,14 +199,18 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        company = self._company()
+        self._check(company)
+        if all(p.grad is None for group in self.param_groups for p in group["params"]):
+            check_current(self.__dict__.get("model"), [p for group in self.param_groups for p in group["params"]])
         live = [self._live(group) for group in self.param_groups]
         for part in live:
-            if part.group["algorithm"] == "adamw":
-                adamw_step(part.params, part.grads, part.group, self.state)
-        self._orthogonal_steps([part for part in live if part.group["algorithm"] == "muon" and part.params])
+            if part.group["algorithm"] == "adamw" and part.params:
+                adamw_step(part.weights, part.grads, part.group, self._states(part))
+        self._orthogonal_steps([part for part in live if part.group["algorithm"] == "muon" and part.params], company)
         for part in live:
             if part.group["algorithm"] in ("sign", "rows") and part.params:
-                apply(part.params, entrywise(self._averages(part), part.group, part.params), part.group)
+                self._entrywise_step(part, company)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -198,30 +223,76 @@ class Muon(Optimizer):
         super().load_state_dict(state_dict)
         restore(self, state_dict)
 
+    def _company(self) -> Company | None:
+        """The other ranks, where there are any; made at the first step and again after a copy."""
+        if self.__dict__.get("company") is None and distributed(self.__dict__.get("process_group")):
+            self.company = Company(self.__dict__.get("machine"), self.__dict__.get("process_group"))
+        return self.__dict__.get("company")
+
+    def _check(self, company: Company | None) -> None:
+        """Raise before anything changes for gradients that cannot be used; on all ranks alike."""
+        for group in self.param_groups:
+            alone = {
+                name: p.grad
+                for name, p in zip(group["param_names"], group["params"], strict=True)
+                if p.grad is not None and (company is None or company.ranks(p, group["algorithm"]) is None)
+            }
+            check_dense(alone)
+            if group["check_finite"]:
+                check_finite(alone)
+        if company is not None:
+            company.agree(self.param_groups)
+
     def _live(self, group: dict[str, Any]) -> Live:
-        """The parameters with gradients of one group, checked."""
-        names = {name: p for name, p in zip(group["param_names"], group["params"], strict=True) if p.grad is not None}
-        grads = {name: p.grad for name, p in names.items() if p.grad is not None}
-        check_dense(grads)
-        if group["check_finite"]:
-            check_finite(grads)
-        return Live(group, list(names.values()), list(grads.values()))
+        """The parameters with gradients of one group."""
+        pairs = [(n, p) for n, p in zip(group["param_names"], group["params"], strict=True) if p.grad is not None]
+        names, params = [name for name, _ in pairs], [p for _, p in pairs]
+        return Live(group, names, params, [local(gradient(p)) for p in params], [local(p) for p in params])
+
+    def _states(self, part: Live) -> list[dict[str, Any]]:
+        """This rank's part of what is remembered of each parameter."""
+        states = [ready(self.state[p], p, part.group) for p in part.params]
+        return [{key: local(value) for key, value in state.items()} for state in states]
 
     def _averages(self, part: Live) -> list[Tensor]:
-        """The momentum averages of one group, after taking in the gradients."""
-        states = [ready(self.state[p], p, part.group["algorithm"]) for p in part.params]
+        """The directions of one group, after taking in the gradients: momentum averages, or Adam's update."""
+        states, group = self._states(part), part.group
         buffers = [state["momentum_buffer"] for state in states]
         grads = [g.to(b.dtype) for g, b in zip(part.grads, buffers, strict=True)]
-        return momentum_average(buffers, grads, momentum=part.group["momentum"], nesterov=part.group["nesterov"])
+        averages = momentum_average(buffers, grads, momentum=group["momentum"], nesterov=group["nesterov"])
+        if group["variant"] != "adam":
+            return averages
+        squares, steps = [state["exp_avg_sq"] for state in states], [state["step"] for state in states]
+        return adam_direction(averages, grads, squares, steps, beta2=group["beta2"])
 
-    def _orthogonal_steps(self, live: list[Live]) -> None:
+    def _orthogonal_steps(self, live: list[Live], company: Company | None) -> None:
         """Move the matrices of all groups, with msign of as many as possible in one call."""
+        if not live:
+            return
         averages = [average for part in live for average in self._averages(part)]
         groups = [part.group for part in live for _ in part.params]
         params = [p for part in live for p in part.params]
-        updates = iter(orthogonalized(averages, groups, params) if params else [])
+        names = [name for part in live for name in part.names]
+        plans = [] if company is None else company.plans(names, params, groups)
+        updates = orthogonalized_over(averages, groups, params, plans)
+        normalise_rows(updates, groups, [self.state[p] for p in params], plans)
+        tops = leading_over([w for part in live for w in part.weights], groups, plans)
+        start = 0
         for part in live:
-            apply(part.params, [next(updates) for _ in part.params], part.group)
+            stop = start + len(part.params)
+            apply(part.weights, updates[start:stop], part.group, tops[start:stop])
+            start = stop
+
+    def _entrywise_step(self, part: Live, company: Company | None) -> None:
+        """Move parameters by the sign of the momentum, or by its rows normalised."""
+        updates, group = self._averages(part), part.group
+        if group["algorithm"] == "sign":
+            updates = list(torch._foreach_sign(updates))
+        else:
+            plans = [] if company is None else company.plans(part.names, part.params, [group] * len(part.params))
+            updates = row_normalised(updates, plans)
+        torch._foreach_mul_(updates, [factors(group, p)[0] for p in part.params])
+        apply(part.weights, updates, group)
 
 
 def _named(params: Any, index: int) -> tuple[list[Tensor], list[str]]:

@@ -10,6 +10,7 @@ from torch.optim.optimizer import Optimizer
 from spectrain.optim._explain import Row
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._route import route
+from spectrain.optim._spread import whole
 from spectrain.optim._update import orthogonalized
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -43,7 +44,8 @@ def spectra(
 
     ``update`` is what the last step subtracted, decay apart. Muon's Nesterov average needs the gradient of
     that step: call this before ``zero_grad``; afterwards the momentum itself stands in for the average.
-    Cost: four singular value decompositions and one msign a matrix; nothing is changed.
+    Cost: four singular value decompositions and one msign a matrix; nothing is changed. Sharded parameters are
+    gathered one after the other: every rank calls it.
 
     >>> from spectrain.optim import Muon
     >>> model = nn.Linear(3, 3, bias=False)
@@ -55,9 +57,9 @@ def spectra(
     ('weight', 0.1, 1.556)
     """
     return [
-        _row(name, p, Matrix.from_dict(group["matrix"]), move, list(quantiles))
+        _row(name, whole(p), Matrix.from_dict(group["matrix"]), move, list(quantiles))
         for name, p, group in _matrices(model, optimizer)
-        if (names is None or name in names) and (move := _move(p, group, optimizer.state.get(p, {})))
+        if (names is None or name in names) and (move := _move(p, group, _whole_state(optimizer, p)))
     ]
 
 
@@ -75,6 +77,10 @@ def _matrices(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Ten
             )
 
 
+def _whole_state(optimizer: Optimizer, p: Tensor) -> dict[str, Any]:
+    return {key: whole(value) for key, value in optimizer.state.get(p, {}).items()}
+
+
 def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | None:
     """The last step of one parameter, from the optimizer's state; None where there was none."""
     if "exp_avg" in state:
@@ -84,7 +90,7 @@ def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | Non
     momentum = state["momentum_buffer"]
     average = momentum
     if group["nesterov"] and p.grad is not None:
-        average = torch.lerp(p.grad.to(momentum.dtype), momentum, group["momentum"])
+        average = torch.lerp(whole(p.grad).to(momentum.dtype), momentum, group["momentum"])
     (sign,) = orthogonalized([average], [{**group, "scale": "none"}], [p])
     (scaled,) = orthogonalized([average], [group], [p])
     layout = Matrix.from_dict(group["matrix"])

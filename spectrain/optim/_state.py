@@ -1,9 +1,13 @@
 """What the optimizer remembers of each parameter; there from the start, so that every checkpoint is complete."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from spectrain.optim._matrix import Matrix
+from spectrain.optim._spread import spread_like
 
 
 def state_dtype(p: Tensor) -> torch.dtype:
@@ -11,23 +15,36 @@ def state_dtype(p: Tensor) -> torch.dtype:
     return torch.promote_types(p.dtype, torch.float32)
 
 
-def fresh(p: Tensor, algorithm: str) -> dict[str, Tensor]:
-    """Return the state of a parameter that was never moved; AdamW's is that of ``torch.optim.AdamW``."""
-    if algorithm != "adamw":
-        return {"momentum_buffer": torch.zeros(p.shape, dtype=state_dtype(p), device=p.device)}
-    return {
-        "step": torch.zeros((), dtype=torch.float32, device=p.device),
-        "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
-        "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
-    }
+def fresh(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of a parameter that was never moved; AdamW's is that of ``torch.optim.AdamW``.
+
+    It lies on the ranks as ``p`` does, except for the row averages of ``variant="normuon"``, which every rank has.
+    """
+    step = torch.zeros((), dtype=torch.float32, device=p.device)
+    if group["algorithm"] == "adamw":
+        moments = [torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2)]
+        return {"step": step, "exp_avg": moments[0], "exp_avg_sq": moments[1]}
+    state = {"momentum_buffer": _wide_zeros(p)}
+    if group.get("variant") == "adam":
+        state |= {"step": step, "exp_avg_sq": _wide_zeros(p)}
+    if group.get("variant") == "normuon":
+        rows = sum(out for out, _ in Matrix.from_dict(group["matrix"]).shapes(p.shape))
+        state["row_second_moment"] = torch.zeros(rows, dtype=state_dtype(p), device=p.device)
+    return state
 
 
-def ready(state: dict[str, Any], p: Tensor, algorithm: str) -> dict[str, Any]:
-    """Return the state on the device and in the dtype where ``p`` is now; models move after the optimizer is made."""
+def _wide_zeros(p: Tensor) -> Tensor:
+    return torch.zeros_like(p, dtype=state_dtype(p), memory_format=torch.contiguous_format)
+
+
+def ready(state: dict[str, Any], p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state on the device, in the dtype and on the ranks where ``p`` is now; models move after the start."""
     if not state:
-        state.update(fresh(p, algorithm))
+        state.update(fresh(p, group))
     for key, value in state.items():
-        dtype = torch.float32 if key == "step" else state_dtype(p) if algorithm != "adamw" else p.dtype
+        dtype = torch.float32 if key == "step" else p.dtype if group["algorithm"] == "adamw" else state_dtype(p)
         if value.device != p.device or value.dtype != dtype:
             state[key] = value.to(p.device, dtype)
+        if key not in ("step", "row_second_moment"):
+            state[key] = spread_like(state[key], p)
     return state

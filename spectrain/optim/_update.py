@@ -41,15 +41,25 @@ def orthogonalized(
     ``groups[i]`` holds the layout, the scale and the settings of ``averages[i]``; equal settings go through
     ``matfun.msign`` in one call.
     """
+    signs = scaled(msign_all(orthogonal_pieces(averages, groups), groups), groups, params)
     layouts = [Matrix.from_dict(group["matrix"]) for group in groups]
-    pieces = [layout.views(a.contiguous()) for layout, a in zip(layouts, averages, strict=True)]
-    signs = _msign_all(pieces, groups)
-    rates = [factors(group, p) for group, p in zip(groups, params, strict=True)]
-    torch._foreach_mul_([s for piece in signs for s in piece], [r for rate in rates for r in rate])
-    return [_assembled(layout, a, s) for layout, a, s in zip(layouts, averages, signs, strict=True)]
+    return [assembled(layout, a, s) for layout, a, s in zip(layouts, averages, signs, strict=True)]
 
 
-def _msign_all(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+def orthogonal_pieces(averages: Sequence[Tensor], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+    """Views of the logical matrices of each parameter."""
+    return [Matrix.from_dict(g["matrix"]).views(a.contiguous()) for g, a in zip(groups, averages, strict=True)]
+
+
+def scaled(signs: list[list[Tensor]], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Multiply each matrix by the learning-rate factor of its shape, in place."""
+    rates = [rate for group, p in zip(groups, params, strict=True) for rate in factors(group, p)]
+    if rates:
+        torch._foreach_mul_([sign for piece in signs for sign in piece], rates)
+    return signs
+
+
+def msign_all(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
     """msign of all matrices, one call for each distinct setting, dtype and device."""
     batches: dict[Any, list[int]] = {}
     for i, (piece, group) in enumerate(zip(pieces, groups, strict=True)):
@@ -101,7 +111,7 @@ def _cpu_multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def _assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
+def assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
     """Logical matrices put back in the shape they were cut from."""
     if layout.whole:
         return matrices[0]
@@ -110,21 +120,20 @@ def _assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
     return update
 
 
-def entrywise(averages: list[Tensor], group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
-    """Return factor * sign of each entry, or factor * normalised rows; zero stays zero."""
-    if group["algorithm"] == "sign":
-        updates = list(torch._foreach_sign(averages))
-    else:
-        updates = [torch.where(a == 0, a, a / torch.linalg.vector_norm(a, dim=-1, keepdim=True)) for a in averages]
-    torch._foreach_mul_(updates, [factors(group, p)[0] for p in params])
-    return updates
+def apply(
+    params: list[Tensor], updates: list[Tensor], group: dict[str, Any], leading: Sequence[Tensor | None] = ()
+) -> None:
+    """Move this rank's tensors: decay, then W <- W - lr U, in float32 or wider, rounded once.
 
-
-def apply(params: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
-    """Move parameters: decay, then W <- W - lr U, in float32 or wider, rounded once."""
+    ``leading``: what spectral decay shrinks.
+    """
     lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
     wide = [p.to(u.dtype) for p, u in zip(params, updates, strict=True)]
-    DECAYS[group["decay"]](wide, updates, group, lr)
+    if group["decay"] == "spectral":
+        for W, top in zip(wide, leading, strict=True):
+            W.sub_(top * (lr * group["weight_decay"]))
+    else:
+        DECAYS[group["decay"]](wide, updates, group, lr)
     torch._foreach_mul_(updates, lr if group["maximize"] else -lr)
     torch._foreach_add_(wide, updates)
     narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.optim._profile import combination
+from spectrain.optim._spread import local
 
 
 class WeightAverage:
@@ -77,8 +78,8 @@ class WeightAverage:
         self._remember(float(amount))
         for life, averages in self._averages.items():
             share = self._share(life)
-            targets = list(averages.values())
-            weights = [self._sources[name].to(a.dtype) for name, a in averages.items()]
+            targets = [local(a) for a in averages.values()]
+            weights = [local(self._sources[name]).to(a.dtype) for name, a in averages.items()]
             torch._foreach_lerp_(targets, weights, share)
 
     @contextmanager

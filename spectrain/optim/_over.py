@@ -1,0 +1,107 @@
+"""The pieces of a step that need whole matrices, for parameters of this rank and for those shared with others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrain.optim._decay import leading
+from spectrain.optim._matrix import Matrix
+from spectrain.optim._sharded import Sharded
+from spectrain.optim._update import assembled, msign_all, orthogonal_pieces, scaled
+from spectrain.optim._variants import row_rates
+
+Plans = Sequence[tuple[Sharded, list[int]]]
+
+
+def orthogonalized_over(
+    averages: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor], plans: Plans
+) -> list[Tensor]:
+    """Return this rank's part of factor * msign for every parameter; all matrices it works on in one call of msign."""
+    own = alone(len(params), plans)
+    pieces = orthogonal_pieces([averages[i] for i in own], [groups[i] for i in own])
+    inside = [groups[i] for i in own]
+    for plan, members in plans:
+        matrices = plan.gather([averages[i].contiguous() for i in members])
+        pieces += [[matrix] for matrix in matrices]
+        inside += [plan.members[plan.sites[n].member].group for n in plan.mine]
+    signs = msign_all(pieces, inside) if pieces else []
+    found: dict[int, Tensor] = {}
+    for i, update in zip(
+        own, scaled(signs[: len(own)], [groups[i] for i in own], [params[i] for i in own]), strict=True
+    ):
+        found[i] = assembled(Matrix.from_dict(groups[i]["matrix"]), averages[i], update)
+    start = len(own)
+    for plan, members in plans:
+        stop = start + len(plan.mine)
+        back = plan.scatter([sign for (sign,) in signs[start:stop]], [averages[i] for i in members])
+        found |= dict(zip(members, back, strict=True))
+        start = stop
+    return [found[i] for i in range(len(params))]
+
+
+def normalise_rows(
+    updates: Sequence[Tensor],
+    groups: Sequence[dict[str, Any]],
+    states: Sequence[dict[str, Any]],
+    plans: Plans,
+) -> None:
+    """Scale the rows of updates with ``variant="normuon"``, in place; the row averages in ``states`` advance."""
+    wanted = [group["variant"] == "normuon" for group in groups]
+    for i in alone(len(updates), plans):
+        if wanted[i]:
+            views = Matrix.from_dict(groups[i]["matrix"]).views(updates[i])
+            squares = torch.cat([view.square().sum(1) for view in views])
+            rates = _rates(squares, [(view.shape[0], view.shape[1]) for view in views], groups[i], states[i])
+            for view, rate in zip(views, rates.split([len(view) for view in views]), strict=True):
+                view.mul_(rate[:, None])
+    for plan, members in plans:
+        if not any(wanted[i] for i in members):
+            continue
+        squares_of = plan.row_squares([updates[i] for i in members])
+        rates_of = [
+            _rates(s, plan.logical_shapes(m), groups[i], states[i]) if wanted[i] else torch.ones_like(s)
+            for m, (i, s) in enumerate(zip(members, squares_of, strict=True))
+        ]
+        plan.scale_rows([updates[i] for i in members], rates_of)
+
+
+def _rates(squares: Tensor, shapes: Sequence[tuple[int, int]], group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """Row factors of one parameter, from the sums of squares of its logical rows."""
+    rows = [out for out, _ in shapes]
+    widths = torch.cat([squares.new_full((out,), in_) for out, in_ in shapes])
+    return row_rates(state["row_second_moment"], squares, widths, rows, beta2=group["beta2"])
+
+
+def row_normalised(averages: list[Tensor], plans: Plans) -> list[Tensor]:
+    """Return each row divided by its norm, also where a row is cut between ranks; zero stays zero."""
+    found = [torch.where(a == 0, a, a / torch.linalg.vector_norm(a, dim=-1, keepdim=True)) for a in averages]
+    for plan, members in plans:
+        shares = [averages[i].clone() for i in members]
+        plan.scale_rows(shares, [torch.where(s > 0, s.rsqrt(), 0.0) for s in plan.row_squares(shares)])
+        for i, share in zip(members, shares, strict=True):
+            found[i] = share
+    return found
+
+
+def leading_over(weights: Sequence[Tensor], groups: Sequence[dict[str, Any]], plans: Plans) -> list[Tensor | None]:
+    """Return this rank's part of sigma_1 u_1 v_1^T of each logical matrix, where ``decay="spectral"`` asks for it."""
+    found: list[Tensor | None] = [None] * len(weights)
+    for i in alone(len(weights), plans):
+        if groups[i]["decay"] == "spectral":
+            layout = Matrix.from_dict(groups[i]["matrix"])
+            whole = weights[i].contiguous()
+            found[i] = assembled(layout, whole, [leading(view) for view in layout.views(whole)])
+    for plan, members in plans:
+        if any(groups[i]["decay"] == "spectral" for i in members):
+            parts = plan.leading([weights[i].contiguous() for i in members])
+            for i, part in zip(members, parts, strict=True):
+                found[i] = part if groups[i]["decay"] == "spectral" else None
+    return found
+
+
+def alone(count: int, plans: Plans) -> list[int]:
+    """Indices that no plan has."""
+    shared = {i for _, members in plans for i in members}
+    return [i for i in range(count) if i not in shared]

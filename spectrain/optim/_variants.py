@@ -1,0 +1,60 @@
+"""Two variants of Muon's update: msign of an Adam update, and rows of equal long-run size (NorMuon)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+VARIANTS = ("plain", "adam", "normuon")
+
+
+def adam_direction(
+    averages: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+    *,
+    beta2: float | int,
+    eps: float | int = 1e-8,
+) -> list[Tensor]:
+    """Return N / (sqrt(V / (1 - beta2^t)) + eps), whose msign is taken: N the momentum average, V <- that of G^2.
+
+    ``squares`` (V) and ``steps`` (t) advance in place. The correction of Adam's first moment is one number for the
+    whole matrix, which msign does not see. As in AdaMuon and MuonAdamW, second moment before the sign.
+
+    >>> V, t = [torch.zeros(1, 2)], [torch.zeros(())]
+    >>> G = [torch.tensor([[3.0, -0.5]])]
+    >>> adam_direction(G, G, V, t, beta2=0.9, eps=0.0)[0].round(decimals=4).tolist()
+    [[1.0, -1.0]]
+    """
+    torch._foreach_add_(steps, 1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, list(grads), list(grads), value=1 - beta2)
+    directions = []
+    for N, V, t in zip(averages, squares, steps, strict=True):
+        correction = 1 - beta2 ** t.to(N.dtype)
+        directions.append(N / ((V / correction).sqrt() + eps))
+    return directions
+
+
+def row_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[int], *, beta2: float | int) -> Tensor:
+    r"""Return the factor of each row under NorMuon (Li et al., arXiv 2510.05491); ``moment`` advances in place.
+
+    For row i of O = msign(N) with mean square s_i: v_i <- beta2 v_i + (1 - beta2) s_i, and the row is divided by
+    sqrt(v_i). Each matrix is then scaled back to the Frobenius norm of O, so that every ``scale=`` keeps its meaning;
+    a correction of v for its start would cancel. ``squares`` are sums over rows of length ``widths``, ``pieces`` the
+    numbers of rows of the matrices that follow each other.
+
+    >>> moment = torch.zeros(2)
+    >>> rates = row_rates(moment, torch.tensor([4.0, 16.0]), torch.ones(2), [2], beta2=0.5)
+    >>> (10 * rates).round().tolist()
+    [16.0, 8.0]
+    """
+    moment.lerp_(squares / widths, 1 - beta2)
+    rates = torch.where(moment > 0, moment.rsqrt(), 0.0)
+    scales = [
+        torch.where(new > 0, (old / new).sqrt(), 0.0).expand(len(r))
+        for s, r in zip(squares.split(pieces), rates.split(pieces), strict=True)
+        for old, new in [(s.sum(), (r.square() * s).sum())]
+    ]
+    return rates * torch.cat(scales)

@@ -1,0 +1,346 @@
+"""Jobs of several ranks: each runs the scenarios named and saves what it found. Started by test_sharded.py.
+
+python tests/optim/ranks.py FOLDER WORLD:SCENARIO,SCENARIO ...
+"""
+
+import copy
+import datetime
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from spectrain.optim import Matrix, Muon, WeightAverage, clip_grad_norm_, spectra
+from spectrain.optim._cost import Machine, load
+from spectrain.optim._spread import Team
+
+ENTRYWISE = {kind: {"decay": "decoupled"} for kind in ("sign", "rows")}
+MACHINES = {
+    "waits": Machine(flops=1e15, bandwidth=1e15, latency=1.0),  # one exchange is better than two
+    "slow": Machine(flops=1e3, bandwidth=1e15, latency=0.0),  # nobody should compute twice
+    "narrow": Machine(flops=1e15, bandwidth=1e3, latency=0.0),  # send the small thing
+}
+LAYOUTS = {
+    "plain": ((7, 5), {}),
+    "tall": ((40, 3), {}),
+    "wide": ((4, 30), {}),
+    "row": ((2, 6), {}),
+    "fused": ((12, 8), {"split": (8, 2, 2), "heads": (2, 1, 1)}),
+    "heads": ((6, 8), {"heads": (4,), "along": "in"}),
+    "experts": ((3, 4, 6), {"batch": 1}),
+    "layered": ((2, 3, 4, 5), {"batch": 2}),
+    "conv": ((6, 3, 2, 2), {"flatten": True}),
+    "grouped": ((6, 2, 3), {"flatten": True, "groups": 3}),
+    "transposed": ((8, 6), {"transposed": True, "split": (4, 2)}),
+}
+VARIANTS = {
+    "default": {},
+    "normuon": {"variant": "normuon"},
+    "adam": {"variant": "adam", "nesterov": False},
+    "spectral": {"decay": "spectral", "maximize": True},
+    "cautious": {"decay": "cautious", "scale": "spectral", "tol": 1e-13},
+}
+
+
+def noise(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def placed(tensor, mesh, placements):
+    return tensor if mesh is None else distribute_tensor(tensor, mesh, placements)
+
+
+def trained(mesh, placements, steps=2, dtype=torch.float64, process_group=None, machine=None, **settings):
+    """Weights after some steps with given gradients, from parameters placed as asked; and the plan, if any."""
+    params, groups = {}, []
+    for i, (name, (shape, layout)) in enumerate(LAYOUTS.items()):
+        params[name] = nn.Parameter(placed(noise(shape, i).to(dtype), mesh, placements))
+        groups.append({"params": [(name, params[name])], "matrix": Matrix(**layout)})
+    for name, kind in (("gain", "sign"), ("table", "rows"), ("bias", "adamw")):
+        params[name] = nn.Parameter(placed(noise((5, 4), 50).to(dtype), mesh, placements))
+        groups.append({"params": [(name, params[name])], "algorithm": kind} | ENTRYWISE.get(kind, {}))
+    optimizer = Muon(
+        groups, lr=0.1, weight_decay=0.5, compute_dtype="auto", process_group=process_group, machine=machine, **settings
+    )
+    for step in range(steps):
+        for i, p in enumerate(params.values()):
+            p.grad = placed(noise(p.shape, 1000 * (step + 1) + i).to(dtype), mesh, placements)
+        optimizer.step()
+    found = {name: (p.full_tensor() if mesh is not None else p).detach() for name, p in params.items()}
+    return found, optimizer
+
+
+def largest_difference(a, b):
+    return max(float((a[name].detach() - b[name].detach()).abs().max()) for name in a)
+
+
+def methods(optimizer):
+    plan = next(plan for plan in optimizer.company._plans.values() if len(plan.members) > 1)
+    return sorted({choice.method for choice in plan.choices})
+
+
+def placements_of(world):
+    flat = init_device_mesh("cpu", (world,))
+    if world == 2:
+        return {"rows": (flat, [Shard(0)]), "columns": (flat, [Shard(1)]), "copies": (flat, [Replicate()])}
+    square = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+    return {
+        "rows": (flat, [Shard(0)]),
+        "hybrid": (square, [Replicate(), Shard(0)]),
+        "both": (square, [Shard(0), Shard(1)]),
+        "nested": (square, [Shard(0), Shard(0)]),
+        "pair": (square["inner"], [Shard(0)]),
+    }
+
+
+def same_weights(rank, world, folder):
+    """Every placement, every layout, every way: the weights of one process."""
+    expected = {name: trained(None, None, **v)[0] for name, v in VARIANTS.items()}
+    found, seen = {}, {}
+    for place, (mesh, placements) in placements_of(world).items():
+        for name, machine in MACHINES.items():
+            weights, optimizer = trained(mesh, placements, machine=machine)
+            found[f"{place} {name}"] = largest_difference(weights, expected["default"])
+            seen[f"{place} {name}"] = methods(optimizer)
+        for name in VARIANTS if world == 2 else ("normuon", "spectral"):
+            weights, _ = trained(mesh, placements, **VARIANTS[name])
+            found[f"{place} {name}"] = largest_difference(weights, expected[name])
+    return {"difference": found, "methods": seen}
+
+
+def traffic(rank, world, folder):
+    """Bytes that a step really sends from this rank, beside what the plan says."""
+    sent = []
+    exchange = Team.exchange
+
+    def counted(team, outgoing, incoming, like):
+        others = [tensor for i, tensors in enumerate(outgoing) if i != team.position for tensor in tensors]
+        sent.append(sum(tensor.numel() * tensor.element_size() for tensor in others))
+        return exchange(team, outgoing, incoming, like)
+
+    Team.exchange = counted
+    found = {}
+    for place, (mesh, placements) in placements_of(world).items():
+        for name, machine in MACHINES.items():
+            sent.clear()
+            _, optimizer = trained(mesh, placements, steps=1, dtype=torch.float32, machine=machine)
+            plan = next(plan for plan in optimizer.company._plans.values() if len(plan.members) > 1)
+            pairs = zip(plan.works, plan.choices, strict=True)
+            loads = [load(work, choice) for work, choice in pairs if choice.method != "gram"]
+            said = sum(float(entry.sent[plan.team.position]) for entry in loads)
+            found[f"{place} {name}"] = (sum(sent), said)
+    Team.exchange = exchange
+    return found
+
+
+def low_precision(rank, world, folder):
+    """bfloat16 weights on ranks against one process."""
+    mesh = init_device_mesh("cpu", (world,))
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        expected, _ = trained(None, None, dtype=dtype)
+        got, _ = trained(mesh, [Shard(0)], dtype=dtype)
+        found[str(dtype)] = max(float((got[n] - expected[n]).float().norm() / expected[n].float().norm()) for n in got)
+    return found
+
+
+def shared_work(rank, world, folder):
+    """DistributedDataParallel: every rank has everything; the group shares the work of msign."""
+    expected, _ = trained(None, None)
+    weights, optimizer = trained(None, None, process_group=dist.group.WORLD, machine=MACHINES["slow"])
+    (plan,) = optimizer.company._plans.values()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)).double()
+    alone = copy.deepcopy(model)
+    data = noise((8, 6), 3)
+    ddp = DistributedDataParallel(model)
+    two, one = Muon(ddp, lr=0.1, process_group=dist.group.WORLD), Muon(alone, lr=0.1)
+    share = data.chunk(world)[rank]
+    for _ in range(3):
+        for net, optimizer, batch in ((ddp, two, share), (alone, one, data)):
+            optimizer.zero_grad()
+            net(batch).square().mean().backward()
+            optimizer.step()
+    return {
+        "difference": largest_difference(weights, expected),
+        "ddp": largest_difference(dict(model.named_parameters()), dict(alone.named_parameters())),
+        "matrices": [len(plan.mine), len(plan.works)],
+    }
+
+
+class Net(nn.Module):
+    def __init__(self, width=10):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(9, width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 3 * width + 1)
+        self.down = nn.Linear(3 * width + 1, width, bias=False)
+        self.narrow = nn.Linear(width, 1)
+        self.head = nn.Linear(width, 9, bias=False)
+        self.double()
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        x = x + self.down(self.up(self.norm(x)).relu())
+        return self.head(x) * (2 + self.narrow(x))
+
+
+def sharded_net(mesh):
+    model = Net()
+    fully_shard([model.up, model.down], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def go_on(model, optimizer, steps, clip=None, average=None):
+    for step in steps:
+        tokens = torch.randint(0, 9, (32, 8), generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(1, 1).flatten()).backward()
+        if clip is not None:
+            clip_grad_norm_(optimizer, clip)
+        optimizer.step()
+        if average is not None:
+            average.update()
+
+
+def full(model):
+    return {
+        name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def fsdp(rank, world, folder):
+    """fully_shard, clipping, averages and spectra: as one process has them."""
+    model, alone = sharded_net(init_device_mesh("cpu", (world,))), Net()
+    two, one = Muon(model, lr=1e-2), Muon(alone, lr=1e-2)
+    averages = WeightAverage(model, half_lives=[2, 5]), WeightAverage(alone, half_lives=[2, 5])
+    go_on(model, two, range(4), clip=0.1, average=averages[0])
+    go_on(alone, one, range(4), clip=0.1, average=averages[1])
+    with averages[0].applied(3), averages[1].applied(3):
+        averaged = largest_difference(full(model), full(alone))
+    rows = spectra(model, two), spectra(alone, one)
+    return {
+        "difference": largest_difference(full(model), full(alone)),
+        "averaged": averaged,
+        "back": largest_difference(full(model), full(alone)),
+        "spectra": max(abs(a["update_rms"] - b["update_rms"]) for a, b in zip(*rows, strict=True)),
+        "polar": max(abs(a["polar_error"] - b["polar_error"]) for a, b in zip(*rows, strict=True)),
+        "empty": any(p.to_local().numel() == 0 for p in model.parameters()),
+    }
+
+
+def checkpoint(rank, world, folder):
+    """Take over what the last job saved, on however many ranks, do three steps, save."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    model = sharded_net(init_device_mesh("cpu", (world,)))
+    optimizer = Muon(model, lr=1e-2, variant="normuon")
+    average = WeightAverage(model, half_lives=[2, 5])
+    shared = Path(folder).parent
+    done = int((shared / "steps").read_text()) if (shared / "steps").exists() else 0
+    if done:
+        weights, states = get_state_dict(model, optimizer)
+        saved = {"model": weights, "optimizer": states, "average": average.state_dict()}
+        dcp.load(saved, checkpoint_id=shared / f"checkpoint{done}")
+        set_state_dict(model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"])
+        average.load_state_dict(saved["average"])
+    go_on(model, optimizer, range(done, done + 3), average=average)
+    weights, states = get_state_dict(model, optimizer)
+    saved = {"model": weights, "optimizer": states, "average": average.state_dict()}
+    dcp.save(saved, checkpoint_id=shared / f"checkpoint{done + 3}")
+    dist.barrier()
+    if rank == 0:
+        (shared / "steps").write_text(str(done + 3))
+    alone = Net()
+    one, other = Muon(alone, lr=1e-2, variant="normuon"), WeightAverage(alone, half_lives=[2, 5])
+    go_on(alone, one, range(done + 3), average=other)
+    with average.applied(5), other.applied(5):
+        averaged = largest_difference(full(model), full(alone))
+    return {"difference": largest_difference(full(model), full(alone)), "averaged": averaged, "done": done + 3}
+
+
+def message(call):
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def refusals(rank, world, folder):
+    """What would hang or go wrong silently: the same error on every rank, and nothing changed."""
+    mesh = init_device_mesh("cpu", (world,))
+    found = {}
+    for case in ("nan", "missing"):
+        p = nn.Parameter(distribute_tensor(noise((8, 4), 0), mesh, [Shard(0)]))
+        p.grad = distribute_tensor(noise((8, 4), 1), mesh, [Shard(0)])
+        if rank == world - 1 and case == "nan":
+            p.grad.to_local().fill_(float("nan"))
+        if rank == world - 1 and case == "missing":
+            p.grad = None
+        optimizer = Muon([("weight", p)])
+        found[case] = message(optimizer.step)
+        found[f"{case} unchanged"] = bool(torch.equal(p.full_tensor(), noise((8, 4), 0)))
+    partial = nn.Parameter(DTensor.from_local(noise((8, 4), 0), mesh, [Partial()]))
+    found["partial"] = message(lambda: Muon([("weight", partial)]))
+    model = Net()
+    early = Muon(model)
+    fully_shard(model, mesh=mesh)
+    go = torch.randint(0, 9, (4, 5))
+    model(go).sum().backward()
+    found["early"] = message(early.step)
+    return found
+
+
+SCENARIOS = {f.__name__: f for f in (same_weights, traffic, low_precision, shared_work, fsdp, checkpoint, refusals)}
+
+
+def run(rank, world, folder, names):
+    """One rank of one job."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=120),
+    )
+    torch.save({name: SCENARIOS[name](rank, world, folder) for name in names}, folder / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main():
+    """Jobs one after the other, their ranks forked from this process, which has imported everything already."""
+    fork = multiprocessing.get_context("fork")
+    for number, job in enumerate(sys.argv[2:]):
+        world, names = job.split(":")
+        folder = Path(sys.argv[1]) / f"job{number}"
+        folder.mkdir()
+        ranks = [fork.Process(target=run, args=(i, int(world), folder, names.split(","))) for i in range(int(world))]
+        for process in ranks:
+            process.start()
+        while any(process.is_alive() for process in ranks):
+            if any(process.exitcode for process in ranks):
+                for process in ranks:
+                    process.terminate()
+                sys.exit(f"job {job}: a rank failed")
+            time.sleep(0.02)
+        if any(process.exitcode for process in ranks):
+            sys.exit(f"job {job}: a rank failed")
+
+
+if __name__ == "__main__":
+    main()

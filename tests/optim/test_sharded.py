@@ -1,0 +1,248 @@
+"""Muon over ranks is Muon of one process: jobs of 1, 2 and 4 processes on gloo, and the arithmetic without any.
+
+The jobs run once for all tests of this file, in the order 1 -> 2 -> 4 -> 1, each going on from the distributed
+checkpoint of the one before. Jobs that hang are killed and the tests fail.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectrain.matfun._fixed import schedule_for_steps
+from spectrain.matfun._largest import norm_bound
+from spectrain.optim import Matrix
+from spectrain.optim._cost import METHODS, Choice, Machine, Work, assign, gram_fits, load, seconds
+from spectrain.optim._gram import Slab, reduced_signs
+from spectrain.optim._parts import Part, Sharding, local_views, parts
+
+RANKS = Path(__file__).with_name("ranks.py")
+ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,checkpoint"
+JOBS = ("1:checkpoint", f"2:{ALL}", f"4:{ALL}", "1:checkpoint")
+LIMIT = 400
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """What each rank of each job found; fails with the ranks' own words where one failed or hung."""
+    folder = tmp_path_factory.mktemp("ranks")
+    process = subprocess.Popen(
+        [sys.executable, str(RANKS), str(folder), *JOBS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS="1"),
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=LIMIT)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, said
+    worlds = [int(job.split(":")[0]) for job in JOBS]
+    return [
+        [torch.load(folder / f"job{i}" / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
+        for i, world in enumerate(worlds)
+    ]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["2 ranks", "4 ranks"])
+def ranks(jobs, request):
+    return jobs[request.param]
+
+
+def test_the_weights_are_those_of_one_process(ranks):
+    for found in ranks:
+        assert max(found["same_weights"]["difference"].values()) < 1e-12
+    assert len(found["same_weights"]["difference"]) == {2: 3 * 8, 4: 5 * 5}[len(ranks)]
+
+
+def test_every_way_was_taken(ranks):
+    taken = set().union(*ranks[0]["same_weights"]["methods"].values())
+    assert taken == set(METHODS)
+    assert all(found["same_weights"]["methods"] == ranks[0]["same_weights"]["methods"] for found in ranks)
+
+
+def test_the_plan_says_how_many_bytes_are_sent(ranks):
+    for found in ranks:
+        assert all(really == said for really, said in found["traffic"].values()), found["traffic"]
+    assert any(really > 0 for found in ranks for really, _ in found["traffic"].values())
+
+
+def test_low_precision_differs_by_its_own_rounding_only(ranks):
+    for found in ranks:
+        assert found["low_precision"]["torch.float32"] < 1e-2
+        assert found["low_precision"]["torch.bfloat16"] < 2e-2
+
+
+def test_ranks_with_whole_copies_share_the_work(ranks):
+    for found in ranks:
+        assert found["shared_work"]["difference"] < 1e-12
+        assert found["shared_work"]["ddp"] < 1e-12
+    mine = [found["shared_work"]["matrices"][0] for found in ranks]
+    assert sum(mine) < len(ranks) * ranks[0]["shared_work"]["matrices"][1]
+
+
+def test_fully_shard_with_clipping_averages_and_spectra(ranks):
+    for found in ranks:
+        assert all(found["fsdp"][key] < 1e-12 for key in ("difference", "averaged", "back", "spectra", "polar"))
+    assert any(found["fsdp"]["empty"] for found in ranks)
+
+
+def test_checkpoints_go_on_over_one_two_four_and_one_ranks(jobs):
+    assert [job[0]["checkpoint"]["done"] for job in jobs] == [3, 6, 9, 12]
+    for found in itertools.chain(*jobs):
+        assert found["checkpoint"]["difference"] < 1e-12
+        assert found["checkpoint"]["averaged"] < 1e-6  # kept in float32
+
+
+def test_what_would_hang_or_pass_silently_is_the_same_error_everywhere(ranks):
+    for found in ranks:
+        refused = found["refusals"]
+        assert "NaN or Inf in the gradient of weight" in refused["nan"]
+        assert "on some ranks and none on others" in refused["missing"]
+        assert refused["nan unchanged"]
+        assert refused["missing unchanged"]
+        assert "partial sum" in refused["partial"]
+        assert "after fully_shard" in refused["early"]
+
+
+LAYOUTS = {
+    "plain": ((7, 5), {}),
+    "fused": ((12, 8), {"split": (8, 2, 2), "heads": (2, 1, 1)}),
+    "along": ((6, 8), {"heads": (4,), "along": "in"}),
+    "experts": ((3, 4, 6), {"batch": 1}),
+    "layered": ((2, 3, 4, 5), {"batch": 2}),
+    "conv": ((6, 3, 2, 2), {"flatten": True}),
+    "grouped": ((6, 2, 3), {"flatten": True, "groups": 3}),
+    "transposed": ((8, 6), {"transposed": True, "split": (4, 2)}),
+}
+SHARDINGS = {
+    "rows": Sharding((0, 1, 2), (3,), (0,)),
+    "columns": Sharding((0, 1), (2,), (1,)),
+    "many": Sharding(tuple(range(9)), (9,), (0,)),
+    "hybrid": Sharding((0, 1, 2, 3), (2, 2), (None, 0)),
+    "both": Sharding((3, 2, 1, 0), (2, 2), (0, 1)),
+    "nested": Sharding((0, 1, 2, 3), (2, 2), (0, 0), inner=(0,)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("place", SHARDINGS)
+def test_parts_hold_exactly_their_entries(layout, place):
+    """Brute force: numbers written into every entry are found where the parts say, each once a copy."""
+    (shape, fields), sharding = LAYOUTS[layout], SHARDINGS[place]
+    matrix = Matrix(**fields)
+    numbers = torch.arange(1, 1 + int(np.prod(shape))).view(shape)
+    logical = [view.mT if matrix.transposed else view for view in matrix.views(numbers)]
+    seen = {copy: torch.zeros_like(numbers).flatten() for copy in sharding.copies()}
+    for box, copy in zip(sharding.boxes(shape), sharding.copies(), strict=True):
+        local = numbers[tuple(slice(*interval) for interval in box)].contiguous()
+        held = parts(matrix, torch.Size(shape), box)
+        views = local_views(matrix, torch.Size(shape), box, local)
+        for whole, part, view in zip(logical, held, views, strict=True):
+            assert part.numel == view.numel()
+            if part.numel:
+                assert torch.equal(part.of(whole), view)
+                seen[copy][view.flatten() - 1] += 1
+    assert all((count == 1).all() for count in seen.values())
+
+
+def test_a_cut_kernel_is_refused():
+    with pytest.raises(ValueError, match="kernel"):
+        parts(Matrix(flatten=True), torch.Size((4, 2, 3)), ((0, 4), (0, 2), (0, 1)))
+
+
+def spread(shape, world, rounds=1):
+    """A matrix cut into rows over ``world`` positions."""
+    boxes = Sharding(tuple(range(world)), (world,), (0,)).boxes(shape)
+    k, long = sorted(shape)
+    flops = 2.0 * k * k * (2 * long + k) * 5
+    return Work("w", shape, tuple(Part(*box) for box in boxes), (0,) * world, flops, steps=5, rounds=rounds)
+
+
+def brute_force(works, machine):
+    ranks = range(len(works[0].parts))
+    options = [
+        [Choice("replicated"), *(Choice("owner", i) for i in ranks), *([Choice("gram")] if gram_fits(w) else [])]
+        for w in works
+    ]
+    return min(seconds(works, plan, machine) for plan in itertools.product(*options))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_plan_is_near_the_best_there_is(seed):
+    random = np.random.default_rng(seed)
+    works = [spread(tuple(int(x) for x in random.integers(2, 40, size=2)), 2 + seed % 2) for _ in range(4)]
+    machine = Machine(flops=10 ** random.uniform(5, 9), bandwidth=10 ** random.uniform(4, 8), latency=1e-4)
+    found = seconds(works, assign(works, machine), machine)
+    best = brute_force(works, machine)
+    assert best * (1 - 1e-12) <= found <= 4 / 3 * best
+    for method in ("replicated",):
+        assert found <= seconds(works, [Choice(method)] * 4, machine) * (1 + 1e-12)
+
+
+def test_owners_are_balanced():
+    works = [spread((256, 256), 8) for _ in range(64)]
+    machine = Machine(flops=1e9, bandwidth=1e12, latency=0.0)
+    choices = assign(works, machine)
+    counts = np.bincount([choice.owner for choice in choices], minlength=8)
+    assert set(counts) == {8}
+
+
+@pytest.mark.parametrize(
+    ("machine", "shape", "method"),
+    [
+        (Machine(flops=1e15, bandwidth=1e15, latency=1.0), (64, 64), "replicated"),
+        (Machine(flops=1e3, bandwidth=1e15, latency=0.0), (64, 64), "owner"),
+        (Machine(flops=1e15, bandwidth=1e3, latency=0.0), (4096, 8), "gram"),
+    ],
+)
+def test_the_cheapest_way_depends_on_the_machine(machine, shape, method):
+    works = [spread(shape, 4) for _ in range(4)]
+    assert {choice.method for choice in assign(works, machine)} == {method}
+
+
+def test_what_lies_whole_on_a_rank_costs_no_byte():
+    """Expert parallelism: each rank orthogonalises its own experts."""
+    whole, nothing = Part((0, 8), (0, 4)), Part((0, 0), (0, 0))
+    experts = [
+        Work(f"e{i}", (8, 4), tuple(whole if j == i else nothing for j in range(4)), (0,) * 4, 5) for i in range(4)
+    ]
+    total = [load(work, choice) for work, choice in zip(experts, assign(experts, Machine()), strict=True)]
+    assert not sum(entry.sent.sum() + entry.received.sum() for entry in total)
+    assert len({float(f) for f in sum(entry.flops for entry in total)}) == 1
+
+
+def test_by_tolerance_no_gram_matrix_travels():
+    assert gram_fits(spread((64, 8), 4))
+    assert not gram_fits(spread((64, 8), 4, rounds=0))
+    assert not gram_fits(spread((8, 64), 4))  # rows cut: no rank spans the short side
+    assert not gram_fits(spread((10, 8), 4))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e25])
+@pytest.mark.parametrize("tall", [True, False])
+def test_the_reduced_gram_matrix_gives_the_polynomials_at_the_singular_values(size, tall):
+    X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    schedule = schedule_for_steps(5, torch.float64)
+    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
+    G2 = (X.mT @ X / X.norm() ** 2).matrix_power(2)
+    top = float(norm_bound(G2[None])) * float(X.norm())
+    expected = (U * torch.as_tensor(schedule((S / top).numpy()))) @ Vh
+    given = (X if tall else X.mT) * size
+    (found,) = reduced_signs([Slab(given, 6, tall, True, schedule)], lambda tensor, how: tensor)
+    torch.testing.assert_close(found if tall else found.mT, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("wrong", [{"flops": 0}, {"bandwidth": -1}, {"latency": -1e-3}])
+def test_machine_refuses_impossible_figures(wrong):
+    with pytest.raises(ValueError, match="Machine"):
+        Machine(**wrong)

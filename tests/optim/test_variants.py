@@ -1,0 +1,119 @@
+"""The variants of the update, beside their formulas written out in float64 with msign by SVD."""
+
+import pytest
+import torch
+
+from spectrain.optim import Matrix, Muon
+
+
+def polar(X):
+    U, _, Vh = torch.linalg.svd(X, full_matrices=False)
+    return U @ Vh
+
+
+def gradients(shape, steps, generator):
+    scale = torch.logspace(0, -3, shape[0], dtype=torch.float64)[:, None]  # rows of very different size
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) * scale for _ in range(steps)]
+
+
+def normuon(grads, *, momentum=0.95, beta2=0.95, lr=0.1, wrong=""):
+    """Li et al., arXiv 2510.05491, algorithm 1, with the Nesterov average; update brought back to msign's size."""
+    W, M = torch.zeros_like(grads[0]), torch.zeros_like(grads[0])
+    across = 0 if wrong == "columns" else 1
+    v = torch.zeros_like(W.sum(across, keepdim=True))
+    for G in grads:
+        M = momentum * M + (1 - momentum) * G
+        U = polar(momentum * M + (1 - momentum) * G)
+        v = beta2 * v + (1 - beta2) * U.square().mean(across, keepdim=True)
+        scaled = U / v.sqrt() if wrong != "no root" else U / v
+        size = U.norm() if wrong != "unscaled" else scaled.norm()
+        W = W - lr * (scaled / scaled.norm() * size if wrong != "plain" else U)
+    return W
+
+
+def adam(grads, *, momentum=0.95, beta2=0.95, lr=0.1, wrong=""):
+    """msign of the Nesterov average divided by the root of the corrected second moment."""
+    W, M, V = (torch.zeros_like(grads[0]) for _ in range(3))
+    for t, G in enumerate(grads, start=1):
+        M = momentum * M + (1 - momentum) * G
+        V = beta2 * V + (1 - beta2) * (G.square() if wrong != "momentum squared" else M.square())
+        N = momentum * M + (1 - momentum) * G
+        denominator = (V / (1 - beta2**t if wrong != "uncorrected" else 1)).sqrt() + (1e-8 if wrong != "eps" else 1.0)
+        W = W - lr * (polar(N / denominator) if wrong != "after" else polar(N) / denominator)
+    return W
+
+
+def moved(variant, grads, **layout):
+    p = torch.nn.Parameter(torch.zeros_like(grads[0]))
+    optimizer = Muon([{"params": [p], "matrix": layout}], lr=0.1, weight_decay=0.0, scale="none", variant=variant)
+    for G in grads:
+        p.grad = G.clone()
+        optimizer.step()
+    return p.detach()
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5)])
+@pytest.mark.parametrize(("variant", "formula"), [("normuon", normuon), ("adam", adam)])
+def test_the_variant_is_its_formula(exact_msign, generator, shape, variant, formula):
+    grads = gradients(shape, 4, generator)
+    torch.testing.assert_close(moved(variant, grads), formula(grads), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("variant", "formula", "wrong"),
+    [
+        ("normuon", normuon, "columns"),
+        ("normuon", normuon, "no root"),
+        ("normuon", normuon, "unscaled"),
+        ("normuon", normuon, "plain"),
+        ("adam", adam, "momentum squared"),
+        ("adam", adam, "eps"),
+        ("adam", adam, "after"),
+    ],
+)
+def test_the_check_rejects_other_formulas(exact_msign, generator, variant, formula, wrong):
+    grads = gradients((9, 6), 4, generator)
+    assert (moved(variant, grads) - formula(grads, wrong=wrong)).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("variant", ["normuon", "adam"])
+def test_fused_is_separate(generator, variant):
+    """Each piece of a fused weight moves as if it were a parameter of its own, to the last bit."""
+    grads = gradients((12, 6), 3, generator)
+    fused = moved(variant, grads, split=(8, 4))
+    for rows in (slice(0, 8), slice(8, 12)):
+        assert torch.equal(fused[rows], moved(variant, [G[rows] for G in grads]))
+
+
+def test_rows_of_a_transposed_weight_are_its_outputs(generator):
+    grads = gradients((6, 9), 3, generator)
+    stored = moved("normuon", [G.mT.contiguous() for G in grads], transposed=True)
+    torch.testing.assert_close(stored.mT, moved("normuon", grads), rtol=0, atol=1e-13)
+
+
+def test_another_variant_is_refused_and_its_state_is_saved():
+    p = torch.nn.Parameter(torch.zeros(4, 6))
+    p.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    optimizer = Muon([p], variant="normuon")
+    optimizer.step()
+    state = optimizer.state_dict()
+    assert state["state"][0]["row_second_moment"].shape == (4,)
+    other = Muon([torch.nn.Parameter(torch.zeros(4, 6))], variant="normuon")
+    other.load_state_dict(state)
+    assert torch.equal(other.state_dict()["state"][0]["row_second_moment"], state["state"][0]["row_second_moment"])
+    with pytest.raises(ValueError, match="normuon"):
+        Muon([torch.nn.Parameter(torch.zeros(4, 6))]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("wrong", [{"variant": "adamuon"}, {"variant": "adam", "beta2": 1.0}])
+def test_settings_are_checked(wrong):
+    with pytest.raises(ValueError, match="variant must be one of plain, adam, normuon and beta2"):
+        Muon([torch.nn.Parameter(torch.zeros(2, 2))], **wrong)
+
+
+def test_heads_along_the_input_have_rows_of_their_own(generator):
+    grads = gradients((4, 6), 2, generator)
+    apart = [moved("normuon", [G[:, c].contiguous() for G in grads]) for c in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(
+        moved("normuon", grads, **Matrix(heads=(2,), along="in").as_dict()), torch.cat(apart, 1), rtol=0, atol=1e-13
+    )
