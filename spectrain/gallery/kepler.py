@@ -7,7 +7,9 @@ place at a given time, Kepler's E - e sin E = M. Written with Stumpff's function
     (1 - e) E + e E^3 c3(E^2) = M
 
 nothing in it cancels, so the answer is good to about two ulp for every M and every e < 1 (``_kepler_equation.py``
-has the solver), and the same equation carries the motion through the parabola and on to the hyperbola.
+has the solver), and the same equation carries the motion through the parabola and on to the hyperbola
+(``_conic.py``). 1 - e is carried beside e, so that nearly radial orbits, where a float e has no digits left for it,
+keep theirs.
 
 Source: Battin, An Introduction to the Mathematics and Methods of Astrodynamics (1999), chapters 3 and 4; Markley,
 Celestial Mechanics 63 (1995) 101-111; the blog's old series on two-body motion.
@@ -23,15 +25,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from spectrain.gallery._arrays import Array, Numbers, Real
+from spectrain.gallery._conic import Conic, anomaly, mean_anomaly, place
 from spectrain.gallery._drawing import Line, Picture
-from spectrain.gallery._kepler_equation import check_finite, reduce_angle
+from spectrain.gallery._integrals import Integrals, integrals
+from spectrain.gallery._kepler_equation import check_finite
 from spectrain.gallery._kepler_equation import eccentric_anomaly as eccentric_anomaly
 from spectrain.gallery._kepler_equation import hyperbolic_anomaly as hyperbolic_anomaly
-from spectrain.gallery._stumpff import c2, c3
 
 
 class Orbit(NamedTuple):
-    """The integrals of the motion: energy, angular momentum, eccentricity (Laplace) vector, and what they decide."""
+    """The integrals of the motion: energy, angular momentum, eccentricity (Laplace) vector, and what they decide.
+
+    ``gap`` is 1 - e with digits of its own: 1e-16 on a nearly radial orbit, where ``eccentricity`` is 1.0.
+    """
 
     energy: float
     angular_momentum: Array
@@ -39,10 +45,14 @@ class Orbit(NamedTuple):
     eccentricity: float
     periapsis: float
     kind: Literal["ellipse", "parabola", "hyperbola"]
+    gap: float
 
 
 class Elements(NamedTuple):
-    """Periapsis distance, eccentricity, inclination, ascending node, argument of periapsis, true anomaly (radians)."""
+    """Periapsis distance, eccentricity, inclination, ascending node, argument of periapsis, true anomaly (radians).
+
+    ``gap`` is 1 - e where that is known better than from ``eccentricity``; None means 1 - eccentricity.
+    """
 
     periapsis: float
     eccentricity: float
@@ -50,6 +60,7 @@ class Elements(NamedTuple):
     node: float
     argument: float
     true_anomaly: float
+    gap: float | None = None
 
 
 def perifocal(t: Numbers, periapsis: Numbers, e: Numbers, mu: Real = 1.0) -> tuple[Array, Array]:
@@ -64,23 +75,30 @@ def perifocal(t: Numbers, periapsis: Numbers, e: Numbers, mu: Real = 1.0) -> tup
     (True, True)
     """
     t, q, e = np.broadcast_arrays(*(np.asarray(a, dtype=float) for a in (t, periapsis, e)))
-    check_finite("perifocal", t=t, periapsis=q, e=e, mu=np.asarray(mu))
-    if not (np.all(q > 0) and np.all(e >= 0) and mu > 0):
-        raise ValueError("perifocal: periapsis and mu must be positive and e at least 0.")
+    check_finite("perifocal", t=t, periapsis=q, e=e)
+    _check_mu("perifocal", mu)
+    if not (np.all(q > 0) and np.all(e >= 0)):
+        raise ValueError("perifocal: periapsis must be positive and e at least 0.")
     shape, t, q, e = t.shape, t.reshape(-1), q.reshape(-1), e.reshape(-1)
-    x, y = _plane(_universal_anomaly(t * np.sqrt(mu / q / q / q), e), e)
-    return (q * np.hypot(x, y)).reshape(shape), np.arctan2(y, x).reshape(shape)
+    conic = Conic(q, e, 1 - e, mu)
+    at = place(conic, anomaly(conic, t))
+    return at.r.reshape(shape), np.arctan2(at.y, at.x).reshape(shape)
 
 
 def vis_viva(r: Numbers, energy: Numbers, mu: Real = 1.0) -> Array:
     """Speed at distance r on an orbit of the given energy: v^2 = 2 (energy + mu/r).
 
-    Raises ValueError where the orbit does not reach r.
+    Raises ValueError unless r > 0, mu > 0 and all is finite, and where the orbit does not reach r.
 
     >>> float(vis_viva(1.0, -0.5))                                     # the circle of radius 1
     1.0
     """
-    squared = 2 * (np.asarray(energy, dtype=float) + mu / np.asarray(r, dtype=float))
+    r, energy = np.asarray(r, dtype=float), np.asarray(energy, dtype=float)
+    check_finite("vis_viva", r=r, energy=energy)
+    _check_mu("vis_viva", mu)
+    if not np.all(r > 0):
+        raise ValueError("vis_viva: the distance r must be positive.")
+    squared = 2 * (energy + mu / r)
     if not np.all(squared >= 0):
         raise ValueError("vis_viva: no orbit of this energy reaches r; it must have energy >= -mu/r.")
     return np.asarray(np.sqrt(squared))
@@ -89,23 +107,21 @@ def vis_viva(r: Numbers, energy: Numbers, mu: Real = 1.0) -> Array:
 def orbit(r: Numbers, v: Numbers, mu: Real = 1.0) -> Orbit:
     """The integrals and the conic of the state (r, v), two vectors of three numbers.
 
-    Raises ValueError for NaN, zero position or velocity, and collinear vectors (a fall along a straight line).
+    They are computed from exact rationals, so ``kind`` is right for the numbers given, however near the parabola,
+    and every integral has its digits. Raises ValueError for NaN, zero position or velocity, and collinear vectors
+    (a fall along a straight line).
 
     >>> orbit([1, 0, 0], [0, 1, 0]).kind, orbit([2, 0, 0], [0, 1, 0]).kind, orbit([2, 0, 0], [0, 2, 0]).kind
     ('ellipse', 'parabola', 'hyperbola')
+    >>> round(orbit([1, 0, 0], [0, 1e-8, 0]).gap * 1e16, 12)          # e itself has no digits left for it
+    1.0
     """
-    r, v = _state(r, v, mu)
-    distance = np.linalg.norm(r)
-    energy = float(v @ v / 2 - mu / distance)
-    h = np.cross(r, v)
-    toward = np.cross(v, h) / mu - r / distance
-    # |toward| and sqrt(1 + 2 energy h^2/mu^2) agree; near the circle only the first keeps its digits, and near the
-    # parabola only the second gives 1 - e its sign from the energy.
-    gap = -2 * energy * float(h @ h) / mu**2  # (1 - e)(1 + e)
-    e = float(np.sqrt(1 - gap)) if abs(gap) < 0.5 else float(np.linalg.norm(toward))
+    found = integrals(r, v, mu)
+    _, P, _ = _start(found, r, mu)
     kind: Literal["ellipse", "parabola", "hyperbola"]
-    kind = "parabola" if e == 1 else "ellipse" if e < 1 else "hyperbola"
-    return Orbit(energy, h, toward, e, float(h @ h) / mu / (1 + e), kind)
+    kind = "parabola" if found.alpha == 0 else "ellipse" if found.alpha > 0 else "hyperbola"
+    q = found.parameter / (1 + found.e)
+    return Orbit(found.energy, found.momentum, found.e * P, found.e, q, kind, found.gap)
 
 
 def propagate(r: Numbers, v: Numbers, t: Numbers, mu: Real = 1.0) -> tuple[Array, Array]:
@@ -117,18 +133,14 @@ def propagate(r: Numbers, v: Numbers, t: Numbers, mu: Real = 1.0) -> tuple[Array
     >>> np.allclose(r, [[1, 0, 0], [-1, 0, 0]], atol=1e-15), np.allclose(v, [[0, 1, 0], [0, -1, 0]], atol=1e-15)
     (True, True)
     """
-    r, v = _state(r, v, mu)
-    o = orbit(r, v, mu)
-    P, Q = _axes(o, r)
+    found = integrals(r, v, mu)
+    w, P, Q = _start(found, r, mu)
     t = np.asarray(t, dtype=float)
     check_finite("propagate", t=t)
-    start = _time_of(float(np.arctan2(r @ Q, r @ P)), o.eccentricity)
-    tau = start + t.reshape(-1) * np.sqrt(mu / o.periapsis) / o.periapsis
-    x, y = _plane(_universal_anomaly(tau, np.full_like(tau, o.eccentricity)), o.eccentricity)
-    s = np.hypot(x, y)
-    speed = np.sqrt(mu / o.periapsis / (1 + o.eccentricity))
-    position = o.periapsis * (x[:, None] * P + y[:, None] * Q)
-    velocity = speed * ((-y / s)[:, None] * P + (o.eccentricity + x / s)[:, None] * Q)
+    conic = _conic(found, mu)
+    at = place(conic, anomaly(conic, t.reshape(-1), mean_anomaly(conic, w)))
+    position = at.x[:, None] * P + at.y[:, None] * Q
+    velocity = at.vx[:, None] * P + at.vy[:, None] * Q
     return position.reshape(*t.shape, 3), velocity.reshape(*t.shape, 3)
 
 
@@ -139,98 +151,92 @@ def to_elements(r: Numbers, v: Numbers, mu: Real = 1.0) -> Elements:
     >>> to_elements([1, 0, 0], [0, 0, 1.2]).inclination == np.pi / 2
     True
     """
-    r, v = _state(r, v, mu)
-    o = orbit(r, v, mu)
-    h = o.angular_momentum / np.linalg.norm(o.angular_momentum)
+    found = integrals(r, v, mu)
+    _, P, Q = _start(found, r, mu)
+    h = _unit(found.momentum)
     tilt = float(np.hypot(h[0], h[1]))
     line = np.array([-h[1], h[0], 0.0]) / tilt if tilt > 0 else np.array([1.0, 0.0, 0.0])
-    P, Q = _axes(o, r) if o.eccentricity > 0 else (line, np.cross(h, line))
+    if found.e == 0:
+        P, Q = line, np.cross(h, line)
+    towards = _unit(np.asarray(r, dtype=float))
     return Elements(
-        o.periapsis,
-        o.eccentricity,
+        found.parameter / (1 + found.e),
+        found.e,
         float(np.arctan2(tilt, h[2])),
         float(np.arctan2(line[1], line[0])),
         float(np.arctan2(P @ np.cross(h, line), P @ line)),
-        float(np.arctan2(r @ Q, r @ P)),
+        float(np.arctan2(towards @ Q, towards @ P)),
+        found.gap,
     )
 
 
 def to_state(elements: Elements, mu: Real = 1.0) -> tuple[Array, Array]:
     """Position and velocity of the body with these elements; the inverse of ``to_elements``.
 
-    Raises ValueError unless periapsis > 0, e >= 0 and the anomaly is one that the hyperbola reaches.
+    Near the far end of a thin ellipse the true anomaly fixes the place only to about 2^-52/sqrt(gap) of r.
+    Raises ValueError unless all is finite, periapsis > 0, e >= 0, mu > 0 and the hyperbola reaches the anomaly.
 
     >>> r, v = to_state(Elements(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     >>> np.array_equal(r, [1, 0, 0]), np.array_equal(v, [0, 1, 0])
     (True, True)
     """
-    q, e, i, node, w, theta = elements
-    if not (q > 0 and e >= 0 and 1 + e * np.cos(theta) > 0):
+    q, e, i, node, w, theta, gap = elements
+    gap = 1 - e if gap is None else gap
+    check_finite("to_state", elements=np.array([q, e, i, node, w, theta, gap], dtype=float))
+    _check_mu("to_state", mu)
+    # 1 + e cos(theta) and e + cos(theta), from the half angle, where gap keeps its digits
+    near, far = (1 + e) * np.cos(theta / 2) ** 2, gap * np.sin(theta / 2) ** 2
+    reach, ahead = near + far, near - far
+    if not (q > 0 and e >= 0 and reach > 0):
         raise ValueError(
             f"to_state: needs periapsis > 0, e >= 0 and 1 + e cos(anomaly) > 0, got q={q}, e={e}, {theta}."
         )
+    if not abs(1 - e - gap) <= 1e-15 * (1 + e):
+        raise ValueError(f"to_state: gap must be 1 - e to rounding (or None), got gap={gap} and e={e}.")
     line = np.array([np.cos(node), np.sin(node), 0.0])
     across = np.array([-np.sin(node) * np.cos(i), np.cos(node) * np.cos(i), np.sin(i)])
     P, Q = np.cos(w) * line + np.sin(w) * across, -np.sin(w) * line + np.cos(w) * across
-    r = q * (1 + e) / (1 + e * np.cos(theta))
+    r = q * (1 + e) / reach
     speed = np.sqrt(mu / q / (1 + e))
-    return r * (np.cos(theta) * P + np.sin(theta) * Q), speed * (-np.sin(theta) * P + (e + np.cos(theta)) * Q)
+    return r * (np.cos(theta) * P + np.sin(theta) * Q), speed * (-np.sin(theta) * P + ahead * Q)
 
 
-def _universal_anomaly(tau: Array, e: Array) -> Array:
-    """w with w + e w^3 c3((1-e) w^2) = tau, within half a turn of periapsis: E/sqrt(1-e), or H/sqrt(e-1)."""
-    W = 1.5 * tau / np.sqrt(2)
-    w = np.array(np.sqrt(8) * np.sinh(np.arcsinh(W) / 3))  # the parabola; the other conics overwrite it
-    closed, open_ = e < 1, e > 1
-    g = np.abs(1 - e)
-    if closed.any():
-        M = reduce_angle(tau[closed] * g[closed] * np.sqrt(g[closed]))
-        w[closed] = eccentric_anomaly(M, e[closed]) / np.sqrt(g[closed])
-    if open_.any():
-        w[open_] = hyperbolic_anomaly(tau[open_] * g[open_] * np.sqrt(g[open_]), e[open_]) / np.sqrt(g[open_])
-    return w
+def _conic(found: Integrals, mu: Real) -> Conic:
+    return Conic(found.parameter / (1 + found.e), found.e, found.gap, mu)
 
 
-def _plane(w: Array, e: Numbers) -> tuple[Array, Array]:
-    """Coordinates along and across the line of periapsis, in units of its distance."""
-    squared = w * w
-    z = (1 - np.asarray(e)) * squared
-    return 1 - squared * c2(z), np.sqrt(1 + np.asarray(e)) * w * (1 - z * c3(z))
+def _start(found: Integrals, r: Numbers, mu: Real) -> tuple[float, Array, Array]:
+    """w at the state itself, and the unit vectors towards periapsis and across it in the plane of motion.
 
-
-def _time_of(theta: float, e: float) -> float:
-    """The time since periapsis, in units of sqrt(q^3/mu), at which the true anomaly is theta."""
-    s, c = np.sin(theta / 2), np.cos(theta / 2)
-    g = abs(1 - e)
-    if e < 1:
-        w = 2 * np.arctan2(np.sqrt(g) * s, np.sqrt(1 + e) * c) / np.sqrt(g)
-    elif e > 1:
-        w = 2 * np.arctanh(np.sqrt(g / (1 + e)) * s / c) / np.sqrt(g)
+    The axes are the directions to the body and across it, turned back by the true anomaly at w: so they agree with w
+    also where e is too small, or the orbit too thin, for the eccentricity vector to have digits.
+    """
+    conic = _conic(found, mu)
+    unit = np.sqrt(abs(found.gap))
+    sine = found.sine * np.sqrt(abs(found.alpha))  # e sin E, or e sinh H
+    if found.alpha > 0:
+        w = float(np.arctan2(sine, found.e_cosine) / unit)
+    elif found.alpha < 0:
+        w = float(np.arcsinh(sine / found.e) / unit)
     else:
-        w = np.sqrt(2) * s / c
-    return float(w + e * w**3 * c3(np.asarray((1 - e) * w * w)))
+        w = float(found.sine / np.sqrt(conic.q))
+    at = place(conic, np.array([w]))
+    cosine, sine = float(at.x[0] / at.r[0]), float(at.y[0] / at.r[0])
+    h, towards = _unit(found.momentum), _unit(np.asarray(r, dtype=float))
+    across = np.cross(h, towards)
+    P, Q = cosine * towards - sine * across, sine * towards + cosine * across
+    return w, P, Q
 
 
-def _axes(o: Orbit, r: Array) -> tuple[Array, Array]:
-    """Unit vectors towards periapsis and across it in the plane of motion; on a circle, towards the body."""
-    h = o.angular_momentum / np.linalg.norm(o.angular_momentum)
-    P = o.eccentricity_vector if o.eccentricity > 0 else r
-    P = P - (P @ h) * h
-    P = P / np.linalg.norm(P)
-    return P, np.cross(h, P)
+def _unit(vector: Array) -> Array:
+    """The direction of a vector, whatever its length."""
+    scaled = vector / np.abs(vector).max()
+    return np.asarray(scaled / np.linalg.norm(scaled))
 
 
-def _state(r: Numbers, v: Numbers, mu: Real) -> tuple[Array, Array]:
-    """Both vectors as arrays, or a ValueError that says why they start no orbit."""
-    r, v = np.asarray(r, dtype=float), np.asarray(v, dtype=float)
-    if r.shape != (3,) or v.shape != (3,) or not mu > 0:
-        raise ValueError(f"kepler: position and velocity must be 3 numbers, mu > 0; got {r.shape}, {v.shape}, {mu}.")
-    check_finite("kepler", position=r, velocity=v)
-    if not (r.any() and v.any()):
-        raise ValueError("kepler: position and velocity must not be zero: a body at rest falls straight in.")
-    if np.linalg.norm(np.cross(r, v)) <= 4 * np.finfo(float).eps * np.linalg.norm(r) * np.linalg.norm(v):
-        raise ValueError("kepler: position and velocity are collinear: the body moves on a line through the centre.")
-    return r, v
+def _check_mu(who: str, mu: Real) -> None:
+    if not (np.ndim(mu) == 0 and 0 < mu < np.inf):
+        raise ValueError(f"{who}: mu, the strength of attraction, must be a positive number, got {mu}.")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """When a factorization stops: at a rank, at a relative or at an absolute error, whichever comes first."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -18,7 +19,8 @@ Norm: TypeAlias = Literal["fro", 2]
 class Stops:
     """The checked stops: ``limit`` columns at most, fewer where the error is at most ``allowed``."""
 
-    limit: int  # the rank asked for, or min(m, n)
+    limit: int  # the rank asked for, or the largest there is
+    full: int  # the largest rank there is
     rtol: Real | None
     atol: Real | None
     norm: Norm
@@ -44,11 +46,25 @@ class Stops:
         """Return the smallest rank whose truncation error is ``allowed``, at most ``limit``.
 
         S are singular values, falling; ``beyond`` is the error of what S does not see: the error at rank r is
-        (beyond^2 + s_{r+1}^2 + ...)^(1/2), and beyond + s_{r+1} in the spectral norm.
+        (beyond^2 + s_{r+1}^2 + ...)^(1/2), in the spectral norm (beyond^2 + s_{r+1}^2)^(1/2), if the two parts have
+        orthogonal columns, as A - Q Q^H A and what is cut off from Q Q^H A have.
         """
         tails = tail_errors(S, norm=self.norm, beyond=beyond)
         over = tails > allowed[..., None]
         return over.sum(-1).clamp(max=min(self.limit, S.shape[-1]))
+
+    def warn_of(self, error: Tensor, allowed: Tensor, rank: Tensor, name: str) -> None:
+        """Warn where rounding does not allow the tolerance; where the rank was the stop, all is well."""
+        if not self.by_error or torch.compiler.is_compiling():
+            return
+        missed = (error > allowed) & ((rank < self.limit) | (rank == self.full))
+        if bool(missed.any()):
+            warnings.warn(
+                f"{name}: the tolerance is below rounding: the error is {float(error.max()):.3g} and not the "
+                f"{float(allowed.min()):.3g} asked for. Pass the matrix in a wider dtype, or allow more",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def tail_errors(S: Float[Tensor, "*batch k"], *, norm: Norm = "fro", beyond: Tensor | Real = 0.0) -> Tensor:
@@ -59,9 +75,8 @@ def tail_errors(S: Float[Tensor, "*batch k"], *, norm: Norm = "fro", beyond: Ten
     """
     outside = torch.as_tensor(beyond, dtype=S.dtype, device=S.device)[..., None]
     padded = torch.cat([S, S.new_zeros(*S.shape[:-1], 1)], dim=-1)
-    if norm == 2:
-        return padded + outside
-    return (padded.square().flip(-1).cumsum(-1).flip(-1) + outside.square()).sqrt()
+    squares = padded.square()
+    return ((squares if norm == 2 else squares.flip(-1).cumsum(-1).flip(-1)) + outside.square()).sqrt()
 
 
 def checked_stops(
@@ -95,7 +110,7 @@ def checked_stops(
             raise ValueError(f"{name}: {key} must be in [0, {below:g}), got {value}")
     if norm not in ("fro", 2):
         raise ValueError(f'{name}: norm must be "fro" or 2, got {norm!r}')
-    return Stops(limit=most if rank is None else rank, rtol=rtol, atol=atol, norm=norm)
+    return Stops(limit=most if rank is None else rank, full=most, rtol=rtol, atol=atol, norm=norm)
 
 
 def _check_rank(rank: int, most: int, shape: tuple[int, ...], name: str) -> None:

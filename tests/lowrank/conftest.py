@@ -10,16 +10,17 @@ import pytest
 import torch
 
 
-def lowrank(name):
-    return lambda A, **stops: getattr(importlib.import_module("spectrain.lowrank"), name)(A, **stops)
+def lowrank(name, **always):
+    return lambda A, **stops: getattr(importlib.import_module("spectrain.lowrank"), name)(A, **stops, **always)
 
 
 FACTORIZATIONS = {
     "svd": lowrank("svd"),
+    "svd krylov": lowrank("svd", method="krylov", block=2),
 }
 # Those that take batches, sparse matrices and operators as well.
-BATCHED = ("svd",)
-BY_PRODUCTS = ("svd",)
+BATCHED = ("svd", "svd krylov")
+BY_PRODUCTS = ("svd", "svd krylov")
 
 
 def pytest_generate_tests(metafunc):
