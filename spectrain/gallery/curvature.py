@@ -3,13 +3,11 @@
 With derivatives in any parameter, curvature = |r' x r''|/|r'|^3 and torsion = (r' x r'') . r'''/|r' x r''|^2. In the
 plane, as a complex function z(t), the direction of motion is z'/|z'| = exp(i phi), and d phi/ds gives at once
 curvature = Im(conj(z') z'')/|z'|^3: turning left counts as positive. The way back, from curvature and torsion to
-the curve, is a linear equation in the group of rigid motions; it is solved by products of exact screw motions, so
-that the frame stays orthonormal to rounding and circles and helices come out exact. In the plane constant
+the curve, is a linear equation in the group of rigid motions (``_rigid_motions.py``). In the plane constant
 curvature leaves only circles; in space torsion is free, and each choice of it is another curve.
 
-Source: article 1381 (kexue.fm/archives/1381); do Carmo, Differential Geometry of Curves and Surfaces, 1.5; Magnus
-integrators: Blanes, Casas, Oteo, Ros, The Magnus expansion and some of its applications, Physics Reports 470 (2009),
-section 5; Salkowski's curves: Monterde, Computer Aided Geometric Design 26 (2009) 271-278.
+Source: article 1381 (kexue.fm/archives/1381); do Carmo, Differential Geometry of Curves and Surfaces, 1.5;
+Salkowski's curves: Monterde, Computer Aided Geometric Design 26 (2009) 271-278.
 
 >>> helix = lambda t: (3 * np.cos(t), 3 * np.sin(t), 4 * t)
 >>> bends = bend(helix, [0.0, 1.0])
@@ -19,24 +17,19 @@ section 5; Salkowski's curves: Monterde, Computer Aided Geometric Design 26 (200
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import factorial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
 
+from spectrain.gallery import _derivatives, _rigid_motions
 from spectrain.gallery._arrays import Array, Numbers, Real
+from spectrain.gallery._derivatives import CUSP, Curve, Derivatives, cusp
 from spectrain.gallery._drawing import Line, Picture
-from spectrain.gallery._stumpff import c2, c3
+from spectrain.gallery._rigid_motions import Rate
 
-Curve = Callable[[Array], Any]  # t -> coordinates, shape (2 or 3, *t.shape)
-Rate = float | int | Callable[[Array], Numbers]  # curvature or torsion as a function of arc length
-
-STENCIL = np.arange(-6, 7)
-WIDTHS = tuple(0.1 * 0.6**k for k in range(12))  # stencil steps tried for a parameter of unit scale
-CUSP = 1e-7  # a speed below this part of the largest one around is a cusp
-MOST_STEPS = 1 << 15
+STRAIGHT = 1e-9  # a turn of the direction, over the scale of the parameter, that is no turn
+LEAST_TOL = 1e-14  # below it rounding decides
 
 
 class Bend(NamedTuple):
@@ -58,27 +51,24 @@ class Bend(NamedTuple):
 
 
 def bend(curve: Curve | Numbers, t: Numbers, *, scale: Real = 1.0) -> Bend:
-    """Curvature, torsion and frame of a curve in the plane or in space, at the parameters t.
+    """Curvature, torsion and frame of a curve in the plane or in space, at the parameters t (any shape, or a number).
 
-    ``curve`` is a function of arrays that returns (x, y) or (x, y, z), smooth around each t over the length
+    ``curve`` is a function of arrays that returns (x, y) or (x, y, z), smooth around each t over some part of
     ``scale``; or samples of shape (n, 2) or (n, 3) at the n rising values t. Derivatives of functions are central
     differences on 13 points, of the width that is best for each t (relative error about 1e-11, 1e-9 for torsion);
-    those of samples come from the interpolating spline of degree 7. Raises ValueError for NaN, a wrong shape, and
-    a cusp: a point where the speed is zero has no direction.
+    those of samples come from the interpolating spline of degree 7. Raises ValueError for NaN, a wrong shape, a cusp
+    (a point where the speed is zero has no direction; for samples also between them), and a corner or a jump of the
+    curvature.
 
     >>> np.round(bend(lambda t: (np.cos(t), np.sin(t)), [0.0]).curvature, 10).tolist()
     [1.0]
     """
     shape, t = np.shape(t), np.asarray(t, dtype=float).reshape(-1)
-    d = derivatives(curve, t, scale=scale) if callable(curve) else _spline_derivatives(curve, t)
-    speed = np.linalg.norm(d[1], axis=0)
-    if not np.all(speed > CUSP * max(np.max(np.linalg.norm(d[2], axis=0)) * scale, speed.max())):
-        raise ValueError(
-            f"curvature: the curve has a cusp at t = {t[speed.argmin()]}: its speed is zero there, "
-            "so it has no direction. Leave the point out, or use another parameter."
-        )
-    flat = _plane_bend(d, speed) if len(d[1]) == 2 else _space_bend(d, speed)
-    return Bend(*(part.reshape(*shape, *part.shape[1:]) for part in flat))
+    _check_scale(scale)
+    d = _derivatives.of_function(curve, t, scale) if callable(curve) else _derivatives.of_samples(curve, t)
+    _derivatives.check(d, t)
+    flat = _plane_bend(d) if len(d.values[1]) == 2 else _space_bend(d)
+    return Bend(*(part.reshape(shape + part.shape[1:]) for part in flat))
 
 
 def complex_curvature(z: Callable[[NDArray[np.complex128]], Any], t: Numbers, *, scale: Real = 1.0) -> Array:
@@ -86,20 +76,23 @@ def complex_curvature(z: Callable[[NDArray[np.complex128]], Any], t: Numbers, *,
 
     The derivatives are Cauchy integrals: means of z over a circle of radius scale/4 around each t in the complex
     plane of parameters, with x and y the parts of z on the real axis. Nothing is shared with ``bend``.
-    ``z`` must return the two real-analytic coordinates x(t), y(t) for complex t.
+    ``z`` must return the two real-analytic coordinates x(t), y(t) for complex t. Raises ValueError at a cusp.
 
     >>> ellipse = lambda t: (2 * np.cos(t), np.sin(t))
     >>> np.allclose(complex_curvature(ellipse, [0.0, np.pi / 2]), [2.0, 0.25], rtol=1e-13)
     True
     """
     t = np.asarray(t, dtype=float)
+    _check_scale(scale)
     circle = 0.25 * scale * np.exp(2j * np.pi * np.arange(32) / 32)
     x, y = (np.asarray(part) for part in z(np.asarray(t[..., None] + circle)))
     # The derivative of a real coordinate is the real part: the circle is symmetric about the real axis.
     first = (x / circle).mean(-1).real + 1j * (y / circle).mean(-1).real
     second = 2 * ((x / circle**2).mean(-1).real + 1j * (y / circle**2).mean(-1).real)
-    if not np.all(np.abs(first) > CUSP * np.abs(second) * scale):
-        raise ValueError("curvature: the curve has a cusp: its speed is zero there, so it has no direction.")
+    around = (np.abs(x - x.mean(-1, keepdims=True)) + np.abs(y - y.mean(-1, keepdims=True))).max(-1) / (0.25 * scale)
+    still = ~(np.abs(first) > CUSP * around)
+    if still.any():
+        raise cusp(float(t[still][0]))
     return np.asarray((first.conj() * second).imag / np.abs(first) ** 3)
 
 
@@ -112,33 +105,32 @@ def derivatives(curve: Curve, t: Array, *, scale: Real = 1.0) -> list[Array]:
     >>> np.allclose(d[3], [[1, np.e], [6, 6]], rtol=1e-8)
     True
     """
-    tried = [_differences(curve, t, width * scale) for width in WIDTHS]
-    found = [_points(curve, t)]
-    for order in (1, 2, 3):
-        values = np.stack([d[order - 1] for d in tried])
-        change = np.linalg.norm(np.diff(values, axis=0), axis=1)
-        best = 1 + change.argmin(axis=0)
-        found.append(np.take_along_axis(values, best[None, None], axis=0)[0])
-    return found
+    values = _derivatives.of_function(curve, np.asarray(t, dtype=float).reshape(-1), scale).values
+    return [value.reshape(len(value), *np.shape(t)) for value in values]
 
 
-def reconstruct(curvature: Rate, torsion: Rate, s: Numbers, *, tol: Real = 1e-12) -> Array:
+def reconstruct(curvature: Rate, torsion: Rate, s: Numbers, *, tol: Real = 1e-12, finest: Real | None = None) -> Array:
     """Points of the curve with this curvature and torsion at the arc lengths s; shape (len(s), 3).
 
     It starts at s[0] in the origin, along the first axis, with its normal along the second; with torsion 0 it
     stays in the plane of the two. The frame and the point solve g' = g xi(s) in the group of rigid motions;
-    Magnus's method of order six gives each step as one screw motion, exact for constant rates; steps are halved
-    until two answers differ by less than tol times the length. Raises ValueError for s that does not rise, rates
-    that are not finite, and a tolerance that 32768 steps between neighbours of s do not reach.
+    Magnus's method of order six gives each step as one screw motion, exact for constant rates. Functions are first
+    seen at 1024 steps or more, then steps are halved where they and their halves differ, until the differences,
+    relative to the length, add up to less than ``tol``: jumps of the rates are found, and bends narrow against the
+    length. One narrower than the first steps can fall between them: ``finest`` is the length of the narrowest, and
+    no step is longer. Raises ValueError for s that does not rise, rates that are not finite or not integrable, and
+    ``tol`` below 1e-14.
 
     >>> circle = reconstruct(1.0, 0.0, np.linspace(0, 2 * np.pi, 9))
     >>> bool(abs(circle[-1] - circle[0]).max() < 1e-14)
     True
     """
-    return reconstruct_frames(curvature, torsion, s, tol=tol)[0]
+    return reconstruct_frames(curvature, torsion, s, tol=tol, finest=finest)[0]
 
 
-def reconstruct_frames(curvature: Rate, torsion: Rate, s: Numbers, *, tol: Real = 1e-12) -> tuple[Array, Array]:
+def reconstruct_frames(
+    curvature: Rate, torsion: Rate, s: Numbers, *, tol: Real = 1e-12, finest: Real | None = None
+) -> tuple[Array, Array]:
     """``reconstruct``, with the frames: rows tangent, normal, binormal, shape (len(s), 3, 3).
 
     >>> _, frames = reconstruct_frames(1.0, 0.5, np.linspace(0, 10, 50))
@@ -148,16 +140,11 @@ def reconstruct_frames(curvature: Rate, torsion: Rate, s: Numbers, *, tol: Real 
     s = np.asarray(s, dtype=float)
     if s.ndim != 1 or len(s) < 2 or not np.isfinite(s).all() or not np.all(np.diff(s) > 0):
         raise ValueError("curvature: s must be a rising list of at least two finite arc lengths.")
-    parts, old = 1, _integrate(curvature, torsion, s, 1)
-    while parts < MOST_STEPS:
-        parts *= 2
-        new = _integrate(curvature, torsion, s, parts)
-        if max(np.abs(new[0] - old[0]).max() / (s[-1] - s[0]), np.abs(new[1] - old[1]).max()) <= tol:
-            return new
-        old = new
-        if len(s) * parts > 1 << 22:
-            break
-    raise ValueError(f"curvature: tol={tol} was not reached with {parts} steps between points; are the rates smooth?")
+    if not LEAST_TOL <= tol < np.inf:
+        raise ValueError(f"curvature: tol must be at least {LEAST_TOL}, where rounding begins, got {tol}.")
+    if finest is not None and not 0 < finest < np.inf:
+        raise ValueError(f"curvature: finest is a length, positive and finite, got {finest}.")
+    return _rigid_motions.along(curvature, torsion, s, tol, finest)
 
 
 def closure(curvature: Real, turns: int = 1) -> float:
@@ -202,124 +189,32 @@ ZOO: dict[str, Rate] = {
 """Torsions for curvature 1: circle and helix are all that the plane and constant torsion allow; others abound."""
 
 
-def _points(curve: Curve, t: Array) -> Array:
-    """The curve at t with each coordinate broadcast to t's shape, or a ValueError."""
-    coordinates = [np.broadcast_to(np.asarray(c, dtype=float), t.shape) for c in curve(t)]
-    if len(coordinates) not in (2, 3):
-        raise ValueError(f"curvature: a curve must return 2 or 3 coordinates, got {len(coordinates)}.")
-    points = np.stack(coordinates)
-    if not np.isfinite(points).all():
-        raise ValueError("curvature: the curve is not finite around t; keep t inside its domain by 0.6 scale.")
-    return points
+def _check_scale(scale: Real) -> None:
+    if not 0 < scale < np.inf:
+        raise ValueError(f"curvature: scale must be a positive length of the parameter, got {scale}.")
 
 
-def _weights() -> Array:
-    """Weights of the first three derivatives at 0 on the stencil: they differentiate x^0..x^12 exactly."""
-    nodes = STENCIL.astype(float) / 6
-    powers = np.vander(nodes, increasing=True).T
-    right = np.zeros((13, 3))
-    for k in (1, 2, 3):
-        right[k, k - 1] = factorial(k)
-    return np.asarray(np.linalg.solve(powers, right).T, dtype=np.float64)
-
-
-def _differences(curve: Curve, t: Array, width: float) -> list[Array]:
-    """First three derivatives by central differences on 13 points across 2 * 6 * width."""
-    values = _points(curve, t[..., None] + width * STENCIL)
-    values = values - values[..., 6:7]
-    return [np.asarray(values @ w / (6 * width) ** k, dtype=np.float64) for k, w in enumerate(_weights(), 1)]
-
-
-def _spline_derivatives(samples: Numbers, t: Array) -> list[Array]:
-    """The same from samples, by the interpolating spline of degree 7."""
-    samples = np.asarray(samples, dtype=float)
-    if samples.ndim != 2 or samples.shape[1] not in (2, 3) or samples.shape[0] != t.size or t.size < 8:
-        raise ValueError(f"curvature: samples must have shape (n, 2 or 3), n = len(t) >= 8, got {samples.shape}.")
-    if not (np.isfinite(samples).all() and np.isfinite(t).all() and np.all(np.diff(t) > 0)):
-        raise ValueError("curvature: samples and t must be finite and t must rise.")
-    spline = make_interp_spline(t, samples, k=7)
-    return [spline(t, k).T for k in range(4)]
-
-
-def _plane_bend(d: list[Array], speed: Array) -> Bend:
-    tangent = d[1] / speed
+def _plane_bend(d: Derivatives) -> Bend:
+    _, first, second, _ = d.values
+    speed = np.linalg.norm(first, axis=0)
+    tangent = first / speed
     normal = np.stack([-tangent[1], tangent[0]])
-    curvature = (d[1][0] * d[2][1] - d[1][1] * d[2][0]) / speed**3
+    curvature = (first[0] * second[1] - first[1] * second[0]) / speed**3
     return Bend(curvature, np.zeros_like(curvature), np.moveaxis(np.stack([tangent, normal]), (0, 1), (-2, -1)))
 
 
-def _space_bend(d: list[Array], speed: Array) -> Bend:
-    cross = np.cross(d[1], d[2], axis=0)
+def _space_bend(d: Derivatives) -> Bend:
+    _, first, second, third = d.values
+    speed = np.linalg.norm(first, axis=0)
+    cross = np.cross(first, second, axis=0)
     area = np.linalg.norm(cross, axis=0)
-    straight = area <= 1e-11 * speed * np.linalg.norm(d[2], axis=0)
+    straight = area <= speed * np.maximum(STRAIGHT * speed / d.scale, 20 * d.errors[1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        torsion = np.where(straight, np.nan, np.sum(cross * d[3], axis=0) / area**2)
+        torsion = np.where(straight, np.nan, np.sum(cross * third, axis=0) / area**2)
         binormal = np.where(straight, np.nan, cross / area)
-    tangent = d[1] / speed
+    tangent = first / speed
     rows = np.stack([tangent, np.cross(binormal, tangent, axis=0), binormal])
     return Bend(area / speed**3, torsion, np.moveaxis(rows, (0, 1), (-2, -1)))
-
-
-def _rate(rate: Rate, s: Array) -> Array:
-    values = np.broadcast_to(np.asarray(rate(s) if callable(rate) else rate, dtype=float), s.shape)
-    if not np.isfinite(values).all():
-        raise ValueError("curvature: curvature and torsion must be finite on the whole range of s.")
-    return values
-
-
-def _integrate(curvature: Rate, torsion: Rate, s: Array, parts: int) -> tuple[Array, Array]:
-    """Points and frames at s, with ``parts`` equal steps between neighbours."""
-    edges = s[:-1, None] + np.diff(s)[:, None] * np.arange(parts) / parts
-    h = np.repeat(np.diff(s) / parts, parts)
-    R, p = _screw(_magnus(curvature, torsion, edges.reshape(-1), h))
-    R, p = R.reshape(-1, parts, 3, 3), p.reshape(-1, parts, 3)
-    turn, shift = R[:, 0], p[:, 0]
-    for i in range(1, parts):  # the steps inside every interval, all intervals at once
-        turn, shift = turn @ R[:, i], shift + np.einsum("nij,nj->ni", turn, p[:, i])
-    points, frames = np.zeros((len(s), 3)), np.empty((len(s), 3, 3))
-    frames[0] = np.eye(3)
-    for i in range(len(s) - 1):
-        frames[i + 1] = frames[i] @ turn[i]
-        points[i + 1] = points[i] + frames[i] @ shift[i]
-    return points, frames.transpose(0, 2, 1)
-
-
-def _magnus(curvature: Rate, torsion: Rate, s: Array, h: Array) -> Array:
-    """The logarithm of each step's motion, to order h^6: values at three Gauss points and four commutators.
-
-    An infinitesimal motion is six numbers, a rotation vector and a translation.
-    """
-    nodes = np.array([0.5 - np.sqrt(0.15), 0.5, 0.5 + np.sqrt(0.15)])
-    at = s[:, None] + h[:, None] * nodes
-    kappa, tau = _rate(curvature, at), _rate(torsion, at)
-    # xi(s): turning about torsion * tangent + curvature * binormal, and along the tangent at unit speed
-    xi = np.zeros((3, len(h), 6))
-    xi[:, :, 0], xi[:, :, 2], xi[:, :, 3] = tau.T, kappa.T, 1.0
-    first, middle, last = xi * h[:, None]
-    a1, a2, a3 = middle, np.sqrt(15) / 3 * (last - first), 10 / 3 * (last - 2 * middle + first)
-    b1 = _bracket(a1, a2)
-    b2 = _bracket(a1, 2 * a3 + b1) / -60
-    return a1 + a3 / 12 + _bracket(-20 * a1 - a3 + b1, a2 + b2) / 240
-
-
-def _bracket(a: Array, b: Array) -> Array:
-    """The commutator [b, a]: the series is stated for g' = xi g; in g' = g xi products, and so brackets, turn round."""
-    turn, shift = np.cross(b[:, :3], a[:, :3]), np.cross(b[:, :3], a[:, 3:]) - np.cross(a[:, :3], b[:, 3:])
-    return np.concatenate([turn, shift], axis=1)
-
-
-def _screw(motion: Array) -> tuple[Array, Array]:
-    """The exponential: rotation matrices and displacements, by Rodrigues's formula with Stumpff's functions."""
-    omega, v = motion[:, :3], motion[:, 3:]
-    z = np.sum(omega * omega, axis=-1)
-    one, two, three = 1 - z * c3(z), c2(z), c3(z)
-    W = np.zeros((*z.shape, 3, 3))
-    W[:, 0, 1], W[:, 0, 2], W[:, 1, 2] = -omega[:, 2], omega[:, 1], -omega[:, 0]
-    W -= W.transpose(0, 2, 1)
-    squared = W @ W
-    R = np.eye(3) + one[:, None, None] * W + two[:, None, None] * squared
-    along = np.cross(omega, v)
-    return R, v + two[:, None] * along + three[:, None] * np.cross(omega, along)
 
 
 @dataclass(frozen=True)

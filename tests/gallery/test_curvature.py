@@ -1,9 +1,12 @@
 """Curvature, torsion and the way back, against closed forms, a second implementation, and wrong answers."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
+from scipy.special import erf
 
-from spectrain.gallery import curvature
+from spectrain.gallery import _rigid_motions, curvature
 from spectrain.gallery.curvature import (
     ZOO,
     bend,
@@ -138,6 +141,35 @@ def test_samples_give_the_same_as_functions():
 def test_a_straight_line_in_space_has_no_torsion_and_no_normal():
     found = bend(lambda t: (t, 2 * t, 3 * t), T)
     np.testing.assert_allclose(found.curvature, 0, atol=1e-10)
+    assert np.isnan(found.torsion).all()
+    assert np.isnan(found.frame[:, 1:]).all()
+    np.testing.assert_allclose(found.frame[:, 0], np.broadcast_to(np.array([1, 2, 3]) / np.sqrt(14), (13, 3)))
+    samples = bend(np.outer(np.arange(20.0), [1, 2, 3]), np.arange(20.0))
+    assert np.isnan(samples.torsion).all()
+
+
+def test_an_inflection_has_no_torsion_and_its_neighbour_has():
+    found = bend(lambda t: (t, t**3, t**4), [0.0, 0.5])
+    r1, r2, r3 = np.array([1, 0.75, 0.5]), np.array([0, 3, 3]), np.array([0, 6, 12])
+    cross = np.cross(r1, r2)
+    assert np.isnan(found.torsion[0])
+    np.testing.assert_allclose(found.torsion[1], cross @ r3 / (cross @ cross), rtol=1e-8)
+
+
+def test_a_number_is_a_parameter_too():
+    found = bend(helix(3.0, 4.0), 0.5)
+    assert found.curvature.shape == found.torsion.shape == ()
+    assert found.frame.shape == (3, 3)
+    np.testing.assert_allclose([found.curvature, found.torsion], [0.12, 0.16], rtol=1e-8)
+    assert bend(helix(3.0, 4.0), np.zeros((2, 3))).frame.shape == (2, 3, 3, 3)
+
+
+def test_fast_and_slow_parameters_are_no_cusps():
+    t = np.array([0.0, 0.1])
+    steep = bend(lambda t: (np.exp(40 * t), t), t).curvature
+    x1, x2 = 40 * np.exp(40 * t), 1600 * np.exp(40 * t)
+    np.testing.assert_allclose(steep, -x2 / (x1 * x1 + 1) ** 1.5, rtol=1e-7)
+    np.testing.assert_allclose(bend(lambda t: (t**3, t**4), [1e-3]).curvature, 4e-3 / 9e-9 / (1 + 16e-6 / 9) ** 1.5)
 
 
 @pytest.mark.parametrize("kappa", [0.01, 0.37, 1.0, 50.0])
@@ -190,12 +222,59 @@ def test_the_zoo_has_constant_curvature_and_its_torsion(name):
     np.testing.assert_allclose(frames @ frames.transpose(0, 2, 1), np.broadcast_to(np.eye(3), frames.shape), atol=1e-13)
 
 
+@pytest.mark.parametrize("width", [1e-1, 1e-2, 1e-3, 3e-4, 1e-4])
+@pytest.mark.parametrize("at", [0.5012, 0.70711])
+def test_a_narrow_bend_is_not_missed(width, at):
+    """A bump of curvature that turns the direction by erf of its place: a right angle, if it is far from the ends."""
+
+    def bump(s):
+        return np.pi / 2 * np.exp(-(((s - at) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi))
+
+    _, frames = reconstruct_frames(bump, 0.0, [0.0, 1.0])
+    turn = np.pi / 4 * (erf((1 - at) / width / np.sqrt(2)) + erf(at / width / np.sqrt(2)))
+    np.testing.assert_allclose(frames[-1, 0], [np.cos(turn), np.sin(turn), 0], atol=1e-11)
+
+
+def test_the_narrowest_bend_may_be_named():
+    def bump(s):
+        return np.where(np.abs(s - 0.3141) < 1e-6, 1e6, 0.0)
+
+    straight = reconstruct(bump, 0.0, [0.3, 0.4])[-1]
+    assert abs(straight[0] - 0.1) < 1e-14  # between the first steps: what finest= is for
+    _, frames = reconstruct_frames(bump, 0.0, [0.3, 0.4], finest=2e-6, tol=1e-9)
+    np.testing.assert_allclose(frames[-1, 0], [np.cos(2), np.sin(2), 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.05, 0.11, 0.2, 0.5, 0.77, 0.95, 0.999, 1.0])
+def test_a_jump_of_curvature_is_a_line_and_an_arc(place):
+    """Wherever it lies in one of the first 1024 steps: also next to the step's end, outside of all nodes."""
+    at = (300 + place) / 1024
+    turn = 5 * (1 - at)
+    end = reconstruct(lambda s: np.where(s < at, 0.0, 5.0), 0.0, [0.0, 1.0])[-1]
+    np.testing.assert_allclose(end, [at + np.sin(turn) / 5, (1 - np.cos(turn)) / 5, 0], atol=1e-12)
+
+
 def test_the_integrator_has_order_six():
     s = np.linspace(0, 6, 7)
-    exact = reconstruct(1.0, np.cos, s, tol=1e-13)
-    errors = [np.abs(curvature._integrate(1.0, np.cos, s, n)[0] - exact).max() for n in (2, 4, 8)]
+    exact = reconstruct(1.0, np.cos, s, tol=1e-13)[-1]
+
+    def end(n):
+        start = np.arange(6 * n) / n
+        motions = _rigid_motions._screw(_rigid_motions._magnus(1.0, np.cos, start, np.full(6 * n, 1 / n)))
+        return reduce(np.matmul, motions)[:3, 3]
+
+    errors = [np.abs(end(n) - exact).max() for n in (2, 4, 8)]
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert np.all(orders > 5.5)
+
+
+def noise(s):
+    return np.random.default_rng(0).normal(size=s.shape)
+
+
+def sampled(curve, count):
+    t = np.linspace(-1, 1, count)
+    return np.stack(curve(t), axis=1), t
 
 
 BAD = {
@@ -209,7 +288,26 @@ BAD = {
     "samples with NaN": (lambda: bend(np.full((20, 2), np.nan), np.arange(20.0)), "finite"),
     "arc length that falls": (lambda: reconstruct(1.0, 0.0, [1.0, 0.0]), "rising"),
     "an infinite rate": (lambda: reconstruct(1.0, np.inf, [0.0, 1.0]), "finite"),
-    "a jump": (lambda: reconstruct(1.0, lambda s: np.where(s < 0.3, 0.0, 5.0), [0.0, 1.0]), "smooth"),
+    "noise for curvature": (lambda: reconstruct(noise, 0.0, [0.0, 1.0]), "smooth"),
+    "a curvature that is not integrable": (lambda: reconstruct(lambda s: 1 / (s + 1e-300), 0.0, [0, 1]), "integrable"),
+    "a tolerance below rounding": (lambda: reconstruct(1.0, 0.0, [0.0, 1.0], tol=1e-17), "rounding"),
+    "a finest length of 0": (lambda: reconstruct(1.0, 0.0, [0.0, 1.0], finest=0.0), "finest"),
+    "too many steps": (lambda: reconstruct(np.cos, 0.0, [0.0, 1.0], finest=1e-9), "too many"),
+    "a cusp of higher order": (lambda: bend(lambda t: (t**3, t**4), [0.0]), "cusp"),
+    "a cusp of order seven": (lambda: bend(lambda t: (t**7, t**8), [1.0, 0.0]), "cusp"),
+    "a complex cusp of higher order": (lambda: complex_curvature(lambda t: (t**3, t**4), [0.0]), "cusp"),
+    "a cusp between samples": (lambda: bend(*sampled(lambda t: (t**2, t**3), 40)), "cusp"),
+    "a cusp of the cycloid between samples": (
+        lambda: bend(*sampled(lambda t: (5 * t - np.sin(5 * t + np.pi), -np.cos(5 * t + np.pi)), 200)),
+        "cusp",
+    ),
+    "a corner": (lambda: bend(lambda t: (t, np.abs(t)), [1.0, 0.0]), "t = 0 .*corner"),
+    "near a corner": (lambda: bend(lambda t: (t, np.abs(t)), [1e-3]), "corner"),
+    "a jump of curvature": (lambda: bend(lambda t: (t, t * np.abs(t)), [0.0]), "jump"),
+    "a corner in samples": (lambda: bend(*sampled(lambda t: (t, np.abs(t)), 41)), "corner"),
+    "a corner between samples": (lambda: bend(*sampled(lambda t: (t, np.abs(t)), 40)), "corner"),
+    "noise in samples": (lambda: bend(*sampled(lambda t: (t, 1e-3 * noise(t)), 40)), "corner|cusp"),
+    "a scale of 0": (lambda: bend(lambda t: (t, t), [0.0], scale=0.0), "scale"),
     "no curvature": (lambda: closure(0.0), "positive"),
     "nothing to draw": (lambda: curvature.Show(length=-1.0)(), "length"),
 }
