@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.lowrank._interpolative import interpolative as interpolative
     from spectrain.lowrank._select_columns import select_columns as select_columns
     from spectrain.lowrank._svd import svd as svd
 
 __getattr__, __dir__ = door(
     __name__,
     {
+        "interpolative": "_interpolative",
         "select_columns": "_select_columns",
         "svd": "_svd",
     },

@@ -17,10 +17,13 @@ def lowrank(name, **always):
 FACTORIZATIONS = {
     "svd": lowrank("svd"),
     "svd krylov": lowrank("svd", method="krylov", block=2),
+    "interpolative": lowrank("interpolative"),
+    "interpolative pivoted_qr": lowrank("interpolative", method="pivoted_qr"),
+    "interpolative both": lowrank("interpolative", axis="both"),
 }
 # Those that take batches, sparse matrices and operators as well.
-BATCHED = ("svd", "svd krylov")
-BY_PRODUCTS = ("svd", "svd krylov")
+BATCHED = ("svd", "svd krylov", "interpolative", "interpolative both")
+BY_PRODUCTS = ("svd", "svd krylov", "interpolative", "interpolative both")
 
 
 def pytest_generate_tests(metafunc):

@@ -1,0 +1,260 @@
+"""The interpolative decomposition: all columns (or rows) written by a few of them."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from spectrain.lowrank._column_id import Choice, coefficients, column_id, widened
+from spectrain.lowrank._error import frobenius, matrix_norm, residual_error
+from spectrain.lowrank._input import Array, Matrix, Real, entered
+from spectrain.lowrank._operator_id import operator_id
+from spectrain.lowrank._pivoted_qr import filled
+from spectrain.lowrank._random import Generator
+from spectrain.lowrank._result import Factorization
+from spectrain.lowrank._scale import rescaled, unit_scaled
+from spectrain.lowrank._select_columns import checked_rule
+from spectrain.lowrank._stops import Norm, Stops, checked_stops
+from spectrain.lowrank._strong_rrqr import strong_rrqr
+
+Axis: TypeAlias = Literal["columns", "rows", "both"]
+
+
+class _Columns(NamedTuple):
+    columns: Array
+    Z: Array
+
+
+class _Rows(NamedTuple):
+    rows: Array
+    Z: Array
+
+
+class _Both(NamedTuple):
+    rows: Array
+    columns: Array
+    X: Array
+    Z: Array
+
+
+class Interpolative(Factorization, _Columns):
+    """A ~ skeleton Z with skeleton = A[:, columns] and Z[:, columns] = I; ``largest`` is max|Z|."""
+
+    skeleton: Array
+    largest: Array
+
+    def chain(self) -> Sequence[Array]:
+        """Return A[:, columns] and Z."""
+        return self.skeleton, self.Z
+
+
+class RowInterpolative(Factorization, _Rows):
+    """A ~ Z skeleton with skeleton = A[rows] and Z[rows] = I; ``largest`` is max|Z|."""
+
+    skeleton: Array
+    largest: Array
+
+    def chain(self) -> Sequence[Array]:
+        """Return Z and A[rows]."""
+        return self.Z, self.skeleton
+
+
+class TwoSidedInterpolative(Factorization, _Both):
+    """A ~ X skeleton Z with skeleton = A[rows][:, columns], X[rows] = I, Z[:, columns] = I."""
+
+    skeleton: Array
+    largest: Array
+
+    def chain(self) -> Sequence[Array]:
+        """Return X, the entries where rows and columns meet, and Z."""
+        return self.X, self.skeleton, self.Z
+
+
+def interpolative(
+    A: Array,
+    *,
+    rank: int | None = None,
+    rtol: Real | None = None,
+    atol: Real | None = None,
+    norm: Norm = "fro",
+    axis: Axis = "columns",
+    method: str = "auto",
+    refine: bool = False,
+    bound: Real | None = None,
+    oversample: int = 10,
+    power: int = 0,
+    block: int = 16,
+    generator: Generator = None,
+) -> Interpolative | RowInterpolative | TwoSidedInterpolative:
+    """Return columns J and Z with A ~ A[:, J] Z, where Z = pinv(A[:, J]) A is the best there is for J (article 10501).
+
+    ``axis="rows"`` returns rows I and Z with A ~ Z A[I]; ``axis="both"`` returns I, J, X, Z with A ~ X A[I][:, J] Z.
+
+    Stops: ``rank``, ``rtol`` (of ||A||) and ``atol`` in the norm ``norm`` ("fro" or 2), whichever comes first. To a
+    tolerance, "pivoted_qr" stops early, and every other rule searches its smallest rank by bisection.
+    ``method`` and its options are those of :func:`select_columns`, with the guarantees stated there; "auto" is at most
+    sqrt(1 + k) times the best Frobenius error for small matrices, and pivoted QR for large ones.
+    ``bound`` (above 1): max|Z| <= bound, by exchanges that may raise the error; ``.largest`` says max|Z| in any case.
+
+    A is m x n, real or complex, dense (with batch dimensions), NumPy, sparse or an operator. Factors have its kind and
+    dtype; half precision is computed in float32. ``.error`` bounds ||A - A[:, J] Z|| for the factors as returned; of
+    an operator it is false with probability ``.failure``. ``.best`` is the least error of that rank where the matrix is
+    small enough to know it. ``.rank`` counts independent columns: where fewer than ``rank`` are independent, and in
+    batches to a tolerance, the further columns are unused and have zero rows in Z. Indices carry no gradient, Z does.
+
+    Cost: 2 m n k and O(k n) for pivoted_qr; a few SVDs of A for "auto" up to m n min(m, n) = 2e9.
+
+    Raises ValueError for no stop, rank outside 1..min(m, n), bound <= 1, NaN, unknown axis or method.
+
+    Sources: Cheng, Gimbutas, Martinsson and Rokhlin (2005); Gu and Eisenstat (1996); Osinsky (2023).
+
+    >>> A = torch.tensor([[1.0, 0.0, 1.0, 2.0], [0.0, 1.0, 1.0, 3.0]])
+    >>> columns, Z = interpolative(A, rank=2)
+    >>> torch.allclose(A[:, columns] @ Z, A, atol=1e-5)
+    True
+    """
+    matrix = entered(A, "interpolative")
+    stops = checked_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="interpolative")
+    if axis not in ("columns", "rows", "both"):
+        raise ValueError(f'interpolative: axis must be "columns", "rows" or "both", got {axis!r}')
+    if bound is not None and not bound > 1:
+        raise ValueError(f"interpolative: bound on |Z| must be above 1, got {bound}; 2 is usual")
+    draw = checked_rule(method, bound=2.0, oversample=oversample, power=power, block=block, generator=generator)
+    how = Choice(method, refine, bound, draw, {"oversample": oversample, "power": power, "block": block})
+    with torch.autocast(matrix.device.type, enabled=False):
+        if axis == "rows":
+            return _of_rows(matrix, stops, how)
+        return _of_both(matrix, stops, how) if axis == "both" else _of_columns(matrix, stops, how)
+
+
+class Decomposed(NamedTuple):
+    """Factors of a batch in working precision: C Z approximates the matrix divided by 2**k, ``A``."""
+
+    A: Tensor | None
+    k: Tensor
+    columns: Tensor
+    C: Tensor
+    Z: Tensor
+    rank: Tensor
+    error: Tensor
+    best: Tensor | None
+    failure: float
+
+
+def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
+    """Return the column decomposition of each matrix of a batch, padded to the largest rank."""
+    batch, device = matrix.shape[:-2], matrix.device
+    if matrix.entries is None:
+        A, k = None, torch.zeros((), dtype=torch.int32, device=device)
+        done = [operator_id(matrix, stops, how)]
+    else:
+        A, k = unit_scaled(matrix.entries, "interpolative")
+        items = list(A.reshape(-1, *A.shape[-2:]))
+        allowed = stops.allowed(matrix_norm(A, stops.norm), k).reshape(-1)
+        done = [column_id(X, stops, a, how) for X, a in zip(items, allowed, strict=True)]
+        width = max((len(found.columns) for found in done), default=0)
+        done = [widened(found, X, width) for found, X in zip(done, items, strict=True)]
+
+    def stack(key: str) -> Tensor:
+        values = torch.stack([getattr(found, key) for found in done])
+        return values.reshape((*batch, *values.shape[1:]))
+
+    rank = torch.tensor([found.rank for found in done], device=device).reshape(batch)
+    best = stack("best") if done[0].best is not None else None
+    return Decomposed(A, k, stack("columns"), stack("C"), stack("Z"), rank, stack("error"), best, done[0].failure)
+
+
+def _of_columns(matrix: Matrix, stops: Stops, how: Choice) -> Interpolative:
+    found = decomposed(matrix, stops, how)
+    Z = found.Z.to(matrix.out_dtype)
+    return Interpolative.of(
+        matrix.value(found.columns),
+        matrix.value(Z),
+        skeleton=matrix.factor(_unscaled(found.C, found.k)),
+        largest=matrix.value(_largest(Z)),
+        **_report(matrix, found, stops, (found.C, Z) if Z.dtype != found.Z.dtype else None),
+    )
+
+
+def _of_rows(matrix: Matrix, stops: Stops, how: Choice) -> RowInterpolative:
+    found = decomposed(matrix.mH, stops, how)
+    Z = found.Z.to(matrix.out_dtype)
+    return RowInterpolative.of(
+        matrix.value(found.columns),
+        matrix.value(Z.mH),
+        skeleton=matrix.factor(_unscaled(found.C.mH, found.k)),
+        largest=matrix.value(_largest(Z)),
+        **_report(matrix, found, stops, (found.C, Z) if Z.dtype != found.Z.dtype else None),
+    )
+
+
+def _of_both(matrix: Matrix, stops: Stops, how: Choice) -> TwoSidedInterpolative:
+    """Write the rows of C by as many of them as it has independent columns: exact but for rounding, and |X| <= 2."""
+    found = decomposed(matrix, stops, how)
+    batch, (m, k) = found.C.shape[:-2], found.C.shape[-2:]
+    sides = [
+        _rows_of(C, int(r))
+        for C, r in zip(found.C.reshape(found.rank.numel(), m, k), found.rank.reshape(-1), strict=True)
+    ]
+    rows = torch.stack([taken for taken, _ in sides]).reshape(*batch, k)
+    X = torch.stack([X for _, X in sides]).reshape(*batch, m, k).to(matrix.out_dtype)
+    core, Z = found.C.take_along_dim(rows[..., :, None], -2), found.Z.to(matrix.out_dtype)
+    return TwoSidedInterpolative.of(
+        matrix.value(rows),
+        matrix.value(found.columns),
+        matrix.value(X),
+        matrix.value(Z),
+        skeleton=matrix.factor(_unscaled(core, found.k)),
+        largest=matrix.value(torch.maximum(_largest(Z), _largest(X))),
+        **_report(matrix, found, stops, (X, core, Z)),
+    )
+
+
+def _rows_of(C: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """Return k rows of the m x k matrix C and X with C ~ X C[rows]; only the first r are used."""
+    m, k = C.shape
+    with torch.no_grad():
+        taken = strong_rrqr(C[:, :r].mH, r) if r else torch.empty(0, dtype=torch.long, device=C.device)
+    rows = filled(torch.cat([taken, taken.new_zeros(k - r)])[None], torch.tensor([r]), m)[0]
+    return rows, torch.cat([coefficients(C[:, :r].mH, taken).mH, C.new_zeros(m, k - r)], 1)
+
+
+def _unscaled(X: Tensor, k: Tensor) -> Tensor:
+    """Return X times 2**k, entries as they came in."""
+    if not bool(k.any()):
+        return X
+    parts = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
+    whole = rescaled(parts.flatten(-2), k).reshape(parts.shape)
+    return torch.view_as_complex(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole
+
+
+def _largest(Z: Tensor) -> Tensor:
+    """Return max|Z| of each matrix, 0 where it is empty."""
+    return Z.detach().abs().flatten(-2).amax(-1) if Z.numel() else torch.zeros(Z.shape[:-2], device=Z.device)
+
+
+def _report(matrix: Matrix, found: Decomposed, stops: Stops, factors: tuple[Tensor, ...] | None) -> dict:
+    """Return rank, error and best; of factors that were rounded or went through a core the error is taken afresh."""
+    error = found.error
+    if factors is not None:
+        wide = [F.detach().to(found.C.dtype) for F in factors]
+        fresh = found.A is not None
+        error = _error_of(found, wide, stops.norm) if fresh else error + _rounding(matrix, found)
+    return {
+        "rank": matrix.value(found.rank),
+        "error": matrix.value(rescaled(error, found.k)),
+        "best": None if found.best is None else matrix.value(rescaled(found.best.to(error.dtype), found.k)),
+        "norm": stops.norm,
+        "failure": found.failure,
+    }
+
+
+def _error_of(found: Decomposed, factors: list[Tensor], norm: Norm) -> Tensor:
+    return residual_error(torch.as_tensor(found.A).detach(), factors, norm=norm)
+
+
+def _rounding(matrix: Matrix, found: Decomposed) -> Tensor:
+    """Return what rounding the factors of an operator, or passing through a core, can add to the error."""
+    k = found.Z.shape[-2]
+    return 4 * torch.finfo(matrix.out_dtype).eps * (k + 1) * frobenius(found.C) * (1 + frobenius(found.Z))
