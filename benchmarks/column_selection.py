@@ -90,8 +90,8 @@ def main() -> None:
             for row in rows
         ),
     )
-    body += "\n\nRules as ratios to the optimum, where all subsets were tried, else to the best rank-k error. Largest ratio "
-    body += "to the optimum: " + ", ".join(f"{rule} {ratio:.3f}" for rule, ratio in worst.items()) + "."
+    body += "\n\nRules as ratios to the optimum, where all subsets were tried, else to the best rank-k error. Largest "
+    body += "ratio to the optimum: " + ", ".join(f"{rule} {ratio:.3f}" for rule, ratio in worst.items()) + "."
     claim = f"Columns of real tables: the default rule is within {100 * (worst['auto'] - 1):.2g} % of the optimum"
     print(
         _record.write("column_selection", claim=claim, body=body, data={"rows": rows, "worst": worst}, folder=args.out)
