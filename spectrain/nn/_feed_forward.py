@@ -1,5 +1,6 @@
 """The gated feed-forward block."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,3 +27,10 @@ class SwiGLU(nn.Module):
         """Apply the block to the last dimension."""
         out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return out
+
+    @torch.no_grad()
+    def initialise(self, *, generator: torch.Generator) -> None:
+        """Draw the weights: normal of standard deviation ``1 / sqrt(fan_in)``, ``down`` zero."""
+        for reader in (self.gate, self.up):
+            nn.init.normal_(reader.weight, std=reader.in_features**-0.5, generator=generator)
+        nn.init.zeros_(self.down.weight)

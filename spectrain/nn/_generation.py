@@ -45,10 +45,10 @@ def generate(
     if top_k is not None and top_k < 1:
         raise ValueError(f"generate: top_k must be at least 1 or None for all tokens, got {top_k}.")
     text, unread = prompt, prompt if context is None else prompt[:, -context:]
-    caches, seen = model.empty_caches(prompt.shape[0]), 0
+    caches, seen = model.empty_caches(), 0
     for _ in range(tokens):
         if context is not None and seen + unread.shape[-1] > context:
-            unread, caches, seen = text[:, -max(1, context // 2) :], model.empty_caches(text.shape[0]), 0
+            unread, caches, seen = text[:, -max(1, context // 2) :], model.empty_caches(), 0
         logits = model(unread, caches=caches)[:, -1].float()
         seen += unread.shape[-1]
         unread = _draw(logits, temperature=temperature, top_k=top_k, generator=generator)

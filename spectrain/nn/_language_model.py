@@ -1,6 +1,8 @@
 """A decoder-only transformer on one page, and its initialisation in one function."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +10,35 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spectrain.nn._attention import Attention
+from spectrain.nn._cache import Cache
 from spectrain.nn._feed_forward import SwiGLU
 
 
-class Block(nn.Module):
-    """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``."""
+class Part(Protocol):
+    """Half of a block: called on the normalised stream, and able to draw its own weights."""
 
-    def __init__(self, width: int, *, heads: int, kv_heads: int, hidden: int) -> None:
+    def __call__(self, x: Tensor) -> Tensor:
+        """What is added to the stream."""
+        ...
+
+    def initialise(self, *, generator: torch.Generator) -> None:
+        """Draw all weights in place."""
+        ...
+
+
+class Block(nn.Module):
+    """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; ``feed_forward`` is any :class:`Part`."""
+
+    def __init__(self, width: int, *, attention: Attention, feed_forward: nn.Module) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(width)
-        self.attention = Attention(width, heads=heads, kv_heads=kv_heads)
+        self.attention = attention
         self.feed_forward_norm = nn.RMSNorm(width)
-        self.feed_forward = SwiGLU(width, hidden=hidden)
+        self.feed_forward = feed_forward
 
-    def forward(self, x: Tensor, *, cache: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, cache: Cache | None = None, documents: Tensor | None = None) -> Tensor:
         """Apply both halves."""
-        x = x + self.attention(self.attention_norm(x), cache=cache)
+        x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out
 
@@ -31,16 +46,21 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """Next-token logits from tokens: embedding, ``depth`` pre-norm blocks, norm, head.
 
-    RMSNorm, rotary positions, grouped-query attention, SwiGLU; no biases. ``tied=True`` makes the
-    head share the embedding's weights. Weights are those of :func:`initialise`.
+    RMSNorm, rotary positions, SwiGLU; no biases. ``attention`` holds further arguments of :class:`Attention`
+    (``{"latent": 64}``); ``feed_forward`` makes the second half of block i in place of SwiGLU: a module with
+    ``initialise(generator=)``. ``tied=True`` makes the head share the embedding's weights. ``context`` is the longest
+    sequence, cached tokens included, that the model takes; None takes any. Weights are those of :func:`initialise`.
 
     Shapes: ``(batch, length)`` integers to ``(batch, length, vocabulary)`` logits.
 
-    Raises ``ValueError`` where the shape is impossible (see :class:`Attention`).
+    Raises ``ValueError`` where the shape is impossible (see :class:`Attention`), for tokens outside the vocabulary and
+    beyond ``context``.
 
     >>> model = LanguageModel(vocabulary=50, width=32, depth=2, heads=4, kv_heads=2, generator=0)
     >>> model(torch.zeros(1, 8, dtype=torch.long)).shape
     torch.Size([1, 8, 50])
+    >>> model.cache_numbers                                    # kept for a token, in all blocks together
+    64
     """
 
     def __init__(
@@ -53,43 +73,71 @@ class LanguageModel(nn.Module):
         kv_heads: int | None = None,
         hidden: int | None = None,
         tied: bool = False,
+        context: int | None = None,
+        attention: Mapping[str, Any] | None = None,
+        feed_forward: Callable[[int], nn.Module] | None = None,
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
         if vocabulary < 1 or depth < 1:
             raise ValueError(f"LanguageModel needs vocabulary and depth of at least 1, got {vocabulary} and {depth}.")
+        if context is not None and context < 1:
+            raise ValueError(f"LanguageModel needs a context of at least 1 token, or None for any, got {context}.")
         hidden = 64 * math.ceil(8 * width / 3 / 64) if hidden is None else hidden
+        self.context = context
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator
             self.embedding = nn.Embedding(vocabulary, width)
             self.blocks = nn.ModuleList(
-                Block(width, heads=heads, kv_heads=kv_heads or heads, hidden=hidden) for _ in range(depth)
+                Block(
+                    width,
+                    attention=Attention(width, heads=heads, kv_heads=kv_heads, **(attention or {})),
+                    feed_forward=SwiGLU(width, hidden=hidden) if feed_forward is None else feed_forward(i),
+                )
+                for i in range(depth)
             )
             self.norm = nn.RMSNorm(width)
             self.head = nn.Linear(width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.embedding.weight
-        initialise(self, generator=generator)
+        if self.embedding.weight.device.type != "meta":
+            initialise(self, generator=generator)
+
+    @property
+    def cache_numbers(self) -> int:
+        """Numbers that decoding keeps for a token, in all blocks together."""
+        return sum(block.attention.shape.cache_numbers for block in self.blocks if isinstance(block, Block))
 
     def forward(
-        self, tokens: Int[Tensor, "batch length"], *, caches: list[list[Tensor]] | None = None
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        caches: list[Cache] | None = None,
+        documents: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length vocabulary"]:
-        """Logits of the token that follows each position."""
-        out: Tensor = self.head(self.features(tokens, caches=caches))
+        """Logits of the token that follows each position; ``documents`` as in :meth:`Attention.forward`."""
+        out: Tensor = self.head(self.features(tokens, caches=caches, documents=documents))
         return out
 
     def features(
-        self, tokens: Int[Tensor, "batch length"], *, caches: list[list[Tensor]] | None = None
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        caches: list[Cache] | None = None,
+        documents: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length width"]:
         """What the head sees: the normalised residual stream."""
+        end = tokens.shape[1] + (caches[0].seen if caches else 0)
+        if self.context is not None and end > self.context:
+            raise ValueError(f"LanguageModel: {end} tokens are beyond its context of {self.context}; give fewer.")
         x = F.rms_norm(self.embedding(tokens), (self.embedding.embedding_dim,))
         for i, block in enumerate(self.blocks):
-            x = block(x, cache=None if caches is None else caches[i])
+            x = block(x, cache=None if caches is None else caches[i], documents=documents)
         out: Tensor = self.norm(x)
         return out
 
-    def empty_caches(self, batch: int) -> list[list[Tensor]]:
-        """One empty key-value cache a block, for decoding."""
-        return [block.attention.empty_cache(batch) for block in self.blocks if isinstance(block, Block)]
+    def empty_caches(self) -> list[Cache]:
+        """One empty cache a block, for decoding."""
+        return [block.attention.empty_cache() for block in self.blocks if isinstance(block, Block)]
 
 
 @torch.no_grad()
@@ -112,11 +160,8 @@ def initialise(model: LanguageModel, *, generator: torch.Generator | int | None 
         nn.init.zeros_(model.head.weight)
     for block in model.blocks:
         assert isinstance(block, Block)
-        attention, feed_forward = block.attention, block.feed_forward
-        for reader in (attention.query, attention.key, attention.value, feed_forward.gate, feed_forward.up):
-            nn.init.normal_(reader.weight, std=reader.in_features**-0.5, generator=draw)
-        for writer in (attention.output, feed_forward.down):
-            nn.init.zeros_(writer.weight)
+        for part in (block.attention, block.feed_forward):
+            cast(Part, part).initialise(generator=draw)
     for module in model.modules():
         if isinstance(module, nn.RMSNorm):
             nn.init.ones_(module.weight)

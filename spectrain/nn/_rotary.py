@@ -1,16 +1,31 @@
 """Rotary position embedding: positions as rotations of pairs of coordinates."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class Turns(NamedTuple):
+    """Cosines and sines of a stretch of positions, each ``(length, dim / 2)``."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def inverse(self) -> "Turns":
+        """The same angles, turned back."""
+        return Turns(self.cos, -self.sin)
 
 
 class Rotary(nn.Module):
     r"""Rotate each pair ``(x_i, x_{i + d/2})`` of a head by the angle ``position / base^(2i/d)``.
 
     For queries and keys turned this way, ``q_m . k_n`` depends on positions only through
-    ``m - n``. Shapes: ``(..., length, dim)`` in and out; the output keeps the input's dtype, the
-    angles are computed in float32.
+    ``m - n``. Shapes: ``(..., length, dim)`` in and out; the output keeps the input's dtype. Angles
+    are computed in float64 each time and are no buffer, so that a model moved to bfloat16 or made on
+    the meta device turns by the same angles. ``parts`` splits the coordinates into so many heads side
+    by side, each with all the frequencies.
 
     Source: Su et al., RoFormer, arXiv 2104.09864 (kexue.fm/archives/8265).
 
@@ -20,19 +35,32 @@ class Rotary(nn.Module):
     >>> torch.testing.assert_close(y[:, 0], x[:, 0])                  # position 0 is left alone
     """
 
-    inverse_period: Tensor
-
-    def __init__(self, dim: int, *, base: float = 10_000.0) -> None:
+    def __init__(self, dim: int, *, base: float = 10_000.0, parts: int = 1) -> None:
         super().__init__()
-        if dim % 2:
-            raise ValueError(f"Rotary turns pairs of coordinates, so dim must be even, got {dim}.")
-        exponent = torch.arange(0, dim, 2, dtype=torch.float32) / dim
-        self.register_buffer("inverse_period", base**-exponent, persistent=False)
+        if dim < 0 or dim % (2 * parts):
+            whole = "dim must be even" if parts == 1 else f"dim must be even and divide into {parts} parts"
+            raise ValueError(f"Rotary turns pairs of coordinates, so {whole}, got {dim}.")
+        self.dim, self.base, self.parts = dim, base, parts
+
+    def turns(self, start: int, length: int, *, device: torch.device) -> Turns:
+        """The rotations of ``length`` positions from ``start`` on, to be used for queries and keys alike."""
+        size = self.dim // self.parts
+        wide = torch.float64 if device.type != "mps" else torch.float32
+        exponent = torch.arange(0, size, 2, dtype=wide, device=device) / max(1, size)
+        positions = torch.arange(start, start + length, dtype=wide, device=device)
+        angle = torch.outer(positions, self.base**-exponent)
+        return Turns(angle.cos(), angle.sin())
+
+    def turn(self, x: Tensor, turns: Turns) -> Tensor:
+        """Rotate the last ``dim`` coordinates of ``x`` by ``turns``, and leave those before alone."""
+        if not self.dim:
+            return x
+        still, moving = x.split((x.shape[-1] - self.dim, self.dim), dim=-1)
+        first, second = moving.unflatten(-1, (self.parts, 2, -1)).unbind(-2)
+        cos, sin = (t.to(x.dtype).unsqueeze(-2) for t in turns)
+        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).flatten(-3)
+        return turned if still.shape[-1] == 0 else torch.cat((still, turned), dim=-1)
 
     def forward(self, x: Float[Tensor, "*batch length dim"], *, start: int = 0) -> Float[Tensor, "*batch length dim"]:
         """Rotate ``x``, whose first row stands at position ``start``."""
-        positions = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float32)
-        angle = torch.outer(positions, self.inverse_period)
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return self.turn(x, self.turns(start, x.shape[-2], device=x.device))

@@ -91,7 +91,7 @@ def test_generation_never_looks_back_further_than_the_context():
     net, text, seen = perturbed(), tokens(1, 3), []
 
     def look(_module, args, kwargs):
-        seen.append(kwargs["caches"][0][0].shape[2] + args[0].shape[1])
+        seen.append(kwargs["caches"][0].seen + args[0].shape[1])
 
     net.register_forward_pre_hook(look, with_kwargs=True)
     out = nn.generate(net, text, tokens=20, context=8, generator=torch.Generator().manual_seed(0))
