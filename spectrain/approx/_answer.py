@@ -49,7 +49,17 @@ class Minimax:
     size: float = field(repr=False, compare=False)
 
     def __call__(self, x: Any) -> Any:
-        return self.polynomial(x)
+        """The polynomial by Clenshaw's recurrence in Chebyshev polynomials of the hull: stable at any degree.
+
+        ``polynomial(x)`` evaluates the coefficients of the powers, which cancel where the degree is high or the
+        interval is far from 0. Takes floats, arrays, tensors and balls.
+        """
+        low, high = self.interval[0][0], self.interval[-1][1]
+        t = ((x + (-low)) - (high + x * (-1.0))) * (1.0 / (high - low))
+        here, ahead = x * 0.0, x * 0.0
+        for c in reversed(self.chebyshev[1:]):
+            here, ahead = t * here * 2.0 + ahead * (-1.0) + c, here
+        return t * here + ahead * (-1.0) + self.chebyshev[0]
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -133,7 +143,7 @@ def finish(
     """Round the answer to doubles, keep it as fractions, and prove the lower bound."""
     low = dual_bound(small, points, signs)
     local = small.polynomial(c)
-    exact = _powers_of_x(small, local)
+    exact = _powers_of_x(small, local, problem.powers)
     return Minimax(
         polynomial=Polynomial(problem.powers, tuple(map(_double, exact))),
         exact=exact,
@@ -157,13 +167,13 @@ def _double(v: Fraction) -> float:
         return float("inf") if v > 0 else float("-inf")
 
 
-def _powers_of_x(problem: Problem, local: arb_poly) -> tuple[Fraction, ...]:
+def _powers_of_x(problem: Problem, local: arb_poly, powers: tuple[int, ...]) -> tuple[Fraction, ...]:
     """Exact coefficients of x^n from those of the scaled variable."""
     exact = fmpq_poly([c.mid().fmpq() if not c.is_zero() else fmpq(0) for c in local.coeffs()])
     shift, scale = problem.shift.fmpq(), problem.scale.fmpq()
     dense = exact(fmpq_poly([-shift / scale, 1 / scale])).coeffs()
-    dense += [fmpq(0)] * (problem.powers[-1] + 1 - len(dense))
-    return tuple(Fraction(int(dense[n].p), int(dense[n].q)) for n in problem.powers)
+    dense += [fmpq(0)] * (powers[-1] + 1 - len(dense))
+    return tuple(Fraction(int(dense[n].p), int(dense[n].q)) for n in powers)
 
 
 def _chebyshev_form(p: arb_poly) -> list[float]:

@@ -15,9 +15,14 @@ def dual_bound(problem: Problem, points: list[Known], signs: list[int]) -> arb:
     ``|sum m_i f_i| = |sum m_i (f - p)(x_i)| <= max w |f - p| * sum |m_i| / w_i``. For a Chebyshev
     system this is the bound of de la Vallee-Poussin; it needs no such system.
     """
+    if not points:
+        return arb(0)
     rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
     n = len(points)
-    m = arb_mat(rows).transpose().solve(arb_mat([[int(i == n - 1)] for i in range(n)]))
+    try:
+        m = arb_mat(rows).transpose().solve(arb_mat([[int(i == n - 1)] for i in range(n)]))
+    except ZeroDivisionError:  # points that tell nothing
+        return arb(0)
     value = sum((m[i, 0] * f for i, (_, f, _) in enumerate(points)), arb(0))
     mass = sum((abs(m[i, 0]) / w for i, (_, _, w) in enumerate(points)), arb(0))
     return abs(value) / mass

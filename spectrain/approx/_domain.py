@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrain.approx._problem import Problem
+from spectrain.approx._problem import Callable1, Problem
 
 
 def intervals_of(interval: Sequence[Any]) -> list[tuple[float, float]]:
@@ -29,9 +29,20 @@ def reduced(problem: Problem) -> Problem:
     check_weight(problem)
     _check_zero(problem)
     half = _positive_half(problem)
-    if half is None or problem.stride != 2 or not _has_parity(problem):
+    parity = _parity(problem) if half else None
+    if half is None or parity is None:
         return problem
-    return Problem(problem.target, problem.weight, problem.powers, half, problem.target_ball, problem.weight_ball)
+    # The mean of p(x) and p(-x), or of p(x) and -p(-x), is no worse than p, so powers of the other parity are idle.
+    kept = tuple(n for n in problem.powers if n % 2 == parity)
+    if not kept:
+        return problem
+    if kept == problem.powers:
+        return Problem(problem.target, problem.weight, kept, half, problem.target_ball, problem.weight_ball)
+    sign = -1 if parity else 1
+    return Problem(
+        _part(problem.target, sign), _mean(problem.weight), kept, half,
+        _part(problem.target_ball, sign), _mean(problem.weight_ball),
+    )  # fmt: skip
 
 
 def is_chebyshev(problem: Problem) -> bool:
@@ -77,10 +88,23 @@ def _positive_half(problem: Problem) -> tuple[tuple[float, float], ...] | None:
     return tuple((max(a, 0.0), b) for a, b in problem.pieces if b > 0)
 
 
-def _has_parity(problem: Problem) -> bool:
-    """Whether f has the parity of the powers and the weight is even, at samples."""
+def _part(f: Callable1, sign: int) -> Callable1:
+    """The even or the odd part of f: its error bounds that of f from below, exactly."""
+    return lambda x: (f(x) + sign * f(-x)) / 2
+
+
+def _mean(weight: Callable1 | None) -> Callable1 | None:
+    """The harmonic mean of w(x) and w(-x): what duality on pairs of points divides by."""
+    return None if weight is None else lambda x: 2 / (1 / weight(x) + 1 / weight(-x))
+
+
+def _parity(problem: Problem) -> int | None:
+    """0 for an even target, 1 for an odd one, weight even, at samples; None without parity."""
     x = _samples(problem)
     (f, w), (f_back, w_back) = problem.values(x), problem.values(-x)
-    sign = -1.0 if problem.powers[0] % 2 else 1.0
     size = 1e-13 * max(float(np.abs(f).max()), 1e-300)
-    return bool(np.abs(f - sign * f_back).max() <= size and np.abs(w - w_back).max() <= 1e-13 * w.max())
+    if np.abs(w - w_back).max() > 1e-13 * w.max():
+        return None
+    matches = [parity for parity in (0, 1) if np.abs(f - (1 - 2 * parity) * f_back).max() <= size]
+    # The zero function is both: it takes the parity of the powers.
+    return (problem.powers[0] % 2 if len(matches) == 2 else matches[0]) if matches else None

@@ -15,7 +15,8 @@ Known = tuple[arb, arb, arb]
 """A point with target and weight."""
 
 
-_MOST = 100
+_MOST = 200
+_STUCK = 30
 
 
 @runtime_checkable
@@ -34,6 +35,11 @@ class Exchange(NamedTuple):
     level: float
     largest: float
     iterations: int
+
+    @property
+    def gap(self) -> float:
+        """How far the level is below the largest error, relative."""
+        return float((self.largest - abs(self.level)) / self.largest) if self.largest else 0.0
 
 
 class Doubles:
@@ -122,10 +128,12 @@ def exchange(
     *,
     close: Callable[[float], float],
     floor: float = 0.0,
+    crowding: float = 0.0,
 ) -> Exchange:
     """Run until the largest error exceeds the level by the fraction ``close(level)``, or nothing gets better.
 
-    A level below ``floor`` ends the run at once: it is rounding.
+    A level below ``floor`` ends the run at once: it is rounding. ``crowding`` weighs distances against heights where
+    there are more extrema than needed (`_thinned`), both as logarithms; flat problems need it.
     """
     count = problem.unknowns + 1
     grid = initial_grid(problem, count)
@@ -141,16 +149,21 @@ def exchange(
         points = np.concatenate([points, peaks])
         order = np.unique(points, return_index=True)[1]
         points, e = points[order], np.concatenate([e, errors(peaks)])[order]
-        moved = alternate(points, e, s, level, count)
+        moved = alternate(points, e, s, level, count, crowding=crowding)
         largest = float(np.abs(e).max())
         better = abs(level) > highest * (1 + 1e-14) or largest < least * (1 - 1e-14)
         stuck = 0 if better or iteration < 3 else stuck + 1
         least = min(least, largest)
         highest = max(highest, abs(level))
         done = largest - abs(level) <= close(abs(level)) * largest or np.array_equal(moved, s)
-        if done or (abs(level) < floor and iteration > 2) or stuck > 12 or iteration == _MOST:
-            return Exchange(moved, level, largest, iteration)
+        if done or (abs(level) < floor and iteration > 2) or stuck > (_STUCK if crowding else 12) or iteration == _MOST:
+            return _ended(s, moved, level, largest, iteration)
         s = moved
+
+
+def _ended(s: Array, moved: Array, level: float, largest: float, iterations: int) -> Exchange:
+    # At a gap this small the next reference may be worse: its level is a matter of the last digits.
+    return Exchange(s if largest - abs(level) <= 1e-9 * largest else moved, level, largest, iterations)
 
 
 def between(problem: Problem, s: Array) -> Array:
@@ -160,32 +173,48 @@ def between(problem: Problem, s: Array) -> Array:
     return inner[inside]
 
 
-def alternate(points: Array, e: Array, s: Array, level: float, count: int) -> Array:
-    """``count`` points where e alternates and is at least |level|, the largest |e| among them.
-
-    Stretches of one sign give their extremes; while there are too many, the weakest end goes, or the
-    weakest neighbouring pair, whichever costs less.
-    """
-    signs = np.sign(e)
-    signs[signs == 0] = 1
-    cuts = np.flatnonzero(np.diff(signs)) + 1
-    peaks = np.array([run[np.argmax(np.abs(e[run]))] for run in np.split(np.arange(len(e)), cuts)])
+def alternate(points: Array, e: Array, s: Array, level: float, count: int, *, crowding: float = 0.0) -> Array:
+    """``count`` points where e alternates and is at least |level|, the largest |e| among them: the level rises."""
+    size = np.abs(e)
+    top = float(size.max())
+    # A stretch below the level may stand beside a high one: left in, it would drag the next level down. Ties within
+    # a little are kept, so that there is a choice.
+    tie = min(1e-9, max(1e-15, 1e-3 * (top - abs(level)) / top)) if top else 1e-15
+    peaks = _extremes(e, np.flatnonzero(size >= abs(level) * (1 - tie)))
+    if len(peaks) < count:
+        peaks = _extremes(e, np.arange(len(e)))
     if len(peaks) < count:
         return _single(points, e, s, level)
-    chosen = peaks.tolist()
-    size = np.abs(e)
+    return points[_thinned(points, size / (abs(level) or 1.0), peaks.tolist(), count, crowding)]
+
+
+def _thinned(points: Array, height: Array, chosen: list[int], count: int, crowding: float) -> list[int]:
+    """Drop ends and neighbouring pairs until ``count`` are left, the largest among them.
+
+    What goes is low, or crowded (``crowding`` > 0): of equally high points those are kept whose distances have the
+    largest product, as in Fekete's problem, because a reference with a hole in it determines a polynomial that is
+    huge there.
+    """
+    height = np.log(np.maximum(height, 1e-300))
+    lead = max(chosen, key=lambda k: height[k])
     while len(chosen) > count:
-        heights = size[chosen]
-        if len(chosen) == count + 1:
-            del chosen[0 if heights[0] <= heights[-1] else -1]
-            continue
-        pairs = np.maximum(heights[:-1], heights[1:])
+        x, h = points[chosen], height[chosen]
+        apart = crowding * np.log(np.abs(x[:, None] - x) + np.eye(len(x))).sum(axis=1)
+        h[chosen.index(lead)] = np.inf
+        ends = apart[[0, -1]] + h[[0, -1]]
+        pairs = apart[:-1] + apart[1:] - apart.mean() - crowding * np.log(np.diff(x)) + np.maximum(h[:-1], h[1:])
         k = int(np.argmin(pairs))
-        if min(heights[0], heights[-1]) <= pairs[k]:
-            del chosen[0 if heights[0] <= heights[-1] else -1]
+        if len(chosen) == count + 1 or ends.min() <= pairs[k]:
+            del chosen[0 if ends[0] <= ends[1] else -1]
         else:
             del chosen[k : k + 2]
-    return points[chosen]
+    return chosen
+
+
+def _extremes(e: Array, among: Array) -> Array:
+    """Where e is largest in each stretch of one sign of these places."""
+    cuts = np.flatnonzero(np.diff(np.where(e[among] < 0, -1, 1))) + 1
+    return np.array([run[np.argmax(np.abs(e[run]))] for run in np.split(among, cuts) if len(run)])
 
 
 def _single(points: Array, e: Array, s: Array, level: float) -> Array:

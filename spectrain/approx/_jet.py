@@ -121,7 +121,16 @@ class Jet:
             return self._whole_power(int(n))
         if isinstance(n, (float, np.floating)) and float(2 * n).is_integer():
             return self._whole_power(int(n - 0.5)) * self.sqrt()
+        if isinstance(n, (float, np.floating)) and n > 0 and self.lead.contains(arb(0)):
+            return self._root_at_zero(float(n))
         return (self.log() * n).exp()
+
+    def _root_at_zero(self, n: float) -> "Jet":
+        """x^n where x may be 0: a value, no slope. x is real and not negative, so what reaches below is width."""
+        if self.order > 1:
+            raise UndecidedError
+        top = self.lead.upper()
+        return self._new(arb_series([arb(0).union(top ** ball(n)) if top > 0 else arb(0)]))
 
     def _whole_power(self, n: int) -> "Jet":
         if n == 0:

@@ -5,28 +5,29 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flint import arb
 
 from spectrain.approx._answer import Minimax, finish
-from spectrain.approx._certificate import ErrorModel
 from spectrain.approx._constraint import Condition, Constrained, check_conditions
 from spectrain.approx._domain import check_weight, intervals_of, is_chebyshev, reduced
-from spectrain.approx._duality import dual_support
+from spectrain.approx._duality import refine
 from spectrain.approx._exchange import (
     Balls,
     Doubles,
-    Known,
+    Exchange,
     alternating,
     exchange,
     initial_grid,
-    solve_level,
 )
-from spectrain.approx._jet import UndecidedError
+from spectrain.approx._polish import polish
 from spectrain.approx._polynomial import check_powers
 from spectrain.approx._precision import ball, precise
 from spectrain.approx._problem import Problem
 
 Target = Callable[[Any], Any]
+
+_CROWDINGS = (0.0, 3.0, 5.0, 2.0, 4.0, 1.0)
+_CLOSED = 1e-3
+"""The relative gap from where Newton's method goes on alone."""
 
 
 def minimax(
@@ -90,13 +91,15 @@ def _by_duality(problem: Problem) -> Minimax:
     bits = 192 + (2 if problem.stride else 8) * problem.powers[-1]
     with precise(bits):
         problem = replace(problem)
-        found = dual_support(problem, size)
-        points, signs = Balls(problem).points(found.points), found.signs
-        if found.regular and found.level > 1e-14 * size:
-            points, c, h = polish(problem, points, signs)
-        else:
-            c, h = [ball(float(v)) for v in found.coefficients], ball(found.level)
-        return finish(problem, problem, points, signs, c, h, size=size, iterations=found.iterations, status="duality")
+        floor = 2.0**-100 if problem.followed else 2.0**-46
+        found = refine(problem, size, floor)
+        points, c, h = found.points, found.coefficients, ball(found.largest)
+        status = "duality"
+        if found.largest <= floor * size:
+            status = "exact" if problem.followed else "rounding"
+        elif found.regular:
+            points, c, h = polish(problem, points, found.signs)
+        return finish(problem, problem, points, found.signs, c, h, size=size, iterations=found.rounds, status=status)
 
 
 def _solve(problem: Problem, small: Problem) -> Minimax:
@@ -109,25 +112,46 @@ def _solve(problem: Problem, small: Problem) -> Minimax:
     if small.stride:
         run = exchange(small, Doubles(small), None, close=_closeness(small, size), floor=noise)
     trusted = run is not None and abs(run.level) > (2.0**-22 * size if small.followed else noise)
+    trusted = trusted and run is not None and (run.gap <= _CLOSED or not small.followed)
     if run is not None and not small.followed and not trusted:
         return _in_balls(problem, small, run.reference, size, run.iterations, 192 + 2 * small.powers[-1], "rounding")
     iterations = run.iterations if run else 0
+    if run is not None and trusted:
+        bits = 160 + 2 * small.powers[-1]
+        found = _in_balls(problem, small, run.reference, size, iterations, bits, "alternation", run.gap)
+        # A target that doubles evaluate badly shows another level in balls.
+        if abs(found.error - abs(run.level)) <= 0.1 * found.error or not small.followed:
+            return replace(found, status="alternation" if run.gap <= _CLOSED else "stopped")
+    return _solve_in_balls(problem, small, size, iterations)
+
+
+def _solve_in_balls(problem: Problem, small: Problem, size: float, iterations: int) -> Minimax:
+    """Exchange in balls, of more and more precision while the level is below what the precision carries."""
     # Monomial coefficients outgrow the polynomial, by 2.4 to the degree for the full set.
     spent = 2 * small.powers[-1] if small.stride else 8 * small.powers[-1]
     bits = 160 + spent
-    while not trusted:
+    while True:
         floor = 2.0 ** -(bits - spent - 90)
-        with precise(bits):
-            fresh = replace(small)
-            run = exchange(fresh, Balls(fresh, size), None, close=_closeness(small, 2.0**-60), floor=floor)
+        run = _exchange_in_balls(small, size, bits, floor)
         iterations += run.iterations
         trusted = abs(run.level) > floor or not small.followed
-        if not trusted and bits - spent > 3000:
-            return _in_balls(problem, small, run.reference, size, iterations, bits, "exact")
-        bits = bits if trusted else 2 * bits
-    assert run is not None
-    status = "alternation" if run.largest - abs(run.level) <= 1e-3 * run.largest else "stopped"
-    return _in_balls(problem, small, run.reference, size, iterations, bits, status)
+        if trusted or bits - spent > 3000:
+            break
+        bits *= 2
+    status = "exact" if not trusted else "alternation" if run.gap <= _CLOSED else "stopped"
+    return _in_balls(problem, small, run.reference, size, iterations, bits, status, run.gap)
+
+
+def _exchange_in_balls(small: Problem, size: float, bits: int, floor: float) -> Exchange:
+    """Flat problems need luck with the reference: another weight of its distances is another chance."""
+    with precise(bits):
+        fresh = replace(small)
+        for crowding in _CROWDINGS:
+            close = (lambda _: 1e-13) if crowding else _closeness(small, 2.0**-60)
+            run = exchange(fresh, Balls(fresh, size), None, close=close, floor=floor, crowding=crowding)
+            if run.gap <= _CLOSED or abs(run.level) <= floor:
+                break
+    return run
 
 
 def _closeness(problem: Problem, size: float) -> Callable[[float], float]:
@@ -138,13 +162,20 @@ def _closeness(problem: Problem, size: float) -> Callable[[float], float]:
 
 
 def _in_balls(
-    problem: Problem, small: Problem, s: np.ndarray, size: float, iterations: int, bits: int, status: str
+    problem: Problem,
+    small: Problem,
+    s: np.ndarray,
+    size: float,
+    iterations: int,
+    bits: int,
+    status: str,
+    gap: float = 1.0,
 ) -> Minimax:
     """The answer at this precision from a reference that doubles can hold."""
     with precise(bits):
         problem, small = replace(problem), replace(small)
         signs = alternating(len(s))
-        points, c, h = polish(small, Balls(small).points(s), signs)
+        points, c, h = polish(small, Balls(small).points(s), signs, gap)
         return finish(problem, small, points, signs, c, h, size=size, iterations=iterations, status=status)
 
 
@@ -160,50 +191,3 @@ def _zero(problem: Problem, small: Problem) -> Minimax:
     grid = initial_grid(small, small.unknowns + 1)
     s = grid[np.linspace(0, len(grid) - 1, small.unknowns + 1).astype(int)]
     return _in_balls(problem, small, s, 1.0, 0, 128 + 2 * small.powers[-1], "exact")
-
-
-def polish(problem: Problem, points: list[Known], signs: list[int]) -> tuple[list[Known], list[arb], arb]:
-    """The level at the reference, after Newton steps of its points to the stationary points of the error."""
-    c, h = solve_level(problem, points, signs)
-    if not problem.followed:
-        return points, c, h
-    for _ in range(5):
-        model = ErrorModel(problem, problem.polynomial(c))
-        places = _newton(problem, model, [x for x, _, _ in points])
-        values = problem.values_ball(places)
-        moved = [(x, f, w) for x, (f, w) in zip(places, values, strict=True)]
-        c_new, h_new = solve_level(problem, moved, signs)
-        if not abs(h_new) >= abs(h):
-            break
-        change = abs(h_new) - abs(h)
-        points, c, h = moved, c_new, h_new
-        if change <= abs(h) * ball(2.0**-60):
-            break
-    return points, c, h
-
-
-def _newton(problem: Problem, model: ErrorModel, places: list[arb]) -> list[arb]:
-    """One Newton step of every interior point towards a stationary point of the error, where that gains."""
-    ends = [(ball(a), ball(b)) for a, b in problem.pieces]
-    result = []
-    for k, x in enumerate(places):
-        low, high = next(piece for piece in ends if piece[0] <= x <= piece[1])
-        room = min((abs(places[j] - x) for j in (k - 1, k + 1) if 0 <= j < len(places)), key=float) / 4
-        result.append(x if x in (low, high) else _uphill(model, x, low, high, room))
-    return result
-
-
-def _uphill(model: ErrorModel, x: arb, low: arb, high: arb, room: arb) -> arb:
-    """Where Newton's method for e' leads from x, at most ``room`` away, an end of the piece if it leads beyond; x
-    if lower."""
-    try:
-        e0, e1, e2 = model.derivatives(x, 3)
-        step = -(e1 / (2 * e2)).mid()
-        if not (step.is_finite() and e0 * e2 < 0):
-            step = room / 1000 * (1 if e0 * e1 > 0 else -1)
-        moved = (x + step).mid()
-        moved = low if moved < low else high if moved > high else moved
-        gains = abs(moved - x) <= room and abs(model.point(moved)[0]) >= abs(e0) * (1 - ball(2.0**-60))
-    except (UndecidedError, ZeroDivisionError):
-        return x
-    return moved if gains else x

@@ -38,26 +38,25 @@ def equioscillates(
     False
     """
     if isinstance(result, Minimax):
-        p, f, weight = result.polynomial, result.problem.target, result.problem.weight
+        f, weight = result.problem.target, result.problem.weight
         interval = result.interval
         if result.status == "duality":
             raise ValueError(
                 "equioscillates: these powers are no Chebyshev system here; see .lower and .upper instead."
             )
-    else:
-        p = result
     if f is None or interval is None:
         raise ValueError("equioscillates: a Polynomial needs the target f and the interval, a Minimax brings them.")
+    powers = result.polynomial.powers if isinstance(result, Minimax) else result.powers
     pieces = intervals_of(interval)
     x = np.concatenate([_grid(a, b) for a, b in pieces])
     if isinstance(result, Minimax):
         x = np.unique(np.concatenate([x, result.reference]))
     target = evaluate(f, x)
-    e = target - evaluate(p, x)
+    e = target - evaluate(result, x)
     # The error is known to the rounding of the target only.
     rounding = 2.0**-48 * float(np.abs(target).max()) / max(float(np.abs(e).max()), 1e-300)
     e = e * evaluate(weight, x) if weight is not None else e
-    return alternations(e, rtol=max(float(rtol), min(rounding, 0.01))) >= _needed(p.powers, pieces)
+    return alternations(e, rtol=max(float(rtol), min(rounding, 0.01))) >= _needed(powers, pieces)
 
 
 def _needed(powers: tuple[int, ...], pieces: list[tuple[float, float]]) -> int:
