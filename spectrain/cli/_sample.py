@@ -1,45 +1,87 @@
 """``spectrain sample``: let a trained model continue a prompt."""
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from spectrain import train
 
+_FORMS = ("absorbed", "expanded", "full")
+
 
 @dataclass(frozen=True)
 class Sample:
-    """Let a trained model continue a prompt."""
+    """Let a trained model continue one prompt or several."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
-    prompt: str = ""
-    """Text to continue; empty: begin a new document."""
+    prompt: tuple[str, ...] = ("",)
+    """Texts to continue, in one batch; empty: begin a new document."""
+    copies: int = 1
+    """Continuations of each prompt."""
     tokens: int = 200
     """Tokens to write."""
     temperature: float = 0.8
     """0 takes the most likely token; 1 samples what the model believes."""
     top_k: int = 50
     """Choose among this many most likely tokens."""
+    top_p: float = 1.0
+    """Choose among the fewest tokens that hold this much of the chance."""
     seed: int = 0
     """Decides the draw."""
+    form: Literal["auto", "absorbed", "expanded", "full"] = "auto"
+    """With a cache, chosen by shape; absorbed and expanded: the two forms of a latent; full: without a cache."""
+    speed: bool = False
+    """Write nothing, but measure tokens per second of every form."""
 
 
 def main(argv: list[str]) -> int:
-    """Print the prompt and its continuation."""
+    """Print each prompt and its continuation as it comes, and tokens per second on the error stream."""
     asked = tyro.cli(Sample, args=argv, prog="spectrain sample")
-    if asked.tokens < 0:
-        raise ValueError(f"--tokens must be 0 or more, got {asked.tokens}.")
+    if asked.tokens < 0 or asked.copies < 1:
+        raise ValueError(f"--tokens must be 0 or more and --copies 1 or more, got {asked.tokens} and {asked.copies}.")
     if not 0 <= asked.seed < 2**63:
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {asked.seed}.")
     run = train.load_run(asked.run)
     if run.source.parent != asked.run:
         print(f"the run is not finished; sampling from {run.source.parent}", file=sys.stderr)
-    text = run.sample(
-        asked.prompt, tokens=asked.tokens, temperature=asked.temperature, top_k=asked.top_k, seed=asked.seed
-    )
-    print(text)
+    latent = run.config.attention == "mla"
+    if asked.form in ("absorbed", "expanded") and not latent:
+        raise ValueError(f"--form {asked.form} is for --attention mla; the run has {run.config.attention}.")
+    if asked.speed:
+        for form in _FORMS if latent else ("auto", "full"):
+            _, rate = _write(run, asked, form, shown=False)
+            print(f"{'cached' if form == 'auto' else form:>9}: {rate:8.1f} tokens/s")
+        print(f"{run.model.cache_numbers:,} numbers cached a token")
+        return 0
+    texts, rate = _write(run, asked, asked.form, shown=len(asked.prompt) * asked.copies == 1)
+    for i, text in enumerate(texts if len(texts) > 1 else []):
+        print(f"=== {i + 1}\n{text}")
+    print(f"{rate:.1f} tokens/s, {run.model.cache_numbers:,} numbers cached a token", file=sys.stderr)
     return 0
+
+
+def _write(run: train.TrainedRun, asked: Sample, form: str, *, shown: bool) -> tuple[list[str], float]:
+    """The texts, printed as they come where ``shown``, and tokens drawn in a second."""
+    prompts = [prompt for prompt in asked.prompt for _ in range(asked.copies)]
+    pieces = run.stream(
+        prompts,
+        tokens=asked.tokens,
+        temperature=asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        form=form,
+        seed=asked.seed,
+    )
+    texts, start = [""] * len(prompts), time.perf_counter()
+    for new in pieces:
+        texts = [text + more for text, more in zip(texts, new, strict=True)]
+        if shown:
+            print(new[0], end="", flush=True)
+    if shown:
+        print()
+    return texts, len(prompts) * asked.tokens / max(1e-9, time.perf_counter() - start)

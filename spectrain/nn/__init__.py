@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from spectrain.nn._capture import capture as capture
     from spectrain.nn._feed_forward import SwiGLU as SwiGLU
     from spectrain.nn._generation import generate as generate
+    from spectrain.nn._generation import stream as stream
     from spectrain.nn._language_model import LanguageModel as LanguageModel
     from spectrain.nn._language_model import initialise as initialise
     from spectrain.nn._rotary import Rotary as Rotary
@@ -27,5 +28,6 @@ __getattr__, __dir__ = door(
         "generate": "_generation",
         "initialise": "_language_model",
         "soft_topk": "_soft_topk",
+        "stream": "_generation",
     },
 )

@@ -36,9 +36,16 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(width)
         self.feed_forward = feed_forward
 
-    def forward(self, x: Tensor, *, cache: Cache | None = None, documents: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        cache: Cache | None = None,
+        documents: Tensor | None = None,
+        absorbed: bool | None = None,
+    ) -> Tensor:
         """Apply both halves."""
-        x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents)
+        x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out
 
@@ -113,9 +120,10 @@ class LanguageModel(nn.Module):
         *,
         caches: list[Cache] | None = None,
         documents: Int[Tensor, "batch length"] | None = None,
+        absorbed: bool | None = None,
     ) -> Float[Tensor, "batch length vocabulary"]:
-        """Logits of the token that follows each position; ``documents`` as in :meth:`Attention.forward`."""
-        out: Tensor = self.head(self.features(tokens, caches=caches, documents=documents))
+        """Logits of the token that follows each position; all other arguments as in :meth:`Attention.forward`."""
+        out: Tensor = self.head(self.features(tokens, caches=caches, documents=documents, absorbed=absorbed))
         return out
 
     def features(
@@ -124,6 +132,7 @@ class LanguageModel(nn.Module):
         *,
         caches: list[Cache] | None = None,
         documents: Int[Tensor, "batch length"] | None = None,
+        absorbed: bool | None = None,
     ) -> Float[Tensor, "batch length width"]:
         """What the head sees: the normalised residual stream."""
         end = tokens.shape[1] + (caches[0].seen if caches else 0)
@@ -131,7 +140,8 @@ class LanguageModel(nn.Module):
             raise ValueError(f"LanguageModel: {end} tokens are beyond its context of {self.context}; give fewer.")
         x = F.rms_norm(self.embedding(tokens), (self.embedding.embedding_dim,))
         for i, block in enumerate(self.blocks):
-            x = block(x, cache=None if caches is None else caches[i], documents=documents)
+            cache = None if caches is None else caches[i]
+            x = block(x, cache=cache, documents=documents, absorbed=absorbed)
         out: Tensor = self.norm(x)
         return out
 

@@ -7,6 +7,7 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.train._checkpoint import checkpoints as checkpoints
     from spectrain.train._compare import compare as compare
+    from spectrain.train._load import TrainedRun as TrainedRun
     from spectrain.train._load import load_run as load_run
     from spectrain.train._loop import train as train
     from spectrain.train._polynomials import polynomials as polynomials
@@ -20,6 +21,7 @@ __getattr__, __dir__ = door(
         "Progress": "_progress",
         "StopRequest": "_signals",
         "TrainConfig": "config",
+        "TrainedRun": "_load",
         "checkpoints": "_checkpoint",
         "compare": "_compare",
         "load_run": "_load",

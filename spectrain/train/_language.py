@@ -162,8 +162,23 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
         kv_heads=config.kv_heads,
         hidden=config.hidden,
         tied=config.tied,
+        attention=attention_arguments(config),
         generator=data.generator(config.seed, "weights"),
     )
+
+
+def attention_arguments(config: TrainConfig) -> dict[str, object]:
+    """The arguments of ``nn.Attention`` that a full configuration decides, besides its heads."""
+    return {
+        "latent": config.latent,
+        "share": {"s1": "content", "s2": "all"}.get(config.attention, "none"),
+        "head_dim": config.head_dim,
+        "rotary_dim": config.rotary_dim,
+        "query_rank": config.query_rank,
+        "window": config.window,
+        "log_n": None if config.log_n == "off" else config.block,
+        "log_n_learned": config.log_n == "learned",
+    }
 
 
 def _seen(score: Score) -> dict[str, int]:

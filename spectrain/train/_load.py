@@ -1,5 +1,6 @@
 """A trained model back from its run folder."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,31 @@ class TrainedRun:
             temperature=temperature,
             top_k=top_k,
             context=self.config.block,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float | None = None,
+        form: str = "auto",
+        seed: int = 0,
+    ) -> Iterator[list[str]]:
+        """The prompts, then what each new token adds to each of them."""
+        return _samples.stream(
+            self.model,
+            self.tokenizer,
+            prompts,
+            tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            context=self.config.block,
+            form=form,
             generator=torch.Generator().manual_seed(seed),
         )
 

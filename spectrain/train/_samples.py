@@ -1,5 +1,7 @@
 """Text written by the model, for people to read."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
 from spectrain import data, nn
@@ -24,18 +26,69 @@ def write(
     top_k: int | None = 50,
 ) -> str:
     """``prompt`` and its continuation. Leaves the model's mode as it was."""
-    ids = [tokenizer.end_of_text, *tokenizer.encode(prompt).tolist()]
+    pieces = stream(
+        model,
+        tokenizer,
+        [prompt],
+        tokens=tokens,
+        context=context,
+        generator=generator,
+        temperature=temperature,
+        top_k=top_k,
+    )
+    return "".join(piece[0] for piece in pieces)
+
+
+def stream(
+    model: nn.LanguageModel,
+    tokenizer: data.Tokenizer,
+    prompts: Sequence[str],
+    *,
+    tokens: int,
+    context: int,
+    generator: torch.Generator,
+    temperature: float = 0.8,
+    top_k: int | None = 50,
+    top_p: float | None = None,
+    form: str = "auto",
+) -> Iterator[list[str]]:
+    """Yield first the prompts, then what each token adds to them: text that will not change any more.
+
+    A character of several bytes comes when its last byte has come. Leaves the model's mode as it was.
+    """
+    ids = [[tokenizer.end_of_text, *tokenizer.encode(prompt).tolist()] for prompt in prompts]
+    longest = max(map(len, ids))
+    padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids])
+    documents = torch.tensor([[-1] * (longest - len(row)) + [0] * len(row) for row in ids])
     device = model.embedding.weight.device
     was_training = model.training
     model.eval()
-    out = nn.generate(
+    drawn = nn.stream(
         model,
-        torch.tensor([ids], dtype=torch.long, device=device),
+        padded.to(device),
         tokens=tokens,
         temperature=temperature,
         top_k=top_k,
+        top_p=top_p,
         context=context,
+        documents=documents.to(device) if len({*map(len, ids)}) > 1 else None,
+        form=form,
         generator=generator,
     )
-    model.train(was_training)
-    return tokenizer.decode(out[0, 1:].tolist())
+    said = [tokenizer.decode(row[1:]) for row in ids]
+    yield list(said)
+    try:
+        for column in drawn:
+            for row, token in zip(ids, column[:, 0].tolist(), strict=True):
+                row.append(token)
+            now = [tokenizer.decode(row[1:]) for row in ids]
+            yield [_settled(text)[len(old) :] for text, old in zip(now, said, strict=True)]
+            said = [max(old, _settled(text), key=len) for text, old in zip(now, said, strict=True)]
+        yield [tokenizer.decode(row[1:])[len(old) :] for row, old in zip(ids, said, strict=True)]
+    finally:
+        model.train(was_training)
+
+
+def _settled(text: str) -> str:
+    """Without what may still be the beginning of a character."""
+    return text.rstrip("\N{REPLACEMENT CHARACTER}")

@@ -31,6 +31,20 @@ class TrainConfig(RunConfig):
     """Width inside the feed-forward block. Default: 8/3 of --width, up to a multiple of 64."""
     tied: bool = False
     """Share the weights of embedding and head."""
+    attention: Literal["gqa", "mha", "mqa", "mla", "s1", "s2"] = "gqa"
+    """Grouped, all or one of the key heads; a latent (mla); keys that are values in part (s1) or whole (s2)."""
+    head_dim: int | None = None
+    """Coordinates of a query and a key. Default: width / heads; half as many more with mla and s1, twice with s2."""
+    rotary_dim: int | None = None
+    """Those of them that positions rotate. Default: all; a third with mla, a quarter with s1 and s2."""
+    latent: int | None = None
+    """With --attention mla: numbers that keys and values are made from. Default: half of --width."""
+    query_rank: int | None = None
+    """Make queries through so many numbers. Default: straight from the stream."""
+    window: int | None = None
+    """Tokens that a token sees, its own included. Default: all before it."""
+    log_n: Literal["off", "fixed", "learned"] = "off"
+    """Multiply queries by log n / log --block, n the visible tokens; 'learned': and by a factor a head."""
 
     tokenizer: Literal["bpe", "bytes"] = "bpe"
     """Byte-level BPE trained on the training text, or single bytes."""
@@ -58,12 +72,16 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         self.require(self.sample_tokens >= 0, "sample_tokens", "0 or more")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
+        only = {"mqa": 1, "mha": self.heads, "mla": self.heads}.get(self.attention, self.kv_heads)
+        self.require(self.kv_heads in (None, only), "kv_heads", f"left out with --attention {self.attention}")
+        self.require(self.latent is None or self.attention == "mla", "latent", "left out without --attention mla")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
-        return (*own, *super().at_least_one())
+        attention = ("head_dim", "latent", "query_rank", "window")
+        return (*own, *attention, *super().at_least_one())
 
     @property
     def tokens_per_step(self) -> int:
@@ -89,12 +107,13 @@ class TrainConfig(RunConfig):
         """
         width = self.width or 64 * self.depth
         heads = self.heads or max(1, width // 64)
-        kv_heads, kv_reason = _key_value_heads(heads)
+        kv_heads, kv_reason = _key_value_heads(self.attention, heads)
         return filled(
             self,
             ("width", width, f"64 x depth {self.depth}, so that depth and width grow together"),
             ("heads", heads, "one for 64 features of width"),
             ("kv_heads", kv_heads, kv_reason),
+            *_attention_sizes(self.attention, width, heads),
             (
                 "hidden",
                 64 * -(-8 * width // 192),
@@ -111,7 +130,19 @@ class TrainConfig(RunConfig):
         return (self.micro_batch * self.block, self.width, self.hidden), (4 * self.depth, self.width, self.width)
 
 
-def _key_value_heads(heads: int) -> tuple[int, str]:
+def _attention_sizes(attention: str, width: int, heads: int) -> list[tuple[str, object, str]]:
+    size = width // heads
+    if attention == "mla":
+        return [("latent", max(1, width // 2), "half of the width")]
+    if attention in ("s1", "s2"):
+        wide = {"s1": 3 * size // 2, "s2": 2 * size}[attention]
+        return [("head_dim", 2 * (wide // 2), "what the shared values save of the cache, spent on wider heads")]
+    return []
+
+
+def _key_value_heads(attention: str, heads: int) -> tuple[int, str]:
+    if attention in ("mha", "mla", "mqa"):
+        return (1, "multi-query") if attention == "mqa" else (heads, f"every head has its own with {attention}")
     return (
         (heads // 2, "half of the heads: half the cache, hardly any loss")
         if heads % 2 == 0

@@ -48,6 +48,21 @@ def test_a_trained_model_continues_a_prompt(spectrain, finished):
     assert first.stdout == again.stdout
 
 
+def test_several_prompts_are_continued_in_one_batch_and_speed_is_told(spectrain, finished):
+    run, _ = finished
+    done = spectrain(
+        "sample", run, "--prompt", "line 3", "a longer line 4", "--copies", 2, "--tokens", 6, "--top-p", 0.9
+    )
+    assert done.returncode == 0, done.stderr
+    assert [part.split("\n", 1)[1][:4] for part in done.stdout.split("=== ")[1:]] == ["line", "line", "a lo", "a lo"]
+    assert "tokens/s, 32 numbers cached a token" in done.stderr
+    speed = spectrain("sample", run, "--speed", "--tokens", 3)
+    assert [line.split(":")[0].strip() for line in speed.stdout.splitlines()[:2]] == ["cached", "full"]
+    wrong = spectrain("sample", run, "--form", "absorbed")
+    assert wrong.returncode == 2
+    assert "--form absorbed is for --attention mla" in wrong.stderr
+
+
 def test_a_report_is_made_again_from_the_folder(spectrain, finished, tmp_path):
     done = spectrain("report", finished[0], "--out", tmp_path / "again.html")
     assert done.returncode == 0, done.stderr

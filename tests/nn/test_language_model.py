@@ -124,7 +124,96 @@ def test_generation_refuses_what_it_cannot_do(arguments, words):
         nn.generate(model(), prompt, tokens=1, **arguments)
 
 
-@pytest.mark.parametrize("changes", [{"vocabulary": 0}, {"depth": 0}, {"heads": 5}])
+@pytest.mark.parametrize("form", ["auto", "absorbed", "expanded", "full"])
+def test_every_form_of_decoding_draws_the_same_text(form):
+    net = perturbed(kv_heads=None, attention={"latent": 24, "log_n": 8})
+    expected = nn.generate(net, tokens(3, 4), tokens=30, context=12, temperature=0.0, form="full")
+    assert torch.equal(nn.generate(net, tokens(3, 4), tokens=30, context=12, temperature=0.0, form=form), expected)
+
+
+def test_padded_prompts_of_several_lengths_go_on_as_each_alone():
+    net, text = perturbed(attention={"log_n": 8}), tokens(2, 6)
+    documents = torch.tensor([[0] * 6, [-1] * 2 + [0] * 4])
+    both = nn.generate(net, text, tokens=12, temperature=0.0, documents=documents, context=11)
+    assert torch.equal(both[:1], nn.generate(net, text[:1], tokens=12, temperature=0.0, context=11))
+    short = nn.generate(net, text[1:, 2:], tokens=5, temperature=0.0)  # up to where its own context would be fuller
+    assert torch.equal(both[1:, 2:11], short)
+
+
+def test_top_p_draws_from_the_fewest_tokens_that_hold_the_chance():
+    net = perturbed(vocabulary=9)
+    text = torch.zeros(3000, 1, dtype=torch.long)
+    falling, order = net(text[:1])[0, -1].softmax(-1).sort(descending=True)
+    for p in (0.2, 0.5, 0.9):
+        drawn = nn.generate(net, text, tokens=1, top_p=p, generator=torch.Generator().manual_seed(0))[:, 1]
+        enough = int((falling.cumsum(0) < p).sum()) + 1
+        assert set(drawn.unique().tolist()) == set(order[:enough].tolist())
+
+
+def test_a_row_that_has_stopped_stays_stopped_and_all_stopped_ends_the_stream():
+    net = perturbed(vocabulary=3)
+    out = nn.generate(
+        net, torch.zeros(6, 1, dtype=torch.long), tokens=60, stop=2, generator=torch.Generator().manual_seed(1)
+    )
+    assert out.shape[1] < 61
+    for row in out.tolist():
+        first = row.index(2)
+        assert set(row[first:]) == {2}
+
+
+def test_streamed_tokens_are_the_generated_ones_and_come_one_by_one():
+    net, text = perturbed(), tokens(2, 3)
+    pieces = nn.stream(net, text, tokens=5, temperature=0.0)
+    first = next(pieces)
+    assert first.shape == (2, 1)
+    assert torch.is_grad_enabled()
+    assert torch.equal(torch.cat((text, first, *pieces), 1), nn.generate(net, text, tokens=5, temperature=0.0))
+
+
+def test_a_context_is_kept_to():
+    net = perturbed(context=8)
+    assert nn.generate(net, tokens(1, 3), tokens=20, temperature=0.0).shape == (1, 23)
+    with pytest.raises(ValueError, match="9 tokens are beyond its context of 8"):
+        net(tokens(1, 9))
+    caches = net.empty_caches()
+    net(tokens(1, 6), caches=caches)
+    with pytest.raises(ValueError, match="beyond its context"):
+        net(tokens(1, 3), caches=caches)
+
+
+def test_the_feed_forward_can_be_replaced():
+    class Square(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.drawn = layer, False
+
+        def initialise(self, *, generator):
+            self.drawn = True
+
+        def forward(self, x):
+            return self.layer * x.square()
+
+    net = model(feed_forward=Square)
+    assert [block.feed_forward.layer for block in net.blocks] == [0, 1, 2]
+    assert all(block.feed_forward.drawn for block in net.blocks)
+    assert net(tokens(1, 4)).shape == (1, 4, 97)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"form": "fast"}, "form must be one of")],
+)
+def test_more_that_generation_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        nn.generate(model(), tokens(1, 2), tokens=1, **arguments)
+
+
+def test_a_token_outside_the_vocabulary_is_named():
+    with pytest.raises(ValueError, match="token 97 of the prompt is outside the vocabulary of 97"):
+        nn.generate(model(), torch.tensor([[1, 97]]), tokens=1)
+
+
+@pytest.mark.parametrize("changes", [{"vocabulary": 0}, {"depth": 0}, {"heads": 5}, {"context": 0}])
 def test_impossible_models_are_refused(changes):
     with pytest.raises(ValueError, match="needs"):
         model(**changes)

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from spectrain.train import _recorded
+from spectrain.train._language import build_model
 from spectrain.train._run_config import DEFAULT_MINUTES
 from spectrain.train.config import TrainConfig
 
@@ -58,7 +59,7 @@ def changed(tmp_path, **values):
 
 BAD_FILES = [
     ({"detph": 3}, "unknown key 'detph'. Did you mean 'depth'"),
-    ({"zzzzzz": 3}, "unknown key 'zzzzzz'. Known keys: autocast"),
+    ({"zzzzzz": 3}, "unknown key 'zzzzzz'. Known keys: attention"),
     ({"depth": "3"}, "depth must be int, got '3'"),
     ({"depth": True}, "depth must be int, got True"),
     ({"optimizer": "sgd"}, "optimizer must be"),
@@ -99,3 +100,38 @@ def test_fresh_folders_never_collide(tmp_path, monkeypatch):
         path.mkdir(parents=True)
         names.append(path)
     assert len(set(names)) == 3
+
+
+ATTENTION = {
+    "gqa": {"kv_heads": 2, "latent": None},
+    "mha": {"kv_heads": 4},
+    "mqa": {"kv_heads": 1},
+    "mla": {"kv_heads": 4, "latent": 128},
+    "s1": {"kv_heads": 2, "head_dim": 96},
+    "s2": {"kv_heads": 2, "head_dim": 128},
+}
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_every_kind_of_attention_is_filled_in_and_built(kind):
+    full, _ = TrainConfig(attention=kind, max_steps=1, window=7, log_n="learned").derive()
+    assert {name: getattr(full, name) for name in ATTENTION[kind]} == ATTENTION[kind]
+    block = build_model(full, vocabulary=300).blocks[0].attention
+    assert block.shape.share == {"s1": "content", "s2": "all"}.get(kind, "none")
+    assert (block.window, block.log_n, block.log_n_gain is None) == (7, 256, False)
+    assert block.shape.cache_numbers <= (512 if kind == "mha" else 256)
+    assert full.derive()[0] == full
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"attention": "mha", "heads": 4, "kv_heads": 2}, "--kv-heads must be left out with --attention mha"),
+        ({"attention": "mqa", "kv_heads": 2}, "--kv-heads must be left out with --attention mqa"),
+        ({"latent": 8}, "--latent must be left out without --attention mla"),
+        ({"window": 0}, "--window"),
+    ],
+)
+def test_attention_flags_that_do_not_fit_are_refused(flags, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**flags)

@@ -263,3 +263,19 @@ def test_global_determinism_setting_comes_back(tiny, tmp_path):
     before = torch.are_deterministic_algorithms_enabled()
     train.train(TrainConfig(**{**tiny, "max_steps": 1}, out_dir=str(tmp_path / "run")))
     assert torch.are_deterministic_algorithms_enabled() is before
+
+
+def test_a_latent_with_log_n_trains_resumes_and_writes_the_same_text_in_every_form(tiny, tmp_path):
+    flags = {**tiny, "attention": "mla", "log_n": "learned", "latent": 12, "query_rank": 10}
+    whole = train.train(TrainConfig(**flags, out_dir=str(tmp_path / "whole")))
+    interrupted(flags, tmp_path / "half", 6)
+    again = train.train(TrainConfig(**flags, out_dir=str(tmp_path / "half"), resume="auto"))
+    assert_same_run(again, whole)
+    run = load_run(whole)
+    assert run.model.blocks[0].attention.log_n_gain.ne(1).any()
+    texts = {}
+    for form in ("auto", "absorbed", "expanded", "full"):
+        pieces = run.stream(["the norm", "of a"], tokens=20, temperature=0.0, form=form)
+        texts[form] = tuple("".join(parts) for parts in zip(*pieces, strict=True))
+    assert texts["auto"][0].startswith("the norm")
+    assert len(set(texts.values())) == 1
