@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from spectrain.matfun._scale import far_from_one, power_of_two, to_unit
@@ -11,7 +11,7 @@ from spectrain.matfun._scale import far_from_one, power_of_two, to_unit
 _MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
 
 
-def flat(X: Float[Tensor, "*batch m n"]) -> Float[Tensor, "b m n"]:
+def flat(X: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "b m n"]:
     """Return X with its batch dimensions made one."""
     return X.reshape(X.shape[:-2].numel(), *X.shape[-2:])
 

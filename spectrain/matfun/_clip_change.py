@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrain.matfun._derivative import change_of_part, spectral_function
-from spectrain.matfun._differences import OddChange
+from spectrain.matfun._differences import Differential, change_of_odd
 
 
 class Interval(NamedTuple):
@@ -46,7 +46,7 @@ class Interval(NamedTuple):
 def change_of_clip(X: Tensor, Y: Tensor, D: Tensor, *, interval: Interval) -> Tensor:
     """Return the change of mclip(X)."""
     second = partial(_second, parts=interval.parts())
-    return OddChange.apply(X, D, interval.values, second)
+    return Differential.apply(X, D, partial(change_of_odd, values=interval.values), second)
 
 
 def _second(X: Tensor, D: Tensor, g: Tensor, *, parts: Sequence) -> Tensor:

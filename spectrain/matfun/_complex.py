@@ -6,8 +6,10 @@ with its bounds, derivatives and batches; a complex matrix costs twice what nati
 """
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
+
+from spectrain.matfun._scale import to_unit
 
 
 def as_real(X: Complex[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m2 n2"]:
@@ -31,3 +33,20 @@ def from_real(Y: Float[Tensor, "*batch m2 n2"]) -> Complex[Tensor, "*batch m n"]
     A = 0.5 * (wide[..., :m, :n] + wide[..., m:, n:])
     B = 0.5 * (wide[..., m:, :n] - wide[..., :m, n:])
     return torch.complex(A, B)
+
+
+def adjoint(X: Tensor) -> Tensor:
+    """Return the conjugate transpose, conjugated at once.
+
+    ``X.mH`` conjugates later, and inside of an operator of a compiled graph torch forgets to: there the complex
+    matrix came back unconjugated (torch 2.13, pytorch issue 198118).
+    """
+    return X.conj_physical().mT if X.is_complex() else X.mT
+
+
+def unit_size(X: Tensor, name: str) -> tuple[Tensor, Int[Tensor, " b"]]:
+    """Return X * 2**-k in float64 or complex128 with Frobenius norm in [1/2, 1), and k, for matrices (b, m, n)."""
+    if not X.is_complex():
+        return to_unit(X.double(), name)
+    both, k = to_unit(torch.cat([X.real, X.imag], -1).double(), name)
+    return torch.complex(*both.chunk(2, -1)), k

@@ -13,7 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain.matfun._complex import adjoint
+
 Values: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # singular values (b, k) -> f(s) and f'(s)
+Rule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Second: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -25,15 +28,22 @@ def widened(X: Tensor) -> Tensor:
 def change_of_odd(X: Tensor, D: Tensor, values: Values) -> Tensor:
     """Return the change of U f(S) V^H when X = U S V^H, (b, m, n), changes by D."""
     if X.shape[-2] > X.shape[-1]:
-        return change_of_odd(X.mH, D.mH, values).mH.contiguous()
+        return change_of_odd(adjoint(X), adjoint(D), values).mH.contiguous()
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     f, slope = values(S)
-    turned = U.mH @ D
-    M = turned @ Vh.mH
+    turned = adjoint(U) @ D
+    M = turned @ adjoint(Vh)
     A, B = differences(S, f, slope), _opposite(S, f, slope)
-    inside = (A * (0.5 * (M + M.mH)) + B * (0.5 * (M - M.mH))) @ Vh
+    inside = (A * (0.5 * (M + adjoint(M))) + B * (0.5 * (M - adjoint(M)))) @ Vh
     ratio = B.diagonal(dim1=-2, dim2=-1)[..., None]
     return U @ (inside + ratio * (turned - M @ Vh))
+
+
+def change_of_symmetric(P: Tensor, D: Tensor, pairs: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the change of V f(L) V^H when P = V L V^H, (b, n, n), changes by D; ``pairs(L)`` are the differences."""
+    L, V = torch.linalg.eigh(0.5 * (P + adjoint(P)))
+    M = adjoint(V) @ (0.5 * (D + adjoint(D))) @ V
+    return V @ (pairs(L) * M) @ adjoint(V)
 
 
 def differences(
@@ -53,34 +63,34 @@ def _opposite(S: Tensor, f: Tensor, slope: Tensor) -> Float[Tensor, "b k k"]:
     return torch.where(none, slope[:, :, None], (f[:, :, None] + f[:, None, :]) / torch.where(none, 1.0, total))
 
 
-class OddChange(torch.autograd.Function):
-    """:func:`change_of_odd`, differentiable with respect to D, and to X where ``second`` says how.
+class Differential(torch.autograd.Function):
+    """rule(X, D), the change of a function of X, differentiable with respect to D, and to X where ``second`` says how.
 
     ``second(X, D, g)`` is the gradient of <change(X, D), g> with respect to X. It is symmetric in D, g and the
     direction, so that it serves backward and forward mode.
     """
 
     @staticmethod
-    def forward(X: Tensor, D: Tensor, values: Values, second: Second) -> Tensor:
-        return change_of_odd(widened(X), widened(D), values).to(D.dtype)
+    def forward(X: Tensor, D: Tensor, rule: Rule, second: Second) -> Tensor:
+        return rule(widened(X), widened(D)).to(D.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
         ctx.save_for_forward(*inputs[:2])
-        ctx.values, ctx.second = inputs[2:]
+        ctx.rule, ctx.second = inputs[2:]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         X, D = ctx.saved_tensors
         gX = ctx.second(widened(X), widened(D), widened(g)).to(X.dtype) if ctx.needs_input_grad[0] else None
-        gD = OddChange.apply(X, g, ctx.values, ctx.second).to(D.dtype) if ctx.needs_input_grad[1] else None
+        gD = Differential.apply(X, g, ctx.rule, ctx.second).to(D.dtype) if ctx.needs_input_grad[1] else None
         return gX, gD, None, None
 
     @staticmethod
     def jvp(ctx: Any, dX: Tensor | None, dD: Tensor | None, *_: None) -> Tensor:
         X, D = ctx.saved_tensors
-        change = torch.zeros_like(D) if dD is None else OddChange.apply(X, dD, ctx.values, ctx.second)
+        change = torch.zeros_like(D) if dD is None else Differential.apply(X, dD, ctx.rule, ctx.second)
         return change if dX is None else change + ctx.second(widened(X), widened(D), widened(dX)).to(D.dtype)
 
     @staticmethod
@@ -89,7 +99,7 @@ class OddChange(torch.autograd.Function):
             T.expand(info.batch_size, *T.shape) if d is None else T.movedim(d, 0)
             for d, T in zip(in_dims[:2], (X, D), strict=True)
         )
-        return OddChange.apply(X.flatten(0, 1), D.flatten(0, 1), *rest).unflatten(0, D.shape[:2]), 0
+        return Differential.apply(X.flatten(0, 1), D.flatten(0, 1), *rest).unflatten(0, D.shape[:2]), 0
 
 
 def differentiable_once(name: str) -> Second:
@@ -102,3 +112,19 @@ def differentiable_once(name: str) -> Second:
         )
 
     return second
+
+
+class Once(torch.autograd.Function):
+    """A derivative that depends on X in a way that is not differentiated further: asking for it is an error."""
+
+    @staticmethod
+    def forward(derivative: Tensor, X: Tensor, name: str) -> Tensor:
+        return derivative.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.name = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> NoReturn:
+        return differentiable_once(ctx.name)(g, g, g)  # type: ignore[misc]

@@ -115,3 +115,10 @@ def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Re
             f"rounding the exact answer could already cost that much. Either {advice} or a tol above this floor."
         )
     return tol
+
+
+def like(X: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
+    """Return the output dtype for X: its own, or that asked for, complex where X is complex."""
+    if out_dtype is None or not X.is_complex() or out_dtype.is_complex:
+        return out_dtype or X.dtype
+    return torch.promote_types(out_dtype, torch.complex64)

@@ -1,13 +1,14 @@
 """The spectral norm, enclosed: a lower bound by power iteration, an upper bound by powers of the Gram matrix."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._input import Array, entered
+from spectrain.matfun._differences import Once
+from spectrain.matfun._input import Array, entered, scalar_door
 from spectrain.matfun._iterate import gram
 from spectrain.matfun._scale import times_power_of_two, to_unit
 
@@ -25,33 +26,91 @@ def spectral_norm(X: Array) -> NormBounds:
     """Return bounds on the largest singular value: lower <= sigma_max(X) <= upper.
 
     ``upper`` is the Schatten norm of order 64, ||(X X^T)^32||_F^(1/32): at most k^(1/64) too large, k = min(m, n),
-    10 % for k = 512, and less the fewer singular values are near the largest. ``lower`` is ||X v|| / ||v|| with v the
-    largest column of (X X^T)^32, a power iteration of that order. Everything is computed in float64; bounds on its
-    rounding errors are included (Higham, Accuracy and Stability of Numerical Algorithms, 3.5), so that both hold
-    as stated. They come back in float64 for float64 input, else in float32, rounded outwards.
-    A zero matrix gives (0, 0).
+    10 % for k = 512, and less the fewer singular values are near the largest. ``lower`` is the best of ||X v|| / ||v||
+    over the span of v, X X^T v and (X X^T)^2 v, v the largest column of (X X^T)^32: a power iteration of that order and
+    the Rayleigh quotient of its last three vectors. Everything is computed in float64; bounds on its rounding errors
+    are included (Higham, Accuracy and Stability of Numerical Algorithms, 3.5), so that both hold as stated. They come
+    back in float64 for float64 input, else in float32, rounded outwards. A zero matrix gives (0, 0).
 
-    Errors: TypeError and ValueError for what is not a real floating matrix, ValueError for NaN or infinite
+    Both have the gradient u v^T, with the vectors found for ``lower`` and u = X v / ||X v||: that of sigma_max where it
+    is simple, one of its subgradients where it is not. Differentiable once, backward and forward.
+
+    Errors: TypeError and ValueError for what is not a floating matrix (real or complex), ValueError for NaN or infinite
     entries. Cost: k^2 max(m, n) + 5 k^3 multiplications.
 
     >>> lower, upper = spectral_norm(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
     >>> bool(lower <= 3) and bool(upper >= 3) and bool(upper / lower < 1.001)
     True
     """
-    X, leave = entered(X, "spectral_norm")
-    unit, k = to_unit(flat(X).double(), "spectral_norm")
+    numbers = scalar_door(X)
+    X, _ = entered(X, "spectral_norm")
+    with torch.autocast(X.device.type, enabled=False):
+        lower, upper = _differentiable(flat(X))
+    return NormBounds(numbers(lower.reshape(X.shape[:-2])), numbers(upper.reshape(X.shape[:-2])))
+
+
+def _differentiable(X: Tensor) -> tuple[Tensor, Tensor]:
+    if not torch.compiler.is_compiling():
+        return _Norms.apply(X)[:2]
+    lower, upper, u, v = _norms(X.detach())
+    along = (u.mT @ X.to(u.dtype) @ v)[:, 0, 0]
+    still = (along - along.detach()).to(lower.dtype)  # exactly zero, with the gradient u v^T
+    return lower + still, upper + still
+
+
+class _Norms(torch.autograd.Function):
+    """The bounds with the gradient u v^T; in a graph of torch.compile the same is written with products."""
+
+    @staticmethod
+    def forward(X: Tensor) -> tuple[Tensor, ...]:
+        return _norms(X)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*inputs, *output[2:])
+        ctx.save_for_forward(*inputs, *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, of_lower: Tensor, of_upper: Tensor, *_: Tensor) -> Tensor:
+        X, u, v = ctx.saved_tensors
+        slope = (of_lower + of_upper).to(u.dtype)[:, None, None] * (u @ v.mT)
+        return Once.apply(slope.to(X.dtype), X, "spectral_norm")
+
+    @staticmethod
+    def jvp(ctx: Any, D: Tensor) -> tuple[Tensor | None, ...]:
+        _, u, v = ctx.saved_tensors
+        along = (u.mT @ D.to(u.dtype) @ v)[:, 0, 0].to(torch.promote_types(D.dtype, torch.float32))
+        return along, along.clone(), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, X: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        X = X.movedim(in_dims[0], 0)
+        parts = _Norms.apply(X.flatten(0, 1))
+        return tuple(part.unflatten(0, X.shape[:2]) for part in parts), (0,) * len(parts)
+
+
+def _norms(X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the bounds in the dtype of the answer, and u and v as columns in float64."""
+    unit, k = to_unit(X.double(), "spectral_norm")
     dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
-    lower, upper = (times_power_of_two(b[:, None, None], k).flatten() for b in enclosed_norms(unit))
+    below, above, u, v = _enclosure(unit)
+    lower, upper = (times_power_of_two(b[:, None, None], k).flatten() for b in (below, above))
     down, up = (torch.tensor(sign * torch.inf, dtype=dtype, device=X.device) for sign in (-1, 1))
     lower = torch.where(lower > 0, torch.nextafter(lower.to(dtype), down), 0.0)
     upper = torch.where(upper > 0, torch.nextafter(upper.to(dtype), up), 0.0)
-    return NormBounds(leave(lower.clamp_min(0).reshape(X.shape[:-2])), leave(upper.reshape(X.shape[:-2])))
+    return lower.clamp_min(0), upper, u, v
 
 
 def enclosed_norms(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Return the bounds for float64 matrices of Frobenius norm at most 1."""
+    """Return the bounds for matrices of Frobenius norm at most 1, computed in their dtype."""
+    return _enclosure(X)[:2]
+
+
+def _enclosure(X: Float[Tensor, "b m n"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if X.shape[-1] == 0 or X.shape[-2] == 0:
-        return X.new_zeros(len(X)), X.new_zeros(len(X))
+        none = X.new_zeros(len(X))
+        return none, none.clone(), X.new_zeros(len(X), X.shape[-2], 1), X.new_zeros(len(X), X.shape[-1], 1)
     unit = torch.finfo(X.dtype).eps
     power, sizes = gram(X), []
     for _ in range(_SQUARINGS):
@@ -62,14 +121,27 @@ def enclosed_norms(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, " b"], Floa
     for size in reversed(sizes[1:]):
         bound = (size + power.shape[-1] * unit) * bound.sqrt()
     upper = ((sizes[0] + max(X.shape[-2:]) * unit * (sizes[0] > 0)) * bound.sqrt()).sqrt() * (1 + 16 * unit)
-    return _quotient(X, power).clamp(max=upper), upper
+    lower, u, v = _quotient(X, power)
+    return lower.clamp(max=upper), upper, u, v
 
 
-def _quotient(X: Float[Tensor, "b m n"], power: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
-    """Return ||X v|| / ||v|| less its rounding error, v the largest column of ``power``."""
+def _quotient(X: Float[Tensor, "b m n"], power: Float[Tensor, "b k k"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return max ||X v|| / ||v|| over three vectors of the power method, less its rounding error, with u and v."""
     column = torch.linalg.vector_norm(power, dim=-2).argmax(-1)
-    v = power.take_along_dim(column[:, None, None], dim=-1)
-    w = X @ v if X.shape[-2] > X.shape[-1] else X.mT @ v
-    size = torch.linalg.matrix_norm(v)
-    found = torch.linalg.matrix_norm(w) / torch.where(size > 0, size, 1.0)
-    return (found - 2 * sum(X.shape[-2:]) * torch.finfo(X.dtype).eps * torch.linalg.matrix_norm(X)).clamp_min(0)
+    last = power.take_along_dim(column[:, None, None], dim=-1)
+    tall = X.shape[-2] > X.shape[-1]
+    wide = X.mT if tall else X
+    vectors = [last]
+    for _ in range(2):
+        image = wide @ (wide.mT @ vectors[-1])
+        size = torch.linalg.matrix_norm(image, keepdim=True)
+        vectors.append(image / torch.where(size > 0, size, 1.0))
+    basis = torch.linalg.qr(torch.cat(vectors, -1))[0]
+    turned = torch.linalg.svd(wide.mT @ basis, full_matrices=False)[2].mH
+    p = basis @ turned[..., :1]
+    q = wide.mT @ p
+    size = torch.linalg.matrix_norm(q)
+    found = size / torch.linalg.matrix_norm(p)
+    q = q / torch.where(size > 0, size, 1.0)[:, None, None]
+    noise = 2 * sum(X.shape[-2:]) * torch.finfo(X.dtype).eps * torch.linalg.matrix_norm(X)
+    return (found - noise).clamp_min(0), *((q, p) if tall else (p, q))

@@ -1,15 +1,20 @@
 """Powers P^(s/r) of positive semidefinite matrices, with a residual that is computed from P."""
 
 import math
-import warnings
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered
-from spectrain.matfun._scale import to_unit
+from spectrain.matfun._complex import adjoint, unit_size
+from spectrain.matfun._coupled import coupled_root
+from spectrain.matfun._derivative import spectral_function
+from spectrain.matfun._differences import Differential, change_of_symmetric, differentiable_once
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
+from spectrain.matfun._operator import Operator
+from spectrain.matfun._refusal import refuse
 
 _norm = torch.linalg.matrix_norm
 
@@ -22,6 +27,7 @@ def mroot(
     times: Array | None = None,
     side: str = "right",
     tol: Real | None = None,
+    steps: int | None = None,
     rtol: Real | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> Array:
@@ -38,56 +44,101 @@ def mroot(
     (the largest divided difference, Higham, Functions of Matrices, 3.2). Where it is above tol, a tol that was given
     is a ValueError and the default one a RuntimeWarning.
 
-    Shapes: P (*batch, n, n), G (*batch, m, n) or (*batch, n, m). Only the symmetric part of P is used. TypeError and
-    ValueError for what is not a real finite square matrix, ValueError for r < 1, and for an eigenvalue below minus the
-    rounding noise. Cost: one eigendecomposition in float64. Source: articles 11158 and 11175
-    (kexue.fm/archives/11175), there by polynomials.
+    ``steps=k`` takes k steps of the coupled iteration of articles 11158 and 11175 (kexue.fm/archives/11175) instead,
+    with the best polynomials for eigenvalues in [1e-4, 1] of a bound on the largest: products only, in one graph under
+    ``torch.compile``, in float32 or float64. It carries no bound.
+
+    Shapes: P (*batch, n, n) real symmetric or complex Hermitian, G (*batch, m, n) or (*batch, n, m). Differentiable
+    once, at ties too. TypeError and ValueError for what is not a finite square matrix, ValueError for r < 1, for P that
+    differs from its conjugate transpose by more than rounding, and for an eigenvalue below minus the rounding noise.
+    Cost: one eigendecomposition in float64.
 
     >>> P = torch.tensor([[16.0, 0.0], [0.0, 81.0]])
     >>> mroot(P, 4, -3).diagonal().mul(216).tolist()
     [27.0, 8.0]
     """
-    P, leave = entered(P, "mroot")
-    _check_request(P, r, side)
-    out_dtype = out_dtype or P.dtype
-    limit = checked_tolerance(tol, out_dtype, "mroot")
-    unit, k = to_unit(flat(P).double(), "mroot")
-    L, V, bound = _powers(unit, s / r, P.dtype, rtol)
-    _check_bound(bound, limit - torch.finfo(out_dtype).eps / 2, asked=tol is not None)
-    scale = torch.exp2(k.double() * (s / r))[:, None]
-    if times is None:
-        root = torch.bmm(V * (L * scale)[:, None, :], V.mT)
-        return leave(root.to(out_dtype).reshape(P.shape))
-    G, _ = entered(times, "mroot(times=)")
-    return leave(_applied(L * scale, V, G, P.shape[:-2], side).to(out_dtype))
+    P, leave = entered(P, "mroot", embed=False)
+    _check_request(P, r, side, steps, tol, rtol)
+    dtype = like(P, out_dtype)
+    checked_tolerance(tol, real_dtype(dtype), "mroot")
+    right = None if times is None else _fitting(entered(times, "mroot(times=)", embed=False)[0], P, side)
+    if steps is not None:
+        return leave(_by_steps(P, right, r, s, steps, side).to(dtype))
+    options = (r, s, None if tol is None else float(tol), None if rtol is None else float(rtol))
+    if right is None:
+        root, _ = _operator(flat(P), *options, dtype)
+        return leave(root.reshape(P.shape))
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (P.requires_grad or right.requires_grad)):
+        root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, dtype))
+        return leave(_product(root.reshape(P.shape), right.to(root.dtype), side).to(dtype))
+    L, V = _powers(flat(P), *options, dtype)[:2]
+    return leave(_applied(L, V, flat(right), side).to(dtype).reshape(right.shape))
 
 
-def _check_request(P: Tensor, r: int, side: str) -> None:
+def _check_request(P: Tensor, r: int, side: str, steps: int | None, tol: Real | None, rtol: Real | None) -> None:
     if P.shape[-1] != P.shape[-2]:
         raise ValueError(f"mroot: needs square matrices, got shape {tuple(P.shape)}; X.mT @ X is square")
     if r < 1:
         raise ValueError(f"mroot: r must be at least 1, got {r}; a negative power is s < 0")
     if side not in ("left", "right"):
         raise ValueError(f'mroot: side must be "left" or "right", got {side!r}')
+    if steps is not None and (steps < 1 or tol is not None or rtol is not None):
+        raise ValueError(f"mroot: steps={steps} must be at least 1 and takes no tol= or rtol=; it carries no bound")
+
+
+def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
+    n = P.shape[-1]
+    if G.shape[:-2] != P.shape[:-2] or G.shape[-1 if side == "right" else -2] != n:
+        raise ValueError(
+            f"mroot: times= of shape {tuple(G.shape)} does not fit a power of shape {tuple(P.shape)} on its {side} side"
+        )
+    return G
+
+
+def _product(root: Tensor, G: Tensor, side: str) -> Tensor:
+    return G @ root if side == "right" else root @ G
+
+
+def _by_steps(P: Tensor, G: Tensor | None, r: int, s: int, steps: int, side: str) -> Tensor:
+    """Return the power, or its product, by the coupled iteration; derivatives are those of the exact power."""
+
+    def compute(batch: Tensor) -> tuple[Tensor]:
+        with torch.autocast(batch.device.type, enabled=False):
+            return (coupled_root(batch, r, s, steps=steps),)
+
+    (root,) = spectral_function(flat(P), compute, partial(_change, r=r, s=s, rtol=None))
+    root = root.reshape(P.shape)
+    return root if G is None else _product(root, G.to(root.dtype), side)
 
 
 def _powers(
-    P: Float[Tensor, "b n n"], power: float, dtype: torch.dtype, rtol: Real | None
-) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n n"], Float[Tensor, " b"]]:
-    """Return L^power, V and a bound on the relative error of V L^power V^T, for P of unit size."""
-    P = 0.5 * (P + P.mT)
-    L, V = torch.linalg.eigh(P)
-    largest = L.abs().amax(-1, keepdim=True) if L.shape[-1] else L.new_zeros(len(L), 1)
-    noise = P.shape[-1] * max(torch.finfo(torch.float64).eps, torch.finfo(dtype).eps / max(1, P.shape[-1]) ** 0.5)
-    if bool((-noise * largest > L).any()):
-        raise ValueError(
-            f"mroot: P is not positive semidefinite, its smallest eigenvalue is {float((L / largest).min()):.3g} times "
-            "the largest; add a multiple of the identity, or use polar(P).H for its absolute value"
+    P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype
+) -> tuple[Float[Tensor, "b n"], Tensor, Float[Tensor, " b"]]:
+    """Return L^(s/r) in the units of P, V and a bound on the relative error of V L^(s/r) V^H, checked against tol."""
+    with torch.autocast(P.device.type, enabled=False):
+        unit, k = unit_size(P, "mroot")
+        L, V, bound = _unit_powers(unit, s / r, P.dtype, rtol)
+        _check_bound(
+            bound,
+            checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2,
+            asked=tol is not None,
         )
-    keep = (noise if rtol is None else rtol) * largest < L
+        return L * torch.exp2(k.double() * (s / r))[:, None], V, bound
+
+
+def _unit_powers(
+    P: Tensor, power: float, dtype: torch.dtype, rtol: Real | None
+) -> tuple[Float[Tensor, "b n"], Tensor, Float[Tensor, " b"]]:
+    """Return L^power, V and a bound on the relative error of V L^power V^H, for P of unit size."""
+    symmetric = 0.5 * (P + adjoint(P))
+    _check_symmetric(P, symmetric, dtype)
+    L, V = torch.linalg.eigh(symmetric)
+    largest = L.abs().amax(-1, keepdim=True) if L.shape[-1] else L.new_zeros(len(L), 1)
+    _check_signs(L, largest, dtype)
+    keep = _kept(L, largest, dtype, rtol)
     image = torch.where(keep, torch.where(keep, L, 1.0) ** power, 0.0)
     rounding = torch.finfo(P.dtype).eps * math.sqrt(max(1, P.shape[-1])) * _norm(P)
-    delta = _norm(P - torch.bmm(V * L[:, None, :], V.mT)) + rounding
+    delta = _norm(symmetric - torch.bmm(V * L[:, None, :], adjoint(V))) + rounding
     smallest = torch.where(keep, L, torch.inf).amin(-1) if L.shape[-1] else delta
     slope = abs(power) * torch.maximum(smallest ** (power - 1), largest[:, 0] ** (power - 1))
     slope = torch.where(keep.all(-1), slope, torch.maximum(slope, smallest**power / smallest))
@@ -95,29 +146,88 @@ def _powers(
     return image, V, torch.where(size > 0, slope * delta / size, 0.0)
 
 
-def _check_bound(bound: Float[Tensor, " b"], tol: Real, *, asked: bool) -> None:
-    if bool((bound <= tol).all()):
-        return
-    message = (
-        f"mroot: cannot prove a relative error of {tol:.3g}, the bound is {float(bound.max()):.2g}: eigenvalues "
-        "reach down to the rounding noise. Add a multiple of the identity, pass rtol= to count small ones as zero, or "
-        "a larger tol="
-    )
-    if asked:
-        raise ValueError(message)
-    warnings.warn(message, RuntimeWarning, stacklevel=3)
+def _noise(n: int, dtype: torch.dtype) -> float:
+    """Return the relative size of eigenvalues that rounding P to its dtype, or decomposing it, can make."""
+    return n * max(torch.finfo(torch.float64).eps, torch.finfo(dtype).eps / max(1, n) ** 0.5)
 
 
-def _applied(L: Tensor, V: Tensor, G: Tensor, batch: torch.Size, side: str) -> Tensor:
-    """Return G V L V^T or V L V^T G."""
-    n = V.shape[-1]
-    if G.shape[:-2] != batch or G.shape[-1 if side == "right" else -2] != n:
+def _kept(L: Tensor, largest: Tensor, dtype: torch.dtype, rtol: Real | None) -> Tensor:
+    return (_noise(L.shape[-1], dtype) if rtol is None else rtol) * largest < L
+
+
+def _check_symmetric(P: Tensor, symmetric: Tensor, dtype: torch.dtype) -> None:
+    skew, size = _norm(P - symmetric), _norm(P)
+    if bool((skew > 16 * _noise(P.shape[-1], dtype) * size).any()):
         raise ValueError(
-            f"mroot: times= of shape {tuple(G.shape)} does not fit a power of shape {(*batch, n, n)} on its {side} side"
+            f"mroot: P is not symmetric, ||P - P^T|| / ||P|| = {float((2 * skew / size).max()):.2g}; a power of a "
+            "matrix that is not is another function. Pass (P + P.mT) / 2 where rounding made the difference"
         )
-    X = flat(G).double()
+
+
+def _check_signs(L: Tensor, largest: Tensor, dtype: torch.dtype) -> None:
+    if bool((-_noise(L.shape[-1], dtype) * largest > L).any()):
+        raise ValueError(
+            f"mroot: P is not positive semidefinite, its smallest eigenvalue is {float((L / largest).min()):.3g} times "
+            "the largest; add a multiple of the identity, or use polar(P).H for its absolute value"
+        )
+
+
+def _check_bound(bound: Float[Tensor, " b"], tol: Real, *, asked: bool) -> None:
+    if not bool((bound <= tol).all()):
+        refuse(
+            f"mroot: cannot prove a relative error of {tol:.3g}, the bound is {float(bound.max()):.2g}: eigenvalues "
+            "reach down to the rounding noise. Add a multiple of the identity, pass rtol= to count small ones as zero, "
+            "or a larger tol=",
+            asked=asked,
+        )
+
+
+def _applied(L: Tensor, V: Tensor, G: Tensor, side: str) -> Tensor:
+    """Return G V L V^H or V L V^H G."""
+    X = G.to(V.dtype)
     if side == "right":
-        Y = torch.bmm(torch.bmm(X, V) * L[:, None, :], V.mT)
-    else:
-        Y = torch.bmm(V, L[..., None] * torch.bmm(V.mT, X))
-    return Y.reshape(G.shape)
+        return torch.bmm(torch.bmm(X, V) * L[:, None, :], adjoint(V))
+    return torch.bmm(V, L[..., None] * torch.bmm(adjoint(V), X))
+
+
+def _compute(
+    P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    L, V, bound = _powers(P, r, s, tol, rtol, dtype)
+    return torch.bmm(V * L[:, None, :], adjoint(V)).to(dtype), bound
+
+
+def _fake(P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return P.new_empty(P.shape, dtype=dtype), P.new_empty(len(P), dtype=torch.float64)
+
+
+def _change(P: Tensor, Y: Tensor, D: Tensor, r: int, s: int, rtol: float | None) -> Tensor:
+    rule = partial(change_of_symmetric, pairs=partial(_pairs, power=s / r, dtype=P.dtype, rtol=rtol))
+    return Differential.apply(P, D, rule, differentiable_once("mroot"))
+
+
+def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: float | None) -> Float[Tensor, "b n n"]:
+    """Return (a^p - b^p) / (a - b) for the eigenvalues that count, p a^(p-1) on ties; zero where neither does.
+
+    With t = log(a / b) it is b^(p-1) expm1(p t) / expm1(t), which keeps its digits as a approaches b.
+    """
+    keep = _kept(L, L.abs().amax(-1, keepdim=True), dtype, rtol)
+    x = torch.where(keep, L, 1.0)
+    a, b = x[:, :, None], x[:, None, :]
+    a, b = torch.maximum(a, b), torch.minimum(a, b)
+    t = torch.log1p((a - b) / b)
+    both = b ** (power - 1) * torch.where(
+        t > 0, torch.expm1(power * t) / torch.expm1(torch.where(t > 0, t, 1.0)), power
+    )
+    f = torch.where(keep, x**power, 0.0)
+    both_count, one_counts = keep[:, :, None] & keep[:, None, :], keep[:, :, None] ^ keep[:, None, :]
+    gap = torch.where(one_counts, L[:, :, None] - L[:, None, :], 1.0)
+    return torch.where(both_count, both, torch.where(one_counts, (f[:, :, None] - f[:, None, :]) / gap, 0.0))
+
+
+_operator = Operator(
+    "root(Tensor P, int r, int s, float? tol, float? rtol, ScalarType dtype) -> (Tensor, Tensor)",
+    compute=_compute,
+    fake=_fake,
+    change=lambda P, Y, D, r, s, tol, rtol, dtype: _change(P, Y, D, r, s, rtol),
+)

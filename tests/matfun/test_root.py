@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from torch.autograd import gradcheck
 
 from spectrain import matfun
 from spectrain.testing import random_orthonormal, relative_error
+
+# torch's own forward mode still scripts its decompositions
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 POWERS = [(r, s) for r in range(1, 9) for s in (-3, -1, 1, 2)]
 
@@ -102,3 +106,71 @@ def test_bad_requests():
     bad, _, _ = definite(8, 13)
     with pytest.raises(ValueError, match="cannot prove"):
         matfun.mroot(bad, 2, -1, tol=1e-9)
+
+
+@pytest.mark.parametrize(("r", "s"), [(1, -1), (2, 1), (2, -1), (3, -1), (4, -3), (5, 2), (7, -1), (2, 3)])
+def test_the_coupled_iteration(r, s):
+    """Products only: eigenvalues over three decades, within the error of the schedule and float64 rounding."""
+    P, V, L = definite(12, 3)
+    truth = (V * L ** (s / r)) @ V.mT
+    assert relative_error(matfun.mroot(64.0 * P, r, s, steps=12) / 64.0 ** (s / r), truth) <= 1e-8
+    assert relative_error(matfun.mroot(P.float(), r, s, steps=12), truth) <= 2e-2
+    assert relative_error(matfun.mroot(P, r, s, steps=1), truth) > 1e-2
+    G = torch.randn(5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert relative_error(matfun.mroot(P, r, s, times=G, steps=12), G @ truth) <= 1e-7
+
+
+def hermitian(n, decades, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    V = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.complex128))[0]
+    L = torch.logspace(-decades, 0, n, dtype=torch.float64)
+    return (V * L) @ V.mH, V, L
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 12}], ids=str)
+def test_complex_hermitian_matrices(options):
+    P, V, L = hermitian(8, 2)
+    truth = (V * L ** (-2 / 3)) @ V.mH
+    found = matfun.mroot(P, 3, -2, **options)
+    assert found.dtype == torch.complex128
+    torch.testing.assert_close(found, truth, rtol=0, atol=1e-8)
+    assert (found - truth.mT).abs().max() > 1  # the answer that forgets the conjugate
+    G = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.complex128)
+    torch.testing.assert_close(matfun.mroot(P, 3, -2, times=G, **options), G @ truth, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("r", "s"), [(1, 2), (2, 1), (2, -1), (3, -2), (5, 3)])
+def test_derivatives(r, s):
+    """Also where all eigenvalues are equal, which the derivative of the eigenvectors does not survive."""
+    A = torch.randn(4, 4, generator=torch.Generator().manual_seed(r), dtype=torch.float64)
+    eye = torch.eye(4, dtype=torch.float64)
+    for P in (A @ A.mT + eye, 2 * eye):
+        X = P.clone().requires_grad_()
+        assert gradcheck(lambda X: matfun.mroot((X + X.mT) / 2, r, s), X, check_forward_ad=True, fast_mode=True)
+        assert gradcheck(lambda X: matfun.mroot((X + X.mT) / 2, r, s, steps=20), X, atol=1e-4, fast_mode=True)
+    G = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    assert gradcheck(lambda X, G: matfun.mroot((X + X.mT) / 2, r, s, times=G), (X, G), fast_mode=True)
+
+
+def test_the_derivative_at_rank_deficiency_and_the_second_one():
+    v = torch.tensor([[3.0], [4.0]], dtype=torch.float64)
+    P = (v @ v.mT).requires_grad_()
+    (slope,) = torch.autograd.grad(matfun.mroot(P, 2)[0, 0], P)
+    assert slope.isfinite().all()
+    assert float((slope * (v @ v.mT)).sum()) == pytest.approx(0.5 * 9 / 5, rel=1e-9)  # Euler: degree 1/2
+    Q = torch.eye(2, dtype=torch.float64).requires_grad_()
+    (slope,) = torch.autograd.grad(matfun.mroot(Q, 2).sum(), Q, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        slope.sum().backward()
+
+
+def test_what_is_not_symmetric_is_refused():
+    """scipy.linalg.sqrtm returns inf for the first with a warning; the second would silently be another matrix."""
+    for bad in ([[0.0, 1.0], [0.0, 0.0]], [[2.0, 1.0], [0.5, 2.0]]):
+        with pytest.raises(ValueError, match="not symmetric"):
+            matfun.mroot(torch.tensor(bad), 2)
+    P, _, _ = definite(6, 1)
+    almost = (P + 1e-15 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))).contiguous()
+    assert relative_error(matfun.mroot(almost, 2), matfun.mroot(P, 2)) < 1e-13
+    with pytest.raises(ValueError, match="steps"):
+        matfun.mroot(P, 2, steps=3, tol=1e-3)
