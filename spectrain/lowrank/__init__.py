@@ -6,6 +6,8 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.lowrank._interpolative import interpolative as interpolative
+    from spectrain.lowrank._pinv import pinv as pinv
+    from spectrain.lowrank._pinv import pinv_factors as pinv_factors
     from spectrain.lowrank._select_columns import select_columns as select_columns
     from spectrain.lowrank._svd import svd as svd
 
@@ -14,6 +16,8 @@ __getattr__, __dir__ = door(
     {
         "interpolative": "_interpolative",
         "select_columns": "_select_columns",
+        "pinv": "_pinv",
+        "pinv_factors": "_pinv",
         "svd": "_svd",
     },
 )
