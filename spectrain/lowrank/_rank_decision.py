@@ -53,9 +53,13 @@ class Decision(NamedTuple):
         return torch.where(self.keep.any(-1), bound, 0.0)
 
     def clear(self) -> Bool[Tensor, "*batch"]:
-        """Whether no singular value is so near the cutoff that rounding could have moved it across."""
-        above = self.smallest_kept() - self.residual > self.cutoff
-        return above & (self.largest_dropped() + self.residual <= self.cutoff)
+        """Whether no singular value is so near the cutoff that rounding could have moved it across.
+
+        A dropped one may also be rounding itself, whatever the cutoff is.
+        """
+        dropped = self.largest_dropped()
+        below = (dropped + self.residual <= self.cutoff) | (dropped <= self.residual)
+        return below & (self.smallest_kept() - self.residual > self.cutoff)
 
 
 def decided(A: Tensor, *, rtol: Real, atol: Tensor, gram: bool) -> Decision:
