@@ -6,6 +6,7 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.lowrank._interpolative import interpolative as interpolative
+    from spectrain.lowrank._nystrom import nystrom as nystrom
     from spectrain.lowrank._pinv import pinv as pinv
     from spectrain.lowrank._pinv import pinv_factors as pinv_factors
     from spectrain.lowrank._select_columns import select_columns as select_columns
@@ -15,9 +16,10 @@ __getattr__, __dir__ = door(
     __name__,
     {
         "interpolative": "_interpolative",
-        "select_columns": "_select_columns",
+        "nystrom": "_nystrom",
         "pinv": "_pinv",
         "pinv_factors": "_pinv",
+        "select_columns": "_select_columns",
         "svd": "_svd",
     },
 )
