@@ -74,8 +74,8 @@ def nystrom(
     rounding are left out, so ``.rank`` may be smaller. ``.error`` is the trace of the rest, exact up to rounding, which
     is added. The diagonal of the function is taken in slices of ``block`` points.
 
-    Errors: ValueError where K is not square, not Hermitian or has a negative diagonal or a negative rest: then it is
-    not semidefinite. TypeError for sparse matrices and operators: use :func:`svd`. Cost: (rank + 1) n evaluations and
+    Errors: ValueError where K is not square, not Hermitian, or has a negative diagonal or, by more than sqrt(eps) of
+    the largest, a negative rest: then it is not semidefinite. TypeError for sparse matrices and operators: use :func:`svd`. Cost: (rank + 1) n evaluations and
     n rank^2. Shapes: landmarks (r,), F (n, r). Not batched, not differentiable.
 
     >>> X = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
@@ -183,7 +183,7 @@ def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Ny
     rows = P.F[P.landmarks]
     F = P.F.to(matrix.dtype_of(P.F))
     rest = source.diagonal.double() - F.to(P.F.dtype).abs().double().square().sum(1)
-    if float(rest.min()) < -1e3 * source.n * eps * float(source.diagonal.max()):
+    if float(rest.min()) < -(eps**0.5) * float(source.diagonal.max()):
         raise ValueError(
             f"nystrom: K is not positive semidefinite: a diagonal entry of K - F F^H is {float(rest.min()):.3g}. For "
             "another matrix use lowrank.svd or lowrank.cur"
@@ -191,7 +191,7 @@ def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Ny
     noise = 2 * (rank + 1) ** 0.5 * eps * trace
     if matrix.out_dtype != matrix.dtype:
         noise += source.n**0.5 * eps * trace  # a kernel rounded to half precision is not quite semidefinite
-    error = torch.tensor(float(rest.clamp_min(0).sum()) + noise, dtype=torch.float64)
+    error = torch.tensor(float(rest.abs().sum()) + noise, dtype=torch.float64)
     return Nystrom.of(
         matrix.value(P.landmarks),
         matrix.value(F),
