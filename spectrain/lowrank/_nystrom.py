@@ -75,8 +75,9 @@ def nystrom(
     is added. The diagonal of the function is taken in slices of ``block`` points.
 
     Errors: ValueError where K is not square, not Hermitian, or has a negative diagonal or, by more than sqrt(eps) of
-    the largest, a negative rest: then it is not semidefinite. TypeError for sparse matrices and operators: use :func:`svd`. Cost: (rank + 1) n evaluations and
-    n rank^2. Shapes: landmarks (r,), F (n, r). Not batched, not differentiable.
+    the largest, a negative rest: then it is not semidefinite. TypeError for sparse matrices and operators: use
+    :func:`svd`. Cost: (rank + 1) n evaluations and n rank^2. Shapes: landmarks (r,), F (n, r). Not batched, not
+    differentiable.
 
     >>> X = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
     >>> found = nystrom(lambda A, B: torch.exp(-torch.cdist(A, B).square()), points=X, rtol=1e-6)
