@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from spectrain.nn._language_model import initialise as initialise
     from spectrain.nn._rotary import Rotary as Rotary
     from spectrain.nn._soft_topk import soft_topk as soft_topk
+    from spectrain.nn._statistics import Statistics as Statistics
+    from spectrain.nn._statistics import statistics as statistics
+    from spectrain.nn._tap import Tap as Tap
 
 __getattr__, __dir__ = door(
     __name__,
@@ -23,11 +26,14 @@ __getattr__, __dir__ = door(
         "Capture": "_capture",
         "LanguageModel": "_language_model",
         "Rotary": "_rotary",
+        "Statistics": "_statistics",
         "SwiGLU": "_feed_forward",
+        "Tap": "_tap",
         "capture": "_capture",
         "generate": "_generation",
         "initialise": "_language_model",
         "soft_topk": "_soft_topk",
+        "statistics": "_statistics",
         "stream": "_generation",
     },
 )

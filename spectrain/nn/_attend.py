@@ -1,17 +1,21 @@
 """softmax(q k^T) v by torch's scaled_dot_product_attention, for any number of key heads."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spectrain.nn._tap import Tap
 from spectrain.nn._visibility import Visibility
 
 _FOLD = 1024
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap) -> Tensor:
     """``(batch, heads, length, dim)`` queries on ``(batch, kv_heads, stored, dim)`` keys and values."""
     group = q.shape[1] // k.shape[1]
     k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
+    if maps.watched:
+        return _with_maps(q, k, v, visible, group, scale, maps)
     causal = visible.mask is None and visible.length > 1
     if group > 1 and not causal and group * visible.length <= _FOLD:
         return _folded(q, k, v, visible.mask, group, scale)
@@ -27,3 +31,13 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, group: int, sc
         mask = mask.expand(-1, group, -1, -1).flatten(1, 2).unsqueeze(1)
     out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
     return out.unflatten(2, (group, -1)).flatten(1, 2)
+
+
+def _with_maps(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int, scale: float, maps: Tap) -> Tensor:
+    """The definition, for those who want to see the weights or change them: ``(batch, heads, length, stored)``."""
+    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    mask = visible.mask
+    if mask is None:
+        mask = torch.ones(visible.length, visible.stored, dtype=torch.bool, device=q.device)
+        mask = mask.tril(diagonal=visible.stored - visible.length)
+    return maps((q @ k.mT * scale).masked_fill(~mask, -torch.inf).softmax(dim=-1)) @ v

@@ -12,6 +12,7 @@ from spectrain.nn._attend import attend
 from spectrain.nn._attention_shape import Share, attention_shape
 from spectrain.nn._cache import Cache
 from spectrain.nn._rotary import Rotary, Turns
+from spectrain.nn._tap import Tap
 from spectrain.nn._visibility import Visibility, visibility
 
 
@@ -100,6 +101,7 @@ class Attention(nn.Module):
         self.log_n_gain = nn.Parameter(torch.ones(heads)) if log_n_learned else None
         self.rotary = Rotary(self.shape.rotary_dim, base=rotary_base, parts=rotary_parts)
         self._make_maps(width, latent_norm=latent_norm)
+        self.queries, self.keys, self.maps = Tap(), Tap(), Tap(costly=True)
 
     def _make_maps(self, width: int, *, latent_norm: bool) -> None:
         s = self.shape
@@ -162,11 +164,13 @@ class Attention(nn.Module):
             kept = cache.append(kept, window=self.window)
             documents = cache.documents(documents, batch=batch, length=length, device=x.device)
         visible = visibility(length, kept[0].shape[2], window=self.window, documents=documents, device=x.device)
-        q = self._log_n_scaled(self._queries(x, turns), visible)
-        if self.shape.absorbing_pays(length, visible.stored) if absorbed is None else absorbed:
+        q = self.queries(self._log_n_scaled(self._queries(x, turns), visible))
+        pays = self.shape.absorbing_pays(length, visible.stored) if absorbed is None else absorbed
+        if pays and not self.keys.watched:  # absorbed, there are no keys to be seen
             heads = self._absorbed(q, kept[0], visible)
         else:
-            heads = attend(q, *self._keys_and_values(kept), visible, scale=self.scale)
+            key, value = self._keys_and_values(kept)
+            heads = attend(q, self.keys(key), value, visible, scale=self.scale, maps=self.maps)
         if self.shape.share == "all":
             heads = self.rotary.turn(heads, turns.inverse())
         return cast(Tensor, self.output(heads.transpose(1, 2).flatten(-2)))
@@ -212,7 +216,8 @@ class Attention(nn.Module):
             content = content.new_zeros(*content.shape[:-1], s.latent)
         value = self.value.weight.unflatten(0, (s.heads, -1))
         query = torch.cat((content, rotated), dim=-1)
-        return attend(query, latents, latents[..., : s.latent], visible, scale=self.scale) @ value.mT
+        heads = attend(query, latents, latents[..., : s.latent], visible, scale=self.scale, maps=self.maps)
+        return heads @ value.mT
 
     def _normalised(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:]) if self.qk_norm else x

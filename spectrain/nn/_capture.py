@@ -1,16 +1,29 @@
-"""Outputs of inner modules by name pattern, without touching the model's code."""
+"""Outputs of inner modules by name pattern: looked at, measured or changed, without touching the model's code."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import difflib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
-Capture = dict[str, list[Tensor]]
+from spectrain.nn._tap import Tap
+
+Capture = dict[str, Sequence[Tensor]]
+Edit = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def capture(model: nn.Module, patterns: str | Sequence[str], *, detach: bool = True) -> Iterator[Capture]:
+def capture(
+    model: nn.Module,
+    patterns: str | Sequence[str],
+    *,
+    detach: bool = True,
+    last: int | None = None,
+    edits: Mapping[str, Edit] | None = None,
+) -> Iterator[Capture]:
     """Collect the output tensors of every submodule whose name matches a pattern.
 
     Patterns are shell patterns over ``model.named_modules()`` names (``"blocks.*.attention"``; ``*``
@@ -18,9 +31,20 @@ def capture(model: nn.Module, patterns: str | Sequence[str], *, detach: bool = T
     its list, in order of the calls. Names stand in the order in which their modules first returned, an
     inner module before the one that holds it; one that was never called is absent. Of a module that
     returns a tuple or list, its first tensor is taken. ``detach=False`` keeps the graph, for losses on
-    inner outputs. The hooks are removed on the way out, also after an exception.
+    inner outputs; ``last`` keeps that many tensors a name, so that memory stays bounded.
 
-    Raises ``ValueError`` when a pattern matches no module, naming it and some of the names there are.
+    Values that are no module's output have names too: ``queries``, ``keys`` and ``maps`` of each
+    :class:`Attention`. ``maps``, which costs length^2, is taken only by patterns that end in ``maps``.
+
+    ``edits`` maps patterns to functions: what they make of the output is what the model goes on with, and
+    what is collected.
+
+    A compiled model runs eagerly inside the block (``torch.compiler.set_stance``), since compiled graphs
+    drop hooks: the same values, to rounding, at the speed of eager code. The hooks are removed on the way
+    out, also after an exception.
+
+    Raises ``ValueError`` when a pattern matches no module, naming the nearest names; ``TypeError`` for a
+    matching module that returns no tensor.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -31,38 +55,88 @@ def capture(model: nn.Module, patterns: str | Sequence[str], *, detach: bool = T
 
     Source: the intermediate outputs of article 6575 (kexue.fm/archives/6575), by forward hooks.
     """
-    wanted = _matching(model, [patterns] if isinstance(patterns, str) else patterns)
+    if last is not None and last < 1:
+        raise ValueError(f"capture: last must be at least 1 tensor a name, or None for all, got {last}.")
     seen: Capture = {}
 
-    def keep(name: str, output: object) -> None:
-        tensor = _first_tensor(name, output)
-        seen.setdefault(name, []).append(tensor.detach() if detach else tensor)
+    def keep(name: str, tensor: Tensor) -> None:
+        kept = seen.setdefault(name, [] if last is None else deque(maxlen=last))
+        assert isinstance(kept, (list, deque))
+        kept.append(tensor.detach() if detach else tensor)
 
-    hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
-        for name, module in wanted.items()
-    ]
-    try:
+    with visiting(model, patterns, keep, edits=edits or {}):
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def _matching(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+@contextmanager
+def visiting(
+    model: nn.Module,
+    patterns: str | Sequence[str],
+    look: Callable[[str, Tensor], None],
+    *,
+    edits: Mapping[str, Edit],
+) -> Iterator[None]:
+    """Call ``look(name, output)`` for each output of a matching module, after the edits of it."""
+    model = getattr(model, "_orig_mod", model)  # of torch.compile: the names are those of the model inside
+    watched = matching(model, [patterns] if isinstance(patterns, str) else patterns)
+    edited = {pattern: matching(model, [pattern]) for pattern in edits}
+    with ExitStack() as hooks:
+        hooks.enter_context(torch.compiler.set_stance("force_eager"))
+        for pattern, modules in edited.items():
+            for name, module in modules.items():
+                hooks.callback(module.register_forward_hook(_editing(name, edits[pattern])).remove)
+        for name, module in watched.items():
+            hooks.callback(module.register_forward_hook(_looking(name, look)).remove)
+        yield
+
+
+def _looking(name: str, look: Callable[[str, Tensor], None]) -> Callable[..., None]:
+    return lambda _module, _inputs, output: look(name, _first_tensor(name, output)[1])
+
+
+def _editing(name: str, edit: Edit) -> Callable[..., object]:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+        at, tensor = _first_tensor(name, output)
+        new = edit(tensor)
+        if not isinstance(new, Tensor) or new.shape != tensor.shape:
+            got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise ValueError(
+                f"capture: the edit of {name!r} must give a tensor of shape {tuple(tensor.shape)}, got {got}."
+            )
+        if at is None:
+            return new
+        assert isinstance(output, (tuple, list))
+        return type(output)([*output[:at], new, *output[at + 1 :]])
+
+    return hook
+
+
+def matching(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """The submodules that any pattern matches, by name; ``ValueError`` for a pattern without one."""
     modules = dict(model.named_modules())
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in modules):
-            some = ", ".join(repr(name) for name in list(modules)[1:6])
-            raise ValueError(f"capture: pattern {pattern!r} matches no module; the names begin with {some}.")
-    return {n: m for n, m in modules.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+    found = {pattern: {n: m for n, m in modules.items() if _matches(n, m, pattern)} for pattern in patterns}
+    for pattern, matched in found.items():
+        if not matched:
+            raise ValueError(f"capture: pattern {pattern!r} matches no module; {_nearest(pattern, list(modules))}.")
+    return {name: module for name, module in modules.items() if any(name in matched for matched in found.values())}
 
 
-def _first_tensor(name: str, output: object) -> Tensor:
+def _matches(name: str, module: nn.Module, pattern: str) -> bool:
+    costly = isinstance(module, Tap) and module.costly
+    return fnmatchcase(name, pattern) and (not costly or pattern.endswith(name.rpartition(".")[2]))
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
+    return f"the nearest names are {', '.join(map(repr, near))}" if near else f"the names begin with {names[1:6]}"
+
+
+def _first_tensor(name: str, output: object) -> tuple[int | None, Tensor]:
+    """A module's output or the first tensor in it, with its place."""
     if isinstance(output, Tensor):
-        return output
+        return None, output
     if isinstance(output, (tuple, list)):
-        for item in output:
+        for i, item in enumerate(output):
             if isinstance(item, Tensor):
-                return item
+                return i, item
     raise TypeError(f"capture: module {name!r} returned {type(output).__name__}, which holds no tensor.")
