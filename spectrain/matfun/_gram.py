@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial
+from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._iterate import gram, odd_coefficients, product, stepped, without_identity
 from spectrain.matfun._largest import norm_bound
 
@@ -44,14 +45,14 @@ def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: 
     """Return R with R X the steps of the segment at X, from G = X X^T, which is used up."""
     R = G2 = r = None
     if upper is not None:
-        G2 = torch.bmm(G, G)
+        G2 = bmm(G, G)
         r = upper / norm_bound(G2)[:, None, None]
         G, G2 = G.mul_((r**2).to(G.dtype)), G2.mul_((r**2).square().to(G.dtype))
     for i, c in enumerate(segment):
         B = without_identity(G, c, G2=G2 if i == 0 else None)
         if i < len(segment) - 1:
             M = stepped(B, c[0], G)
-            G = torch.baddbmm(M, M, B, beta=c[0])
+            G = baddbmm(M, M, B, beta=c[0])
         if R is None:
             R = B.clone() if i < len(segment) - 1 else B
             R.diagonal(dim1=-2, dim2=-1).add_(c[0])

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial
+from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._largest import norm_bound
 
 
@@ -35,23 +36,23 @@ def without_identity(
     Paterson and Stockmeyer with blocks of two: floor(len(c) / 2) products.
     """
     if len(c) == 3 and G2 is None:
-        return torch.baddbmm(G, G, G, beta=c[1], alpha=c[2])
+        return baddbmm(G, G, G, beta=c[1], alpha=c[2])
     return _blocks(G, G2, c) if len(c) > 2 else G * (c[1] if len(c) == 2 else 0.0)
 
 
 def _blocks(G: Tensor, G2: Tensor | None, c: list[float]) -> Tensor:
     """Return the part without c[0]: c[1] G + c[2] G^2 + G^2 (c[3] G + c[4] G^2 + ...), from the inside out."""
-    G2 = torch.bmm(G, G) if G2 is None else G2
+    G2 = bmm(G, G) if G2 is None else G2
     odd = len(c) - 2 if len(c) % 2 else len(c) - 1
     Q = torch.add(c[odd] * G, G2, alpha=c[odd + 1]) if len(c) % 2 else c[odd] * G
     for j in range(odd - 2, 0, -2):
-        Q = torch.baddbmm(torch.add(c[j] * G, G2, alpha=c[j + 1]), G2, Q)
+        Q = baddbmm(torch.add(c[j] * G, G2, alpha=c[j + 1]), G2, Q)
     return Q
 
 
 def gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
     """Return the Gram matrix on the short side: X X^T for wide X, X^T X for tall."""
-    return torch.bmm(X.mT, X) if X.shape[-2] > X.shape[-1] else torch.bmm(X, X.mT)
+    return bmm(X.mT, X) if X.shape[-2] > X.shape[-1] else bmm(X, X.mT)
 
 
 def product(
@@ -61,7 +62,7 @@ def product(
 
     Tall matrices are never transposed: a product into a transposed ``out`` is thousands of times slower on CPU.
     """
-    return torch.bmm(X, Q, out=out) if X.shape[-2] > X.shape[-1] else torch.bmm(Q, X, out=out)
+    return bmm(X, Q, out=out) if X.shape[-2] > X.shape[-1] else bmm(Q, X, out=out)
 
 
 def stepped(
@@ -73,14 +74,14 @@ def stepped(
     turn the small singular directions of X by c0 u: in bfloat16 that was the largest error of all.
     """
     wide = X.shape[-2] <= X.shape[-1]
-    return torch.baddbmm(X, *((B, X) if wide else (X, B)), beta=c0, out=out)
+    return baddbmm(X, *((B, X) if wide else (X, B)), beta=c0, out=out)
 
 
 def normalising_factor(p: Polynomial, X: Float[Tensor, "b m n"], *, upper: float) -> Float[Tensor, "b k k"]:
     """Return Q with Q X = p(upper X / s), s a bound on sigma_max from the Gram powers that p needs anyway."""
     c = odd_coefficients(p)
     G = gram(X)
-    G2 = torch.bmm(G, G)
+    G2 = bmm(G, G)
     r = upper / norm_bound(G2)[:, None, None]
     Q = polynomial_of(G.mul_((r**2).to(X.dtype)), c, G2=G2.mul_((r**2).square().to(X.dtype)))
     return Q.mul_(r.to(X.dtype))
