@@ -20,18 +20,18 @@ def design_lower(steps: int) -> float:
 
 
 @torch.compiler.assume_constant_result
-def schedule_for_steps(steps: int, dtype: torch.dtype) -> Schedule:
+def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = None) -> Schedule:
     """Return the composition of ``steps`` optimal quintics that ``msign(steps=)`` applies in a working dtype.
 
     The schedule is designed for the rounding of that dtype: in bfloat16 the exact optimum leaves its interval after a
     few steps and grows without bound (tests/matfun/test_iterate.py).
     """
-    return _designed(steps, dtype)
+    return _designed(steps, dtype, design_lower(steps) if lower is None else lower)
 
 
-@functools.lru_cache(maxsize=64)
-def _designed(steps: int, dtype: torch.dtype) -> Schedule:
-    return sign_schedule(design_lower(steps), steps=steps, dtype=_NAMES[dtype])
+@functools.lru_cache(maxsize=256)
+def _designed(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
+    return sign_schedule(lower, steps=steps, dtype=_NAMES[dtype])
 
 
 def working_dtype(requested: torch.dtype | None, inputs: torch.dtype, schedule: Schedule | None) -> torch.dtype:

@@ -13,41 +13,53 @@ from torch import Tensor
 
 from spectrain.approx import Polynomial
 from spectrain.matfun._gemm import baddbmm, bmm
-from spectrain.matfun._iterate import gram, odd_coefficients, product, stepped, without_identity
+from spectrain.matfun._input import Real
+from spectrain.matfun._iterate import Start, gram, odd_coefficients, product, stepped, without_identity
 from spectrain.matfun._largest import norm_bound
 
 
 def gram_iteration(
-    Xs: list[Float[Tensor, "_ _ _"]], polynomials: tuple[Polynomial, ...], *, upper: float, restarts: tuple[int, ...]
+    Xs: list[Float[Tensor, "_ _ _"]],
+    polynomials: tuple[Polynomial, ...],
+    *,
+    start: Start,
+    upper: Real = 1.0,
+    restarts: tuple[int, ...] = (),
 ) -> list[Float[Tensor, "_ _ _"]]:
     """Return the composition of the polynomials at every X, batches of any shapes with one short side k, as one batch.
 
-    Each X, of Frobenius norm at most 1, is first scaled so that ``upper`` bounds its largest singular value. Before the
+    Each X is first scaled so that ``upper`` bounds its largest singular value; ``start`` is used up. Before the
     steps in ``restarts`` G is formed from the matrices as they stand there. Cost in products of k x k, a the aspect,
     for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by step it is (2 a + 1) T.
     """
-    starts = (0, *restarts, len(polynomials))
-    for start, stop in itertools.pairwise(starts):
-        G = _grams(Xs)
-        segment = [odd_coefficients(p) for p in polynomials[start:stop]]
-        R = multiplier(G, segment, upper=upper if start == 0 else None)
+    G, G2, r = start.scaled(upper)
+    first: tuple[Tensor | None, Tensor | None] = (G2, r)
+    for begin, stop in itertools.pairwise((0, *restarts, len(polynomials))):
+        if begin:
+            G, first = torch.cat([gram(X) for X in Xs]), (None, None)
+        R = _multiplier(G, [odd_coefficients(p) for p in polynomials[begin:stop]], *first)
         parts = R.split([len(X) for X in Xs])
         Xs = [product(part, X) for part, X in zip(parts, Xs, strict=True)]
     return Xs
 
 
-def _grams(Xs: list[Tensor]) -> Float[Tensor, "b k k"]:
-    """Return the Gram matrices of all batches as one."""
-    return gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
+def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: Real | None = None) -> Tensor:
+    """Return R with R X the steps of the segment at X, from G = X X^T alone, which is used up.
+
+    With ``upper`` X, of Frobenius norm at most 1, is first scaled so that this bounds its largest singular value.
+    """
+    if upper is None:
+        return _multiplier(G, segment, None, None)
+    G2 = bmm(G, G)
+    G, G2, r = Start(G, G2, norm_bound(G2)).scaled(upper)
+    return _multiplier(G, segment, G2, r)
 
 
-def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: float | None) -> Tensor:
-    """Return R with R X the steps of the segment at X, from G = X X^T, which is used up."""
-    R = G2 = r = None
-    if upper is not None:
-        G2 = bmm(G, G)
-        r = upper / norm_bound(G2)[:, None, None]
-        G, G2 = G.mul_((r**2).to(G.dtype)), G2.mul_((r**2).square().to(G.dtype))
+def _multiplier(
+    G: Float[Tensor, "b k k"], segment: list[list[float]], G2: Tensor | None, r: Tensor | None
+) -> Float[Tensor, "b k k"]:
+    """Return r R with R X the steps of the segment at X, from G = X X^T, which is used up, and G^2 if known."""
+    R = None
     for i, c in enumerate(segment):
         B = without_identity(G, c, G2=G2 if i == 0 else None)
         if i < len(segment) - 1:
@@ -59,4 +71,4 @@ def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: 
         else:
             R = stepped(B, c[0], R)
     assert R is not None
-    return R if r is None else R.mul_(r.to(R.dtype))
+    return R if r is None else R.mul_(r)

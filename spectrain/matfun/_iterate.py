@@ -1,11 +1,14 @@
 """Applying a schedule of odd polynomials to singular values by matrix products."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial
 from spectrain.matfun._gemm import baddbmm, bmm
+from spectrain.matfun._input import Real
 from spectrain.matfun._largest import norm_bound
 
 
@@ -77,31 +80,41 @@ def stepped(
     return baddbmm(X, *((B, X) if wide else (X, B)), beta=c0, out=out)
 
 
-def normalising_factor(p: Polynomial, X: Float[Tensor, "b m n"], *, upper: float) -> Float[Tensor, "b k k"]:
-    """Return Q with Q X = p(upper X / s), s a bound on sigma_max from the Gram powers that p needs anyway."""
-    c = odd_coefficients(p)
-    G = gram(X)
+class Start(NamedTuple):
+    """What is known of matrices before the first step: Gram matrices, their squares, and bounds on sigma_max."""
+
+    G: Float[Tensor, "b k k"]
+    G2: Float[Tensor, "b k k"]
+    top: Float[Tensor, " b"]
+
+    def scaled(self, upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return G and G2 of r X, in place, and r = upper / top, for each matrix."""
+        r = upper / self.top[:, None, None]
+        return self.G.mul_((r**2).to(self.G.dtype)), self.G2.mul_((r**2).square().to(self.G.dtype)), r.to(self.G.dtype)
+
+
+def started(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
+    """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
+    G = gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
     G2 = bmm(G, G)
-    r = upper / norm_bound(G2)[:, None, None]
-    Q = polynomial_of(G.mul_((r**2).to(X.dtype)), c, G2=G2.mul_((r**2).square().to(X.dtype)))
-    return Q.mul_(r.to(X.dtype))
+    return Start(G, G2, norm_bound(G2))
 
 
 def plain_iteration(
-    X: Float[Tensor, "b m n"], polynomials: tuple[Polynomial, ...], *, upper: float | None
+    X: Float[Tensor, "b m n"], polynomials: tuple[Polynomial, ...], *, start: Start | None = None, upper: Real = 1.0
 ) -> Float[Tensor, "b m n"]:
-    """Return the composition of the polynomials at X = U S V^T; X is used as work space.
+    """Return the composition of the polynomials at X = U S V^T; X is used as work space, and so is ``start``.
 
-    With ``upper`` X, of Frobenius norm at most 1, is first scaled so that this bounds its largest singular value.
-    Cost, k the short and l the long side: for each polynomial of degree 2d+1, two products of k x k by k x l and
-    ceil(d/2) of k x k.
+    With ``start`` X is first scaled so that ``upper`` bounds its largest singular value. Cost, k the short and l the
+    long side: for each polynomial of degree 2d+1, two products of k x k by k x l and ceil(d/2) of k x k.
     """
     other = torch.empty_like(X)
     for i, p in enumerate(polynomials):
-        if i == 0 and upper is not None:
-            product(normalising_factor(p, X, upper=upper), X, other)
+        c = odd_coefficients(p)
+        if i == 0 and start is not None:
+            G, G2, r = start.scaled(upper)
+            product(polynomial_of(G, c, G2=G2).mul_(r), X, other)
         else:
-            c = odd_coefficients(p)
             stepped(without_identity(gram(X), c), c[0], X, other)
         X, other = other, X
     return X

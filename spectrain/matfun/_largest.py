@@ -35,7 +35,7 @@ def schatten_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
 
 def _power_method(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     """Return the largest growth of a vector in the last of the products by G2, to the power 1/4; 1 for zero."""
-    V = _chirps(G2.shape[-1], G2).expand(len(G2), -1, -1)
+    V = chirps(G2.shape[-1], _VECTORS, G2).expand(len(G2), -1, -1)
     for _ in range(_ROUNDS):
         W = torch.bmm(G2, V)
         V = torch.bmm(G2, W)
@@ -45,8 +45,8 @@ def _power_method(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     return torch.where(growth == 0, 1.0, growth).sqrt().sqrt()
 
 
-def _chirps(k: int, like: Tensor) -> Float[Tensor, "1 k v"]:
+def chirps(k: int, count: int, like: Tensor) -> Float[Tensor, "1 k v"]:
     """Return columns cos(w_j i^2): as good as random towards vectors that occur, and the same every time."""
     i = torch.arange(1, k + 1, dtype=torch.float64, device=like.device)
-    w = torch.arange(2, 2 + min(_VECTORS, k), dtype=torch.float64, device=like.device).sqrt()
+    w = torch.arange(2, 2 + min(count, k), dtype=torch.float64, device=like.device).sqrt()
     return torch.cos(i[:, None].square() * w).to(like.dtype)[None]

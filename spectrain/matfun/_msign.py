@@ -8,16 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Schedule
-from spectrain.matfun._batches import by_shape, flat, gathered, in_batches
+from spectrain.matfun._batches import flat, in_batches
 from spectrain.matfun._derivative import change_of_sign, spectral_function
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
-from spectrain.matfun._gram import gram_iteration
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
-from spectrain.matfun._iterate import plain_iteration
-from spectrain.matfun._restarts import gram_restarts
 from spectrain.matfun._sign import sign
+from spectrain.matfun._steps import Recipe
 
 _METHODS = ("plain", "gram", "eigh", "svd")
+
+
+def _inside(lower: Real | str) -> bool:
+    return not isinstance(lower, str) and 0 < lower < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class _Request:
     rtol: Real | None
     out_dtype: torch.dtype | None
     dtype: torch.dtype | None
+    lower: Real | str | None
 
     def __post_init__(self) -> None:
         budget = self.steps is not None or self.schedule is not None
@@ -38,6 +41,8 @@ class _Request:
             raise ValueError("msign: tol=, steps= and schedule= are three ways to say one thing; give at most one")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"msign: steps must be at least 1, got {self.steps}")
+        if self.lower is not None and (self.steps is None or not (self.lower == "measured" or _inside(self.lower))):
+            raise ValueError(f'msign: lower={self.lower!r} must be in (0, 1) or "measured", and goes with steps=')
         if self.method is not None and self.method not in _METHODS:
             raise ValueError(f"msign: method must be one of {', '.join(_METHODS)} or None, got {self.method!r}")
         if self.rtol is not None and (budget or not 0 <= self.rtol < 1):
@@ -55,21 +60,15 @@ class _Request:
         """Whether a fixed schedule is applied, without looking at the spectrum."""
         return self.steps is not None or self.schedule is not None
 
-    def iteration(self, inputs: torch.dtype) -> tuple[torch.dtype, Schedule]:
-        """Return the dtype of the iteration for inputs of a dtype, and its schedule."""
+    def recipe(self, inputs: torch.dtype) -> Recipe:
+        """Return how the schedule is applied to inputs of a dtype."""
         dtype = working_dtype(self.dtype, inputs, self.schedule)
-        return dtype, self.schedule or schedule_for_steps(self.steps or 1, dtype)
-
-    def restarts(self, X: Tensor) -> tuple[int, ...] | None:
-        """Return the restarts of the Gram iteration, None where X takes the plain one."""
-        if self.method == "plain" or X.numel() == 0:
-            return None
-        dtype, schedule = self.iteration(X.dtype)
-        return gram_restarts(schedule, dtype, X.shape, always=self.method == "gram")
-
-    def company(self, X: Tensor) -> tuple:
-        """Return what matrices that iterate together have in common: in Gram form the short side, else the shape."""
-        return tuple(X.shape[-2:]) if self.restarts(X) is None else ("gram", min(X.shape[-2:]))
+        if self.schedule is not None:
+            return Recipe(self.schedule, dtype, self.method)
+        measured = self.lower == "measured"
+        lower = None if isinstance(self.lower, str) or self.lower is None else float(self.lower)
+        schedule = schedule_for_steps(self.steps or 1, dtype, lower)
+        return Recipe(schedule, dtype, self.method, finish=True, measured=measured)
 
 
 def msign(
@@ -82,6 +81,7 @@ def msign(
     rtol: Real | None = None,
     out_dtype: torch.dtype | None = None,
     dtype: torch.dtype | None = None,
+    lower: Real | str | None = None,
 ) -> Array | list[Array]:
     """Return U V^T over the nonzero singular values of X = U diag(S) V^T: every one of them becomes 1.
 
@@ -102,9 +102,14 @@ def msign(
     schedule is applied as it is, after division by a bound on sigma_max that costs nearly nothing: the lesser of the
     Schatten-8 norm of X and 1.15 times what eight products of the power method with eight vectors find. Relative
     singular values above the lower end of the schedule's interval are then mapped to within the schedule's error of 1;
-    smaller ones are raised part of the way. ``steps=k`` is designed for max(0.5 / 4**(k - 1), 0.001). Long
-    matrices take the Gram iteration where that is less work: the polynomials are multiplied on the short side, and a
-    list runs as one batch for each short side, A, its transpose and all others with that side together. It is
+    smaller ones are raised part of the way. ``steps=k`` is designed for singular values down to ``lower``, by default
+    max(0.5 / 4**(k - 1), 0.001); with ``lower="measured"`` every matrix takes the best of a few such designs for its
+    spectrum, which is looked at by eight Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32
+    of the singular values (16 to 64, from a short side of 128 on) are brought to 1 exactly, if they are above the
+    rounding noise of the input and are all that is missing.
+
+    Long matrices take the Gram iteration where that is less work: the polynomials are multiplied on the short side,
+    and a list runs as one batch for each short side, A, its transpose and all others with that side together. It is
     restarted as often as rounding in the working dtype demands; ``method`` "plain" or "gram" forces one of the two.
     The iteration runs in ``dtype``, by default that of the input (float32 for float16, and for bfloat16 with a
     schedule that is not made for it). bfloat16 is several times faster where the processor has such products; then
@@ -115,8 +120,8 @@ def msign(
     constant rank; where the rank is not full, the directions that would change it contribute zero.
 
     Complex matrices have their unitary polar factor; they are computed as real ones of twice the size.
-    ``torch.compile`` takes ``steps=`` and ``schedule=`` into one graph, where NaN input is not refused but gives NaN;
-    with a tolerance the function is one operator of the graph.
+    ``torch.compile`` takes ``steps=`` and ``schedule=``, but not ``lower="measured"``, into one graph, where NaN input
+    is not refused but gives NaN; with a tolerance the function is one operator of the graph.
 
     Errors: ValueError for NaN or infinite entries, fewer than two dimensions, more than one of tol, steps and
     schedule, or a tol below twice the unit roundoff of the output dtype; TypeError for integer and non-tensor
@@ -134,7 +139,7 @@ def msign(
     True
     """
     out_dtype = None if out_dtype is None else real_dtype(out_dtype)
-    request = _Request(tol, steps, schedule, method, rtol, out_dtype, dtype)
+    request = _Request(tol, steps, schedule, method, rtol, out_dtype, dtype, lower)
     single = not isinstance(X, list | tuple)
     doors = [entered(matrix, "msign") for matrix in ([X] if single else X)]
     matrices = [matrix for matrix, _ in doors]
@@ -159,30 +164,16 @@ def _differentiable(X: Tensor, request: _Request) -> Tensor:
 def _all(matrices: list[Tensor], request: _Request) -> list[Tensor]:
     """Return msign of every matrix, those that can share the work as one batch."""
     if request.iterates:
+        recipes = {X.dtype: request.recipe(X.dtype) for X in matrices}
         return in_batches(
-            matrices, lambda group: _iterated(group, request), key=request.company, out_dtype=request.out_dtype
+            matrices,
+            lambda group: recipes[group[0].dtype](group),
+            key=lambda X: recipes[X.dtype].company(X),
+            out_dtype=request.out_dtype,
         )
     return in_batches(
         matrices, lambda group: _certified(group, request), key=lambda X: X.shape[-2:], out_dtype=request.out_dtype
     )
-
-
-def _iterated(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ _ _"]]:
-    """Return the schedule applied to matrices of one short side, by the Gram iteration where that is less work."""
-    first = group[0]
-    if min(first.shape[-2:]) == 0:
-        return [flat(X) for X in group]
-    dtype, schedule = request.iteration(first.dtype)
-    cuts, upper = request.restarts(first), schedule.interval[1]
-
-    def run(lists: list[list[Tensor]]) -> list[Tensor]:
-        Xs = [gathered(matrices, dtype, "msign") for matrices in lists]
-        if cuts is not None:
-            return gram_iteration(Xs, schedule.polynomials, upper=upper, restarts=cuts)
-        return [plain_iteration(X, schedule.polynomials, upper=upper) for X in Xs]
-
-    with torch.autocast(first.device.type, enabled=False):
-        return by_shape(group, run)
 
 
 def _certified(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ _ _"]]:

@@ -72,3 +72,13 @@ def _not_finite(X: Tensor, name: str) -> str:
         f"{name}: {int(bad.sum())} of {X.numel()} entries are NaN or infinite, the first at index {where}. "
         "Singular values need finite entries; find where they came from (a loss that overflowed?)."
     )
+
+
+def rounding_noise(X: Float[Tensor, "b m n"], dtype: torch.dtype) -> Float[Tensor, " b"]:
+    """Return u rms(X) (sqrt(m) + sqrt(n)): the size of the matrix by which rounding X to ``dtype`` changes it.
+
+    u is the unit roundoff; the norm of a random matrix is that of Davidson and Szarek (2001).
+    """
+    m, n = X.shape[-2:]
+    size = torch.linalg.vector_norm(X.float() if X.itemsize < 4 else X, dim=(-2, -1))
+    return torch.finfo(dtype).eps / 2 * size * ((m**0.5 + n**0.5) / (m * n) ** 0.5)

@@ -5,7 +5,7 @@ import torch
 
 from spectrain import approx, matfun
 from spectrain.matfun import _gram
-from spectrain.matfun._iterate import plain_iteration
+from spectrain.matfun._iterate import plain_iteration, started
 from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products, restarts
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
@@ -19,9 +19,9 @@ def test_it_composes_the_polynomials_exactly_as_the_plain_iteration(cuts):
     schedule = approx.sign_schedule(0.1, products=18)
     X = with_singular_values(torch.linspace(0.2, 1, 6), 6, 17, generator=0) / 4
     Xs = [X[None], torch.stack([X.mT, 0.5 * X.mT]), X[None, :, :9]]
-    together = _gram.gram_iteration([Y.clone() for Y in Xs], schedule.polynomials, upper=1.0, restarts=cuts)
+    together = _gram.gram_iteration(Xs, schedule.polynomials, start=started(Xs), restarts=cuts)
     for Y, Z in zip(together, Xs, strict=True):
-        alone = plain_iteration(Z.clone(), schedule.polynomials, upper=1.0)
+        alone = plain_iteration(Z.clone(), schedule.polynomials, start=started([Z]))
         torch.testing.assert_close(Y, alone, rtol=0, atol=1e-11)
         assert relative_error(Y[-1], exact_msign(Z[-1])) < 1e-13
 
@@ -55,7 +55,7 @@ def with_unit_norm(X):
 
 def without_restarts(X, schedule, dtype):
     unit = (X / X.norm() * 0.9).to(dtype)[None]
-    return _gram.gram_iteration([unit], schedule.polynomials, upper=1.0, restarts=())[0][0]
+    return _gram.gram_iteration([unit], schedule.polynomials, start=started([unit]))[0][0]
 
 
 def test_without_restarts_it_blows_up():
@@ -109,7 +109,7 @@ def test_all_of_one_short_side_share_one_gram_batch(monkeypatch):
         calls.append([tuple(X.shape) for X in Xs])
         return original(Xs, *args, **options)
 
-    monkeypatch.setattr("spectrain.matfun._msign.gram_iteration", counted)
+    monkeypatch.setattr("spectrain.matfun._steps.gram_iteration", counted)
     g = torch.Generator().manual_seed(0)
     shapes = [(16, 64), (64, 16), (16, 16), (16, 64), (2, 16, 48), (24, 96), (16, 20)]
     matrices = [torch.randn(s, generator=g) for s in shapes]

@@ -15,7 +15,7 @@ from spectrain.testing import polar_error, relative_error, spectral_function, wi
 def test_a_polynomial_acts_on_the_singular_values(shape, degree):
     p = Polynomial.odd(*[(-1) ** i / (i + 1) for i in range((degree + 1) // 2)])
     X = torch.stack([with_singular_values(torch.linspace(0.1, 1, 5), *shape, generator=i) for i in range(3)])
-    Y = plain_iteration(X.clone(), (p, p), upper=None)
+    Y = plain_iteration(X.clone(), (p, p))
     assert (relative_error(Y, spectral_function(lambda s: p(p(s)), X)) < 1e-13).all()
 
 
@@ -128,5 +128,5 @@ def test_the_first_coefficient_is_added_and_not_rounded_into_the_matrix():
     right = wrong = X.bfloat16()[None]
     for p in schedule.polynomials:
         wrong = polynomial_of(gram(wrong), [float(value) for value in p.coefficients]) @ wrong
-    right = plain_iteration(right.clone(), schedule.polynomials, upper=None)
+    right = plain_iteration(right.clone(), schedule.polynomials)
     assert polar_error(wrong[0], X) > 1.2 * polar_error(right[0], X)

@@ -1,0 +1,134 @@
+"""The smallest singular values finished exactly, and the schedule chosen for the spectrum that is there."""
+
+import math
+
+import pytest
+import torch
+
+from spectrain import approx, matfun
+from spectrain.matfun._finish import finish_size, finished
+from spectrain.matfun._fixed import schedule_for_steps
+from spectrain.matfun._iterate import started
+from spectrain.matfun._measured import candidates, measured_lowers
+from spectrain.matfun._spectrum import quadrature
+from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values
+
+NO_FLOOR = torch.zeros(1, dtype=torch.float64)
+
+
+def nearly(small, k=40, n=60, seed=0):
+    """A matrix whose singular values are all 1 but for those named."""
+    s = torch.cat([torch.ones(k - len(small), dtype=torch.float64), torch.tensor(small, dtype=torch.float64)])
+    return with_singular_values(s, k, n, generator=seed)[None]
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_what_is_missing_is_added_exactly(tall):
+    Y = nearly([0.9, 0.5, 0.1, 1e-4])
+    truth = exact_msign(Y[0])
+    Z = (finished(Y.mT, 6, NO_FLOOR).mT if tall else finished(Y, 6, NO_FLOOR))[0]
+    assert relative_error(Z, truth) < 1e-9
+    wrong = {
+        "nothing done": Y[0],
+        "too few": finished(Y, 3, NO_FLOOR)[0],
+        "one Newton-Schulz step": 1.5 * Y[0] - 0.5 * Y[0] @ Y[0].mT @ Y[0],
+        "orthonormal, not polar": torch.linalg.qr(Y[0].mT)[0].mT,
+    }
+    for name, W in wrong.items():
+        assert relative_error(W, truth) > 0.05, name
+
+
+def test_what_counts_as_zero_stays():
+    Y = nearly([0.3, 0.01])
+    s = torch.linalg.svdvals(finished(Y, 6, NO_FLOOR + 0.05)[0])
+    torch.testing.assert_close(s[-2:], torch.tensor([1.0, 0.01], dtype=torch.float64), rtol=1e-6, atol=1e-8)
+    assert torch.equal(finished(torch.zeros(2, 5, 7), 3, torch.zeros(2)), torch.zeros(2, 5, 7))
+
+
+def test_more_than_it_can_catch_is_left_alone():
+    Y = nearly([0.2] * 20)
+    torch.testing.assert_close(finished(Y, 6, NO_FLOOR), Y, rtol=0, atol=0)
+
+
+def test_rounding_noise_of_the_input_is_not_finished():
+    """Rank 250 of 256 in bfloat16: the six directions of noise are not moved to 1; without the floor they are."""
+    X = with_singular_values(torch.linspace(1, 0.3, 250), 256, 320, generator=0).bfloat16()
+    size = torch.linalg.matrix_norm(matfun.msign(X, steps=3).double())
+    assert float(size**2) < 251.5
+    assert finish_size(256) >= 6
+    exact = matfun.msign(X.float(), steps=3, dtype=torch.bfloat16)
+    assert float(torch.linalg.matrix_norm(exact.double()) ** 2) > 253
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_the_quadrature_sees_the_distribution(dtype):
+    """The mass below each of five points, beside the true one; another spectrum is told apart."""
+    k = 160
+    uniform, high = torch.linspace(0.02, 1, k), torch.linspace(0.4, 1, k)
+    found = {}
+    for name, s in {"uniform": uniform, "high": high}.items():
+        X = with_singular_values(s, k, 2 * k, generator=0)
+        start = started([(X / X.norm() * 0.9).to(dtype)[None]])
+        q = quadrature(start.G, start.top)
+        assert float(q.weights.sum()) == pytest.approx(1, abs=1e-5)
+        scale = float(torch.linalg.matrix_norm(X / X.norm() * 0.9, 2) / start.top[0])
+        found[name] = [float(q.weights[0][q.nodes[0] <= x * scale].sum()) for x in (0.2, 0.35, 0.5, 0.7, 0.9)]
+    true = {n: [float((s <= x).float().mean()) for x in (0.2, 0.35, 0.5, 0.7, 0.9)] for n, s in
+            {"uniform": uniform, "high": high}.items()}  # fmt: skip
+    for name in found:
+        other = "high" if name == "uniform" else "uniform"
+        assert max(abs(a - b) for a, b in zip(found[name], true[name], strict=True)) < 0.15, name
+        assert max(abs(a - b) for a, b in zip(found[name], true[other], strict=True)) > 0.2, name
+
+
+def test_the_measured_lower_end_is_within_a_factor_of_the_best():
+    """On four spectra the chosen design is at most twice as far off as the best of the candidates."""
+    k = 160
+    spectra = {
+        "well conditioned": torch.linspace(0.5, 1, k),
+        "uniform": torch.linspace(0.01, 1, k),
+        "two decades": torch.logspace(0, -2, k),
+        "a strong direction": torch.cat([torch.ones(1), torch.linspace(0.02, 0.1, k - 1)]),
+    }
+    for name, s in spectra.items():
+        X = with_singular_values(s, k, k + 40, generator=1).float()
+        for steps in (3, 5):
+            errors = {
+                low: float(polar_error(matfun.msign(X, steps=steps, lower=low), X))
+                for low in candidates(steps, torch.float32)
+            }
+            chosen = float(polar_error(matfun.msign(X, steps=steps, lower="measured"), X))
+            assert chosen <= 2 * min(errors.values()) + 0.002, (name, steps)
+            assert max(errors.values()) > 2 * min(errors.values()) + 0.002, (name, steps)
+
+
+def test_matrices_of_one_call_take_different_schedules():
+    g = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(160, 640, generator=g), torch.randn(640, 160, generator=g)]
+    matrices += [with_singular_values(torch.logspace(0, -2.5, 160), 160, 640, generator=2).float()]
+    start = started([(X if X.shape[0] == 160 else X.mT)[None] / X.norm() for X in matrices])
+    lowers = measured_lowers(quadrature(start.G, start.top), 160, 3, torch.float32, finish=True)
+    assert lowers[0] == lowers[1] > 1.5 * lowers[2]
+    together = matfun.msign(matrices, steps=3, lower="measured")
+    for X, Y in zip(matrices, together, strict=True):
+        torch.testing.assert_close(Y, matfun.msign(X, steps=3, lower="measured"), rtol=0, atol=1e-4)
+    assert polar_error(together[0], matrices[0]) < 0.01 < polar_error(matfun.msign(matrices[0], steps=3), matrices[0])
+
+
+def test_candidates_are_the_designs_with_a_useful_error():
+    for steps in (2, 4, 6):
+        lowers = candidates(steps, torch.float32)
+        assert list(lowers) == sorted(lowers, reverse=True)
+        for low in lowers:
+            assert 1e-3 <= approx.sign_schedule(low, steps=steps, dtype="float32").error <= 0.15
+            assert schedule_for_steps(steps, torch.float32, low).interval == (low, 1.0)
+    assert len(candidates(1, torch.float32)) == 1
+    assert math.isclose(max(candidates(2, torch.float32)), 0.36 / 1.5**0, rel_tol=0.6)
+
+
+@pytest.mark.parametrize("bad", [0, 1, -0.1, "guess"])
+def test_a_lower_end_is_checked(bad):
+    with pytest.raises(ValueError, match=r'must be in \(0, 1\) or "measured"'):
+        matfun.msign(torch.eye(3), steps=2, lower=bad)
+    with pytest.raises(ValueError, match="goes with steps="):
+        matfun.msign(torch.eye(3), lower=0.1)
