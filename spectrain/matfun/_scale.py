@@ -47,9 +47,14 @@ def to_unit(X: Float[Tensor, "*batch m n"], name: str) -> tuple[Float[Tensor, "*
     return times_power_of_two(X, -k), k
 
 
+def recording() -> bool:
+    """Whether a graph is being recorded, by torch.compile or by CUDA: then no value can be read."""
+    return torch.compiler.is_compiling() or (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+
+
 def far_from_one(norms: Float[Tensor, "*batch"]) -> bool:
     """Whether some norm is zero, NaN, infinite, or outside the range in which its squares could be trusted."""
-    if torch.compiler.is_compiling():
+    if recording():
         return True  # a graph cannot branch on values: always the way that is right for every size
     return not bool(((norms > 1 / _SAFE) & (norms < _SAFE)).all())
 
@@ -57,7 +62,7 @@ def far_from_one(norms: Float[Tensor, "*batch"]) -> bool:
 def _from_far(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Bring the largest entries near 1 before a norm is taken, for matrices whose squares leave the range."""
     largest = X.abs().amax((-2, -1))
-    if not torch.compiler.is_compiling() and not bool(largest.isfinite().all()):
+    if not recording() and not bool(largest.isfinite().all()):
         raise ValueError(_not_finite(X, name))
     first = torch.frexp(largest)[1]
     Y = times_power_of_two(X, -first)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from spectrain.optim._cost import Machine as Machine
     from spectrain.optim._matrix import Matrix as Matrix
     from spectrain.optim._muon import Muon as Muon
+    from spectrain.optim._qk_clip import qk_clip_ as qk_clip_
     from spectrain.optim._route import route as route
     from spectrain.optim._schedule import Schedule as Schedule
     from spectrain.optim._schedule import UniformMemory as UniformMemory
@@ -33,6 +34,7 @@ __getattr__, __dir__ = door(
         "averaging_coefficients": "_averaging",
         "clip_grad_norm_": "_clip",
         "plan": "_shard_plan",
+        "qk_clip_": "_qk_clip",
         "route": "_route",
         "schedule_from_coefficients": "_averaging",
         "spectra": "_spectra",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
@@ -14,6 +15,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
     On devices that have it this is the fused kernel, one pass over the memory.
     """
     beta1, beta2 = group["betas"]
+    compiling = torch.compiler.is_compiling()  # a graph takes the formula, and fuses it itself
     adamw(
         params,
         grads,
@@ -22,7 +24,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
         [],
         [s["step"] for s in states],
         foreach=False,
-        fused=all(p.device.type in FUSED for p in params),
+        fused=not compiling and all(p.device.type in FUSED for p in params),
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,

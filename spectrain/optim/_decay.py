@@ -43,7 +43,7 @@ def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
     >>> leading(torch.diag(torch.tensor([3.0, 1.0]))).round(decimals=4).tolist()
     [[3.0, 0.0], [0.0, 0.0]]
     """
-    v = W[torch.linalg.vector_norm(W, dim=1).argmax()]
+    v = W.index_select(0, torch.linalg.vector_norm(W, dim=1).argmax()[None])[0]  # reads no value
     for _ in range(iterations):
         v = torch.nn.functional.normalize(v, dim=0, eps=torch.finfo(W.dtype).tiny)
         v = W.mT @ (W @ v)

@@ -42,6 +42,16 @@ def check_settings(group: Mapping[str, Any]) -> None:
         raise ValueError(f"Muon: compute_dtype must be one of {', '.join(DTYPES)}, got {group['compute_dtype']!r}.")
 
 
+def check_capturable(*, capturable: bool, finite: bool | None) -> bool:
+    """Return whether gradients are checked; ValueError where a CUDA graph is wanted and a value would be read."""
+    if capturable and finite:
+        raise ValueError(
+            "Muon: check_finite=True reads a value of every gradient, which a CUDA graph cannot record. "
+            "With capturable=True leave it out."
+        )
+    return not capturable if finite is None else finite
+
+
 def check_keys(group: Mapping[str, Any], known: set[str]) -> None:
     """Raise ValueError for a misspelt key; keys that resemble nothing are the caller's own and are kept."""
     for key in set(group) - known:
@@ -130,6 +140,7 @@ def check_current(model: Callable[[], nn.Module | None] | None, params: Sequence
     )
 
 
+@torch.compiler.disable  # it reads a value; a graph breaks here, and with check_finite=False it does not
 def check_finite(grads: Mapping[str, Tensor]) -> None:
     """Raise ValueError naming each gradient with NaN or Inf; nothing has been changed by then.
 

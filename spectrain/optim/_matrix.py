@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -64,7 +64,7 @@ class Matrix:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Matrix:
         """Return the Matrix of a dictionary; unknown keys are a ValueError."""
-        known = [field.name for field in fields(Matrix)]
+        known = Matrix.__slots__  # a graph can read it, and dataclasses.fields it cannot
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"Matrix has no {', '.join(unknown)}; it has: {', '.join(known)}.")

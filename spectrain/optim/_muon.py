@@ -13,6 +13,7 @@ from spectrain.optim._cost import Machine
 from spectrain.optim._explain import Row, factors, rows, table
 from spectrain.optim._guards import (
     algorithm_of,
+    check_capturable,
     check_current,
     check_dense,
     check_finite,
@@ -33,7 +34,7 @@ from spectrain.optim._update import apply, momentum_average
 from spectrain.optim._variants import adam_direction
 
 VARIANT = {"variant", "beta2"}
-ADAMW = {"lr", "weight_decay", "maximize", "check_finite"}
+ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}
 MUON = ADAMW | {"momentum", "nesterov", "scale", "decay", "tol", "steps", "schedule", "compute_dtype"} | VARIANT
 KEYS = {"params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
 
@@ -71,7 +72,13 @@ class Muon(Optimizer):
       ``torch.optim.AdamW`` to rounding. ``route`` frees norms and biases from decay.
     - ``decay``, of the matrices: ``"decoupled"``, ``"independent"`` (of the learning rate), ``"cautious"`` (only
       where the update shrinks the weight too), ``"spectral"`` (only the largest singular value; article 10648).
-    - ``check_finite``: raise at NaN or Inf, before anything is changed, naming the parameter.
+    - ``variant``: ``"plain"``, ``"normuon"`` (rows divided by their running size, ``beta2``), ``"adam"`` (msign of an
+      Adam update); see ``docs/muon.md``.
+    - ``check_finite``: raise at NaN or Inf, before anything is changed, naming the parameter. ``capturable`` turns it
+      off, after which a step reads no value and can be recorded into a CUDA graph; give ``lr`` as a tensor then, and no
+      ``tol``. ``torch.compile`` takes such a step as one graph.
+    - Over ranks: parameters may be ``DTensor`` of any mesh; ``process_group``: ranks that hold the same plain
+      parameters share the work; ``machine``: figures for the choice of who does what, which ``optim.plan`` prints.
 
     State: ``momentum_buffer`` in float32 (or float64, as the weights); ``step``, ``exp_avg``, ``exp_avg_sq``.
     Weights of 16 bits are updated in float32 and rounded once. ``p.grad`` is never written to. Parameters
@@ -110,7 +117,8 @@ class Muon(Optimizer):
         variant: str = "plain",
         beta2: float | int = 0.95,
         maximize: bool = False,
-        check_finite: bool = True,
+        capturable: bool = False,
+        check_finite: bool | None = None,
         rules: Mapping[str, Any] | None = None,
         process_group: Any = None,
         machine: Machine | None = None,
@@ -135,7 +143,8 @@ class Muon(Optimizer):
             "variant": variant,
             "beta2": beta2,
             "maximize": maximize,
-            "check_finite": check_finite,
+            "capturable": capturable,
+            "check_finite": check_capturable(capturable=capturable, finite=check_finite),
         }
         if rules is not None and not isinstance(params_or_model, nn.Module):
             raise ValueError("Muon: rules= needs the model; groups of parameters say algorithm= and matrix=.")
@@ -166,6 +175,8 @@ class Muon(Optimizer):
     def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
         """A complete group: its own settings, else those of the optimizer for its algorithm."""
         settings = {**self.defaults, **group}
+        if group["algorithm"] in ("sign", "rows") and settings["decay"] == "spectral" and "decay" not in group:
+            settings["decay"] = "decoupled"  # of matrices only
         if group["algorithm"] == "adamw":
             for name in ("lr", "weight_decay", "betas", "eps"):
                 special = self.defaults[f"adamw_{name}"]
@@ -188,7 +199,6 @@ class Muon(Optimizer):
         print(table(entries))
         return entries
 
-    @torch._disable_dynamo  # a compiled training step calls this one eagerly; torch's loaders do the same
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all parameters that have a gradient; return the loss of ``closure``, if there is one.
@@ -200,17 +210,10 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         company = self._company()
-        self._check(company)
-        if all(p.grad is None for group in self.param_groups for p in group["params"]):
-            check_current(self.__dict__.get("model"), [p for group in self.param_groups for p in group["params"]])
-        live = [self._live(group) for group in self.param_groups]
-        for part in live:
-            if part.group["algorithm"] == "adamw" and part.params:
-                adamw_step(part.weights, part.grads, part.group, self._states(part))
-        self._orthogonal_steps([part for part in live if part.group["algorithm"] == "muon" and part.params], company)
-        for part in live:
-            if part.group["algorithm"] in ("sign", "rows") and part.params:
-                self._entrywise_step(part, company)
+        if company is None:
+            self._advance(None)
+        else:
+            self._advance_eagerly(company)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -222,6 +225,25 @@ class Muon(Optimizer):
         state_dict = fitted(state_dict, self.param_groups)
         super().load_state_dict(state_dict)
         restore(self, state_dict)
+
+    @torch.compiler.disable  # collectives and plans stay outside of a graph
+    def _advance_eagerly(self, company: Company) -> None:
+        """One step over ranks, also from inside a compiled function."""
+        self._advance(company)
+
+    def _advance(self, company: Company | None) -> None:
+        """One step: check, then AdamW, then the matrices, then what is moved entry by entry or row by row."""
+        self._check(company)
+        if all(p.grad is None for group in self.param_groups for p in group["params"]):
+            check_current(self.__dict__.get("model"), [p for group in self.param_groups for p in group["params"]])
+        live = [self._live(group) for group in self.param_groups]
+        for part in live:
+            if part.group["algorithm"] == "adamw" and part.params:
+                adamw_step(part.weights, part.grads, part.group, self._states(part))
+        self._orthogonal_steps([part for part in live if part.group["algorithm"] == "muon" and part.params], company)
+        for part in live:
+            if part.group["algorithm"] in ("sign", "rows") and part.params:
+                self._entrywise_step(part, company)
 
     def _company(self) -> Company | None:
         """The other ranks, where there are any; made at the first step and again after a copy."""

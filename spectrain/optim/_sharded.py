@@ -15,7 +15,7 @@ from spectrain.optim._gram import Slab, cuts, reduced_signs
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._parts import Sharding, local_views, parts
 from spectrain.optim._spread import Team
-from spectrain.optim._update import STEPS, schedule_from_text, working_dtype
+from spectrain.optim._update import STEPS, dtype_of, schedule_from_text
 
 
 class Member(NamedTuple):
@@ -82,7 +82,7 @@ def _schedule(member: Member) -> Schedule | None:
 def _sent_dtype(member: Member) -> torch.dtype:
     """Momentum travels in the dtype that msign would round it to."""
     like = torch.empty(0, dtype=member.dtype, device=member.device)
-    return working_dtype(member.group["compute_dtype"], like, tol=member.group["tol"])
+    return dtype_of(member.group, like)
 
 
 class Sharded:

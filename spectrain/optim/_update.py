@@ -76,21 +76,30 @@ def msign_all(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> l
 
 def _msign(matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     """msign as the group asks for it: by tolerance, schedule or number of steps, in its working dtype."""
-    dtype = working_dtype(group["compute_dtype"], matrices[0], tol=group["tol"])
-    by_steps = group["tol"] is None and group["schedule"] is None
-    steps = group["steps"] or STEPS
-    return matfun.msign(
-        [matrix.to(dtype) for matrix in matrices],
-        tol=group["tol"],
-        schedule=None if group["schedule"] is None else schedule_from_text(group["schedule"]),
-        steps=steps if by_steps else None,
-        out_dtype=matrices[0].dtype,
-    )
+    dtype = dtype_of(group, matrices[0])
+    out: torch.dtype = matrices[0].dtype
+    if group["tol"] is not None:
+        return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=group["tol"], out_dtype=out)
+    if group["schedule"] is not None:
+        return matfun.msign(matrices, schedule=schedule_from_text(group["schedule"]), dtype=dtype, out_dtype=out)
+    return matfun.msign(matrices, steps=group["steps"] or STEPS, dtype=dtype, out_dtype=out)
+
+
+def dtype_of(group: dict[str, Any], like: Tensor) -> torch.dtype:
+    """Return the dtype in which msign iterates: never one that the schedule is not made for."""
+    dtype = working_dtype(group["compute_dtype"], like, tol=group["tol"])
+    made_for = None if group["schedule"] is None else schedule_from_text(group["schedule"]).dtype
+    return torch.float32 if dtype == torch.bfloat16 and made_for not in (None, "bfloat16") else dtype
+
+
+@torch.compiler.assume_constant_result
+def schedule_from_text(text: str) -> Schedule:
+    """A schedule out of a parameter group, where it is kept as JSON: a state dict holds plain data only."""
+    return _parsed(text)
 
 
 @functools.lru_cache(maxsize=64)
-def schedule_from_text(text: str) -> Schedule:
-    """A schedule out of a parameter group, where it is kept as JSON: a state dict holds plain data only."""
+def _parsed(text: str) -> Schedule:
     return Schedule.from_json(text)
 
 
@@ -106,8 +115,13 @@ def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) 
     return torch.bfloat16 if fast and tol is None and matrix.dtype == torch.float32 else matrix.dtype
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def _cpu_multiplies_bfloat16() -> bool:
+    return _asked_once()
+
+
+@functools.cache
+def _asked_once() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
@@ -134,8 +148,10 @@ def apply(
             W.sub_(top * (lr * group["weight_decay"]))
     else:
         DECAYS[group["decay"]](wide, updates, group, lr)
-    torch._foreach_mul_(updates, lr if group["maximize"] else -lr)
-    torch._foreach_add_(wide, updates)
+    if isinstance(lr, Tensor):
+        torch._foreach_mul_(updates, lr)
+    step = 1.0 if isinstance(lr, Tensor) else lr
+    torch._foreach_add_(wide, updates, alpha=step if group["maximize"] else -step)
     narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
     if narrow:
         torch._foreach_copy_([p for p, _ in narrow], [w for _, w in narrow])

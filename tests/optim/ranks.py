@@ -229,11 +229,20 @@ def fsdp(rank, world, folder):
     go_on(alone, one, range(4), clip=0.1, average=averages[1])
     with averages[0].applied(3), averages[1].applied(3):
         averaged = largest_difference(full(model), full(alone))
+    back = largest_difference(full(model), full(alone))
     rows = spectra(model, two), spectra(alone, one)
+    difference = largest_difference(full(model), full(alone))
+    compiled = torch.compile(two.step, backend="eager") if world == 2 else two.step
+    for step, optimizer in ((compiled, two), (one.step, one)):
+        net = model if optimizer is two else alone
+        optimizer.zero_grad()
+        net(torch.arange(9)[None]).square().mean().backward()
+        step()
     return {
-        "difference": largest_difference(full(model), full(alone)),
+        "compiled": largest_difference(full(model), full(alone)),
+        "difference": difference,
         "averaged": averaged,
-        "back": largest_difference(full(model), full(alone)),
+        "back": back,
         "spectra": max(abs(a["update_rms"] - b["update_rms"]) for a, b in zip(*rows, strict=True)),
         "polar": max(abs(a["polar_error"] - b["polar_error"]) for a, b in zip(*rows, strict=True)),
         "empty": any(p.to_local().numel() == 0 for p in model.parameters()),

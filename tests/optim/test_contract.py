@@ -364,17 +364,3 @@ def test_meta_parameters_are_refused_for_they_are_replaced_when_materialised():
         model = Net()
     with pytest.raises(ValueError, match="to_empty"):
         Muon(model)
-
-
-def test_a_compiled_training_step_takes_the_same_steps():
-    """KellerJordan/Muon #40: the step inside a compiled function is the eager one."""
-    model, other = nn.Linear(6, 4), nn.Linear(6, 4)
-    other.load_state_dict(model.state_dict())
-    one, two = (Muon([{"params": [m.weight]}, {"params": [m.bias], "use_muon": False}]) for m in (model, other))
-    compiled = torch.compile(lambda: one.step(), backend="eager")
-    for p, q in zip(model.parameters(), other.parameters(), strict=True):
-        p.grad = torch.randn_like(p)
-        q.grad = p.grad.clone()
-    compiled()
-    two.step()
-    assert_equal(weights(model), weights(other))

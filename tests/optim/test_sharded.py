@@ -93,6 +93,7 @@ def test_ranks_with_whole_copies_share_the_work(ranks):
 def test_fully_shard_with_clipping_averages_and_spectra(ranks):
     for found in ranks:
         assert all(found["fsdp"][key] < 1e-12 for key in ("difference", "averaged", "back", "spectra", "polar"))
+        assert found["fsdp"]["compiled"] < 1e-12
     assert any(found["fsdp"]["empty"] for found in ranks)
 
 

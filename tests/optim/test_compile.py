@@ -1,0 +1,82 @@
+"""The whole step under torch.compile, as one graph where it may read no value; and steps that read none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spectrain.matfun import _scale
+from spectrain.optim import Muon
+
+RULES = {"3.weight": "sign", "0.weight": "rows", "1.weight": {"split": (8, 4)}}
+SETTINGS = {
+    "plain": {},
+    "normuon": {"variant": "normuon", "decay": "cautious", "maximize": True},
+    "adam": {"variant": "adam", "decay": "spectral", "rules": RULES, "nesterov": False},
+}
+
+
+def made(**settings):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 12), nn.Conv2d(2, 4, 3), nn.LayerNorm(4), nn.Linear(12, 7))
+    return model, Muon(model, compute_dtype="float32", **settings)
+
+
+def drive(model, step, steps=3):
+    for i in range(steps):
+        for k, p in enumerate(model.parameters()):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10 * i + k))
+        step()
+
+
+def differences(backend):
+    command = [sys.executable, str(Path(__file__).with_name("compiled.py")), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_step_is_one_graph_that_takes_the_same_steps():
+    found = differences("eager")
+    assert set(found) == {*SETTINGS, "checked"}
+    assert max(found.values()) < 2e-6
+
+
+@pytest.mark.full
+def test_inductor_takes_the_same_steps():
+    assert max(differences("inductor").values()) < 1e-4
+
+
+class NoReading(TorchDispatchMode):
+    """Refuses every operation that brings a value to Python."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise AssertionError("a value was read")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_capturable_step_reads_no_value(settings, monkeypatch):
+    """As a CUDA graph demands; that one is being recorded is put on here, for there is no GPU."""
+    model, optimizer = made(lr=torch.tensor(0.01), capturable=True, **settings)
+    monkeypatch.setattr(_scale, "recording", lambda: True)
+    with NoReading():
+        drive(model, optimizer.step)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_the_check_sees_a_value_that_is_read():
+    model, optimizer = made(lr=torch.tensor(0.01))
+    with NoReading(), pytest.raises(AssertionError, match="a value was read"):
+        drive(model, optimizer.step)
+
+
+def test_capturable_and_a_check_contradict_each_other():
+    with pytest.raises(ValueError, match="CUDA graph"):
+        made(capturable=True, check_finite=True)
