@@ -12,6 +12,7 @@ VERBS = {
     "train": "learn a language model from text and write a run folder with a report",
     "sample": "let a trained model continue a prompt",
     "compare": "train the same model under several optimizers and count tokens to the same loss",
+    "draw": "learn to draw pictures in one step, and measure how well",
     "report": "make report.html from one or more run folders",
     "plan": "say what Muon's step would cost each rank of a mesh: bytes, operations, balance",
     "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",

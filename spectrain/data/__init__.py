@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from spectrain.data._document import DataError as DataError
     from spectrain.data._document import Document as Document
     from spectrain.data._generator import generator as generator
+    from spectrain.data._images import Images as Images
+    from spectrain.data._images import read_images as read_images
+    from spectrain.data._index_stream import IndexStream as IndexStream
     from spectrain.data._read import read_documents as read_documents
     from spectrain.data._split import split_documents as split_documents
     from spectrain.data._stream import TokenStream as TokenStream
@@ -23,8 +26,11 @@ __getattr__, __dir__ = door(
         "compressed_bits_per_byte": "_compression",
         "DataError": "_document",
         "Document": "_document",
+        "Images": "_images",
+        "IndexStream": "_index_stream",
         "generator": "_generator",
         "read_documents": "_read",
+        "read_images": "_images",
         "split_documents": "_split",
         "TokenStream": "_stream",
         "Tokenizer": "_tokenizer",

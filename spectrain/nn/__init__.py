@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from spectrain.nn._feed_forward import SwiGLU as SwiGLU
     from spectrain.nn._generation import generate as generate
     from spectrain.nn._generation import stream as stream
+    from spectrain.nn._image_transformer import ImageTransformer as ImageTransformer
     from spectrain.nn._language_model import LanguageModel as LanguageModel
     from spectrain.nn._language_model import initialise as initialise
     from spectrain.nn._rotary import Rotary as Rotary
@@ -24,6 +25,7 @@ __getattr__, __dir__ = door(
     {
         "Attention": "_attention",
         "Capture": "_capture",
+        "ImageTransformer": "_image_transformer",
         "LanguageModel": "_language_model",
         "Rotary": "_rotary",
         "Statistics": "_statistics",

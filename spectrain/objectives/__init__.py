@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from spectrain.objectives._info_nce import supervised_contrastive as supervised_contrastive
     from spectrain.objectives._likelihood import bits_per_byte as bits_per_byte
     from spectrain.objectives._likelihood import negative_log_likelihood as negative_log_likelihood
+    from spectrain.objectives._meanflow import Drawn as Drawn
     from spectrain.objectives._meanflow import MeanFlow as MeanFlow
     from spectrain.objectives._verify import verify as verify
 
@@ -17,6 +18,7 @@ __getattr__, __dir__ = door(
     __name__,
     {
         "Contrastive": "_contrastive",
+        "Drawn": "_meanflow",
         "MeanFlow": "_meanflow",
         "bits_per_byte": "_likelihood",
         "info_nce": "_info_nce",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,28 @@ from spectrain.objectives._jvp import jvp
 
 Velocity = Callable[..., Tensor]
 OBJECTIVES = ("full", "model", "data", "flow")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch on its way: points of the path, the interval of each, and what is to be learned there."""
+
+    x: Tensor
+    r: Tensor
+    t: Tensor
+    towards: Tensor
+    """x_1 - x_0"""
+    labels: Tensor | None
+    kept: Tensor | None
+    """Where the label was not dropped; None where none can be."""
+
+    def split(self, size: int) -> list["Drawn"]:
+        """The same draws in parts: their mean losses, weighted by size, make the loss of the whole."""
+        return [self._part(slice(i, i + size)) for i in range(0, len(self.x), size)]
+
+    def _part(self, part: slice) -> "Drawn":
+        optional = (None if v is None else v[part] for v in (self.labels, self.kept))
+        return Drawn(self.x[part], self.r[part], self.t[part], self.towards[part], *optional)
 
 
 class MeanFlow:
@@ -89,7 +112,7 @@ class MeanFlow:
         self.u, self.objective, self.power, self.floor = u, objective, power, floor
         self.guidance, self.kappa, self.null, self.drop = guidance, kappa, null, drop
         share = 1.0 if objective == "flow" else instants
-        self.draw = lambda count, generator: draw_intervals(
+        self.intervals = lambda count, generator: draw_intervals(
             count, law=law, mean=mean, std=std, instants=share, generator=generator
         )
 
@@ -100,20 +123,24 @@ class MeanFlow:
 
         ``generator`` decides noise, intervals and dropped labels; None draws from torch's global generator.
 
-        Raises ``ValueError`` for an empty batch, for guidance without labels and for active dropout in ``u`` (its
-        derivative would belong to other masks); ``FloatingPointError`` saying which part is not finite.
+        Raises as :meth:`draw` and :meth:`loss` do, which this calls one after the other.
+        """
+        return self.loss(self.draw(data, labels, generator=generator))
+
+    def draw(self, data: Tensor, labels: Tensor | None = None, *, generator: torch.Generator | None = None) -> Drawn:
+        """Noise, intervals and dropped labels for a batch of data; ``split`` them where memory is short.
+
+        Raises ``ValueError`` for an empty batch and for guidance without labels.
         """
         if data.shape[0] == 0:
             raise ValueError("MeanFlow: the batch holds no example.")
         if self.guidance != 1 and labels is None:
             raise ValueError("MeanFlow: guidance needs labels.")
-        _refuse_dropout(self.u)
         wide = data.float() if data.dtype.itemsize < 4 else data
         noise = torch.randn(wide.shape, generator=generator, dtype=wide.dtype).to(wide.device)
-        r, t = (part.to(wide) for part in self.draw(len(wide), generator))
+        r, t = (part.to(wide) for part in self.intervals(len(wide), generator))
         x = _along(1 - t, wide) * wide + _along(t, wide) * noise
-        seen, kept = self._labels(labels, generator)
-        return self._loss(x, r, t, noise - wide, seen, kept)
+        return Drawn(x, r, t, noise - wide, *self._labels(labels, generator))
 
     def _labels(self, labels: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
         """The labels as the model sees them, and where they were not dropped."""
@@ -122,11 +149,24 @@ class MeanFlow:
         dropped = (torch.rand(len(labels), generator=generator) < self.drop).to(labels.device)
         return torch.where(dropped, self.null, labels), ~dropped
 
-    def _loss(
-        self, x: Tensor, r: Tensor, t: Tensor, towards: Tensor, labels: Tensor | None, kept: Tensor | None
-    ) -> Tensor:
+    def loss(self, drawn: Drawn) -> Tensor:
+        """The mean of ``w e`` over what was drawn, e of :meth:`errors` and w = 1/(e + floor)**power held constant."""
+        return self.weigh(self.errors(drawn))
+
+    def weigh(self, errors: Tensor) -> Tensor:
+        """The mean of errors by the adaptive weights; its value says little, its gradient trains."""
+        return ((errors.detach() + self.floor) ** -self.power * errors).mean()
+
+    def errors(self, drawn: Drawn) -> Tensor:
+        """``|u + (t - r) D - (x_1 - x_0)|^2`` of each example, summed over its entries.
+
+        Raises ``ValueError`` for active dropout in ``u`` (its derivative would belong to other masks),
+        ``FloatingPointError`` saying which part is not finite.
+        """
+        _refuse_dropout(self.u)
+        x, r, t, labels = drawn.x, drawn.r, drawn.t, drawn.labels
         condition = {} if labels is None else {"labels": labels}
-        target = self._guided(x, t, towards, labels, kept)
+        target = self._guided(x, t, drawn.towards, labels, drawn.kept)
         if self.objective == "full":
             # The instant velocity goes through u itself, so that DDP prepares for this backward pass.
             value, change = self._change(x, r, t, self.u(x, t, t, **condition), condition)
@@ -138,8 +178,7 @@ class MeanFlow:
         for name, part in (("the velocity", value), ("its derivative along the path", change), ("the error", error)):
             if not torch.isfinite(part).all():
                 raise FloatingPointError(f"MeanFlow: {name} is not finite at {int((~part.isfinite()).sum())} entries")
-        weight = (error.detach() + self.floor) ** -self.power
-        return (weight * error).mean()
+        return error
 
     def _constant_change(self, x: Tensor, r: Tensor, t: Tensor, target: Tensor, condition: dict[str, Any]) -> Tensor:
         moving = r < t  # where r = t the derivative is multiplied by zero: do not pay for it

@@ -5,11 +5,28 @@ from collections.abc import Sequence
 from spectrain.report._axes import axis, log_axis
 from spectrain.report._figure import MUTED, Figure, Trace, View, Views, figure, label, line
 from spectrain.report._html import Section, side_by_side
+from spectrain.report._measures import MEASURES, Measure, unit
 from spectrain.report._run import Run
-from spectrain.report._series import STEPS, TOKENS, Against, Series, against_time, column, curve, has, outcome, series
+from spectrain.report._series import (
+    STEPS,
+    Against,
+    Series,
+    against_data,
+    against_time,
+    column,
+    curve,
+    has,
+    outcome,
+    series,
+)
 from spectrain.report._words import digits
 
-_MEASURES = (("bits_per_byte", "bits per byte"), ("loss", "loss (nats per token)"))
+
+def _measures(runs: Sequence[Run]) -> list[Measure]:
+    """What these runs have curves of; the loss comes last."""
+    loss = Measure("loss", "loss", "loss (nats per token)" if unit(runs) == "tokens" else "loss")
+    known = [*MEASURES, loss]
+    return [m for m in known if any(has(run.steps, m.key) or has(run.evals, m.key) for run in runs)]
 
 
 def curves(runs: Sequence[Run]) -> Section | None:
@@ -21,27 +38,28 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 def progress(runs: Sequence[Run]) -> Figure | None:
     """Bits per byte or loss, against tokens or time."""
-    measures = [m for m in _MEASURES if any(has(run.steps, m[0]) or has(run.evals, m[0]) for run in runs)]
+    measures = _measures(runs)
     if not measures:
         return None
-    bases = [TOKENS, against_time(runs)]
+    bases = [against_data(runs), against_time(runs)]
     views: Views = {
-        (i, j): _progress_view(runs, *m, base) for i, m in enumerate(measures) for j, base in enumerate(bases)
+        (i, j): _progress_view(runs, m, base) for i, m in enumerate(measures) for j, base in enumerate(bases)
     }
-    controls = [("show", [m[1].split(" (")[0] for m in measures]), ("against", ["tokens", "time"])]
+    controls = [("show", [m.words for m in measures]), ("against", [unit(runs), "time"])]
     several = "Validation of each run; the best run of each optimizer is drawn strongly. " if len(runs) > 1 else ""
     caption = several + "The vertical axis is logarithmic."
     return Figure("progress", views, controls, caption=caption, height=420)
 
 
-def _progress_view(runs: Sequence[Run], key: str, title: str, base: Against) -> View:
+def _progress_view(runs: Sequence[Run], measure: Measure, base: Against) -> View:
+    key = measure.key
     drawn = series(runs)
     traces = _alone(drawn[0], key, base) if len(drawn) == 1 else _together(drawn, key, base)
     if key == "bits_per_byte":
         traces += _xz(runs, base)
     everything = [y for trace in traces for y in trace["y"]]
-    layout = {"xaxis": axis(base.title, rangemode="tozero"), "yaxis": log_axis(title, everything)}
-    return View(_progress_title(runs, key, title.split(" (")[0]), traces, layout)
+    layout = {"xaxis": axis(base.title, rangemode="tozero"), "yaxis": log_axis(measure.title, everything)}
+    return View(_progress_title(runs, measure), traces, layout)
 
 
 def _alone(one: Series, key: str, base: Against) -> list[Trace]:
@@ -79,17 +97,29 @@ def _xz(runs: Sequence[Run], base: Against) -> list[Trace]:
     return [line([0.0, max(ends)], [level, level], "xz -6 on the validation text", "--ink", width=1.2, dash="dot")]
 
 
-def _progress_title(runs: Sequence[Run], key: str, name: str) -> str:
+def _progress_title(runs: Sequence[Run], measure: Measure) -> str:
+    key, name = measure.key, measure.words
     if len(runs) > 1:
         found = [(y, run.name) for run in runs if (y := run.final(key)) is not None]
-        best = min(found, default=(0.0, ""))
-        return f"The lowest final {name} is {digits(best[0])}, by {best[1]}" if found else f"No {name} was written"
+        best = (min if measure.falls else max)(found, default=(0.0, ""))
+        return (
+            f"The {'lowest' if measure.falls else 'highest'} final {name} is {digits(best[0])}, by {best[1]}"
+            if found
+            else f"No {name} was written"
+        )
     rows = runs[0].evals if has(runs[0].evals, key) else runs[0].steps
     values = [y for y in column(rows, key) if y is not None]
     what = "Validation" if rows is runs[0].evals else "Training"
-    unit = f" {name}" if key == "bits_per_byte" else ""
-    noun = what if unit else f"{what} loss"
-    return f"{noun} went from {digits(values[0])} to {digits(values[-1])}{unit}" if values else f"No {name} was written"
+    if not values:
+        return f"No {name} was written"
+    ends = f"went from {digits(values[0])} to {digits(values[-1])}"
+    return (
+        f"{what} {ends} {name}"
+        if key == "bits_per_byte"
+        else f"{what}: {name} {ends}"
+        if key != "loss"
+        else f"{what} loss {ends}"
+    )
 
 
 def learning_rate(runs: Sequence[Run]) -> Figure | None:

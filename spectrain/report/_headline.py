@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from spectrain.report._html import paragraph, table, tag, text
+from spectrain.report._measures import lead, unit
 from spectrain.report._routing import sentence
 from spectrain.report._run import Run
 from spectrain.report._series import column, front, outcome
@@ -13,13 +14,15 @@ from spectrain.report._words import amount, digits, duration, memory, percent
 def title(runs: Sequence[Run]) -> str:
     """The page's heading: the finding, or the names where nothing was measured."""
     best = min(runs, key=outcome)
-    found = best.final("bits_per_byte")
-    if found is None:
+    known = lead(best)
+    if known is None:
         return f"Run {best.name}" if len(runs) == 1 else f"{len(runs)} runs"
-    size = _tokens(best)
+    size, found = _data(best), best.final(known.key)
     count = amount(size).replace(" ", "\u00a0")  # the unit stays with its number
-    after = f" after {count} tokens" if size is not None else ""
-    return f"{digits(found)} bits per byte{after}" + (f", the best of {len(runs)} runs" if len(runs) > 1 else "")
+    after = f" after {count} {unit([best])}" if size is not None else ""
+    words = known.words[:1].upper() + known.words[1:]
+    value = f"{digits(found)} {known.words}" if known.key == "bits_per_byte" else f"{words}: {digits(found)}"
+    return f"{value}{after}" + (f", the best of {len(runs)} runs" if len(runs) > 1 else "")
 
 
 def headline(runs: Sequence[Run]) -> str:
@@ -33,18 +36,20 @@ def parameters(run: Run) -> float | None:
     return column([run.config], "parameters")[0] if found is None else found
 
 
-def _tokens(run: Run) -> float | None:
-    return run.final("tokens")
+def _data(run: Run) -> float | None:
+    """How much the run learned from, in its unit."""
+    return run.final(unit([run]))
 
 
 def _tiles(run: Run) -> str:
-    tokens, seconds = _tokens(run), run.final("seconds")
-    rate = f"{amount(tokens / seconds)} a second" if tokens and seconds else ""
+    size, seconds = _data(run), run.final("seconds")
+    rate = f"{amount(size / seconds)} a second" if size and seconds else ""
     tiles = [
         (digits(run.final("bits_per_byte")), "bits per byte", _beside_xz(run), "lead"),
         (digits(run.final("xz_bits_per_byte")), "by xz -6", "bits per byte, same text", "lead"),
+        *_drawing_tiles(run),
         (amount(parameters(run)), "parameters", _optimizer_part(run), ""),
-        (amount(tokens), "training tokens", rate, ""),
+        (amount(size), f"training {unit([run])}", rate, ""),
         (duration(seconds), "of training", _memory_part(run), ""),
         (
             run.optimizer,
@@ -54,6 +59,18 @@ def _tiles(run: Run) -> str:
         ),
     ]
     return tag("div", "".join(_tile(*tile) for tile in tiles if tile[0] != "not recorded"), of="tiles")
+
+
+def _drawing_tiles(run: Run) -> list[tuple[str, str, str, str]]:
+    """How well a run draws in one step: beside real pictures, and beside many steps."""
+    if run.final("one_step_frechet") is None:
+        return []
+    many = f"{digits(run.final('many_step_frechet'))} in {run.config.get('many_steps', 'many')} steps"
+    real = f"{percent(run.final('judge_accuracy'))} of real ones"
+    return [
+        (percent(run.final("one_step_accuracy")), "recognised, one step", real, "lead"),
+        (digits(run.final("one_step_frechet")), "Frechet distance, one step", many, "lead"),
+    ]
 
 
 def _tile(value: str, name: str, small: str, of: str) -> str:
@@ -102,7 +119,7 @@ def _several(runs: Sequence[Run]) -> str:
         "xz -6",
         "loss",
         "parameters",
-        "tokens",
+        unit(runs),
         "time",
         "optimizer share",
     ]
@@ -114,7 +131,7 @@ def _several(runs: Sequence[Run]) -> str:
             digits(run.final("xz_bits_per_byte")),
             digits(run.final("loss")),
             amount(parameters(run)),
-            amount(_tokens(run)),
+            amount(_data(run)),
             duration(run.final("seconds")),
             percent(share(run)),
         ]

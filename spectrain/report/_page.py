@@ -11,6 +11,7 @@ from spectrain.report._curves import curves
 from spectrain.report._document import document
 from spectrain.report._files import Row, read_object
 from spectrain.report._html import Section
+from spectrain.report._pictures import pictures
 from spectrain.report._polynomials import polynomials
 from spectrain.report._routing import routing
 from spectrain.report._run import Run, find, is_run, read
@@ -18,7 +19,7 @@ from spectrain.report._settings import configuration, environment, samples
 from spectrain.report._spectra import spectra
 from spectrain.report._time import speed
 
-_SECTIONS = (curves, speed, spectra, routing, polynomials, samples, configuration, environment)
+_SECTIONS = (curves, pictures, speed, spectra, routing, polynomials, samples, configuration, environment)
 
 
 def write(runs: Sequence[Path], *, out: Path) -> Path:

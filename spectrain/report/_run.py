@@ -14,8 +14,8 @@ _MARKS = ("config.json", "metrics.jsonl", "summary.json", "environment.json")
 class Run:
     """What a run folder holds. Anything may be empty; ``notes`` says in plain words what is missing.
 
-    ``steps``, ``evals`` and ``spectra`` are the lines of ``metrics.jsonl`` by kind in order of steps, one per
-    step (per step and parameter for spectra): the last written, where a resumed run wrote a step twice.
+    ``steps``, ``evals``, ``spectra`` and ``pictures`` are the lines of ``metrics.jsonl`` by kind in order of
+    steps, one per step (and parameter, or sheet): the last written, where a resumed run wrote a step twice.
     """
 
     path: Path
@@ -26,6 +26,7 @@ class Run:
     steps: list[Row] = field(default_factory=list)
     evals: list[Row] = field(default_factory=list)
     spectra: list[Row] = field(default_factory=list)
+    pictures: list[Row] = field(default_factory=list)
     routing: list[Row] = field(default_factory=list)
     schedules: list[Row] = field(default_factory=list)
     samples: list[tuple[str, str]] = field(default_factory=list)
@@ -120,9 +121,10 @@ def read(run: Path) -> Run:
         steps=_of_kind(lines, "step"),
         evals=_of_kind(lines, "eval"),
         spectra=_of_kind(lines, "spectrum"),
+        pictures=_of_kind(lines, "pictures"),
         routing=read_rows(run / "routing.json", notes=notes),
         schedules=objects(read_object(run / "polynomials.json", notes=notes).get("schedules")),
-        samples=read_blocks(run / "samples.txt", notes=notes),
+        samples=read_blocks(run / "samples.txt", notes=notes) if config.get("job", "train") == "train" else [],
         notes=notes,
     )
     notes.extend(_not_finite(result.steps, "loss"))
@@ -132,7 +134,7 @@ def read(run: Path) -> Run:
 
 def _of_kind(lines: Sequence[Row], kind: str) -> list[Row]:
     rows = [row for row in lines if row.get("kind") == kind and number(row.get("step")) is not None]
-    last = {(row["step"], str(row.get("name", ""))): row for row in rows}
+    last = {(row["step"], str(row.get("name", row.get("steps", "")))): row for row in rows}
     return sorted(last.values(), key=lambda row: row["step"])
 
 

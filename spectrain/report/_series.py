@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from spectrain.report._figure import series_color
 from spectrain.report._files import Row, number
+from spectrain.report._measures import lead, unit
 from spectrain.report._run import Run
 from spectrain.report._thinning import running_mean, thin
 
@@ -19,10 +20,10 @@ class Series:
 
 
 def outcome(run: Run) -> float:
-    """What runs are ranked by: final bits per byte, else loss; infinity when neither was written."""
-    found = run.final("bits_per_byte")
-    found = run.final("loss") if found is None else found
-    return float("inf") if found is None else found
+    """What runs are ranked by: the measure they are known by, else the loss; infinity when neither was written."""
+    known = lead(run)
+    found = run.final(known.key if known else "loss")
+    return float("inf") if found is None else found if known is None or known.falls else -found
 
 
 def series(runs: Sequence[Run]) -> list[Series]:
@@ -73,7 +74,11 @@ def against_time(runs: Sequence[Run]) -> Against:
     return Against("seconds", "time (minutes)", 60.0) if longest >= 180 else Against("seconds", "time (seconds)")
 
 
-TOKENS = Against("tokens", "training tokens")
+def against_data(runs: Sequence[Run]) -> Against:
+    """The data that was learned from, in the unit of the job."""
+    return Against(unit(runs), f"training {unit(runs)}")
+
+
 STEPS = Against("step", "training step")
 
 

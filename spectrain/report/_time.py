@@ -6,6 +6,7 @@ from statistics import median
 from spectrain.report._axes import axis
 from spectrain.report._figure import ACCENT, MUTED, Figure, View, Views, line
 from spectrain.report._html import Section
+from spectrain.report._measures import unit
 from spectrain.report._run import Run
 from spectrain.report._series import STEPS, column, front, has
 from spectrain.report._thinning import thin
@@ -36,10 +37,10 @@ def speed(runs: Sequence[Run]) -> Section | None:
     for i, run in enumerate(shown):
         start = (i,) if len(shown) > 1 else ()
         views[*start, 0] = step_time(run)
-        if has(run.steps, "tokens_per_second"):
+        if has(run.steps, f"{unit([run])}_per_second"):
             views[*start, 1] = throughput(run)
     which = [("run", [run.name for run in shown])] if len(shown) > 1 else []
-    controls = [*which, ("show", ["step time", "tokens per second"])]
+    controls = [*which, ("show", ["step time", f"{unit(shown)} per second"])]
     return Section("speed", "Speed", [Figure("step-time", views, controls)])
 
 
@@ -66,10 +67,11 @@ def _milli(seconds: float | None) -> float | None:
 
 
 def throughput(run: Run) -> View:
-    """Tokens a second at each step."""
-    x, y = STEPS.of(run.steps), column(run.steps, "tokens_per_second")
+    """Tokens, or what the job counts in, a second at each step."""
+    what = unit([run])
+    x, y = STEPS.of(run.steps), column(run.steps, f"{what}_per_second")
     kept = thin(y)
     middle = median([v for v in y if v is not None])
-    trace = line([x[i] for i in kept], [y[i] for i in kept], "tokens per second", ACCENT, width=1.5)
-    layout = {"xaxis": axis(STEPS.title), "yaxis": axis("training tokens per second", rangemode="tozero")}
-    return View(f"The median speed is {amount(middle)} tokens a second", [trace], layout)
+    trace = line([x[i] for i in kept], [y[i] for i in kept], f"{what} per second", ACCENT, width=1.5)
+    layout = {"xaxis": axis(STEPS.title), "yaxis": axis(f"training {what} per second", rangemode="tozero")}
+    return View(f"The median speed is {amount(middle)} {what} a second", [trace], layout)

@@ -4,6 +4,7 @@ import abc
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from spectrain.train._folder import RunFolder
 from spectrain.train._run_config import RunConfig
 
-JOBS = {"train": "_language.LanguageJob"}
+JOBS = {"draw": "_draw.DrawJob", "train": "_language.LanguageJob"}
 """Where each job stands: ``module.class`` in this package."""
 
 
@@ -83,6 +84,14 @@ class AbstractJob(abc.ABC):
     def after_step(self) -> Mapping[str, float]:
         """Whatever must follow an optimizer step; returns figures for the step's row."""
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides model and optimizer, such as averaged weights."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        assert not state, f"{type(self).__name__} has no state of its own"
 
     @abc.abstractmethod
     def first_bad_tensor(self, step: int) -> str:

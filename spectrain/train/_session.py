@@ -91,6 +91,7 @@ class Session:
         counters = {**vars(self.counters), "seconds": self.seconds}
         state = {
             "optimizer": self.optimizer.state_dict(),
+            "job": self.job.state_dict(),
             "counters": counters,
             "torch_rng": torch.get_rng_state(),
             "sizes": self.folder.sizes(),
@@ -103,6 +104,7 @@ class Session:
         """Go back to the moment of a checkpoint, rows of metrics included."""
         state = _checkpoint.load(checkpoint, self.model)
         self.optimizer.load_state_dict(state["optimizer"])
+        self.job.load_state_dict(state["job"])
         torch.set_rng_state(state["torch_rng"])
         self.counters = Counters(**state["counters"])
         self.folder.cut(state["sizes"])

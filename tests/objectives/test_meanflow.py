@@ -101,7 +101,7 @@ def test_constant_brackets_have_the_gradient_of_the_published_form():
 
     draw = torch.Generator().manual_seed(1)
     noise = torch.randn(32, 2, generator=draw, dtype=torch.float64)
-    r, t = (part.double() for part in flow.draw(32, draw))
+    r, t = (part.double() for part in flow.intervals(32, draw))
     x = (1 - t)[:, None] * data + t[:, None] * noise
     h = 1e-6  # central differences along the path, instead of the forward mode
     with torch.no_grad():
@@ -183,6 +183,19 @@ def test_draws_depend_on_the_generator_only():
     assert torch.equal(a, b)
     assert torch.equal(torch.get_rng_state(), state)
     assert flow(data, generator=torch.Generator().manual_seed(6)) != a
+
+
+def test_parts_of_a_draw_make_the_whole():
+    torch.manual_seed(0)
+    net = nn.Linear(3, 3).double()
+    flow = MeanFlow(lambda x, r, t: net(x) * t[:, None], instants=0.5)
+    drawn = flow.draw(torch.randn(10, 3, dtype=torch.float64), generator=torch.Generator().manual_seed(1))
+    flow.loss(drawn).backward()
+    whole = net.weight.grad.clone()
+    net.weight.grad = None
+    for part in drawn.split(4):
+        (flow.loss(part) * len(part.x) / 10).backward()
+    torch.testing.assert_close(net.weight.grad, whole, rtol=1e-12, atol=1e-14)
 
 
 BAD = {

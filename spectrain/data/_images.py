@@ -1,0 +1,147 @@
+"""Pictures with labels: scikit-learn's digits, files in the format of MNIST, folders of PNGs."""
+
+import gzip
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from spectrain.data._document import DataError
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Square pictures in [-1, 1], channels first, with a class each."""
+
+    pixels: Float32[Tensor, "count channels size size"]
+    labels: Int64[Tensor, " count"]
+    classes: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of pixels and labels."""
+        digest = hashlib.sha256(self.pixels.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def at(self, index: Tensor) -> "Images":
+        """The pictures with these numbers."""
+        return Images(self.pixels[index], self.labels[index], self.classes, self.source)
+
+
+def read_images(paths: Sequence[str | Path] | None = None) -> Images:
+    """Read pictures from ``paths``; ``None``: the 1,797 handwritten digits of 8 x 8 that scikit-learn ships.
+
+    One path of these kinds:
+
+    - ``"digits"`` or ``"fashion-mnist"`` (the files of Debian's package ``dataset-fashion-mnist``);
+    - a folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, also ``.gz``, as MNIST and its
+      relatives are published;
+    - a folder of PNG files, all of one square size: subfolders are classes; without any there is one class. Needs
+      Pillow.
+
+    Raises DataError for anything else: a file that is damaged, pictures of mixed or oblong size (naming the first),
+    counts that do not agree, nothing there; ModuleNotFoundError naming the extra where a package is missing.
+
+    >>> images = read_images()
+    >>> images.pixels.shape, len(images.classes), images.pixels.min().item(), images.pixels.max().item()
+    (torch.Size([1797, 1, 8, 8]), 10, -1.0, 1.0)
+    """
+    if isinstance(paths, str | Path):
+        raise TypeError(f"read_images takes a list of paths, got {paths!r}; write [{str(paths)!r}]")
+    if paths is not None and len(paths) != 1:
+        raise DataError(f"pictures come from one source, got {len(paths)}: {', '.join(map(str, paths)) or 'none'}.")
+    name = "digits" if paths is None else str(paths[0])
+    if name == "digits":
+        return _digits()
+    folder = FASHION if name == "fashion-mnist" else Path(name)
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} is no folder. Name one of PNG files or of MNIST's files, 'digits', or 'fashion-mnist' (Debian "
+            "package dataset-fashion-mnist)."
+        )
+    return _idx(folder) if _find(folder, "train-images-idx3-ubyte") else _pngs(folder)
+
+
+def _digits() -> Images:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "the digits come with scikit-learn, which is not installed: pip install 'spectrain[sklearn]', or give "
+            "pictures of your own with --data."
+        ) from None
+    table = load_digits()
+    pixels = torch.from_numpy(table.images.astype(np.float32))[:, None] / 8 - 1
+    return Images(pixels, torch.from_numpy(table.target.astype(np.int64)), tuple("0123456789"), "scikit-learn's digits")
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    return next((path for path in (folder / stem, folder / f"{stem}.gz") if path.exists()), None)
+
+
+def _idx(folder: Path) -> Images:
+    images, labels = (_read_idx(folder, stem) for stem in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"))
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or images.shape[1] != images.shape[2]:
+        raise DataError(f"{folder}: pictures of shape {images.shape} and labels of shape {labels.shape} do not fit.")
+    pixels = torch.from_numpy(images.astype(np.float32))[:, None] / 127.5 - 1
+    names = tuple(str(label) for label in range(int(labels.max()) + 1))
+    return Images(pixels, torch.from_numpy(labels.astype(np.int64)), names, str(folder))
+
+
+def _read_idx(folder: Path, stem: str) -> np.ndarray:
+    """An array in the format of MNIST: two zero bytes, a type, the number of dimensions, each as four bytes."""
+    path = _find(folder, stem)
+    if path is None:
+        raise DataError(f"{folder} has no {stem}(.gz) beside the other file.")
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        kind, rank = struct.unpack(">2xBB", raw[:4])
+        shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
+        body = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise DataError(f"{path} is not a file of MNIST's kind, or damaged: {error}.") from None
+    if kind != 8:
+        raise DataError(f"{path} holds numbers of type {kind:#x}; only unsigned bytes (0x8) are pictures.")
+    return body
+
+
+def _pngs(folder: Path) -> Images:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("reading PNG files needs Pillow: pip install 'spectrain[images]'.") from None
+    files = sorted(path for path in folder.rglob("*.png") if path.is_file())
+    if not files:
+        raise DataError(f"{folder} holds neither PNG files nor MNIST's train-images-idx3-ubyte.")
+    names = sorted({path.relative_to(folder).parts[0] if path.parent != folder else "" for path in files})
+    arrays: list[np.ndarray] = []
+    for path in files:
+        try:
+            with Image.open(path) as picture:
+                array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"), np.float32)
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise DataError(f"{path} is not a PNG, or damaged: {error}.") from None
+        first = arrays[0] if arrays else array
+        if array.shape != first.shape or array.shape[0] != array.shape[1]:
+            raise DataError(
+                f"pictures must be squares of one size and kind: {path} is {array.shape}, the first ({files[0]}) "
+                f"{first.shape}. Resize them."
+            )
+        arrays.append(array)
+    stacked = torch.from_numpy(np.stack(arrays))
+    pixels = stacked[:, None] if stacked.dim() == 3 else stacked.permute(0, 3, 1, 2).contiguous()
+    of = [names.index(path.relative_to(folder).parts[0] if path.parent != folder else "") for path in files]
+    return Images(pixels / 127.5 - 1, torch.tensor(of), tuple(names), str(folder))

@@ -1,0 +1,108 @@
+"""Pictures from files: what is read is what was written, and what is wrong is named."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from spectrain import data
+
+draw = np.random.default_rng(0)
+PIXELS = draw.integers(0, 256, (6, 4, 4), dtype=np.uint8)
+LABELS = np.array([0, 2, 1, 0, 1, 2], dtype=np.uint8)
+
+
+def idx(array, kind=8):
+    return struct.pack(f">2xBB{array.ndim}I", kind, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_idx(folder, *, packed, pixels=PIXELS, labels=LABELS, kind=8):
+    for stem, array in (("train-images-idx3-ubyte", pixels), ("train-labels-idx1-ubyte", labels)):
+        raw = idx(array, kind)
+        path = folder / (f"{stem}.gz" if packed else stem)
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+    return folder
+
+
+def assert_what_was_written(images):
+    assert torch.equal(((images.pixels[:, 0] + 1) * 127.5).round().to(torch.uint8), torch.from_numpy(PIXELS))
+    assert images.labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_mnists_kind(tmp_path, packed):
+    images = data.read_images([write_idx(tmp_path, packed=packed)])
+    assert_what_was_written(images)
+    assert images.classes == ("0", "1", "2")
+
+
+def test_folders_of_pngs(tmp_path):
+    picture = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for i in (3, 0, 5, 1, 4, 2):
+        (tmp_path / "abc"[LABELS[i]]).mkdir(exist_ok=True)
+        picture.fromarray(PIXELS[i]).save(tmp_path / "abc"[LABELS[i]] / f"{i}.png")
+    images = data.read_images([tmp_path])
+    assert images.classes == ("a", "b", "c")
+    order = [i for label in range(3) for i in range(6) if LABELS[i] == label]
+    assert torch.equal(((images.pixels[:, 0] + 1) * 127.5).round().to(torch.uint8), torch.from_numpy(PIXELS[order]))
+    picture.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a" / "9.png")
+    with pytest.raises(data.DataError, match=r"squares of one size and kind.*9\.png is \(4, 4, 3\)"):
+        data.read_images([tmp_path])
+    (tmp_path / "a" / "9.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(data.DataError, match=r"9\.png is not a PNG, or damaged"):
+        data.read_images([tmp_path])
+
+
+def test_a_digest_changes_with_a_pixel_and_with_a_label(tmp_path):
+    images = data.read_images([write_idx(tmp_path, packed=False)])
+    other = images.pixels.clone()
+    other[0, 0, 0, 0] += 0.1
+    prints = {
+        images.fingerprint,
+        data.Images(other, images.labels, images.classes, "").fingerprint,
+        data.Images(images.pixels, images.labels.flip(0), images.classes, "").fingerprint,
+    }
+    assert len(prints) == 3
+
+
+BROKEN = {
+    "cut": (lambda f: (f / "train-images-idx3-ubyte").write_bytes(idx(PIXELS)[:-1]), "not a file of MNIST's kind"),
+    "no labels": (lambda f: (f / "train-labels-idx1-ubyte").unlink(), r"has no train-labels-idx1-ubyte\(\.gz\)"),
+    "other count": (lambda f: write_idx(f, packed=False, labels=LABELS[:3]), "do not fit"),
+    "oblong": (lambda f: write_idx(f, packed=False, pixels=PIXELS[:, :3]), "do not fit"),
+    "floats": (lambda f: write_idx(f, packed=False, kind=13), "only unsigned bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_damage_is_named(tmp_path, name):
+    write_idx(tmp_path, packed=False)
+    BROKEN[name][0](tmp_path)
+    with pytest.raises(data.DataError, match=BROKEN[name][1]):
+        data.read_images([tmp_path])
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(data.DataError, match="neither PNG files nor MNIST"):
+        data.read_images([tmp_path])
+    with pytest.raises(TypeError, match=r"write \['digits'\]"):
+        data.read_images("digits")
+
+
+@pytest.mark.parametrize("batch", [3, 7, 16])
+def test_every_example_once_an_epoch_whatever_the_ranks(batch):
+    whole = data.IndexStream(10, batch=batch, seed=4)
+    numbers = torch.cat([whole.batch(t) for t in range(10)])
+    for epoch in numbers[: len(numbers) // 10 * 10].view(-1, 10):
+        assert epoch.sort().values.tolist() == list(range(10))
+    assert not torch.equal(numbers[:10], numbers[10:20])
+    ranks = [data.IndexStream(10, batch=batch, seed=4, rank=r, world=batch) for r in range(batch)]
+    assert torch.equal(torch.cat([rank.batch(5) for rank in ranks]), whole.batch(5))
+
+
+@pytest.mark.parametrize("bad", [{"examples": 0}, {"batch": 0}, {"rank": 2, "world": 2}, {"world": 3}])
+def test_sizes_that_do_not_fit(bad):
+    with pytest.raises(ValueError, match="IndexStream"):
+        data.IndexStream(**{"examples": 10, "batch": 4, "seed": 0, **bad})

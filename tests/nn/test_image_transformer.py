@@ -1,0 +1,55 @@
+"""The transformer of pictures: what it is told matters, where patches lie matters, its gradient is right."""
+
+import pytest
+import torch
+
+from spectrain.nn import ImageTransformer
+
+
+def model(**changes):
+    sizes = {"size": 8, "channels": 2, "patch": 4, "width": 16, "depth": 2, "heads": 2, "classes": 3, "generator": 0}
+    made = ImageTransformer(**{**sizes, **changes}).double()
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(torch.randn(p.shape, generator=draw, dtype=p.dtype), alpha=0.2)
+    return made
+
+
+X = torch.randn(3, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+R, T = torch.tensor([0.0, 0.2, 0.5]).double(), torch.tensor([1.0, 0.4, 0.5]).double()
+
+
+def test_everything_it_is_told_matters():
+    net, labels = model(), torch.tensor([0, 1, 2])
+    out = net(X, R, T, labels=labels)
+    for other in (net(X, R / 2, T, labels=labels), net(X, R, T / 2 + R / 2, labels=labels), net(X, R, T)):
+        assert (other - out).abs().amax(dim=(1, 2, 3)).max() > 1e-3
+    assert torch.equal(net(X, R, T), net(X, R, T, labels=torch.full((3,), 3)))
+    assert (net(X.roll(4, dims=3), R, T).roll(-4, dims=3) - net(X, R, T)).abs().max() > 1e-3  # places matter
+
+
+def test_examples_do_not_see_each_other():
+    net = model()
+    one = torch.cat([net(X[i : i + 1], R[i : i + 1], T[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(net(X, R, T), one, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients():
+    net = model(depth=1, width=8)
+    assert torch.autograd.gradcheck(lambda x, r, t: net(x, r, t), tuple(v.clone().requires_grad_() for v in (X, R, T)))
+
+
+def test_the_generator_decides_and_the_global_one_is_left_alone():
+    state = torch.get_rng_state()
+    sizes = {"size": 8, "channels": 1, "patch": 2, "width": 16, "depth": 1, "heads": 2}
+    a, b, c = (ImageTransformer(**sizes, generator=seed).embed.weight for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("bad", [{"patch": 3}, {"heads": 3}, {"width": 15, "heads": 1}, {"patch": 0}])
+def test_impossible_shapes(bad):
+    with pytest.raises(ValueError, match="ImageTransformer needs"):
+        model(**bad)
