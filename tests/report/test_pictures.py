@@ -78,7 +78,7 @@ def test_the_page_of_a_drawing_run(tmp_path):
     (run / "config.json").write_text('{"job": "draw", "optimizer": "muon", "many_steps": 32}', encoding="utf-8")
     page = report.write([run], out=run).read_text(encoding="utf-8")
     assert "<h1>Frechet distance in one step: 20.5 after 128 pictures</h1>" in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count('<img src="data:image/png;base64,') == 2
     assert "after step 3, drawn in one step" in page
     assert "after step 3, drawn in 32 steps" in page
     assert "samples.txt is missing" not in page
