@@ -101,7 +101,7 @@ def entered(A: Array, name: str) -> Matrix:
             times=found.times,
             adjoint_times=found.adjoint_times,
             squared_norm=found.squared_norm,
-            leave=_to_numpy if found.numpy else _same,
+            leave=to_numpy if found.numpy else _same,
         )
     _check(dense.shape, dense.dtype, name)
     return of_entries(dense, name, leave)
@@ -145,7 +145,7 @@ def _dense(A: Array) -> tuple[Tensor | None, Callable[[Tensor], Array]]:
         return (A if A.layout == torch.strided else None), _same
     if isinstance(A, np.ndarray):
         try:
-            return torch.from_numpy(np.require(A, requirements=["C", "W"])), _to_numpy
+            return torch.from_numpy(np.require(A, requirements=["C", "W"])), to_numpy
         except TypeError as error:
             raise TypeError(f"an ndarray of dtype {A.dtype} has no counterpart in torch; use float64") from error
     if hasattr(A, "__dlpack__"):
@@ -169,5 +169,6 @@ def _same(X: Tensor) -> Tensor:
     return X
 
 
-def _to_numpy(X: Tensor) -> Array:
+def to_numpy(X: Tensor) -> Array:
+    """Return a tensor as a NumPy array, conjugate views resolved."""
     return X.detach().resolve_conj().numpy()

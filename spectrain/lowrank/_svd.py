@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spectrain.lowrank._error import product_noise, residual_error
-from spectrain.lowrank._input import Array, Matrix, Real, entered, of_entries
+from spectrain.lowrank._input import Array, Matrix, Real, entered, of_entries, to_numpy
 from spectrain.lowrank._phases import canonical
 from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._randomized import randomized
 from spectrain.lowrank._result import Factorization, widened
+from spectrain.lowrank._row_blocks import RowBlocks, Shards
 from spectrain.lowrank._scale import rescaled, unit_scaled
 from spectrain.lowrank._stops import Norm, Stops, checked_stops, tail_errors
+from spectrain.lowrank._tall import tall_svd
 
 _SMALL = 128  # below, LAPACK is faster than any subspace
 
@@ -40,10 +43,11 @@ def svd(
     rtol: Real | None = None,
     atol: Real | None = None,
     norm: Norm = "fro",
-    method: Literal["exact", "krylov"] | None = None,
+    method: Literal["exact", "krylov", "gram", "tsqr"] | None = None,
     oversample: int = 5,
     power: int | None = None,
     block: int | None = None,
+    out: Array | None = None,
     generator: Generator = None,
 ) -> SVD:
     """Return U, S, Vh with A ~ U diag(S) Vh: orthonormal columns and rows, S falling, cut at the first stop reached.
@@ -67,6 +71,13 @@ def svd(
     and positive. The result repeats itself; ``generator`` is a torch.Generator or a seed. Differentiable in a dense
     A where the singular values that are kept differ from each other.
 
+    Tall matrices that are read by rows: a numpy.memmap, :class:`RowBlocks` (arrays on disk, iterators), and a DTensor
+    sharded along its rows, whose U is sharded alike. Read twice, the result is exact: right vectors from the Gram
+    matrix in double precision, ``method="gram"``, or from a TSQR, ``"tsqr"``, which is taken by itself where a kept
+    singular value is below 1e-6 of the largest; ``out``, an array m x r, takes U block by block. Read once, from an
+    iterator, with ``rank``: a sketch of 2 rank + 10 columns. Then the largest entry of
+    each row of Vh is real and positive, instead of that of U.
+
     Errors: ValueError for a rank outside 1..min(m, n), tolerances that are none, NaN, empty matrices, a wrong
     adjoint; TypeError for other dtypes. A tolerance below rounding is answered with all there is and a
     RuntimeWarning. Cost: exact about 10 m n min(m, n); krylov 2 (1 + power) products with ``block`` columns.
@@ -76,18 +87,52 @@ def svd(
     >>> S.tolist(), found.dense().tolist(), round(float(found.error), 5), float(found.best)
     ([4.0], [[0.0, 0.0], [0.0, 4.0], [0.0, 0.0]], 3.0, 3.0)
     """
+    draw = generator_of(generator, "svd")
+    if isinstance(A, RowBlocks) or hasattr(A, "full_tensor") or (isinstance(A, np.memmap) and A.ndim == 2):
+        return _by_rows(A, rank=rank, rtol=rtol, atol=atol, norm=norm, method=method, out=out, draw=draw)
     matrix = entered(A, "svd")
     stops = checked_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="svd", required=False)
-    draw = generator_of(generator, "svd")
     columns = _columns(matrix, stops, rank=rank, oversample=oversample, power=power, block=block)
     if method not in (None, "exact", "krylov"):
-        raise ValueError(f'svd: method must be "exact", "krylov" or None, got {method!r}')
+        raise ValueError(f'svd: method must be "exact", "krylov" or None for a matrix in memory, got {method!r}')
+    if out is not None:
+        raise ValueError("svd: out= takes the U of a matrix that is read by rows: an array on disk or RowBlocks")
     with torch.autocast(matrix.device.type, enabled=False):
         if (method or _method(matrix, stops, columns)) == "krylov":
             found = _randomized(matrix, stops, block=columns, power=power, generator=draw)
             if found is not None:
                 return found
         return _exact(matrix, stops)
+
+
+def _by_rows(
+    A: Array,
+    *,
+    rank: int | None,
+    rtol: Real | None,
+    atol: Real | None,
+    norm: Norm,
+    method: str | None,
+    out: Array | None,
+    draw: torch.Generator,
+) -> SVD:
+    """Return the decomposition of a matrix that is read by rows."""
+    source = A if isinstance(A, RowBlocks) else Shards(A) if hasattr(A, "full_tensor") else RowBlocks(A)
+    if norm != "fro" or method not in (None, "gram", "tsqr"):
+        raise ValueError(
+            'svd: a matrix that is read by rows has norm="fro" and method "gram", "tsqr" or None, '
+            f"got {norm!r} and {method!r}"
+        )
+    found = tall_svd(source, rank=rank, rtol=rtol, atol=atol, method=method, out=out, draw=draw)
+    U = source.whole(found.U) if isinstance(source, Shards) else found.U
+    leave = (lambda X: to_numpy(X) if isinstance(X, Tensor) else X) if source.numpy else (lambda X: X)
+    return SVD.of(
+        *(leave(F) for F in (U, found.S, found.Vh)),
+        rank=leave(found.rank),
+        error=leave(found.error),
+        best=leave(found.best),
+        norm=norm,
+    )
 
 
 def _columns(
