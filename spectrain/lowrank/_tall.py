@@ -103,10 +103,10 @@ def _one_pass(
 ) -> Tall:
     """Return the factors of rows that can be read once: kept are the triangle R of A = Q_A R and the sketch Y = A W.
 
-    With Y = Q T, Q^H A = T^-H Y^H A = T^-H W^H R^H R needs A no more: A ~ Q (Q^H A), the projection on the range of a
-    Gaussian sketch (Halko, Martinsson and Tropp 2011), of error ||A||_F^2 - ||Q^H A||_F^2, squared. Directions of Y
-    below 1e-6 of the largest are left out; rounding makes errors below 2e-5 ||A|| invisible. ``.best`` is known from R.
-    Memory: n^2 and m (2 rank + 10).
+    R W = U_2 T V_2^H has the size of n; Q = Q_A U_2 = Y V_2 / T spans the columns of Y, and Q^H A = U_2^H R needs A no
+    more: A ~ Q (Q^H A), the projection on the range of a Gaussian sketch (Halko, Martinsson and Tropp 2011), whose
+    squared error is ||R||_F^2 - ||Q^H A||_F^2. Directions of Y below 1e-6 of the largest are left out. ``.best`` is
+    known from R. Memory: n^2 and m (2 rank + 10) in double precision.
     """
     if rank is None:
         raise ValueError("svd: rows that can be read once need rank=; for a tolerance pass a callable or an array")
@@ -125,23 +125,17 @@ def _one_pass(
     stops = checked_stops((source.length, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd")
     known = torch.linalg.svdvals(R)
     size = torch.linalg.vector_norm(known)
-    U, T, Vh = torch.linalg.svd(torch.cat(parts), full_matrices=False)
+    U2, T, V2h = torch.linalg.svd(R @ W[0], full_matrices=False)
     keep = 1e-6 * T[0] < T
-    Q, inverse = U[:, keep], Vh[keep].mH / T[keep]
-    B = inverse.mH @ (W[0].mH @ (R.mH @ R))
+    B, inverse = U2[:, keep].mH @ R, V2h[keep].mH / T[keep]
     UB, S, Vh = torch.linalg.svd(B, full_matrices=False)
-    noise = 1e6 * torch.finfo(torch.float64).eps * R.shape[1] ** 0.5 * size
+    eps = torch.finfo(torch.float64).eps
     beyond = (size.square() - S.square().sum()).clamp_min(0).sqrt()
     r = min(int(stops.ranks(S, stops.allowed(size), beyond)), len(S))
-    error = ((size.square() - S[:r].square().sum()).clamp_min(0) + 2 * noise * size).sqrt()
-    rounding = 3 * torch.finfo(source.dtype).eps * size
+    left = (size.square() - S[:r].square().sum()).clamp_min(0) + 4 * R.shape[1] ** 0.5 * eps * size.square()
+    error = left.sqrt() + (1e6 * eps + 3 * torch.finfo(source.dtype).eps) * size
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
-    V, Uh = canonical(Vh[:r].mH, (Q @ UB[:, :r]).mH)
-    return Tall(
-        Uh.mH.to(source.dtype),
-        S[:r].to(real),
-        V.mH.to(source.dtype),
-        torch.tensor(r),
-        error + rounding,
-        tail_errors(known)[min(r, len(known))],
-    )
+    V, turn = canonical(Vh[:r].mH, (inverse @ UB[:, :r]).mH)
+    U = torch.cat([(parts.pop(0) @ turn.mH).to(source.dtype) for _ in range(len(parts))])
+    best = tail_errors(known)[min(r, len(known))]
+    return Tall(U, S[:r].to(real), V.mH.to(source.dtype), torch.tensor(r), error, best)
