@@ -107,8 +107,8 @@ def main() -> None:
     body = table(list(rows[0]), shown)
     body += (
         f"\n\nThe limit is {limit} MiB: {'kept' if worst < limit else 'NOT kept'} in two passes. One pass keeps a "
-        f"sketch of m x {2 * rank + 10} in double precision, {m * (2 * rank + 10) * 8 / 2**20:.0f} MiB. `error / best` is the "
-        "residual of the factors returned over the smallest error of that rank."
+        f"sketch of m x {2 * rank + 10} in double precision, {m * (2 * rank + 10) * 8 / 2**20:.0f} MiB. `error / best` is "
+        "the residual of the factors returned over the smallest error of that rank."
     )
     print(write("svd_on_disk", claim=claim, body=body, data={"rows": rows}, folder=args.out))
 
