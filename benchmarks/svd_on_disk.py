@@ -105,10 +105,12 @@ def main() -> None:
     claim = f"A {m:,} x {n} float32 matrix on disk, rank {rank}: {worst} MiB of anonymous memory at most in two passes"
     shown = [[f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows]
     body = table(list(rows[0]), shown)
+    verdict = "kept" if worst < limit else "NOT kept"
+    sketch = m * (2 * rank + 10) * 8 / 2**20
     body += (
-        f"\n\nThe limit is {limit} MiB: {'kept' if worst < limit else 'NOT kept'} in two passes. One pass keeps a "
-        f"sketch of m x {2 * rank + 10} in double precision, {m * (2 * rank + 10) * 8 / 2**20:.0f} MiB. `error / best` is "
-        "the residual of the factors returned over the smallest error of that rank."
+        f"\n\nThe limit is {limit} MiB: {verdict} in two passes. One pass keeps a sketch of m x {2 * rank + 10} in double "
+        f"precision, {sketch:.0f} MiB. `error / best` is the residual of the factors returned over the smallest error of "
+        "that rank."
     )
     print(write("svd_on_disk", claim=claim, body=body, data={"rows": rows}, folder=args.out))
 
