@@ -108,9 +108,9 @@ def main() -> None:
     verdict = "kept" if worst < limit else "NOT kept"
     sketch = m * (2 * rank + 10) * 8 / 2**20
     body += (
-        f"\n\nThe limit is {limit} MiB: {verdict} in two passes. One pass keeps a sketch of m x {2 * rank + 10} in double "
-        f"precision, {sketch:.0f} MiB. `error / best` is the residual of the factors returned over the smallest error of "
-        "that rank."
+        f"\n\nThe limit is {limit} MiB: {verdict} in two passes. One pass keeps a sketch of m x {2 * rank + 10} in "
+        f"double precision, {sketch:.0f} MiB. `error / best` is the residual of the factors returned over the smallest "
+        "error of that rank."
     )
     print(write("svd_on_disk", claim=claim, body=body, data={"rows": rows}, folder=args.out))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._operator import products_of
+from spectrain.lowrank._skinny import adjoint_times, times
 
 Array: TypeAlias = Any  # what the doors take and give: torch.Tensor, NumPy array; also sparse arrays and operators
 Real: TypeAlias = float | int
@@ -118,8 +119,8 @@ def of_entries(A: Tensor, name: str, leave: Callable[[Tensor], Array] | None = N
         out_dtype=A.dtype,
         device=X.device,
         entries=X,
-        times=lambda Y: X @ Y,
-        adjoint_times=lambda Y: X.mH @ Y,
+        times=lambda Y: times(X, Y),
+        adjoint_times=lambda Y: adjoint_times(X, Y),
         squared_norm=None,
         leave=leave or _same,
     )

@@ -189,3 +189,19 @@ def test_a_tolerance_below_rounding_is_said():
 def test_options_are_checked(options, words):
     with pytest.raises((ValueError, TypeError), match=words):
         lowrank.svd(torch.ones(4, 5), **options)
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "strided"])
+def test_products_are_the_same_by_both_libraries(layout):
+    from spectrain.lowrank._skinny import adjoint_times, times
+
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(300, 500, generator=g)
+    A = {"rows": A, "columns": A.mT.contiguous().mT, "strided": torch.randn(600, 500, generator=g)[::2]}[layout]
+    for columns in (1, 16, 40):
+        X, Y = torch.randn(500, columns, generator=g), torch.randn(300, columns, generator=g)
+        torch.testing.assert_close(times(A, X), (A.double() @ X.double()).float(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(adjoint_times(A, Y), (A.double().mT @ Y.double()).float(), rtol=0, atol=1e-4)
+        for wrong in (times(A, X.flip(0)), times(A.flip(1), X), -times(A, X)):
+            assert (wrong - (A.double() @ X.double()).float()).abs().max() > 1
+    assert times(A.requires_grad_(), X).requires_grad
