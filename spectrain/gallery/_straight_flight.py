@@ -7,26 +7,10 @@ Source: Nahin, Chases and Escapes (2007), chapter 1 (Bouguer's problem); both in
 d' = v cos(phi) - n v and phi' = -v sin(phi)/d.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
 from spectrain.gallery._arrays import Array, Numbers, Real
-
-Path = Callable[[float], Numbers]
-
-
-@dataclass(frozen=True)
-class Straight:
-    """A target that flees along a straight line: point + velocity * t."""
-
-    point: Numbers
-    velocity: Numbers
-
-    def __call__(self, t: float) -> Array:
-        """Where the target is at time t."""
-        return np.asarray(self.point, dtype=float) + np.asarray(self.velocity, dtype=float) * t
+from spectrain.gallery._targets import Path, Straight
 
 
 def straight_flight(target: Straight, speed: Real, start: Numbers) -> tuple[float, float]:
@@ -34,12 +18,12 @@ def straight_flight(target: Straight, speed: Real, start: Numbers) -> tuple[floa
 
     From n d + R.x: captured at (n d + R.x)/(v (n^2 - 1)) if n > 1, or in d/(speed + v) if exactly head-on. Else
     d = C tan(phi/2)^n / sin(phi) is least at cos(phi) = n, unless the target is already flying further away; for
-    n = 1 it tends to (d + R.x)/2 as time goes on.
+    n = 1 it tends to (d + R.x)/2 = d cos(phi/2)^2 as time goes on.
 
     >>> round(straight_flight(Straight((0, 0), (0, 1)), 4 / 3, (300, 0))[0] * 4 / 3 * 7, 9)
     4800.0
     >>> time, closest = straight_flight(Straight((0, 0), (0, 1)), 1.0, (300, 0))
-    >>> time, closest
+    >>> time, round(closest, 9)
     (inf, 150.0)
     """
     start = checked_start(target, speed, start, 0.0, 0.0)
@@ -48,17 +32,17 @@ def straight_flight(target: Straight, speed: Real, start: Numbers) -> tuple[floa
     if v == 0 or d == 0:
         return d / speed, 0.0
     n, along = speed / v, float(R @ np.asarray(target.velocity)) / v
-    phi = _angle(R, np.asarray(target.velocity, dtype=float))
+    psi = _angle(R, -np.asarray(target.velocity, dtype=float))  # pi - phi, with digits where phi is next to pi
     if n > 1:
         return (n * d + along) / (v * (n * n - 1)), 0.0
-    if phi == np.pi:
+    if psi == 0:
         return d / (speed + v), 0.0
     if n == 1:
-        return np.inf, (d + along) / 2
-    if phi <= np.arccos(n):
-        return np.inf, d
+        return np.inf, float(d * np.sin(psi / 2) ** 2)
     turn = np.arccos(n)
-    return np.inf, float(d * np.sin(phi) / np.sin(turn) * (np.tan(turn / 2) / np.tan(phi / 2)) ** n)
+    if psi >= np.pi - turn:
+        return np.inf, d
+    return np.inf, float(d * np.sin(psi) / np.sin(turn) * (np.tan(turn / 2) * np.tan(psi / 2)) ** n)
 
 
 def straight_flight_path(target: Straight, speed: Real, start: Numbers, phi: Numbers) -> tuple[Array, Array]:

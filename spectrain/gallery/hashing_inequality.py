@@ -224,10 +224,10 @@ class Show:
 
     def __call__(self) -> tuple[str, Picture]:
         """The argument for the first j, and the enclosed gaps."""
+        if not self.j or min(self.j) < 1:  # at j = 0 both sides are 1, and there is no gap to draw
+            raise ValueError(f"hashing_inequality: --j needs one power or more, each 1, 2, 3, ..., got {self.j}.")
         grid = np.linspace(0.01, 0.99, 99)
-        lines = tuple(
-            Line(grid, [np.mean(enclose(j, p)) for p in grid.tolist()], name=f"j = {j}") for j in self.j if j > 0
-        )
+        lines = tuple(Line(grid, [np.mean(enclose(j, p)) for p in grid.tolist()], name=f"j = {j}") for j in self.j)
         proof = prove(self.j[0])
         text = "\n".join([f"j = {self.j[0]}: proved" if proof.holds else "not proved", *(s.claim for s in proof.steps)])
         title = "Right side minus left side: never negative"

@@ -250,8 +250,8 @@ class Show:
 
     def __call__(self) -> tuple[str, Picture]:
         """The areas, which must agree, and the picture."""
-        if self.parts < 2:
-            raise ValueError(f"kepler: a turn needs at least 2 parts, got {self.parts}.")
+        if not 2 <= self.parts <= 360:
+            raise ValueError(f"kepler: a turn is cut into 2 to 360 parts, got {self.parts}.")
         x, y = self._place(np.linspace(0, 2 * np.pi, self.parts * 4000 + 1))
         swept = 0.5 * (x[:-1] * y[1:] - x[1:] * y[:-1]).reshape(self.parts, -1).sum(axis=1)
         x, y = x[::100], y[::100]

@@ -154,3 +154,9 @@ def test_the_picture_has_a_line_for_each_j():
     text, picture = Show((1, 3))()
     assert "proved" in text
     assert [line.name for line in picture.lines] == ["j = 1", "j = 3"]
+
+
+@pytest.mark.parametrize("powers", [(), (0,), (3, -1)])
+def test_there_must_be_powers_to_draw(powers):
+    with pytest.raises(ValueError, match="power"):
+        Show(powers)()

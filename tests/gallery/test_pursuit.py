@@ -200,7 +200,48 @@ def test_capture_within_a_radius_and_at_once():
     assert pursue(UP, 2.0, (0.0, 0.0)).captured
 
 
+@pytest.mark.parametrize("speed", [0.5, 0.999, 1.0])
+@pytest.mark.parametrize("aside", [1e-3, 1e-6, 1e-9, 1e-15])
+def test_almost_head_on_a_slow_pursuer_misses_as_the_closed_form_says(speed, aside):
+    """Bouguer: d = C tan(phi/2)^n/sin(phi) with n <= 1 is least at cos(phi) = n, and then it is not 0."""
+    chase = pursue(UP, speed, (aside, 1.0))
+    psi = np.arctan2(aside, 1.0)  # from pi: phi itself has no digits for it
+    turn = np.arccos(speed)
+    tangents = (np.tan(turn / 2) * np.tan(psi / 2)) ** speed
+    least = np.hypot(aside, 1) * (np.sin(psi) / np.sin(turn) * tangents if speed < 1 else np.sin(psi / 2) ** 2)
+    assert chase.outcome == "miss"
+    np.testing.assert_allclose(straight_flight(UP, speed, (aside, 1.0)), (np.inf, least), rtol=1e-7)
+
+
+def test_a_slow_pursuer_across_the_flight_misses():
+    assert pursue(UP, 0.5, (1.0, 1e-6)).outcome == "miss"
+
+
+def test_near_on_a_path_that_nothing_decides_is_undecided():
+    """Head-on, but turned by an angle that floats do not hold: whether they meet is in the digits that are lost."""
+    assert pursue(lambda t: (np.sin(t), 0.0), 0.5, (3.0, 0.0)).captured
+    turned = pursue(lambda t: (0.6 * np.sin(t), 0.8 * np.sin(t)), 0.5, (1.8, 2.4))
+    assert turned.outcome in ("undecided", "capture")
+    assert turned.closest < 1e-6
+
+
+def test_a_tail_chase_by_a_hair_takes_the_time_of_the_closed_form():
+    chase = pursue(UP, 1.0001, (1.0, 0.0))
+    np.testing.assert_allclose(chase.time, capture_time(1.0001, (1.0, 0.0)), rtol=1e-9)
+
+
+def test_a_delay_of_one_turn_is_no_miss():
+    assert pursue(Round(1.0, 1.0), 2.0, (3.0, 0.0), delay=2 * np.pi).outcome == "undecided"
+    assert pursue(Round(1.0, 1.0), 2.0, (3.0, 0.0), delay=1.0).outcome == "miss"
+
+
 BAD = {
+    "a target that vanishes": (lambda: pursue(lambda t: (t if t < 3 else np.nan, 0.0), 0.5, (2.0, 5.0)), "finite"),
+    "a circle without radius": (lambda: Round(0.0, 1.0), "positive"),
+    "a circle run backwards": (lambda: Round(1.0, -1.0), "positive"),
+    "a flight at NaN": (lambda: Straight((0.0, 0.0), (np.nan, 1.0)), "finite"),
+    "a flight of mixed dimensions": (lambda: Straight((0.0, 0.0), (0.0, 1.0, 0.0)), "coordinates"),
+    "a period of NaN": (lambda: pursue(UP, 0.5, (3.0, 1.0), period=np.nan), "period"),
     "no speed": (lambda: pursue(UP, 0.0, (1.0, 0.0)), "ratio"),
     "a negative speed": (lambda: pursue(UP, -1.0, (1.0, 0.0)), "ratio"),
     "a speed of NaN": (lambda: straight_flight(UP, np.nan, (1.0, 0.0)), "ratio"),
