@@ -1,22 +1,27 @@
-"""Measured error of schedules in half precision: ours beside every published recipe, at equal products.
+"""Measured error of schedules as they round: ours beside every published recipe, at equal products.
 
-`python benchmarks/approx_roundoff.py` prints the tables of docs/approx.md. Products
-are computed in float32 and every product and sum is rounded to the dtype, which is what hardware with float32
-accumulation does.
+`python benchmarks/approx_roundoff.py` writes a record and the table of docs/approx.md. Products are computed in
+float32 and every product and sum is rounded to the dtype, which is what hardware with float32 accumulation does.
 """
 
 import argparse
-import platform
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from spectrain.approx import Schedule, sign_schedule
-from spectrain.approx.recipes import RECIPES
+from spectrain.approx.recipes import RECIPES, certify
 
 SHAPES = ((96, 96), (240, 96))
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DRAWS = 2
+DTYPES = {
+    "bfloat16": torch.bfloat16, "float16": torch.float16, "tfloat32": "tfloat32", "float32": torch.float32,
+}  # fmt: skip
+LOWERS = (1e-3, 1e-2, 1e-1)
+PAGE = Path(__file__).parents[1] / "docs" / "approx.md"
 
 
 def spectra(n: int, low: float) -> dict[str, np.ndarray]:
@@ -47,43 +52,57 @@ def matrix(s: np.ndarray, m: int, seed: int) -> torch.Tensor:
     return (U * torch.from_numpy(s)) @ V.T
 
 
-def step(c: Sequence[float], X: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """One odd polynomial on X (float32 holding numbers of ``dtype``), every intermediate matrix rounded."""
-
-    def rounded(Y: torch.Tensor) -> torch.Tensor:
+def rounded(Y: torch.Tensor, dtype: torch.dtype | str) -> torch.Tensor:
+    """float32 values rounded to nearest in the dtype, kept in float32; TF32 drops 13 bits."""
+    if isinstance(dtype, torch.dtype):
         return Y.to(dtype).to(torch.float32)
+    bits = Y.to(torch.float32).view(torch.int32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
 
-    A = rounded(X @ X.mT)
+
+def step(c: Sequence[float], X: torch.Tensor, dtype: torch.dtype | str) -> torch.Tensor:
+    """One odd polynomial on X (float32 holding numbers of ``dtype``), every intermediate matrix rounded."""
+    A = rounded(X @ X.mT, dtype)
     powers = [A]
     width = {1: 1, 2: 2, 3: 2, 4: 2, 5: 3, 6: 3}[len(c) - 1]
     for _ in range(width - 1):
-        powers.append(rounded(powers[-1] @ A))
+        powers.append(rounded(powers[-1] @ A, dtype))
     q = list(c[1:])
-    B = rounded(sum(cj * P for cj, P in zip(q, powers, strict=False)))
+    B = rounded(sum(cj * P for cj, P in zip(q, powers, strict=False)), dtype)
     if len(q) > width:
-        high = rounded(sum(cj * P for cj, P in zip(q[width:], powers, strict=False)))
-        B = rounded(B + powers[-1] @ high)
-    return rounded(c[0] * X + B @ X)
+        high = rounded(sum(cj * P for cj, P in zip(q[width:], powers, strict=False)), dtype)
+        B = rounded(B + powers[-1] @ high, dtype)
+    return rounded(c[0] * X + B @ X, dtype)
 
 
-def polar_error(schedule: Schedule, X: torch.Tensor, dtype: torch.dtype) -> float:
-    """Relative Frobenius distance from the polar factor of the rounded input."""
-    X = X.to(dtype).to(torch.float32)
-    U, _, Vh = torch.linalg.svd(X.double(), full_matrices=False)
-    for p in schedule.polynomials:
-        X = step(p.coefficients, X, dtype)
-    if not torch.isfinite(X).all():
-        return float("inf")
-    return float(torch.linalg.matrix_norm(X.double() - U @ Vh) / len(X) ** 0.5)
-
-
-def worst(schedule: Schedule, low: float, dtype: str, shapes: Sequence[tuple[int, int]] = SHAPES) -> float:
-    """The largest error over the suite."""
-    errors = []
+@lru_cache(maxsize=8)
+def suite(low: float, dtype: str, shapes: tuple[tuple[int, int], ...], draws: int) -> list[tuple[torch.Tensor, ...]]:
+    """For each shape a stack of rounded matrices, wide, with the stack of their polar factors."""
+    result = []
     for m, n in shapes:
-        for seed, s in enumerate(spectra(n, low).values()):
-            errors.append(polar_error(schedule, matrix(s, m, seed), DTYPES[dtype]))
-    return max(errors)
+        stack = [
+            matrix(s, m, seed + 100 * draw) for draw in range(draws) for seed, s in enumerate(spectra(n, low).values())
+        ]
+        X = rounded(torch.stack(stack).to(torch.float32), DTYPES[dtype])
+        U, _, Vh = torch.linalg.svd(X.double(), full_matrices=False)
+        result.append((X, U @ Vh))
+    return result
+
+
+def worst(
+    schedule: Schedule, low: float, dtype: str, shapes: Sequence[tuple[int, int]] = SHAPES, draws: int = DRAWS
+) -> float:
+    """The largest relative Frobenius distance from the polar factor of the rounded input over the suite."""
+    largest = 0.0
+    for X, polar in suite(low, dtype, tuple(shapes), draws):
+        Y = X
+        for p in schedule.polynomials:
+            Y = step(p.coefficients, Y, DTYPES[dtype])
+        errors = torch.linalg.matrix_norm(Y.double() - polar) / X.shape[-2] ** 0.5
+        if not torch.isfinite(errors).all():
+            return float("inf")
+        largest = max(largest, float(errors.max()))
+    return largest
 
 
 def published(low: float) -> Iterator[tuple[str, float, Schedule]]:
@@ -93,26 +112,82 @@ def published(low: float) -> Iterator[tuple[str, float, Schedule]]:
             yield name, recipe.products, Schedule(recipe.steps, 1.0, recipe.products, (low, 1.0))
 
 
+def measured(lowers: Sequence[float], dtypes: Sequence[str]) -> dict[tuple[str, float], dict[tuple[str, float], float]]:
+    """(name or "ours", products) -> error, for each (dtype, least singular value)."""
+    cells = {}
+    for dtype in dtypes:
+        for low in lowers:
+            cell = {(name, price): worst(s, low, dtype) for name, price, s in published(low)}
+            for price in sorted({price for _, price in cell}):
+                cell["ours", price] = worst(sign_schedule(low, products=price, dtype=dtype), low, dtype)
+                best = min((e, name) for (name, p), e in cell.items() if p == price and name != "ours")
+                print(f"{dtype} l={low:g} products={price:g}: ours {cell['ours', price]:.4g}, {best[1]} {best[0]:.4g}")
+            cells[dtype, low] = cell
+    return cells
+
+
+def rows(cells: dict[tuple[str, float], dict[tuple[str, float], float]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table, by products, ours last of its group."""
+    header = ["schedule", "products", "exact, 0.001", *(f"{SHORT[dtype]}, {low:g}" for dtype, low in cells)]
+    names = sorted({key for cell in cells.values() for key in cell}, key=lambda k: (k[1], k[0] == "ours"))
+    lines = []
+    for name, price in names:
+        ours = name == "ours"
+        exact = (sign_schedule(1e-3, products=price) if ours else certify(name, 1e-3)).error
+        values = [exact, *(cell[name, price] for cell in cells.values())]
+        best = [
+            True,
+            *(cell["ours", price] <= min(e for (_, p), e in cell.items() if p == price) for cell in cells.values()),
+        ]
+        texts = ["overflow" if v == float("inf") else f"{v:.2e}" if v < 1e-3 else f"{v:.4f}" for v in values]
+        lines.append(
+            [f"**{name}**" if ours else name, f"{price:g}"]
+            + [f"**{t}**" if ours and b else t for t, b in zip(texts, best, strict=True)]
+        )
+    return header, lines
+
+
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "tfloat32": "tf32", "float32": "fp32"}
+
+
+def put(table: str, page: Path = PAGE) -> None:
+    """Write the table between the marks of the page."""
+    head, rest = page.read_text(encoding="utf-8").split("<!-- measured -->\n", 1)
+    page.write_text(
+        f"{head}<!-- measured -->\n{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}", encoding="utf-8"
+    )
+
+
 def main() -> None:
-    """Print one table for each dtype and least singular value."""
+    """Measure, write the record and the table of the page."""
+    from _record import table, write
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lower", type=float, nargs="*", default=[1e-3, 1e-2, 1e-1])
-    parser.add_argument("--dtypes", nargs="*", default=["bfloat16", "float16"], choices=list(DTYPES))
+    parser.add_argument("--lower", type=float, nargs="*", default=LOWERS)
+    parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
+    parser.add_argument("--print", action="store_true", help="write no record and no page")
     arguments = parser.parse_args()
-    print(f"torch {torch.__version__}, {platform.machine()}, shapes {SHAPES}, {len(spectra(9, 0.1))} spectra")
-    for dtype in arguments.dtypes:
-        for low in arguments.lower:
-            theirs = [(name, cost, worst(s, low, dtype)) for name, cost, s in published(low)]
-            for cost in sorted({c for _, c, _ in theirs}):
-                ours = sign_schedule(low, products=cost, dtype=dtype)
-                best = min((e, name) for name, c, e in theirs if c == cost)
-                error = worst(ours, low, dtype)
-                mark = "<=" if error <= best[0] else "> "
-                print(
-                    f"{dtype} l={low:g} products={cost:g}: ours {error:.4f} {mark} {best[0]:.4f} {best[1]}", flush=True
-                )
-            for name, cost, e in theirs:
-                print(f"    {name:26s} {cost:4g} {e:.4f}", flush=True)
+    cells = measured(arguments.lower, arguments.dtypes)
+    text = table(*rows(cells))
+    if arguments.print:
+        return
+    behind = [
+        f"{dtype} l={low:g} products={price:g}"
+        for (dtype, low), cell in cells.items()
+        for (name, price), e in cell.items()
+        if name == "ours" and e > min(other for (n, p), other in cell.items() if p == price and n != "ours")
+    ]
+    total = sum(name == "ours" for cell in cells.values() for name, _ in cell)
+    body = (
+        f"Shapes {SHAPES}, {len(spectra(9, 0.1))} spectra, {DRAWS} matrices each; the largest error of each.\n\n{text}\n\n"
+        f"Ours is no larger than every published one in {total - len(behind)} of {total} cells; behind in: "
+        f"{'; '.join(behind) or 'none'}."
+    )
+    data = {"cells": {f"{d} {low:g}": {f"{n} {p:g}": e for (n, p), e in c.items()} for (d, low), c in cells.items()}}
+    print(
+        write("approx_roundoff", claim="Schedules as they round, ours beside the published ones", body=body, data=data)
+    )
+    put(text)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,16 @@ RECIPES: dict[str, Recipe] = {
         ),
         "Turbo-Muon, arXiv 2512.04632: made for another normalisation",
     ),
+    "cubic5": Recipe(
+        (
+            (3.3656576, -3.3420992),
+            (2.5744352, -1.4957376),
+            (2.5368962, -1.4312570),
+            (2.4418906, -1.2764040),
+            (2.2230472, -0.9630650),
+        ),
+        "NVIDIA Emerging-Optimizers (2026), after arXiv 2606.00371: cubics for singular values above 7e-3",
+    ),
     "pade-10": Recipe(((15 / 8, -5 / 4, 3 / 8),) * 10, "the limit polynomial at every step; article 10922"),
 }
 """Recipes for the sign, on singular values in (0, 1]."""
