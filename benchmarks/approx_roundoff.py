@@ -179,7 +179,8 @@ def main() -> None:
     ]
     total = sum(name == "ours" for cell in cells.values() for name, _ in cell)
     body = (
-        f"Shapes {SHAPES}, {len(spectra(9, 0.1))} spectra, {DRAWS} matrices each; the largest error of each.\n\n{text}\n\n"
+        f"Shapes {SHAPES}, {len(spectra(9, 0.1))} spectra, {DRAWS} matrices each; the largest error of each.\n\n"
+        f"{text}\n\n"
         f"Ours is no larger than every published one in {total - len(behind)} of {total} cells; behind in: "
         f"{'; '.join(behind) or 'none'}."
     )

@@ -9,7 +9,7 @@ from spectrain.approx._cache import cached
 from spectrain.approx._cost import Cost
 from spectrain.approx._frozen import frozen, key_of
 from spectrain.approx._polynomial import Number, Polynomial
-from spectrain.approx._roundoff import UNIT_ROUNDOFF, WEIGHTS, State, robust_compositions
+from spectrain.approx._roundoff import WEIGHTS, State, robust_compositions
 from spectrain.approx._schedule import DTYPES, Schedule, certified
 from spectrain.approx._simulate import simulated_error
 
@@ -26,7 +26,9 @@ _SHORTLIST = 18
 _FINALISTS = 6
 _SEEDS = (1, 2, 3)
 
-_SAFETIES = tuple((c, m) for c in (0.0, 0.015, 0.024, 0.04, 0.06, 0.09) for m in (1.005, 1.01, 1.02))
+_SAFETIES = tuple(
+    (c, m) for c in (0.0, 0.015, 0.024, 0.04, 0.06, 0.09, 0.4, 0.9, 0.999) for m in (1.0, 1.005, 1.01, 1.02)
+)
 """Cushion and margin of quintics that compete with what the beam search proposes; published ones among them."""
 
 
@@ -154,9 +156,6 @@ def _robust(
             f"no schedule for {dtype} on [{low:g}, {high:g}] within {products or steps} "
             f"{'products' if products else 'steps'}: the cheapest step costs {cost.total((3,)):g} products."
         )
-    if UNIT_ROUNDOFF[dtype] < 1e-5:
-        best = min(proposals, key=lambda s: s.badness)
-        return certified(best.steps, (low, high), products=cost.total(best.degrees), dtype=dtype, reached=best.badness)
     shortlist = sorted(proposals, key=lambda s: s.badness)[:_SHORTLIST]
     candidates = [s.steps for s in shortlist]
     if all(d == 5 for d in shortlist[0].degrees) or isinstance(fixed, str):

@@ -14,6 +14,8 @@ def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
     >>> [float(round_to(np.array([1.0 + 2.0**-8 + e], np.float32), "bfloat16")[0]) for e in (0.0, 2.0**-12)]
     [1.0, 1.0078125]
     """
+    if dtype == "float32":
+        return x
     if dtype == "float16":
         with np.errstate(over="ignore"):
             return x.astype(np.float16).astype(np.float32)

@@ -8,13 +8,16 @@ from typing import Literal
 import tyro
 
 from spectrain import approx, report, train
+from spectrain.cli._designs import KINDS
+from spectrain.cli._designs import main as designs
 
 
 @dataclass(frozen=True)
 class Design:
     """Compute the composition of odd polynomials that is best for the matrix sign.
 
-    One of --steps, --products and --tol says when to stop; none: five steps.
+    One of --steps, --products and --tol says when to stop; none: five steps. Other designs: spectrain design minimax,
+    root, step, clip and recipe, each with --help.
     """
 
     lower: float = 1e-3
@@ -48,7 +51,13 @@ class Design:
 
 
 def main(argv: list[str]) -> int:
-    """Print the schedule, its bounds and code; write the plot."""
+    """Print the schedule, its bounds and code; write the plot. The first word may name another kind of design."""
+    if argv and argv[0] in KINDS:
+        return designs(argv[0], argv[1:])
+    if argv and argv[0] == "sign":
+        argv = argv[1:]
+    elif argv and not argv[0].startswith("-"):
+        raise ValueError(f"design: the kinds are sign (default), {', '.join(KINDS)}, got {argv[0]!r}.")
     asked = tyro.cli(Design, args=argv, prog="spectrain design")
     schedule = approx.sign_schedule(
         asked.lower,

@@ -153,7 +153,7 @@ def test_the_least_error_agrees_with_a_linear_program_on_a_grid(seed):
     problem = random_problem(np.random.default_rng(seed))
     f, powers, (a, b), weight = problem
     result = solve(problem)
-    x = (a + b) / 2 - (b - a) / 2 * np.cos(np.linspace(0, np.pi, 600))
+    x = (a + b) / 2 - (b - a) / 2 * np.cos(np.linspace(0, np.pi, 2000))
     w = WEIGHTS[weight][0](x) if WEIGHTS[weight] else np.ones_like(x)
     scale = max(abs(a), abs(b))
     B, g, one = (x[:, None] / scale) ** np.array(powers) * w[:, None], FUNCTIONS[f][0](x) * w, np.ones((len(x), 1))

@@ -1,0 +1,86 @@
+"""``spectrain design KIND``: what it prints as code is what it promises, and what it does not know it says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spectrain.cli._design import main
+from spectrain.cli._designs import function
+
+
+def made(folder, name):
+    """The names of the printed code, and the JSON."""
+    space: dict = {}
+    exec((folder / f"{name}.py").read_text(), space)
+    assert (folder / f"{name}.svg").read_text().startswith("<svg")
+    assert "<html" in (folder / f"{name}.html").read_text()
+    return space, json.loads((folder / f"{name}.json").read_text())
+
+
+def test_the_best_polynomial_as_code(tmp_path, capsys):
+    flags = ["--f", "exp(x)*abs(x-0.1)", "--interval", "-1", "2", "--powers", "9", "--out", str(tmp_path)]
+    assert main(["minimax", *flags]) == 0
+    assert "proven" in capsys.readouterr().out
+    space, data = made(tmp_path, "best")
+    x = np.linspace(-1, 2, 20_001)
+    error = np.exp(x) * abs(x - 0.1) - space["p"](x)
+    assert data["proven"]
+    assert np.abs(error).max() <= data["upper"] * (1 + 1e-12)
+    assert np.abs(error).max() >= data["lower"] * (1 - 1e-3)
+    assert (tmp_path / "best.svg").read_text().count("<circle") == len(data["reference"]) + 1  # one in the legend
+
+
+def test_weights_unions_and_conditions(tmp_path):
+    pieces, powers = ["--interval", "0", "1", "2", "3"], ["--powers", "0", "1", "2", "3"]
+    more = ["--weight", "1/(1+x)", "--constraint", "value:0:1", "--out", str(tmp_path)]
+    assert main(["minimax", "--f", "exp(-x)", *pieces, *powers, *more]) == 0
+    space, data = made(tmp_path, "best")
+    assert data["interval"] == [[0, 1], [2, 3]]
+    assert space["p"](0.0) == pytest.approx(1.0, abs=1e-14)
+
+
+@pytest.mark.parametrize(("r", "s"), [(2, -1), (4, -1), (3, 2)])
+def test_the_root_as_code(tmp_path, r, s):
+    assert main(["root", "--r", str(r), "--s", str(s), "--lower", "0.01", "--tol", "1e-9", "--out", str(tmp_path)]) == 0
+    space, _ = made(tmp_path, "root")
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
+    v = np.geomspace(0.01, 1, 6)
+    np.testing.assert_allclose(space["root"]((Q * v) @ Q.T), (Q * v ** (s / r)) @ Q.T, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "target"), [("step", lambda x: x > 1.0), ("clip", lambda x: np.minimum(x, 1))])
+def test_step_and_clip_as_code(tmp_path, kind, target):
+    assert main([kind, "--upper", "3", "--gap", "0.1", "--tol", "1e-4", "--out", str(tmp_path)]) == 0
+    space, data = made(tmp_path, kind)
+    x = np.linspace(0, 3, 3001)
+    outside = abs(x - 1) > 0.1
+    assert np.abs(space[kind](x) - target(x))[outside].max() <= data["error"] + 1e-12
+
+
+def test_recipes_are_listed_and_drawn(tmp_path, capsys):
+    assert main(["recipe"]) == 0
+    assert "cubic5" in capsys.readouterr().out
+    assert main(["recipe", "jordan", "--lower", "0.01", "--out", str(tmp_path)]) == 0
+    assert "0.318" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "x.real", "f(x)", "exp(x", "'x'", "lambda: 1", "[x]"])
+def test_only_functions_of_x_are_evaluated(text):
+    with pytest.raises(ValueError, match="design:"):
+        function(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["area"], "kinds are"),
+        (["minimax", "--f", "x", "--interval", "1"], "pairs of ends"),
+        (["minimax", "--f", "x", "--interval", "1", "0"], "a < b"),
+        (["minimax", "--f", "x", "--constraint", "value=1"], "kind:where:value"),
+        (["recipe", "newton"], "no recipe"),
+    ],
+)
+def test_wrong_designs_are_refused(words, said):
+    with pytest.raises(ValueError, match=said):
+        main(words)
