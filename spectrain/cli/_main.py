@@ -11,6 +11,7 @@ import spectrain
 VERBS = {
     "train": "learn a language model from text and write a run folder with a report",
     "sample": "let a trained model continue a prompt",
+    "export": "write a trained model in Hugging Face's format",
     "compare": "train the same model under several optimizers and count tokens to the same loss",
     "draw": "learn to draw pictures in one step, and measure how well",
     "report": "make report.html from one or more run folders",

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from spectrain.nn._feed_forward import SwiGLU as SwiGLU
     from spectrain.nn._generation import generate as generate
     from spectrain.nn._generation import stream as stream
+    from spectrain.nn._hugging_face import from_hugging_face as from_hugging_face
+    from spectrain.nn._hugging_face import to_hugging_face as to_hugging_face
     from spectrain.nn._image_transformer import ImageTransformer as ImageTransformer
     from spectrain.nn._language_model import LanguageModel as LanguageModel
     from spectrain.nn._language_model import initialise as initialise
@@ -32,10 +34,12 @@ __getattr__, __dir__ = door(
         "SwiGLU": "_feed_forward",
         "Tap": "_tap",
         "capture": "_capture",
+        "from_hugging_face": "_hugging_face",
         "generate": "_generation",
         "initialise": "_language_model",
         "soft_topk": "_soft_topk",
         "statistics": "_statistics",
         "stream": "_generation",
+        "to_hugging_face": "_hugging_face",
     },
 )

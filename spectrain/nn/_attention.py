@@ -33,7 +33,8 @@ class Attention(nn.Module):
     values. Defaults: ``width / heads``, all rotated (a quarter with ``share``); with ``latent``, ``width / heads`` and
     half as many rotated ones beside them, whose key all heads share. ``query_rank`` makes queries through so many
     numbers. ``qk_norm`` (default: on, but for a latent, where it could not be absorbed) divides queries and keys by
-    their rms, so that logits stay bounded by ``sqrt(head_dim)``; ``latent_norm`` normalises latents.
+    their rms, so that logits stay bounded by ``sqrt(head_dim)``; ``latent_norm`` normalises latents. ``norm_eps`` is
+    added to mean squares; default: the dtype's rounding, and 1e-6 for latents, as published.
 
     ``window`` lets a query see so many keys, its own included. ``log_n`` is the length of training: queries are
     multiplied by ``log n / log log_n``, n the number of keys that the query *sees*, so that attention is as focused at
@@ -68,6 +69,7 @@ class Attention(nn.Module):
         share: Share = "none",
         qk_norm: bool | None = None,
         latent_norm: bool = True,
+        norm_eps: float | None = None,
         window: int | None = None,
         log_n: int | None = None,
         log_n_learned: bool = False,
@@ -100,18 +102,19 @@ class Attention(nn.Module):
         self.scale = self.shape.head_dim**-0.5 if scale is None else scale
         self.log_n_gain = nn.Parameter(torch.ones(heads)) if log_n_learned else None
         self.rotary = Rotary(self.shape.rotary_dim, base=rotary_base, parts=rotary_parts)
+        self.norm_eps = norm_eps
         self._make_maps(width, latent_norm=latent_norm)
         self.queries, self.keys, self.maps = Tap(), Tap(), Tap(costly=True)
 
     def _make_maps(self, width: int, *, latent_norm: bool) -> None:
-        s = self.shape
+        s, eps = self.shape, 1e-6 if self.norm_eps is None else self.norm_eps
         if s.query_rank is not None:
             self.query_down = nn.Linear(width, s.query_rank, bias=False)
-            self.query_norm = nn.RMSNorm(s.query_rank) if latent_norm else nn.Identity()
+            self.query_norm = nn.RMSNorm(s.query_rank, eps=eps) if latent_norm else nn.Identity()
         self.query = nn.Linear(s.query_rank or width, s.heads * s.head_dim, bias=False)
         if s.latent is not None:
             self.latent = nn.Linear(width, s.latent, bias=False)
-            self.latent_norm = nn.RMSNorm(s.latent) if latent_norm else nn.Identity()
+            self.latent_norm = nn.RMSNorm(s.latent, eps=eps) if latent_norm else nn.Identity()
             if s.rotary_dim:
                 self.key_rotary = nn.Linear(width, s.rotary_dim, bias=False)
             if s.content_dim:
@@ -220,7 +223,7 @@ class Attention(nn.Module):
         return heads @ value.mT
 
     def _normalised(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:]) if self.qk_norm else x
+        return F.rms_norm(x, x.shape[-1:], eps=self.norm_eps) if self.qk_norm else x
 
     def _log_n_scaled(self, q: Tensor, visible: Visibility) -> Tensor:
         if self.log_n is None:

@@ -29,11 +29,13 @@ class Part(Protocol):
 class Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; ``feed_forward`` is any :class:`Part`."""
 
-    def __init__(self, width: int, *, attention: Attention, feed_forward: nn.Module) -> None:
+    def __init__(
+        self, width: int, *, attention: Attention, feed_forward: nn.Module, norm_eps: float | None = None
+    ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = nn.RMSNorm(width, eps=norm_eps)
         self.attention = attention
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=norm_eps)
         self.feed_forward = feed_forward
 
     def forward(
@@ -56,7 +58,9 @@ class LanguageModel(nn.Module):
     RMSNorm, rotary positions, SwiGLU; no biases. ``attention`` holds further arguments of :class:`Attention`
     (``{"latent": 64}``); ``feed_forward`` makes the second half of block i in place of SwiGLU: a module with
     ``initialise(generator=)``. ``tied=True`` makes the head share the embedding's weights. ``context`` is the longest
-    sequence, cached tokens included, that the model takes; None takes any. Weights are those of :func:`initialise`.
+    sequence, cached tokens included, that the model takes; None takes any. Embeddings are divided by their rms
+    (``embedding_norm``). ``norm_eps`` is added to mean squares; None adds the dtype's rounding. Weights are those of
+    :func:`initialise`.
 
     Shapes: ``(batch, length)`` integers to ``(batch, length, vocabulary)`` logits.
 
@@ -81,6 +85,8 @@ class LanguageModel(nn.Module):
         hidden: int | None = None,
         tied: bool = False,
         context: int | None = None,
+        embedding_norm: bool = True,
+        norm_eps: float | None = None,
         attention: Mapping[str, Any] | None = None,
         feed_forward: Callable[[int], nn.Module] | None = None,
         generator: torch.Generator | int | None = None,
@@ -91,7 +97,7 @@ class LanguageModel(nn.Module):
         if context is not None and context < 1:
             raise ValueError(f"LanguageModel needs a context of at least 1 token, or None for any, got {context}.")
         hidden = 64 * math.ceil(8 * width / 3 / 64) if hidden is None else hidden
-        self.context = context
+        self.context, self.embedding_norm = context, embedding_norm
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator
             self.embedding = nn.Embedding(vocabulary, width)
             self.blocks = nn.ModuleList(
@@ -99,10 +105,11 @@ class LanguageModel(nn.Module):
                     width,
                     attention=Attention(width, heads=heads, kv_heads=kv_heads, **(attention or {})),
                     feed_forward=SwiGLU(width, hidden=hidden) if feed_forward is None else feed_forward(i),
+                    norm_eps=norm_eps,
                 )
                 for i in range(depth)
             )
-            self.norm = nn.RMSNorm(width)
+            self.norm = nn.RMSNorm(width, eps=norm_eps)
             self.head = nn.Linear(width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.embedding.weight
@@ -138,7 +145,9 @@ class LanguageModel(nn.Module):
         end = tokens.shape[1] + (caches[0].seen if caches else 0)
         if self.context is not None and end > self.context:
             raise ValueError(f"LanguageModel: {end} tokens are beyond its context of {self.context}; give fewer.")
-        x = F.rms_norm(self.embedding(tokens), (self.embedding.embedding_dim,))
+        x = self.embedding(tokens)
+        if self.embedding_norm:
+            x = F.rms_norm(x, (self.embedding.embedding_dim,))
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
             x = block(x, cache=cache, documents=documents, absorbed=absorbed)

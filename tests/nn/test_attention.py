@@ -68,8 +68,8 @@ def rotate(x, position, dim):
     return torch.cat((x[: x.numel() - dim], turned.real, turned.imag))
 
 
-def rms(x, on=True):
-    return x / (x.square().mean() + torch.finfo(x.dtype).eps).sqrt() if on else x
+def rms(x, on=True, eps=None):
+    return x / (x.square().mean() + (torch.finfo(x.dtype).eps if eps is None else eps)).sqrt() if on else x
 
 
 def by_loop(block, x, *, documents=None, mistake=""):
@@ -85,7 +85,7 @@ def by_loop(block, x, *, documents=None, mistake=""):
         for h in range(s.heads):
             stream = x[b, t]
             if s.query_rank is not None:
-                stream = rms(block.query_down.weight @ stream, True) * block.query_norm.weight
+                stream = rms(block.query_down.weight @ stream, eps=1e-6) * block.query_norm.weight
             q = rms((block.query.weight @ stream).view(s.heads, -1)[h], block.qk_norm)
             q = rotate(q, t, s.rotary_dim)
             if block.log_n is not None:
@@ -107,7 +107,7 @@ def key_and_value(block, x, position, head, mistake):
     s = block.shape
     if s.latent is not None:
         c = block.latent.weight @ x
-        c = rms(c) * block.latent_norm.weight if isinstance(block.latent_norm, torch.nn.RMSNorm) else c
+        c = rms(c, eps=1e-6) * block.latent_norm.weight if isinstance(block.latent_norm, torch.nn.RMSNorm) else c
         key = (block.key.weight @ c).view(s.heads, -1)[head] if s.content_dim else torch.zeros(0)
         rotated = block.key_rotary.weight @ x if s.rotary_dim else torch.zeros(0)
         return torch.cat((key, rotate(rotated, position, s.rotary_dim))), (block.value.weight @ c).view(s.heads, -1)[
