@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from fnmatch import fnmatchcase
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectrain.optim._profile import combination
-from spectrain.optim._spread import local
+from spectrain.optim._profile import combination, decayed_profile, profile
+from spectrain.optim._schedule import TAILS
+from spectrain.optim._spread import local, spread_like
+
+Buffers: TypeAlias = Literal["live", "average"]
 
 
 class WeightAverage:
@@ -22,12 +26,14 @@ class WeightAverage:
     n_t the amount so far, in the unit in which the half-lives are given: steps (amount 1, the default), tokens, or
     anything else that adds up. The initial weights are not part of it, so that no warm-up of the decay is needed.
 
-    Averages are kept in ``dtype`` (float32) whatever the weights are. ``buffers``: ``"live"`` leaves buffers such as
-    a balancing bias as they are in the model; ``"average"`` averages those of floating point (batch-norm
-    statistics). Cost: one pass over the weights for each half-life and update.
+    Averages are kept in ``dtype`` (float32) whatever the weights are, and lie on ranks as the weights do. ``buffers``:
+    ``"live"`` leaves buffers such as a balancing bias as they are in the model; ``"average"`` averages those of
+    floating point (batch-norm statistics); a mapping from patterns of names to these two decides one by one, ``"live"``
+    where none matches. Cost: one pass over the weights for each half-life and update.
 
     Raises ValueError for half-lives that are not positive, RuntimeError for saving or updating inside ``applied``.
-    Several averages give any half-life between them afterwards (``synthesize``; Karras et al., arXiv 2312.02696).
+    Several averages give any half-life between them afterwards (``synthesize``; Karras et al., arXiv 2312.02696), and
+    an estimate of what a decay of the learning rate would give (``decayed``).
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> average = WeightAverage(model, half_lives=[1.0])
@@ -46,17 +52,23 @@ class WeightAverage:
         model: nn.Module,
         *,
         half_lives: Sequence[float | int],
-        buffers: Literal["live", "average"] = "live",
+        buffers: Buffers | Mapping[str, Buffers] = "live",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         lives = tuple(float(life) for life in half_lives)
         if not lives or not all(0 < life < float("inf") for life in lives) or len(set(lives)) < len(lives):
             raise ValueError(f"WeightAverage: half_lives must be positive, finite and distinct, got {half_lives}.")
-        if buffers not in ("live", "average"):
-            raise ValueError(f"WeightAverage: buffers must be 'live' or 'average', got {buffers!r}.")
+        rules = dict(buffers) if isinstance(buffers, Mapping) else {"*": buffers}
+        names = [name for name, _ in model.named_buffers()]
+        idle = [pattern for pattern in rules if pattern != "*" and not any(fnmatchcase(n, pattern) for n in names)]
+        if any(rule not in ("live", "average") for rule in rules.values()) or idle:
+            raise ValueError(
+                "WeightAverage: buffers must be 'live' or 'average', or patterns of names with one of them each, "
+                f"got {buffers!r}" + (f"; nothing matches {', '.join(idle)} among {', '.join(names)}." if idle else ".")
+            )
         self.half_lives = lives
-        self._model, self._buffers, self._applied = model, buffers, False
-        self._sources = _sources(model, buffers)
+        self._model, self._buffers, self._applied = model, rules, False
+        self._sources = _sources(model, rules)
         self._averages = {
             life: {name: torch.zeros_like(p, dtype=_wide(p, dtype)) for name, p in self._sources.items()}
             for life in lives
@@ -83,17 +95,20 @@ class WeightAverage:
             torch._foreach_lerp_(targets, weights, share)
 
     @contextmanager
-    def applied(self, half_life: float | int | None = None) -> Iterator[None]:
+    def applied(
+        self, half_life: float | int | None = None, *, weights: Mapping[str, Tensor] | None = None
+    ) -> Iterator[None]:
         """Evaluate with averaged weights: inside, the model holds them; afterwards it has its own back, bit for bit.
 
         ``half_life``: one of those kept, or another one to synthesize; by default the only one or the longest.
-        Inside, ``model.state_dict()``, ``update`` and this object's ``state_dict`` raise RuntimeError, so that no
-        checkpoint can be written from averaged weights by mistake; ``averaged()`` gives them for export.
+        ``weights``: those of ``synthesize`` or ``decayed`` instead. Inside, ``state_dict()`` of the model and of its
+        parts, pickling it, ``update`` and this object's ``state_dict`` raise RuntimeError, so that no checkpoint can be
+        written from averaged weights by mistake; ``averaged()`` gives them for export.
         """
         self._outside("applied")
-        values = self._values(max(self.half_lives) if half_life is None else half_life)
+        values = self._values(max(self.half_lives) if half_life is None else half_life) if weights is None else weights
         own = {name: p.detach().clone() for name, p in self._sources.items()}
-        guard = self._model.register_state_dict_pre_hook(self._refuse_saving)
+        guards = [m.register_state_dict_pre_hook(self._refuse_saving) for m in self._model.modules()]
         self._applied = True
         try:
             _copy(self._sources, values)
@@ -101,19 +116,22 @@ class WeightAverage:
         finally:
             _copy(self._sources, own)
             self._applied = False
-            guard.remove()
+            for guard in guards:
+                guard.remove()
 
     def averaged(self, half_life: float | int | None = None) -> dict[str, Tensor]:
         """Return a state dict of the model with averaged weights, for export; nothing is changed."""
-        life = max(self.half_lives) if half_life is None else half_life
-        state = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
-        first = {p.data_ptr(): name for name, p in self._sources.items()}
-        values = self._values(life)
-        for name, value in self._model.state_dict().items():
-            source = name if name in values else first.get(value.data_ptr())
-            if source is not None:
-                state[name] = values[source].to(value.dtype)
-        return state
+        values = self._values(max(self.half_lives) if half_life is None else half_life)
+        places = [
+            *self._model.named_parameters(remove_duplicate=False),
+            *self._model.named_buffers(remove_duplicate=False),
+        ]
+        first = {id(p): name for name, p in self._sources.items()}
+        source = {name: first[id(p)] for name, p in places if id(p) in first}
+        return {
+            name: values[source[name]].to(value.dtype) if name in source else value.detach().clone()
+            for name, value in self._model.state_dict().items()
+        }
 
     def synthesize(self, half_life: float | int) -> tuple[dict[str, Tensor], float]:
         """Return averages of another half-life, as the best combination of those kept, and its relative error.
@@ -122,9 +140,47 @@ class WeightAverage:
         0.1 the half-life asked for is too far from those kept.
         """
         self._outside("synthesize")
-        mix, error = combination(self.half_lives, half_life, self._history())
+        history = self._history()
+        if not len(history) or not 0 < half_life < float("inf"):
+            raise ValueError(f"WeightAverage: needs an update and a positive half-life, got {half_life}.")
+        return self._combined(profile(half_life, history), history)
+
+    def decayed(
+        self, decay: float | int, *, tail: str = "linear", shrink: float | int = 0.0
+    ) -> tuple[dict[str, Tensor], float]:
+        """Return an estimate of the weights that a decay phase ending now would have reached, and its relative error.
+
+        For a run at constant learning rate, without branching it: ``decay`` is the length of the phase, in the unit of
+        the half-lives, as if it had begun that long ago; ``tail`` the form of the fall, as for ``Schedule``; ``shrink``
+        the product of learning rate and weight decay. The estimate rests on the updates of the run as it was, in
+        place of those along the branch, and on the best combination of the averages; the error is that of the
+        combination over time, as for ``synthesize``. Half-lives of 1/16, 1/8, 1/4 and 1/2 of the
+        decay bring it to 0.32 for a linear tail, 0.21 for a cosine, 0.40 for sqrt.
+        Evaluate inside ``applied(weights=...)``. Checked against real branches in ``tests/optim/test_decayed.py``.
+
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> average = WeightAverage(model, half_lives=[0.25, 0.5, 1, 2])
+        >>> for value in (1.0, 9.0, 2.0, 4.0):
+        ...     _ = model.weight.data.fill_(value)
+        ...     average.update()
+        >>> weights, error = average.decayed(2)
+        >>> round(weights["weight"].item(), 2), round(error, 2)  # the mean of 2 and 4
+        (3.0, 0.0)
+        """
+        self._outside("decayed")
+        history = self._history()
+        if tail not in TAILS or not 0 < decay <= float(history.sum()) or not 0 <= shrink < 1:
+            raise ValueError(
+                f"WeightAverage.decayed: needs 0 < decay <= {history.sum():g}, the training so far, 0 <= shrink < 1 "
+                f"and a tail of {', '.join(TAILS)}; got {decay}, {shrink} and {tail!r}."
+            )
+        return self._combined(decayed_profile(decay, history, TAILS[tail], shrink=shrink), history)
+
+    def _combined(self, target: np.ndarray, history: np.ndarray) -> tuple[dict[str, Tensor], float]:
+        """The combination of the averages whose weights over time are nearest to ``target``, and its error."""
+        mix, error = combination(self.half_lives, target, history)
         kept = [self._averages[life] for life in self.half_lives]
-        return {name: _mixed(mix, [averages[name] for averages in kept]) for name in self._sources}, error
+        return {name: _mixed(mix, [values[name] for values in kept]) for name in self._sources}, error
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that ``load_state_dict`` needs to go on bit for bit; refused inside ``applied``."""
@@ -145,8 +201,15 @@ class WeightAverage:
             wrong = sorted(set(saved) ^ set(mine)) or [n for n in mine if saved[n].shape != mine[n].shape]
             if wrong:
                 raise ValueError(f"WeightAverage: the saved averages are those of another model: {', '.join(wrong)}.")
-            self._averages[life] = {name: saved[name].clone().to(a.device, a.dtype) for name, a in mine.items()}
+            self._averages[life] = {
+                name: spread_like(saved[name].clone().to(a.device, a.dtype), a) for name, a in mine.items()
+            }
         self._amounts = [(int(count), float(amount)) for count, amount in state["amounts"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be pickled inside ``applied``, and with it the model, whose hooks hold this object."""
+        self._outside("applied: pickling or copying the model")
+        return self.__dict__
 
     def _values(self, half_life: float | int) -> dict[str, Tensor]:
         if not self._amounts:
@@ -176,9 +239,14 @@ class WeightAverage:
         self._outside("applied: model.state_dict()")
 
 
-def _sources(model: nn.Module, buffers: str) -> dict[str, Tensor]:
-    """The tensors that are averaged: floating-point parameters, and buffers if asked for; shared ones once."""
-    tensors = [*model.named_parameters(), *(model.named_buffers() if buffers == "average" else ())]
+def _sources(model: nn.Module, rules: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors that are averaged: floating-point parameters, and buffers by rule; shared ones once."""
+    kept = [
+        (name, buffer)
+        for name, buffer in model.named_buffers()
+        if next((rule for pattern, rule in rules.items() if fnmatchcase(name, pattern)), "live") == "average"
+    ]
+    tensors = [*model.named_parameters(), *kept]
     return {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
 
 

@@ -199,3 +199,43 @@ def test_half_lives_that_cannot_be(lives):
         WeightAverage(Net(), half_lives=lives)
     with pytest.raises(ValueError, match="amount"):
         WeightAverage(Net(), half_lives=[1.0]).update(0.0)
+
+
+def test_buffers_by_rules_for_names():
+    """torchtitan #3985: a balancing bias stays as it is, statistics are averaged."""
+    net = Net()
+    average = WeightAverage(net, half_lives=[3.0], buffers={"norm.*": "average", "*": "live"})
+    run(average, net, range(6))
+    with average.applied():
+        assert net.balance.eq(5.0).all()
+        assert net.norm.running_mean.lt(5.0).all()
+    with pytest.raises(ValueError, match=r"nothing matches nrom\.\* among balance, norm.running_mean"):
+        WeightAverage(net, half_lives=[3.0], buffers={"nrom.*": "average"})
+
+
+def test_nothing_of_the_model_is_saved_inside():
+    """nequip #590, waifu-diffusion #31: not the whole, not a part, not by pickle."""
+    net = Net()
+    average = WeightAverage(net, half_lives=[3.0])
+    run(average, net, range(3))
+    with average.applied():
+        for save in (
+            net.state_dict,
+            net.head.state_dict,
+            lambda: torch.save(net, io.BytesIO()),
+            lambda: copy.deepcopy(net),
+        ):
+            with pytest.raises(RuntimeError, match="inside applied"):
+                save()
+    net.state_dict()
+    torch.save(net, io.BytesIO())
+
+
+def test_weights_from_elsewhere_can_be_applied():
+    net = Net()
+    average = WeightAverage(net, half_lives=[2.0, 5.0])
+    run(average, net, range(9))
+    weights, _ = average.synthesize(3.0)
+    with average.applied(weights=weights):
+        torch.testing.assert_close(net.embedding.weight.detach(), weights["embedding.weight"])
+    assert net.norm.running_mean.eq(8.0).all()
