@@ -153,7 +153,7 @@ def test_the_least_error_agrees_with_a_linear_program_on_a_grid(seed):
     problem = random_problem(np.random.default_rng(seed))
     f, powers, (a, b), weight = problem
     result = solve(problem)
-    x = (a + b) / 2 - (b - a) / 2 * np.cos(np.linspace(0, np.pi, 2000))
+    x = (a + b) / 2 - (b - a) / 2 * np.cos(np.linspace(0, np.pi, 600))
     w = WEIGHTS[weight][0](x) if WEIGHTS[weight] else np.ones_like(x)
     scale = max(abs(a), abs(b))
     B, g, one = (x[:, None] / scale) ** np.array(powers) * w[:, None], FUNCTIONS[f][0](x) * w, np.ones((len(x), 1))
@@ -164,6 +164,6 @@ def test_the_least_error_agrees_with_a_linear_program_on_a_grid(seed):
         bounds=[(None, None)] * len(powers) + [(0, None)],
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    # The grid sees a little less than the interval; HiGHS is good to about 1e-9 of the target.
-    assert program.fun == pytest.approx(result.error, rel=1e-4, abs=2e-9)
+    # The grid of 600 sees 2e-4 less than the interval; HiGHS is good to about 1e-9 of the target.
+    assert program.fun == pytest.approx(result.error, rel=5e-4, abs=2e-9)
     assert program.fun <= result.upper * (1 + 1e-9) + 2e-9
