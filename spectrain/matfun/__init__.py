@@ -6,6 +6,7 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.matfun._apply import mapply as mapply
+    from spectrain.matfun._calibrate import calibrate as calibrate
     from spectrain.matfun._clip import mclip as mclip
     from spectrain.matfun._contractions import msoftclip as msoftclip
     from spectrain.matfun._contractions import mthreshold as mthreshold
@@ -22,6 +23,7 @@ __getattr__, __dir__ = door(
     __name__,
     {
         "effective_rank": "_effective_rank",
+        "calibrate": "_calibrate",
         "mapply": "_apply",
         "mclip": "_clip",
         "mpsd": "_psd",

@@ -1,7 +1,8 @@
 """msign within a tolerance: the cheapest stage of the plan first, its bound checked, the next where that fails."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -9,14 +10,21 @@ from torch import Tensor
 
 from spectrain.matfun._exact import Cut, Sign, absolute, by_eigh, by_svd
 from spectrain.matfun._input import Real, default_tolerance
+from spectrain.matfun._iterative import by_iteration
 from spectrain.matfun._plan import plan
 from spectrain.matfun._scale import to_unit
 
-STAGES = {
-    "eigh float32": (by_eigh, torch.float32),
-    "eigh float64": (by_eigh, torch.float64),
-    "svd float64": (by_svd, torch.float64),
+Stage: TypeAlias = Callable[[Tensor, Cut, Real], Sign]
+
+STAGES: dict[str, Stage] = {
+    "iterate float32": lambda X, cut, tol: by_iteration(X.float(), cut, tol),
+    "eigh float32": lambda X, cut, _: by_eigh(X.float(), cut),
+    "eigh float64": lambda X, cut, _: by_eigh(X.double(), cut),
+    "svd float64": lambda X, cut, _: by_svd(X.double(), cut),
 }
+
+
+_METHODS = {"eigh": ("eigh float64",), "svd": ("svd float64",), "iterate": ("iterate float32", "svd float64")}
 
 
 class Certified(NamedTuple):
@@ -48,33 +56,42 @@ def certified_sign(
         none = X.new_zeros(len(X), dtype=torch.float64)
         return Certified(X.to(out_dtype), none, none, none + 1)
     target = default_tolerance(out_dtype) if tol is None else tol
-    stages = [s for s in plan(tuple(X.shape), out_dtype, target).stages if method is None or s.startswith(method)]
-    unit, k = to_unit(X.double(), name)
+    decided = plan(tuple(X.shape), out_dtype, target).stages
+    stages = list(decided if method is None else _METHODS.get(method, decided))
+    if threshold is not None or X.dtype == torch.float64:
+        stages = [s for s in stages if s != "iterate float32"]
+    unit, k = to_unit(X, name)
     wide = unit if X.shape[-2] <= X.shape[-1] else unit.mT.contiguous()
     cut = Cut(X.dtype, rtol, None if threshold is None else absolute(threshold, k))
     best = _staged(wide, stages, target - torch.finfo(out_dtype).eps / 2, cut)
     Y = best.Y.to(out_dtype)
-    rounding = torch.linalg.matrix_norm(Y.double() - best.Y) / best.rank.clamp_min(1).sqrt()
+    error = best.error
+    if Y.dtype != best.Y.dtype:
+        error = error + torch.linalg.matrix_norm(Y.double() - best.Y.double()) / best.rank.clamp_min(1).sqrt()
     Y = Y if X.shape[-2] <= X.shape[-1] else Y.mT.contiguous()
-    found = Certified(Y, best.error + rounding, best.rank, best.smallest)
+    found = Certified(Y, error, best.rank, best.smallest)
     _check(found, target, asked=tol is not None, name=name)
     return found
 
 
 def _staged(X: Tensor, stages: list[str], tol: Real, cut: Cut) -> Sign:
-    """Return the first stage whose bound is below tol, matrix by matrix, else the last one, in float64."""
-    best = _run(stages[0], X, cut)
+    """Return the first stage whose bound is below tol, matrix by matrix, else the last one."""
+    best = _run(stages[0], X, cut, tol)
     for stage in stages[1:]:
         again = (~(best.error <= tol)).nonzero().flatten()
-        if len(again):
-            new = _run(stage, X[again], cut.of(again))
-            best = Sign(*(a.index_copy(0, again, b) for a, b in zip(best, new, strict=True)))
+        if len(again) == len(X):
+            best = _run(stage, X, cut, tol)
+        elif len(again):
+            new = _run(stage, X[again], cut.of(again), tol)
+            dtype = torch.promote_types(best.Y.dtype, new.Y.dtype)
+            pairs = zip(best._replace(Y=best.Y.to(dtype)), new._replace(Y=new.Y.to(dtype)), strict=True)
+            best = Sign(*(a.index_copy(0, again, b) for a, b in pairs))
     return best
 
 
-def _run(stage: str, X: Tensor, cut: Cut) -> Sign:
-    algorithm, working = STAGES[stage]
-    return Sign(*(part.double() for part in algorithm(X.to(working), cut)))
+def _run(stage: str, X: Tensor, cut: Cut, tol: Real) -> Sign:
+    Y, *numbers = STAGES[stage](X, cut, tol)
+    return Sign(Y, *(number.double() for number in numbers))
 
 
 def _check(found: Certified, tol: Real, *, asked: bool, name: str) -> None:

@@ -31,11 +31,13 @@ def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
     """
     if Y.shape[-2] > Y.shape[-1]:
         return finished(Y.mT, count, floor).mT
-    Z = chirps(Y.shape[-2], count, Y).expand(len(Y), -1, -1)
+    rows = chirps(Y.shape[-2], count, Y).mT.expand(
+        len(Y), -1, -1
+    )  # a product with few columns is slow, with few rows fast
     for _ in range(_ROUNDS):
-        Z = torch.baddbmm(Z, Y, torch.bmm(Y.mT, Z), alpha=-1)
+        rows = torch.baddbmm(rows, torch.bmm(rows, Y), Y.mT, alpha=-1)
     working = torch.promote_types(Y.dtype, torch.float32)
-    Q = torch.linalg.qr(Z.to(working))[0]
+    Q = torch.linalg.qr(rows.mT.to(working))[0]
     T = torch.bmm(Q.mT.to(Y.dtype), Y).to(working)
     squares, V = torch.linalg.eigh(torch.bmm(T, T.mT))
     raised = _raised(squares.clamp_min(0).sqrt(), floor.to(working))

@@ -15,7 +15,7 @@ from spectrain.matfun._input import Array, Real, checked_tolerance, entered, rea
 from spectrain.matfun._sign import sign
 from spectrain.matfun._steps import Recipe
 
-_METHODS = ("plain", "gram", "eigh", "svd")
+_METHODS = ("plain", "gram", "iterate", "eigh", "svd")
 
 
 def _inside(lower: Real | str) -> bool:
@@ -50,8 +50,10 @@ class _Request:
                 f"msign: rtol={self.rtol} must be in [0, 1) and needs tol=; a fixed number of steps cannot tell a "
                 "small singular value from a zero one"
             )
-        if budget and self.method in ("eigh", "svd"):
-            raise ValueError(f"msign: method={self.method!r} is exact and takes no steps= or schedule=; leave one out")
+        if budget and self.method in ("iterate", "eigh", "svd"):
+            raise ValueError(
+                f"msign: method={self.method!r} goes with a tolerance and takes no steps= or schedule=; leave one out"
+            )
         if not budget and (self.method in ("plain", "gram") or self.dtype is not None):
             raise ValueError('msign: method="plain", method="gram" and dtype= go with steps= or schedule=')
 

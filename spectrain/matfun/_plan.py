@@ -1,17 +1,23 @@
-"""Which algorithm computes msign within a tolerance, decided from shape, dtype and tolerance alone."""
+"""Which algorithm computes msign within a tolerance, decided from shape, dtype, tolerance and a table of costs."""
 
-from dataclasses import dataclass
+import functools
+import json
+import math
+from dataclasses import asdict, dataclass
 
 import torch
 
-from spectrain.matfun._input import Real, checked_tolerance
+from spectrain.matfun._cost import CostTable
+from spectrain.matfun._cost import costs as process_costs
+from spectrain.matfun._input import Real, checked_tolerance, real_dtype
+from spectrain.matfun._iterative import LEAST, schedule_for
+from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
 
-# Cost in units of one k x k x k product in float64, measured with MKL on an AMD EPYC at k = 128 ... 512: eigh 10, SVD
-# 16 + 4 l/k; in float32 everything costs half. The order of the stages does not depend on the digits.
-_EIGH, _SVD, _SVD_LONG, _HALF = 10.0, 16.0, 4.0, 0.5
-# A float32 Gram matrix serves a tolerance above 1e-2 up to conditions of a few hundred. A square random matrix of k
-# rows has a condition near 2 k, one with aspect 1.5 below 10 (Marchenko and Pastur): there float32 goes first.
+_STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 3e-4  # seconds a batch of calls to torch that do not depend on the size
+# A float32 Gram matrix serves a tolerance above 1e-2 up to conditions of a few hundred. A random matrix with aspect 1.5
+# has a condition below 10 (Marchenko and Pastur), a square one of k rows near 2 k: it is not iterated on.
 _FLOAT32_TOL, _FLOAT32_ASPECT = 1e-2, 1.5
+_ITERATED_TOL = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,55 +25,113 @@ class Plan:
     """The algorithms that will be tried in order, with their price; print it for a table.
 
     The first one whose error bound, computed from the result and the input, is below ``tol`` gives the answer,
-    for each matrix of a batch by itself. ``products`` are in units of k^3 multiplications in float64, k = min(m, n).
+    for each matrix of a batch by itself. ``seconds`` are expected ones for one matrix of the batch.
+
+    >>> decision = plan((256, 1024))
+    >>> Plan.from_json(decision.to_json()) == decision
+    True
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     tol: float
     stages: tuple[str, ...]
-    products: tuple[float, ...]
+    seconds: tuple[float, ...]
 
     def __str__(self) -> str:
         m, n = self.shape
         lines = [f"msign of {m} x {n} {str(self.dtype).removeprefix('torch.')}, tol={self.tol:g}"]
-        for i, (stage, price) in enumerate(zip(self.stages, self.products, strict=True)):
+        for i, (stage, price) in enumerate(zip(self.stages, self.seconds, strict=True)):
             when = "first, " if i == 0 else "if not,"
-            lines.append(f"  {when} {stage} for {price:.1f} k^3: {_WHAT[stage]}")
+            lines.append(f"  {when} {stage} for {1e3 * price:.2g} ms: {WHAT[stage]}")
         return "\n".join(lines)
 
+    def to_json(self) -> str:
+        """All fields as JSON, to be kept with a run and replayed by ``from_json``."""
+        return json.dumps(asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")})
 
-_WHAT = {
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            data = json.loads(text)
+            stages = tuple(data["stages"])
+            if not stages or not set(stages) <= set(WHAT):
+                raise ValueError(f"stages must be some of {', '.join(WHAT)}")
+            m, n = data["shape"]
+            dtype = getattr(torch, data["dtype"])
+            return cls((int(m), int(n)), dtype, float(data["tol"]), stages, tuple(map(float, data["seconds"])))
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
+
+
+WHAT = {
+    "iterate float32": "odd polynomials for the interval measured, error about 6e-8 condition",
     "eigh float32": "eigenvectors of the Gram matrix, error about 6e-8 condition^2",
     "eigh float64": "eigenvectors of the Gram matrix, error about 1e-16 condition^2",
     "svd float64": "LAPACK's SVD, error about 1e-16 condition",
 }
 
 
-def plan(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, tol: Real | None = None) -> Plan:
+def plan(
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    tol: Real | None = None,
+    *,
+    costs: CostTable | None = None,
+) -> Plan:
     """Return which algorithms ``msign`` and ``polar`` try, in order, for a matrix of this shape within tol.
 
-    The decision depends on the arguments alone, so it is the same in every run. ``tol`` is that of msign: by
-    default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the singular values that
-    count as nonzero. ValueError for a shape of fewer than two dimensions or a tol below the rounding of dtype.
+    The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
+    or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
+    that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
+    singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
+    price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
+    rounding of dtype.
 
-    >>> print(plan((256, 1024), torch.bfloat16))
+    >>> from spectrain.matfun._cost import SHIPPED
+    >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
     msign of 256 x 1024 bfloat16, tol=0.05
-      first,  eigh float32 for 12.5 k^3: eigenvectors of the Gram matrix, error about 6e-8 condition^2
-      if not, eigh float64 for 25.0 k^3: eigenvectors of the Gram matrix, error about 1e-16 condition^2
-      if not, svd float64 for 34.0 k^3: LAPACK's SVD, error about 1e-16 condition
+      first,  iterate float32 for 4.9 ms: odd polynomials for the interval measured, error about 6e-8 condition
+      if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
+      if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
     """
     if len(shape) < 2:
         raise ValueError(f"plan: needs the shape of a matrix, got {tuple(shape)}; for example (256, 1024)")
-    m, n = shape[-2:]
+    dtype = real_dtype(dtype)
     tol = float(checked_tolerance(tol, dtype, "plan"))
-    aspect = max(m, n) / max(1, min(m, n))
-    eigh = _EIGH + 3 * aspect + 3
+    return _planned((shape[-2], shape[-1]), dtype, tol, costs or process_costs())
+
+
+@functools.lru_cache(maxsize=4096)
+def _planned(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
+    k, long = (max(1, side) for side in sorted(shape))
+    prices = _prices(k, long / k, tol, table)
+    able = [name for name in ("iterate float32", "eigh float32") if name in prices]
+    first = [min([*able, "eigh float64"], key=lambda name: prices[name])]
+    stages = tuple(dict.fromkeys([*first, "eigh float64", "svd float64"]))
+    return Plan(shape, dtype, tol, stages, tuple(prices[s] for s in stages))
+
+
+def _prices(k: int, aspect: float, tol: float, table: CostTable) -> dict[str, float]:
+    """Return the seconds of every stage that can prove tol for a random matrix of the shape."""
+    exact = 4 * aspect + 3
+    svd = table.decomposition("svd", "float64", k) + table.product("float64", k, 7 * aspect - 3)
     prices = {
-        "eigh float32": _HALF * eigh,
-        "eigh float64": eigh,
-        "svd float64": _SVD + _SVD_LONG * aspect + 2 * aspect - 6,
+        "eigh float64": _OVERHEAD + table.decomposition("eigh", "float64", k) + table.product("float64", k, exact),
+        "svd float64": _OVERHEAD + svd,
     }
-    loose = tol >= _FLOAT32_TOL and aspect >= _FLOAT32_ASPECT
-    stages = tuple(prices)[0 if loose else 1 :]
-    return Plan((m, n), dtype, tol, stages, tuple(prices[s] for s in stages))
+    if tol >= _FLOAT32_TOL and aspect >= _FLOAT32_ASPECT:
+        eigh = table.decomposition("eigh", "float32", k)
+        prices["eigh float32"] = _OVERHEAD + eigh + table.product("float32", k, exact)
+    expected = (
+        (math.sqrt(aspect) - 1) / (math.sqrt(aspect) + 1) / 1.15
+    )  # Marchenko and Pastur, over the bound on the top
+    if tol >= _ITERATED_TOL and expected > 4 * LEAST:
+        steps = schedule_for(expected, tol)
+        cuts = gram_restarts(steps, torch.float32, (k, round(aspect * k)))
+        odd = coefficients(steps)
+        products = plain_products(odd, aspect) if cuts is None else gram_products(odd, cuts, aspect)
+        checks = 2 * table.decomposition("cholesky", "float32", k) + table.product("float32", k, 1.5 * aspect + 1)
+        prices["iterate float32"] = _STEPS_OVERHEAD + table.product("float32", k, products) + checks
+    return prices

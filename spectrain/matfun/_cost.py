@@ -1,0 +1,91 @@
+"""What products and decompositions cost on a machine: a table that ships, or the one that ``calibrate`` measured."""
+
+import functools
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from spectrain.approx._cache import cache_folder
+from spectrain.matfun._input import Real
+
+SIDES = (64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Rates of products in GFLOP/s and prices of decompositions in products of their dtype, at k = 64 ... 1024.
+
+    >>> table = SHIPPED
+    >>> CostTable.from_json(table.to_json()) == table
+    True
+    >>> table.product("float32", 512, 4) > table.product("bfloat16", 512, 4) > 0
+    True
+    """
+
+    machine: str
+    product_float32: tuple[Real, ...]
+    product_float64: tuple[Real, ...]
+    product_bfloat16: tuple[Real, ...]
+    eigh_float32: tuple[Real, ...]
+    eigh_float64: tuple[Real, ...]
+    svd_float64: tuple[Real, ...]
+    cholesky_float32: tuple[Real, ...]
+
+    def product(self, dtype: str, k: int, count: Real) -> float:
+        """Return the seconds that ``count`` products of k x k matrices take."""
+        return count * 2 * k**3 / (1e9 * _between(getattr(self, f"product_{dtype}"), k))
+
+    def decomposition(self, name: str, dtype: str, k: int) -> float:
+        """Return the seconds that an eigh, svd or cholesky of a k x k matrix takes."""
+        return self.product(dtype, k, _between(getattr(self, f"{name}_{dtype}"), k))
+
+    def to_json(self) -> str:
+        """All fields as JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "CostTable":
+        """The table that `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            data = json.loads(text)
+            table = cls(data.pop("machine"), **{name: tuple(map(float, row)) for name, row in data.items()})
+        except (KeyError, TypeError, AttributeError, ValueError) as problem:
+            raise ValueError(f"CostTable.from_json: not a table written by to_json ({problem!r})") from problem
+        if any(len(row) != len(SIDES) or min(row) <= 0 for name, row in vars(table).items() if name != "machine"):
+            raise ValueError(f"CostTable.from_json: every row needs {len(SIDES)} positive numbers, for k in {SIDES}")
+        return table
+
+
+SHIPPED = CostTable(
+    machine="AMD EPYC (Zen 5), one thread, torch 2.13",
+    product_float32=(103, 108, 240, 258, 258),
+    product_float64=(45, 50, 55, 56, 58),
+    product_bfloat16=(270, 450, 510, 510, 500),
+    eigh_float32=(30, 16, 19, 13.5, 12.5),
+    eigh_float64=(20, 11, 8, 5.7, 4.9),
+    svd_float64=(40, 24, 15.6, 11.6, 10.7),
+    cholesky_float32=(3, 2, 2.2, 2.2, 1.6),
+)
+"""Measured in November 2026; the order of the stages hangs on ratios, which differ less between machines than rates."""
+
+
+def table_file() -> Path:
+    """Return where ``calibrate`` keeps its table: in the user's cache folder."""
+    return cache_folder().parent / "costs.json"
+
+
+@functools.cache
+def costs() -> CostTable:
+    """Return the table of this process: the calibrated one, else the shipped one. It is read once and never changes."""
+    try:
+        return CostTable.from_json(table_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return SHIPPED
+
+
+def _between(row: tuple[Real, ...], k: int) -> float:
+    """Return the row's value at k, linear in log k, and its ends outside."""
+    position = min(max(math.log2(max(k, 1) / SIDES[0]), 0.0), len(SIDES) - 1.0)
+    i = min(int(position), len(SIDES) - 2)
+    return row[i] + (position - i) * (row[i + 1] - row[i])
