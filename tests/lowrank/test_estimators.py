@@ -1,0 +1,87 @@
+"""The scikit-learn estimators: scikit-learn's own checks, and what each promises."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.kernel_approximation import Nystroem as Uniform
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from spectrain.lowrank.estimators import CUR, ColumnSelector, InterpolativeDecomposition, Nystroem
+
+ESTIMATORS = [ColumnSelector(), InterpolativeDecomposition(), CUR(), Nystroem(), Nystroem(kernel="linear", rtol=1e-3)]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_the_checks_of_scikit_learn_pass(estimator, check):
+    check(estimator)
+
+
+def scaled(load):
+    X = load().data
+    return (X - X.mean(0)) / np.maximum(X.std(0), 1e-9)
+
+
+def best(X, rank):
+    return np.linalg.norm(np.linalg.svd(X, compute_uv=False)[rank:])
+
+
+@pytest.mark.parametrize("kind", [InterpolativeDecomposition, CUR])
+def test_transform_and_back_is_near_the_data(kind):
+    for load in (load_iris, load_breast_cancer, load_digits):
+        X = scaled(load)
+        rank = X.shape[1] // 3
+        model = kind(rank).fit(X)
+        Y = model.transform(X)
+        assert Y.shape == (len(X), rank)
+        error = np.linalg.norm(X - model.inverse_transform(Y))
+        assert best(X, rank) <= error * (1 + 1e-9)
+        assert error <= model.error_ * (1 + 1e-6)
+        assert error <= 2.5 * best(X, rank)
+        by_error = kind(rtol=0.3).fit(X)
+        assert np.linalg.norm(X - by_error.inverse_transform(by_error.transform(X))) <= 0.3 * np.linalg.norm(X)
+        wrong = np.linalg.norm(X - model.inverse_transform(Y[:, ::-1]))
+        assert wrong > 1.5 * error
+
+
+def test_the_selector_keeps_columns_in_order():
+    X = scaled(load_breast_cancer)
+    model = ColumnSelector(5).fit(X)
+    np.testing.assert_array_equal(model.transform(X), X[:, np.sort(model.selected_idx_)])
+    assert model.get_support().sum() == 5
+    with pytest.raises(ValueError, match="between 1 and 30"):
+        ColumnSelector(31).fit(X)
+
+
+@pytest.mark.parametrize("landmarks", ["rpcholesky", "uniform", np.arange(40)])
+def test_nystroem_approximates_the_kernel(landmarks):
+    X = scaled(load_digits)[:400]
+    model = Nystroem(gamma=0.01, n_components=40, landmarks=landmarks, random_state=0).fit(X)
+    K, Z = rbf_kernel(X, gamma=0.01), model.transform(X)
+    rest = K - Z @ Z.T
+    assert abs(np.trace(rest) - model.error_) < 1e-6 * len(X)
+    assert model.trace_ == pytest.approx(len(X))
+    np.testing.assert_allclose(rest[model.component_indices_], 0, atol=1e-6)
+    known = Nystroem("precomputed", n_components=40, landmarks=landmarks, random_state=0).fit(K)
+    np.testing.assert_allclose(known.transform(K) @ known.transform(K).T, Z @ Z.T, atol=1e-6)
+
+
+def test_nystroem_is_better_than_uniform_landmarks_where_there_are_outliers():
+    draw = np.random.default_rng(0)
+    X = np.concatenate([0.1 * draw.standard_normal((300, 2)), 20 * draw.standard_normal((12, 2))])
+    K = rbf_kernel(X, gamma=0.5)
+    error = lambda model: np.trace(K) - np.square(model.fit_transform(X)).sum()  # noqa: E731
+    ours = np.mean([error(Nystroem(gamma=0.5, n_components=20, random_state=s)) for s in range(10)])
+    theirs = np.mean([error(Uniform(gamma=0.5, n_components=20, random_state=s)) for s in range(10)])
+    assert ours < 0.2 * theirs
+
+
+def test_nystroem_serves_in_a_pipeline():
+    X, y = load_digits(return_X_y=True)
+    model = make_pipeline(Nystroem(gamma=5e-4, n_components=150, random_state=0), LinearSVC(random_state=0))
+    assert model.fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]) > 0.9
