@@ -1,8 +1,10 @@
 """The factorizations as scikit-learn estimators; needs the extra ``spectrain[sklearn]``.
 
+Their parameters are stored as they are given and checked in ``fit``, as scikit-learn wants it.
+
 >>> from sklearn.datasets import load_iris
 >>> X = load_iris().data
->>> ColumnSelector(2).fit(X).get_support().sum(), InterpolativeDecomposition(2).fit_transform(X).shape
+>>> int(ColumnSelector(2).fit(X).get_support().sum()), InterpolativeDecomposition(2).fit_transform(X).shape
 (2, (150, 2))
 """
 
@@ -17,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spectrain import lowrank
-from spectrain.lowrank._input import Array, Real
+from spectrain.lowrank._input import Array
 
 Matrix = NDArray[Any]
 
@@ -43,7 +45,7 @@ class ColumnSelector(SelectorMixin, _Checked):
     """
 
     def __init__(
-        self, n_components: int | None = None, *, method: str = "auto", refine: bool = False, random_state: Any = None
+        self, n_components: Any = None, *, method: Any = "auto", refine: Any = False, random_state: Any = None
     ) -> None:
         self.n_components, self.method, self.refine, self.random_state = n_components, method, refine, random_state
 
@@ -69,11 +71,11 @@ class InterpolativeDecomposition(_Checked):
 
     def __init__(
         self,
-        n_components: int | None = None,
+        n_components: Any = None,
         *,
-        rtol: Real | None = None,
-        method: str = "auto",
-        refine: bool = False,
+        rtol: Any = None,
+        method: Any = "auto",
+        refine: Any = False,
         random_state: Any = None,
     ) -> None:
         self.n_components, self.rtol, self.method = n_components, rtol, method
@@ -111,47 +113,6 @@ class InterpolativeDecomposition(_Checked):
         return np.asarray(names, dtype=object)[self.columns_]
 
 
-class CUR(ClassNamePrefixFeaturesOutMixin, _Checked):
-    """X ~ C_ U_ R_, C_ columns and R_ rows of X: a sample is coordinates X[:, columns_] @ U_ over the rows R_.
-
-    Stops: ``n_components``, ``rtol``; neither: half of the features. See :func:`spectrain.lowrank.cur`.
-    """
-
-    def __init__(
-        self,
-        n_components: int | None = None,
-        *,
-        rtol: Real | None = None,
-        method: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        self.n_components, self.rtol, self.method, self.random_state = n_components, rtol, method, random_state
-
-    def fit(self, X: Array, y: Any = None) -> "CUR":
-        """Choose rows and columns of X (samples, features) and the core between them."""
-        X = self._data(X, reset=True)
-        found = lowrank.cur(
-            X,
-            rank=self._count(X, self.n_components) if self.rtol is None else self.n_components,
-            rtol=self.rtol,
-            method=self.method,
-            generator=_seed(self.random_state),
-        )
-        self.rows_, self.columns_, self.error_ = found.rows, found.columns, float(found.error)
-        self.C_, self.U_, self.R_ = found
-        self._n_features_out = len(self.rows_)
-        return self
-
-    def transform(self, X: Array) -> Matrix:
-        """Return X[:, columns_] @ U_; only the chosen columns of X are looked at."""
-        return self._data(X, reset=False)[:, self.columns_] @ self.U_
-
-    def inverse_transform(self, X: Array) -> Matrix:
-        """Return X @ R_."""
-        check_is_fitted(self)
-        return np.asarray(X) @ self.R_
-
-
 class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
     """A feature map whose inner products approximate a kernel: scikit-learn's, with better landmarks and an error.
 
@@ -168,12 +129,12 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
         self,
         kernel: Any = "rbf",
         *,
-        gamma: Real | None = None,
-        coef0: Real | None = None,
-        degree: Real | None = None,
-        kernel_params: dict[str, Any] | None = None,
-        n_components: int = 100,
-        rtol: Real | None = None,
+        gamma: Any = None,
+        coef0: Any = None,
+        degree: Any = None,
+        kernel_params: Any = None,
+        n_components: Any = 100,
+        rtol: Any = None,
         landmarks: Any = "rpcholesky",
         random_state: Any = None,
     ) -> None:

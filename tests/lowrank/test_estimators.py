@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from spectrain.lowrank.estimators import CUR, ColumnSelector, InterpolativeDecomposition, Nystroem
+from spectrain.lowrank.estimators import ColumnSelector, InterpolativeDecomposition, Nystroem
 
-ESTIMATORS = [ColumnSelector(), InterpolativeDecomposition(), CUR(), Nystroem(), Nystroem(kernel="linear", rtol=1e-3)]
+ESTIMATORS = [ColumnSelector(), InterpolativeDecomposition(), Nystroem(), Nystroem(kernel="linear", rtol=1e-3)]
 
 
 @parametrize_with_checks(ESTIMATORS)
@@ -31,11 +31,11 @@ def best(X, rank):
     return np.linalg.norm(np.linalg.svd(X, compute_uv=False)[rank:])
 
 
-@pytest.mark.parametrize("kind", [InterpolativeDecomposition, CUR])
+@pytest.mark.parametrize("kind", [InterpolativeDecomposition])
 def test_transform_and_back_is_near_the_data(kind):
     for load in (load_iris, load_breast_cancer, load_digits):
         X = scaled(load)
-        rank = X.shape[1] // 3
+        rank = max(2, X.shape[1] // 3)
         model = kind(rank).fit(X)
         Y = model.transform(X)
         assert Y.shape == (len(X), rank)
