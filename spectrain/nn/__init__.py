@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spectrain.nn._statistics import Statistics as Statistics
     from spectrain.nn._statistics import statistics as statistics
     from spectrain.nn._tap import Tap as Tap
+    from spectrain.nn._to_latent import to_latent as to_latent
 
 __getattr__, __dir__ = door(
     __name__,
@@ -41,5 +42,6 @@ __getattr__, __dir__ = door(
         "statistics": "_statistics",
         "stream": "_generation",
         "to_hugging_face": "_hugging_face",
+        "to_latent": "_to_latent",
     },
 )

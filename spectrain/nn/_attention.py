@@ -180,13 +180,13 @@ class Attention(nn.Module):
 
     def _queries(self, x: Tensor, turns: Turns) -> Tensor:
         if self.shape.query_rank is not None:
-            x = self.query_norm(self.query_down(x))
+            x = _latent(self.query_norm, self.query_down(x))
         return self.rotary.turn(self._normalised(_split(self.query(x), self.shape.heads)), turns)
 
     def _kept(self, x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """What decoding keeps of each token."""
         if self.shape.latent is not None:
-            latent = self.latent_norm(self.latent(x))
+            latent = _latent(self.latent_norm, self.latent(x))
             if self.shape.rotary_dim:
                 latent = torch.cat((latent, self.key_rotary(x)), dim=-1)
             return (self.rotary.turn(latent.unsqueeze(1), turns),)
@@ -238,6 +238,11 @@ class Attention(nn.Module):
         s = self.shape
         sizes = f"heads={s.heads}, kv_heads={s.kv_heads}, head_dim={s.head_dim}, rotary_dim={s.rotary_dim}"
         return f"{sizes}, cache={s.cache_numbers:,} numbers a token ({s.expanded_numbers:,} if expanded)"
+
+
+def _latent(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise in the precision of the gains: under autocast ``x`` is narrower, which torch answers with a warning."""
+    return cast(Tensor, norm(x.to(norm.weight.dtype) if isinstance(norm, nn.RMSNorm) else x))
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
