@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from spectrain.data._images import Images as Images
     from spectrain.data._images import read_images as read_images
     from spectrain.data._index_stream import IndexStream as IndexStream
+    from spectrain.data._pairs import Pair as Pair
+    from spectrain.data._pairs import read_pairs as read_pairs
+    from spectrain.data._pairs import split_pairs as split_pairs
     from spectrain.data._read import read_documents as read_documents
     from spectrain.data._split import split_documents as split_documents
     from spectrain.data._stream import TokenStream as TokenStream
@@ -29,8 +32,11 @@ __getattr__, __dir__ = door(
         "Images": "_images",
         "IndexStream": "_index_stream",
         "generator": "_generator",
+        "Pair": "_pairs",
         "read_documents": "_read",
         "read_images": "_images",
+        "read_pairs": "_pairs",
+        "split_pairs": "_pairs",
         "split_documents": "_split",
         "TokenStream": "_stream",
         "Tokenizer": "_tokenizer",

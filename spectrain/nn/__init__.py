@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spectrain.nn._statistics import statistics as statistics
     from spectrain.nn._tap import Tap as Tap
     from spectrain.nn._to_latent import to_latent as to_latent
+    from spectrain.nn._text_encoder import TextEncoder as TextEncoder
 
 __getattr__, __dir__ = door(
     __name__,
@@ -38,6 +39,7 @@ __getattr__, __dir__ = door(
         "from_hugging_face": "_hugging_face",
         "generate": "_generation",
         "initialise": "_language_model",
+        "TextEncoder": "_text_encoder",
         "soft_topk": "_soft_topk",
         "statistics": "_statistics",
         "stream": "_generation",

@@ -12,7 +12,7 @@ from torch import nn
 from spectrain.train._folder import RunFolder
 from spectrain.train._run_config import RunConfig
 
-JOBS = {"draw": "_draw.DrawJob", "train": "_language.LanguageJob"}
+JOBS = {"draw": "_draw.DrawJob", "embed": "_embed.EmbedJob", "train": "_language.LanguageJob"}
 """Where each job stands: ``module.class`` in this package."""
 
 

@@ -84,12 +84,21 @@ def load_run(path: Path | str) -> TrainedRun:
         raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
     tokenizer = data.load_tokenizer(folder.tokenizer)
     model = build_model(recorded, vocabulary=tokenizer.vocabulary_size)
+    source = load_weights(model, folder)
+    return TrainedRun(recorded, tokenizer, model.eval(), source)
+
+
+def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
+    """Put a run's weights into ``model``: the finished ones, or else those of the newest checkpoint; return the file.
+
+    Raises ``ValueError`` when there are none yet, or when they are of another model.
+    """
     source = _newest_weights(folder)
     try:
         safetensors.torch.load_model(model, str(source))
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
-    return TrainedRun(recorded, tokenizer, model.eval(), source)
+    return source
 
 
 def _newest_weights(folder: RunFolder) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 from spectrain.train import _atomic
 from spectrain.train._run_config import Config, RunConfig
 
-CONFIGS = {"draw": "_draw_config.DrawConfig", "train": "config.TrainConfig"}
+CONFIGS = {"draw": "_draw_config.DrawConfig", "embed": "_embed_config.EmbedConfig", "train": "config.TrainConfig"}
 """Where each job's configuration stands: ``module.class`` in this package."""
 
 

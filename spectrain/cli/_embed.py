@@ -1,0 +1,39 @@
+"""``spectrain embed``: pairs in, a search and a report out; with a run and --query, the search itself."""
+
+import argparse
+import textwrap
+
+from spectrain.cli import _job
+from spectrain.train._embed_config import EmbedConfig
+
+DESCRIPTION = """Learn to find the document that answers a query, with batches far larger than memory, and measure it
+beside BM25. Afterwards: spectrain embed RUN --query "parse a date" [--top 5]"""
+
+
+def main(argv: list[str]) -> int:
+    """Train and write the report; or, given a run folder first, search."""
+    if argv and not argv[0].startswith("-"):
+        return _search(argv)
+    stopped = _job.run(_job.asked(EmbedConfig, argv, description=DESCRIPTION))
+    return 0 if stopped is None else stopped
+
+
+def _search(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="spectrain embed", description="Search the documents of a run.")
+    parser.add_argument("run", help="the folder that spectrain embed wrote")
+    parser.add_argument(
+        "--query", nargs="+", required=True, help="what to look for; several are asked one after another"
+    )
+    parser.add_argument("--top", type=int, default=5, help="how many documents to show (default: 5)")
+    asked = parser.parse_args(argv)
+    if asked.top < 1:
+        raise ValueError(f"--top must be at least 1, got {asked.top}.")
+    from spectrain.train._search import Search
+
+    search = Search(asked.run)
+    for query in asked.query:
+        print(f"{query!r} among {len(search.pairs):,} documents:")
+        for i, hit in enumerate(search(query, top=asked.top), start=1):
+            lines = hit.pair.document.strip().splitlines()
+            print(f"{i}. {hit.pair.group}  ({hit.score:.2f})\n{textwrap.indent(chr(10).join(lines[:3]), '     ')}")
+    return 0
