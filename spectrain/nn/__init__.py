@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from spectrain.nn._statistics import Statistics as Statistics
     from spectrain.nn._statistics import statistics as statistics
     from spectrain.nn._tap import Tap as Tap
-    from spectrain.nn._to_latent import to_latent as to_latent
     from spectrain.nn._text_encoder import TextEncoder as TextEncoder
+    from spectrain.nn._to_latent import to_latent as to_latent
 
 __getattr__, __dir__ = door(
     __name__,
