@@ -29,6 +29,7 @@ from torch import nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from spectrain import matfun
+from spectrain.nn import LanguageModel
 from spectrain.optim import Muon
 from spectrain.optim._update import working_dtype
 
@@ -98,6 +99,8 @@ def torchs_muon(model: nn.Module, **adamw: object) -> Step:
 OPTIMIZERS: dict[str, Callable[[nn.Module], Step]] = {
     "Muon": lambda model: Muon(model).step,
     "Muon, steps=4": lambda model: Muon(model, steps=4).step,
+    "Muon, steps=3": lambda model: Muon(model, steps=3).step,
+    "Muon, steps=2": lambda model: Muon(model, steps=2).step,
     "Muon, float32": lambda model: Muon(model, compute_dtype="float32").step,
     "torch Muon + AdamW": torchs_muon,
     "torch Muon + fused AdamW": lambda model: torchs_muon(model, fused=True),
@@ -167,12 +170,44 @@ def polar_errors(size: str) -> dict[str, float]:
         found = {
             "Muon": matfun.msign([X.to(dtype)], steps=5, out_dtype=torch.float32)[0],
             "Muon, steps=4": matfun.msign([X.to(dtype)], steps=4, out_dtype=torch.float32)[0],
+            "Muon, steps=3": matfun.msign([X.to(dtype)], steps=3, out_dtype=torch.float32)[0],
+            "Muon, steps=2": matfun.msign([X.to(dtype)], steps=2, out_dtype=torch.float32)[0],
             "Muon, float32": matfun.msign([X], steps=5)[0],
             "torch Muon": _zeropower_via_newtonschulz(X.clone(), (3.4445, -4.775, 2.0315), 5, 1e-7),
         }
         for name, Y in found.items():
             errors[name].append(float((Y.double() - U @ Vh).norm() / Vh.shape[0] ** 0.5))
     return {name: statistics.mean(values) for name, values in errors.items()}
+
+
+def slopes() -> dict[str, float]:
+    """How much each msign raises a singular value of 1e-4 of the largest, in a 256 x 256 Gaussian matrix otherwise."""
+    U, S, Vh = torch.linalg.svd(torch.randn(256, 256, generator=torch.Generator().manual_seed(0)).double())
+    S[-1] = 1e-4 * S[0]
+    X = ((U * S) @ Vh).float()
+    dtype = working_dtype("auto", X)
+    found = {"torch Muon": _zeropower_via_newtonschulz(X.clone(), (3.4445, -4.775, 2.0315), 5, 1e-7)}
+    for name, steps in (("Muon", 5), ("Muon, steps=4", 4), ("Muon, steps=3", 3), ("Muon, steps=2", 2)):
+        found[name] = matfun.msign([X.to(dtype)], steps=steps, out_dtype=torch.float32)[0]
+    return {name: float(U[:, -1] @ Y.double() @ Vh[-1]) * 1e4 for name, Y in found.items()}
+
+
+def share(rounds: int) -> tuple[float, float]:
+    """Median seconds of forward and backward of the default model of `spectrain train`, and of Muon's step."""
+    model = LanguageModel(vocabulary=4096, width=256, depth=4, heads=4, kv_heads=2, generator=0)
+    optimizer = Muon(model)
+    tokens = torch.randint(0, 4096, (16, 257), generator=torch.Generator().manual_seed(0))
+    times: list[tuple[float, float]] = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(tokens[:, :-1])
+        nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        middle = time.perf_counter()
+        optimizer.step()
+        times.append((middle - start, time.perf_counter() - middle))
+    return statistics.median(t for t, _ in times[1:]), statistics.median(t for _, t in times[1:])
 
 
 def ratio(seconds: dict[str, list[float]], name: str, other: str) -> tuple[float, float, float]:
@@ -209,17 +244,26 @@ def markdown(record: dict) -> str:
         "",
         counts,
         "",
-        "| optimizer | median ms | least | ratio to torch Muon + fused AdamW | peak extra MiB | polar error |",
-        "|---|---|---|---|---|---|",
+        "| optimizer | median ms | least | ratio to torch Muon + fused AdamW | peak extra MiB | polar error | slope |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, values in record["seconds"].items():
         low, middle, high = record["ratios"][name]
         error = record["polar_errors"].get(name, record["polar_errors"]["torch Muon"] if "torch Muon" in name else None)
+        slope = record["slopes"].get("torch Muon" if "torch Muon" in name else name)
         lines.append(
             f"| {name} | {1e3 * statistics.median(values):.1f} | {1e3 * min(values):.1f} | "
             f"{middle:.2f} ({low:.2f} to {high:.2f}) | {record['memory'].get(name, float('nan')):.0f} | "
-            f"{'' if error is None else f'{error:.3f}'} |"
+            f"{'' if error is None else f'{error:.3f}'} | {'' if slope is None else f'{slope:.0f}'} |"
         )
+    if record["share"]:
+        passes, step = record["share"]
+        of = f"{step / (passes + step):.1%} of the training step"
+        lines += [
+            "",
+            f"The default model on 16 x 256 tokens: passes {1e3 * passes:.0f} ms, Muon {1e3 * step:.0f} ms, {of}.",
+        ]
+    lines += ["", "Slope: what msign makes of a singular value of 1e-4 of the largest, over that value."]
     lines += ["", *(f"- {key}: {value}" for key, value in record["machine"].items()), ""]
     return "\n".join(lines)
 
@@ -240,6 +284,8 @@ def measured(size: str, rounds: int) -> dict:
         "seconds": seconds,
         "ratios": {name: ratio(seconds, name, "torch Muon + fused AdamW") for name in seconds},
         "polar_errors": polar_errors(size),
+        "slopes": slopes(),
+        "share": share(5) if size == "small" else None,
         "memory": {} if size == "smoke" else memory(size),
         "machine": machine(),
     }
