@@ -141,7 +141,7 @@ def test_singular_values_are_one_when_asked_for():
 
 
 def test_the_iteration_dtype_is_a_choice():
-    """pytorch #160213, Emerging-Optimizers #228: bf16 was forced."""
+    """pytorch #160213, physicsnemo #1743, Emerging-Optimizers #228: bf16 was forced."""
     errors = {}
     for dtype, tol in (("bfloat16", None), ("float32", 1e-5)):
         p = nn.Parameter(torch.zeros(32, 48))
@@ -204,3 +204,52 @@ def test_low_rank_gradients_do_not_invent_directions():
     values = torch.linalg.svdvals(p.detach())
     assert values[:4].min() > 0.8
     assert values[4:].max() < 0.01
+
+
+def test_ill_conditioned_gradients_have_an_exact_path():
+    """Emerging-Optimizers #45: QDWH was asked for, since fixed steps leave small singular values behind."""
+    U, _, Vh = torch.linalg.svd(gaussian(12, 12).double())
+    grad = (U * 10.0 ** torch.linspace(0, -6, 12, dtype=torch.float64)) @ Vh
+    p = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
+    update = updated(p, grad, scale="none", tol=1e-6)
+    torch.testing.assert_close(update, U @ Vh, rtol=0, atol=1e-5)
+
+
+def test_a_decay_branches_off_one_stable_run():
+    """maxtext #2882: several decays from one run at constant rate, each from a saved state."""
+    from spectrain.optim import Schedule, ScheduleLR
+
+    def made(schedule):
+        net = nn.Linear(4, 4, bias=False)
+        nn.init.eye_(net.weight)
+        optimizer = Muon([net.weight], lr=0.5)
+        return net, optimizer, ScheduleLR(optimizer, schedule)
+
+    net, optimizer, scheduler = made(Schedule(steps=1000, decay=0))
+    for _ in range(3):
+        net.weight.grad = gaussian(4, 4)
+        optimizer.step()
+        scheduler.step()
+    for length in (2, 4):
+        branch, other, _ = made(Schedule(steps=1))
+        branch.load_state_dict(net.state_dict())
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        falling = ScheduleLR(other, Schedule(steps=length))
+        rates = []
+        for _ in range(length):
+            rates.append(other.param_groups[0]["lr"])
+            branch.weight.grad = gaussian(4, 4)
+            other.step()
+            falling.step()
+        assert rates == [0.5 * (1 - t / length) for t in range(length)]
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_one_object_sorts_a_whole_model_by_itself():
+    """KellerJordan/Muon #11, #22, pytorch #180561, KataGo #1165: one optimizer, convolutions included."""
+    net = nn.ModuleDict(
+        {"c": nn.Conv2d(3, 8, 3), "e": nn.Embedding(5, 4), "a": nn.Linear(8, 4), "head": nn.Linear(4, 5)}
+    )
+    rows = {row["name"]: (row["algorithm"], row["matrix"]) for row in Muon(net).rows}
+    assert rows["c.weight"] == ("muon", "8x27")
+    assert {name for name, (algorithm, _) in rows.items() if algorithm == "muon"} == {"c.weight", "a.weight"}

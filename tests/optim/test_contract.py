@@ -364,3 +364,19 @@ def test_meta_parameters_are_refused_for_they_are_replaced_when_materialised():
         model = Net()
     with pytest.raises(ValueError, match="to_empty"):
         Muon(model)
+
+
+def test_accumulated_gradients_are_those_of_the_full_batch():
+    """Four micro-batches or one batch: the same steps, to rounding in float64."""
+    whole, parts = Net().double(), Net().double()
+    one, two = Muon(whole, lr=1e-2), Muon(parts, lr=1e-2)
+    for step in range(3):
+        tokens = torch.randint(0, 11, (32, 6), generator=torch.Generator().manual_seed(step))
+        for model, optimizer, chunks in ((whole, one, 1), (parts, two, 4)):
+            optimizer.zero_grad()
+            for chunk in tokens.chunk(chunks):
+                loss = nn.functional.cross_entropy(model(chunk).flatten(0, 1), chunk.roll(1, 1).flatten())
+                (loss / chunks).backward()
+            optimizer.step()
+    for name, p in weights(whole).items():
+        torch.testing.assert_close(p, weights(parts)[name], rtol=0, atol=1e-11)

@@ -1,4 +1,4 @@
-"""What a decay phase would give, estimated from averages: against real branches, and exactly where it must be exact."""
+"""What a decay phase would give (torchtitan #3982), against real branches, and exactly where it must be exact."""
 
 import copy
 

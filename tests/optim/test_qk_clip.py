@@ -1,4 +1,4 @@
-"""QK-clip judged by the logits that attention computes, head by head, before and after."""
+"""QK-clip (KellerJordan/Muon #59, pytorch #148819) judged by the logits of attention, head by head."""
 
 import pytest
 import torch

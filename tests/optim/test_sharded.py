@@ -59,6 +59,7 @@ def ranks(jobs, request):
 
 
 def test_the_weights_are_those_of_one_process(ranks):
+    """Moonlight #27, KellerJordan/Muon #45, Megatron-LM #5961: msign of shards; #6683: a factor of padded shapes."""
     for found in ranks:
         assert max(found["same_weights"]["difference"].values()) < 1e-12
     assert len(found["same_weights"]["difference"]) == {2: 3 * 8, 4: 5 * 5}[len(ranks)]
@@ -91,6 +92,7 @@ def test_ranks_with_whole_copies_share_the_work(ranks):
 
 
 def test_fully_shard_with_clipping_averages_and_spectra(ranks):
+    """Lightning #21414: no averages of sharded models; miles-credit #416: they hung on uneven shards."""
     for found in ranks:
         assert all(found["fsdp"][key] < 1e-12 for key in ("difference", "averaged", "back", "spectra", "polar"))
         assert found["fsdp"]["compiled"] < 1e-12
@@ -98,6 +100,7 @@ def test_fully_shard_with_clipping_averages_and_spectra(ranks):
 
 
 def test_checkpoints_go_on_over_one_two_four_and_one_ranks(jobs):
+    """dion #89, #109, Megatron-Bridge #2307: optimizer states that distributed checkpoints lost."""
     assert [job[0]["checkpoint"]["done"] for job in jobs] == [3, 6, 9, 12]
     for found in itertools.chain(*jobs):
         assert found["checkpoint"]["difference"] < 1e-12
