@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.lowrank._cr import approx_matmul as approx_matmul
+    from spectrain.lowrank._cr import cr as cr
     from spectrain.lowrank._interpolative import interpolative as interpolative
     from spectrain.lowrank._nystrom import nystrom as nystrom
     from spectrain.lowrank._pinv import pinv as pinv
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = door(
     __name__,
     {
+        "approx_matmul": "_cr",
+        "cr": "_cr",
         "interpolative": "_interpolative",
         "nystrom": "_nystrom",
         "pinv": "_pinv",

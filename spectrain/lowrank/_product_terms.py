@@ -65,6 +65,23 @@ def forward(H: Num[Tensor, "l l"], k: int, *, by_trace: bool = False) -> Int[Ten
     return torch.cat([torch.tensor(chosen, dtype=torch.long), unused.nonzero()[: k - len(chosen), 0]]).to(H.device)
 
 
+def backward(H: Num[Tensor, "l l"], k: int) -> Int[Tensor, " k"]:
+    """Drop one term after the other until k are left, each the one that raises the error least: |w_i|^2 / P_ii.
+
+    P = inv(H_SS) and w are downdated, O(s^2) a step. Needs H definite; a shift at rounding level makes it so.
+    """
+    shift = torch.finfo(H.real.dtype).eps * len(H) * H.diagonal().real.max().clamp_min(torch.finfo(H.real.dtype).tiny)
+    P = torch.linalg.inv(H + shift * torch.eye(len(H), dtype=H.dtype, device=H.device))
+    w, S = torch.ones(len(H), dtype=H.dtype, device=H.device), torch.arange(len(H), device=H.device)
+    while len(S) > k:
+        i = int((w.abs().square() / P.diagonal().real.clamp_min(0.0)).argmin())
+        w = w - P[:, i] * (w[i] / P[i, i])
+        P = P - torch.outer(P[:, i], P[i]) / P[i, i]
+        keep = torch.arange(len(S), device=H.device) != i
+        S, w, P = S[keep], w[keep], P[keep][:, keep]
+    return S
+
+
 def exchanged(H: Num[Tensor, "l l"], S: Int[Tensor, " k"], *, limit: int | None = None) -> Int[Tensor, " k"]:
     """Exchange one term for another, always the best of all k (l - k) exchanges, until none lowers the error.
 
@@ -74,7 +91,7 @@ def exchanged(H: Num[Tensor, "l l"], S: Int[Tensor, " k"], *, limit: int | None 
 
     An exchange is accepted only when the error, computed again, is lower by more than rounding.
     """
-    c, error = H.sum(1), _error_on(H, S)
+    c, error = H.sum(1), error_on(H, S)
     slack = 1 - 1e3 * torch.finfo(error.dtype).eps * len(S)
     floor = torch.finfo(error.dtype).eps * len(H) * H.diagonal().real.max()
     done = 0
@@ -93,14 +110,15 @@ def exchanged(H: Num[Tensor, "l l"], S: Int[Tensor, " k"], *, limit: int | None 
         i, j = divmod(int(change.argmin()), len(H))
         trial = S.clone()
         trial[i] = j
-        new = _error_on(H, trial)
+        new = error_on(H, trial)
         if not new < slack * error:
             break
         S, error, done = trial, new, done + 1
     return S
 
 
-def _error_on(H: Tensor, S: Tensor) -> Tensor:
+def error_on(H: Num[Tensor, "l l"], S: Int[Tensor, " k"]) -> Float[Tensor, ""]:
+    """Return the squared error of the best weights on S."""
     w = torch.zeros(len(H), dtype=H.dtype, device=H.device)
     w[S] = best_weights(H, S)
     return squared_error(H, w)
