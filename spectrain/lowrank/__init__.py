@@ -7,6 +7,8 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.lowrank._cr import approx_matmul as approx_matmul
     from spectrain.lowrank._cr import cr as cr
+    from spectrain.lowrank._cross import cross as cross
+    from spectrain.lowrank._cur import cur as cur
     from spectrain.lowrank._interpolative import interpolative as interpolative
     from spectrain.lowrank._nystrom import nystrom as nystrom
     from spectrain.lowrank._pinv import pinv as pinv
@@ -20,6 +22,8 @@ __getattr__, __dir__ = door(
     {
         "approx_matmul": "_cr",
         "cr": "_cr",
+        "cross": "_cross",
+        "cur": "_cur",
         "interpolative": "_interpolative",
         "nystrom": "_nystrom",
         "pinv": "_pinv",

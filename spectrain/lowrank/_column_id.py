@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Int, Num
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from spectrain.lowrank._error import frobenius, product_noise, residual_error
 from spectrain.lowrank._input import Real
-from spectrain.lowrank._pivoted_qr import PivotedQR, filled, pivoted_qr
+from spectrain.lowrank._pivoted_qr import PivotedQR, filled_up, pivoted_qr
 from spectrain.lowrank._selection import EXACT_WORK, Task, chosen_by
 from spectrain.lowrank._stops import Norm, Stops, tail_errors
 from spectrain.lowrank._strong_rrqr import bounded
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,7 @@ def widened(found: ColumnID, A: Num[Tensor, "m n"], width: int) -> ColumnID:
     k = len(found.columns)
     if k == width:
         return found
-    padded = torch.cat([found.columns, found.columns.new_zeros(width - k)])
-    J = filled(padded[None], torch.tensor([k]), A.shape[1])[0]
+    J = filled_up(found.columns, width, A.shape[1])
     Z = torch.cat([found.Z, found.Z.new_zeros(width - k, A.shape[1])])
     return found._replace(columns=J, C=A[:, J], Z=Z)
 
@@ -161,8 +162,8 @@ def _to_tolerance(X: Tensor, stops: Stops, target: Tensor, how: Choice) -> Tenso
 
 
 def smallest(
-    make: Callable[[int], Tensor], error: Callable[[Tensor], Tensor], target: Tensor, least: int, stops: Stops
-) -> Tensor:
+    make: Callable[[int], Found], error: Callable[[Found], Tensor], target: Tensor, least: int, stops: Stops
+) -> Found:
     """Return make(k) for the smallest k in least..limit found to have an error within the target, or make(limit)."""
     low, high, gap = least - 1, least, 1
     found = make(high)

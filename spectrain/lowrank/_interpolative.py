@@ -10,11 +10,12 @@ from spectrain.lowrank._column_id import Choice, coefficients, column_id, widene
 from spectrain.lowrank._error import frobenius, matrix_norm, residual_error
 from spectrain.lowrank._input import Array, Matrix, Real, entered
 from spectrain.lowrank._operator_id import operator_id
-from spectrain.lowrank._pivoted_qr import filled
+from spectrain.lowrank._pivoted_qr import filled_up
 from spectrain.lowrank._random import Generator
 from spectrain.lowrank._result import Factorization
 from spectrain.lowrank._scale import rescaled, unit_scaled
 from spectrain.lowrank._select_columns import checked_rule
+from spectrain.lowrank._stacked import stacked, times_two_to
 from spectrain.lowrank._stops import Norm, Stops, checked_stops
 from spectrain.lowrank._strong_rrqr import strong_rrqr
 
@@ -155,14 +156,19 @@ def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
         done = [column_id(X, stops, a, how) for X, a in zip(items, allowed, strict=True)]
         width = max((len(found.columns) for found in done), default=0)
         done = [widened(found, X, width) for found, X in zip(done, items, strict=True)]
-
-    def stack(key: str) -> Tensor:
-        values = torch.stack([getattr(found, key) for found in done])
-        return values.reshape((*batch, *values.shape[1:]))
-
     rank = torch.tensor([found.rank for found in done], device=device).reshape(batch)
-    best = stack("best") if done[0].best is not None else None
-    return Decomposed(A, k, stack("columns"), stack("C"), stack("Z"), rank, stack("error"), best, done[0].failure)
+    best = stacked(done, "best", batch) if done[0].best is not None else None
+    return Decomposed(
+        A,
+        k,
+        stacked(done, "columns", batch),
+        stacked(done, "C", batch),
+        stacked(done, "Z", batch),
+        rank,
+        stacked(done, "error", batch),
+        best,
+        done[0].failure,
+    )
 
 
 def _of_columns(matrix: Matrix, stops: Stops, how: Choice) -> Interpolative:
@@ -171,7 +177,7 @@ def _of_columns(matrix: Matrix, stops: Stops, how: Choice) -> Interpolative:
     return Interpolative.of(
         matrix.value(found.columns),
         matrix.value(Z),
-        skeleton=matrix.factor(_unscaled(found.C, found.k)),
+        skeleton=matrix.factor(times_two_to(found.C, found.k)),
         largest=matrix.value(_largest(Z)),
         **_report(matrix, found, stops, (found.C, Z) if Z.dtype != found.Z.dtype else None),
     )
@@ -183,7 +189,7 @@ def _of_rows(matrix: Matrix, stops: Stops, how: Choice) -> RowInterpolative:
     return RowInterpolative.of(
         matrix.value(found.columns),
         matrix.value(Z.mH),
-        skeleton=matrix.factor(_unscaled(found.C.mH, found.k)),
+        skeleton=matrix.factor(times_two_to(found.C.mH, found.k)),
         largest=matrix.value(_largest(Z)),
         **_report(matrix, found, stops, (found.C, Z) if Z.dtype != found.Z.dtype else None),
     )
@@ -205,7 +211,7 @@ def _of_both(matrix: Matrix, stops: Stops, how: Choice) -> TwoSidedInterpolative
         matrix.value(found.columns),
         matrix.value(X),
         matrix.value(Z),
-        skeleton=matrix.factor(_unscaled(core, found.k)),
+        skeleton=matrix.factor(times_two_to(core, found.k)),
         largest=matrix.value(torch.maximum(_largest(Z), _largest(X))),
         **_report(matrix, found, stops, (X, core, Z)),
     )
@@ -216,17 +222,7 @@ def _rows_of(C: Tensor, r: int) -> tuple[Tensor, Tensor]:
     m, k = C.shape
     with torch.no_grad():
         taken = strong_rrqr(C[:, :r].mH, r) if r else torch.empty(0, dtype=torch.long, device=C.device)
-    rows = filled(torch.cat([taken, taken.new_zeros(k - r)])[None], torch.tensor([r]), m)[0]
-    return rows, torch.cat([coefficients(C[:, :r].mH, taken).mH, C.new_zeros(m, k - r)], 1)
-
-
-def _unscaled(X: Tensor, k: Tensor) -> Tensor:
-    """Return X times 2**k, entries as they came in."""
-    if not bool(k.any()):
-        return X
-    parts = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
-    whole = rescaled(parts.flatten(-2), k).reshape(parts.shape)
-    return torch.view_as_complex(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole
+    return filled_up(taken, k, m), torch.cat([coefficients(C[:, :r].mH, taken).mH, C.new_zeros(m, k - r)], 1)
 
 
 def _largest(Z: Tensor) -> Tensor:

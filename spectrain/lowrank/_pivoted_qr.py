@@ -121,3 +121,10 @@ def filled(columns: Int[Tensor, "b k"], rank: Int[Tensor, " b"], n: int) -> Int[
             unused[item[:r]] = False
             item[r:] = unused.nonzero()[: len(item) - r, 0]
     return columns
+
+
+def filled_up(J: Int[Tensor, " r"], k: int, n: int) -> Int[Tensor, " k"]:
+    """Return the indices J followed by the first unused ones of n, k in all."""
+    if len(J) >= k:
+        return J
+    return filled(torch.cat([J, J.new_zeros(k - len(J))])[None], torch.tensor([len(J)]), n)[0]

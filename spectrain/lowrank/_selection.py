@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from spectrain.lowrank._osinsky import adaptive_random, by_residual_and_leverage
-from spectrain.lowrank._pivoted_qr import filled, pivoted_qr
+from spectrain.lowrank._pivoted_qr import filled_up, pivoted_qr
 from spectrain.lowrank._random_pivoting import random_pivoting
 from spectrain.lowrank._scores import by_leverage, by_norm, deim, drawn, leverage_scores, near_centres, qdeim, uniform
 from spectrain.lowrank._sketch import by_elimination, row_sketch
@@ -97,7 +97,4 @@ def chosen_by(rule: str, task: Task, *, refine: bool) -> Int[Tensor, " k"]:
     J = RULES[rule](task).to(task.A.device)
     if refine:
         J = swap(task.R, J)
-    if len(J) < task.k:
-        padded = torch.cat([J, J.new_zeros(task.k - len(J))])
-        J = filled(padded[None], torch.tensor([len(J)]), task.A.shape[1])[0]
-    return J
+    return filled_up(J, task.k, task.A.shape[1])

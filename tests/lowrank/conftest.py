@@ -20,10 +20,11 @@ FACTORIZATIONS = {
     "interpolative": lowrank("interpolative"),
     "interpolative pivoted_qr": lowrank("interpolative", method="pivoted_qr"),
     "interpolative both": lowrank("interpolative", axis="both"),
+    "cur": lowrank("cur"),
 }
 # Those that take batches, sparse matrices and operators as well.
-BATCHED = ("svd", "svd krylov", "interpolative", "interpolative both")
-BY_PRODUCTS = ("svd", "svd krylov", "interpolative", "interpolative both")
+BATCHED = ("svd", "svd krylov", "interpolative", "interpolative both", "cur")
+BY_PRODUCTS = ("svd", "svd krylov", "interpolative", "interpolative both", "cur")
 
 
 def pytest_generate_tests(metafunc):
