@@ -15,6 +15,7 @@ VERBS = {
     "compare": "train the same model under several optimizers and count tokens to the same loss",
     "draw": "learn to draw pictures in one step, and measure how well",
     "embed": "learn to find the document that answers a query, and measure it beside BM25",
+    "compress": "replace the linear layers of a trained model by smaller ones, and judge it again",
     "report": "make report.html from one or more run folders",
     "plan": "say what Muon's step would cost each rank of a mesh: bytes, operations, balance",
     "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",

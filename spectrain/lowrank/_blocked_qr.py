@@ -18,7 +18,7 @@ class _State(NamedTuple):
 
 
 def blocked_pivots(
-    A: Tensor, limit: int, *, floor: Tensor, enough: Tensor, block: int = 16, candidates: int = 256
+    A: Tensor, limit: int, *, floor: Tensor, enough: Tensor, block: int = 16, candidates: int = 128
 ) -> tuple[Tensor, Tensor, list[int], list[Tensor]]:
     """Return Q^H, R, the columns and what is left after each, of one matrix, with the pivots of the unblocked method.
 
@@ -32,7 +32,7 @@ def blocked_pivots(
     QH, R = A.new_zeros(limit, A.shape[0]), A.new_zeros(limit, n)
     now = _State(QH, R, [], [norms.sum().sqrt()], norms, norms.max())
     while len(now.columns) < limit and bool(now.left[-1] > enough):
-        near = now.norms.topk(min(n - len(now.columns), candidates)).indices
+        near = now.norms.topk(min(n - len(now.columns), candidates)).indices.sort().values
         pivots = _guessed(A, near, now, min(block, limit - len(now.columns), len(near)), floor)
         if not pivots:
             break
@@ -48,9 +48,9 @@ def _guessed(A: Tensor, near: Tensor, now: _State, steps: int, floor: Tensor) ->
     pivots: list[int] = []
     for t in range(j, j + steps):
         p = int(left.argmax())
-        q = A[:, near[p]]
-        for _ in range(2):
-            q = q - (QH[:t] @ q) @ QH[:t].conj()
+        q = W[:, p]
+        for known in (QH[j:t], QH[:t]):  # W is without the columns before j; the second turn takes what rounding left
+            q = q - (known @ q) @ known.conj()
         size = torch.linalg.vector_norm(q)
         if not size > floor:
             break

@@ -7,6 +7,8 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.train._checkpoint import checkpoints as checkpoints
     from spectrain.train._compare import compare as compare
+    from spectrain.train._compress import compress as compress
+    from spectrain.train._factored import principal_adapter as principal_adapter
     from spectrain.train._load import TrainedRun as TrainedRun
     from spectrain.train._load import load_run as load_run
     from spectrain.train._loop import train as train
@@ -24,8 +26,10 @@ __getattr__, __dir__ = door(
         "TrainedRun": "_load",
         "checkpoints": "_checkpoint",
         "compare": "_compare",
+        "compress": "_compress",
         "load_run": "_load",
         "polynomials": "_polynomials",
+        "principal_adapter": "_factored",
         "train": "_loop",
     },
 )

@@ -21,6 +21,7 @@ class RunFolder:
         self.samples = path / "samples.txt"
         self.model = path / "model.safetensors"
         self.summary = path / "summary.json"
+        self.factors = path / "factors.json"
         self.checkpoints = path / "checkpoints"
 
     def record(self, kind: str, row: Mapping[str, object]) -> None:

@@ -1,5 +1,6 @@
 """A trained model back from its run folder."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from spectrain import data, nn
 from spectrain.train import _checkpoint, _recorded, _samples
+from spectrain.train._factored import restructure
 from spectrain.train._folder import RunFolder
 from spectrain.train._language import build_model
 from spectrain.train.config import TrainConfig
@@ -91,8 +93,11 @@ def load_run(path: Path | str) -> TrainedRun:
 def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
     """Put a run's weights into ``model``: the finished ones, or else those of the newest checkpoint; return the file.
 
-    Raises ``ValueError`` when there are none yet, or when they are of another model.
+    The layers of a compressed run are brought into its shapes first. Raises ``ValueError`` when there are no weights
+    yet, or when they are of another model.
     """
+    if folder.factors.exists():
+        restructure(model, json.loads(folder.factors.read_text(encoding="utf-8")))
     source = _newest_weights(folder)
     try:
         safetensors.torch.load_model(model, str(source))

@@ -18,7 +18,9 @@ def test_help_lists_every_verb_and_each_explains_itself(spectrain):
         assert f"  {verb} " in overview.stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "sample", "export", "compare", "report", "design", "plan", "gallery"])
+@pytest.mark.parametrize(
+    "verb", ["train", "sample", "export", "compare", "compress", "report", "design", "plan", "gallery"]
+)
 def test_a_verb_explains_itself(spectrain, verb):
     done = spectrain(verb, "--help")
     assert done.returncode == 0, done.stderr
