@@ -117,6 +117,10 @@ class AbstractJob(abc.ABC):
     def watched(self) -> list[str]:
         """Names of the parameters whose spectra are recorded."""
 
+    def activations(self) -> list[dict[str, object]]:
+        """Statistics of inner outputs on held-out data, a row a name, recorded where spectra are."""
+        return []
+
     @abc.abstractmethod
     def cost(self) -> str:
         """What one unit of data costs, in words."""

@@ -15,6 +15,8 @@ from spectrain.train._job import AbstractJob, Judged, Measured
 from spectrain.train._run_config import RunConfig
 from spectrain.train.config import TrainConfig
 
+_LOOKED_AT = ("blocks.*.attention", "blocks.*.feed_forward", "blocks.*.queries", "norm")
+
 
 class LanguageJob(AbstractJob):
     """Next-token prediction on text, judged by bits a byte of held-out documents."""
@@ -144,6 +146,19 @@ class LanguageJob(AbstractJob):
         """All parameters of the first and the last block: the rest lie between."""
         ends = ("blocks.0.", f"blocks.{self.config.depth - 1}.")
         return [name for name, _ in self.model.named_parameters() if name.startswith(ends)]
+
+    @torch.no_grad()
+    def activations(self) -> list[dict[str, object]]:
+        """What queries, attention, feed-forward blocks and the last norm give on four held-out sequences at most."""
+        rows = min(4, self.config.micro_batch)
+        held_out = self.text.validation[: rows * self.config.block + 1]
+        batches = data.validation_batches(held_out, block=self.config.block, batch=rows)
+        inputs, _ = next(iter(batches))
+        self.model.eval()
+        with nn.statistics(self.model, _LOOKED_AT) as seen, self.autocast:
+            self.model(inputs.to(self.device))
+        self.model.train()
+        return [{"name": name, **found.row()} for name, found in seen.items()]
 
     def cost(self) -> str:
         """Floating-point operations of forward and backward."""

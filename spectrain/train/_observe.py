@@ -26,9 +26,14 @@ def validate(session: Session, screen: Progress) -> None:
 
 
 def record_spectra(session: Session) -> None:
-    """Record the singular values of weights, momenta and updates, before the next step clears the gradients."""
+    """Record the singular values of weights, momenta and updates, before the next step clears the gradients.
+
+    And what passes between the weights: the job's statistics of activations.
+    """
     for row in optim.spectra(session.model, session.optimizer, names=session.job.watched()):
         session.folder.record("spectrum", {"step": session.counters.step, **row})
+    for row in session.job.activations():
+        session.folder.record("activation", {"step": session.counters.step, **row})
 
 
 def ends_a_quarter(session: Session) -> bool:

@@ -279,3 +279,15 @@ def test_a_latent_with_log_n_trains_resumes_and_writes_the_same_text_in_every_fo
         texts[form] = tuple("".join(parts) for parts in zip(*pieces, strict=True))
     assert texts["auto"][0].startswith("the norm")
     assert len(set(texts.values())) == 1
+
+
+def test_activations_are_recorded_where_spectra_are(tiny, reference):
+    found = rows(reference(tiny))
+    looked = [row for row in found if row["kind"] == "activation"]
+    assert {row["step"] for row in looked} == {row["step"] for row in found if row["kind"] == "spectrum"}
+    names = [row["name"] for row in looked if row["step"] == 12]
+    assert names == ["blocks.0.attention.queries", "blocks.0.attention", "blocks.0.feed_forward", "norm"]
+    last = next(row for row in looked if row["step"] == 12 and row["name"] == "norm")
+    assert last["not_finite"] == 0
+    assert 0.3 < last["rms"] < 3
+    assert 1 <= last["effective_rank"] <= 32
