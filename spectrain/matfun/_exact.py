@@ -65,45 +65,63 @@ def absolute(value: Real, k: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
 def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     """Return msign of wide X by LAPACK's SVD. The bound is about eps times the condition of the kept part.
 
-    With Q_U and Q_V the orthonormal matrices next to U and V, B = Q_U S Q_V^T has msign_r(B) = Q_U Q_V^T over the
-    kept values exactly, and X - B is the residual X - U S V^T plus what U and V lack in orthonormality.
+    With Q_U and Q_V the orthonormal matrices next to U and V, B = Q_U S Q_V^T has msign_r(B) = Q_U Q_V^T over the kept
+    values exactly. The rows and columns of X - B in the singular basis are those of the residuals U^T X - S V^T and X V
+    - U S, and what U and V lack in orthonormality.
     """
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     keep = cut.floor(S, X)[:, None] < S
     Y = torch.bmm(U * keep[..., None, :], Vh)
-    defects = _defect(U.mT, S) + _defect(Vh, S)
-    delta = _norm(X - torch.bmm(U * S[..., None, :], Vh)) + defects + _noise(X) * _norm(X)
-    largest_dropped = torch.where(keep, 0.0, S).amax(-1)
-    return _sign(Y, X, S, keep, delta, largest_dropped, _defect(U.mT, keep) + _defect(Vh, keep))
+    lost_U, lost_V = _defects(U.mT), _defects(Vh)
+    lost = 0.5 * (_rows(lost_U * S[:, None, :]) + _rows(lost_V * S[:, None, :]))
+    lost = lost + 0.5 * S * (_rows(lost_U) + _rows(lost_V))
+    residual_U, residual_V = torch.bmm(U.mT, X) - S[..., None] * Vh, torch.bmm(X, Vh.mT) - U * S[..., None, :]
+    rows = (0.5 * (_rows(residual_U).square() + _rows(residual_V.mT).square())).sqrt() + lost + _row_noise(X)
+    defect = 0.5 * (_norm(keep[..., None] * lost_U) + _norm(keep[..., None] * lost_V))
+    return _sign(Y, X, S, keep, rows, torch.where(keep, 0.0, S).amax(-1), defect)
 
 
 def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
-    """Return msign of wide X by eigenvectors V of X X^T. The bound is about eps times the condition squared.
+    """Return msign of wide X by eigenvectors V of X X^T. The bound is about eps condition + (eps condition^2)^2.
 
-    X = V Z with Z = V^T X, whose rows should be orthogonal with the singular values as lengths. Rows above the
-    floor, at unit length, are W, and Y = V W after one Newton-Schulz step on W. With Q_W the orthonormal rows
-    next to W, B = V S Q_W + (dropped rows) has msign_r(B) = V Q_W; X - B is S (W - Q_W), the products of kept
-    and dropped rows, and what V lacks in orthonormality. No bound is claimed (it is inf) where a singular value is so
-    near the floor that its side is uncertain. Cost: 4 k^2 l + 3 k^3 multiplications beside eigh.
+    X = V Z with Z = V^T X, whose rows should be orthogonal with the singular values as lengths. Rows above the floor,
+    at unit length, are W, with W W^T = I + E, and E is about eps condition^2. The square root of Z Z^T = S (I + E) S to
+    first order gives msign(Z) = (I - F) W, F_ij = E_ij s_j / (s_i + s_j). What remains, X - B for B with msign_r(B) = V
+    (I - F) W at unit length, is of second order in E, the products of kept and dropped rows, and what V lacks in
+    orthonormality. Only the trivial bound is claimed where a singular value is so near the floor that its side is
+    uncertain. Cost: 4 k^2 l + 3 k^3 multiplications beside eigh.
     """
     V = torch.linalg.eigh(torch.bmm(X, X.mT))[1]
     Z = torch.bmm(V.mT, X)
     S = torch.linalg.vector_norm(Z, dim=-1)
     floor = cut.floor(S, X)
     keep = floor[:, None] < S
-    W = Z * torch.where(keep, 1 / S, 0.0)[..., None]
+    inverse = torch.where(keep, 1 / S, 0.0)
+    W = Z * inverse[..., None]
     P = torch.bmm(Z, W.mT)
-    M = P * torch.where(keep, 1 / S, 0.0)[..., None]
-    E = M - torch.diag_embed(keep.to(X.dtype))
-    Y = torch.bmm(torch.bmm(V, torch.diag_embed(keep.to(X.dtype)) - 0.5 * E), W)
-    lost = _defect(V.mT, torch.ones_like(S))
-    coupling = _norm(torch.where(keep[..., None], 0.0, P))
-    delta = _norm(S[..., None] * E) + coupling + (lost + _noise(X)) * _norm(X)
+    one = torch.diag_embed(keep.to(X.dtype))
+    E = P * inverse[..., None] - one
+    F = E * _share(S, keep)
+    Y = torch.bmm(torch.bmm(V, one - F), W)
+    lost = _defects(V.mT)
+    second = 0.5 * (S * _rows(E) * _norm(F)[:, None] + _rows(F) * _norm(E * S[:, None, :])[:, None])
+    coupling = torch.linalg.vector_norm(torch.where(keep[..., None], 0.0, P), dim=-2)
+    rows = 2 * second + coupling + 0.5 * _rows(lost * S[:, None, :]) + _row_noise(X)
     dropped = _dropped(Z, keep)
-    found = _sign(Y, X, S, keep, delta, dropped, lost + _norm(E).square())
+    off, correction = _norm(E), _norm(F)
+    found = _sign(
+        Y, X, S, keep, rows, dropped, 0.5 * _norm(keep[..., None] * lost) + correction * (2 * off + correction)
+    )
+    delta = torch.linalg.vector_norm(rows, dim=-1)
     clear = (torch.where(keep, S, torch.inf).amin(-1) - delta > floor) | (floor == 0)
-    clear &= (dropped + delta <= floor) | keep.all(-1)
-    return found._replace(error=torch.where(clear, found.error, torch.inf))
+    clear &= ((dropped + delta <= floor) | keep.all(-1)) & (off < 0.1)
+    return found._replace(error=torch.where(clear, found.error, 2 + found.error))
+
+
+def _share(S: Float[Tensor, "b k"], keep: Bool[Tensor, "b k"]) -> Float[Tensor, "b k k"]:
+    """Return s_j / (s_i + s_j) where both count, else zero."""
+    both = keep[:, :, None] & keep[:, None, :]
+    return torch.where(both, S[:, None, :] / torch.where(both, S[:, :, None] + S[:, None, :], 1.0), 0.0)
 
 
 def _sign(
@@ -111,36 +129,58 @@ def _sign(
     X: Float[Tensor, "b k l"],
     S: Float[Tensor, "b k"],
     keep: Bool[Tensor, "b k"],
-    delta: Float[Tensor, " b"],
+    rows: Float[Tensor, "b k"],
     dropped: Float[Tensor, " b"],
     defect: Float[Tensor, " b"],
 ) -> Sign:
-    """Return Y with the bound that follows from ||X - B||_F <= delta, msign_r(B) = Q and ||Y - Q||_F <= defect.
+    """Return Y with the bound that follows from ||Y - Q||_F <= defect, Q = msign_r(B), and from X - B row by row.
 
-    For Hermitian D and D' and any function h, ||h(D) - h(D')||_F is at most the largest divided difference of h
-    between their spectra times ||D - D'||_F. With h one above the gap, zero below and odd, on the Hermitian
-    dilations of X and B, this reads ||msign_r(X) - Q||_F <= ||X - B||_F / gap, gap the smallest kept singular value
-    less the largest dropped one less delta (Weyl).
+    ``rows`` bounds sqrt((||u_i^T (X - B)||^2 + ||(X - B) v_i||^2) / 2), u_i and v_i the singular vectors of B. In the
+    eigenbasis of the Hermitian dilation of B on the left and of X on the right, the entries of the difference of two
+    functions h of them are those of the difference of the dilations times h[s_i, s_j'], the divided difference; with h
+    = 1 on what is kept, odd, and 0 on what is not: 2 / (s_i + s_j') among the kept and 1 / (s_i - s_j') to the dropped,
+    which counts twice, since two projections of one rank are each as far outside of the other. So ||msign_r(X) -
+    Q||_F^2 <= sum_i w_i^2 rows_i^2, w_i = max(2 / (s_i + min s'), sqrt(2) / (s_i - max dropped)); the s' are those of B
+    within ||X - B|| (Weyl). Small singular values pay for their own rows alone.
     """
     rank = keep.sum(-1).to(X.dtype)
     smallest = torch.where(keep, S, torch.inf).amin(-1)
-    gap = smallest - dropped - delta
-    bound = defect + _noise(X) * rank.sqrt() + delta / gap.clamp_min(torch.finfo(X.dtype).tiny)
-    error = torch.where(gap > 0, bound / rank.clamp_min(1).sqrt(), torch.inf)
+    delta = torch.linalg.vector_norm(rows, dim=-1)
+    least, most = smallest - delta, torch.where(keep.all(-1), 0.0, dropped + delta)
+    apart = (least > most)[:, None] & keep
+    among = 2 / torch.where(apart, S + least[:, None], 1.0)
+    across = 2**0.5 / torch.where(apart, S - most[:, None], 1.0)
+    weights = torch.where(apart, torch.maximum(among, across), 0.0)
+    bound = defect + _product_noise(X) * rank.sqrt() + torch.linalg.vector_norm(weights * rows, dim=-1)
+    trivial = 2 + defect  # two matrices of that norm are no farther apart, whatever they are
+    error = torch.where(least > most, torch.minimum(bound / rank.clamp_min(1).sqrt(), trivial), trivial)
     some = rank > 0
     return Sign(Y, torch.where(some, error, 0.0), rank, torch.where(some, smallest / S.amax(-1), 1.0))
 
 
-def _noise(X: Tensor) -> float:
-    """Return the relative rounding error of a product of this size: probabilistic, Higham and Mary, SISC 41, 2019."""
-    return torch.finfo(X.dtype).eps / 2 * sum(X.shape[-2:]) ** 0.5
+def _row_noise(X: Float[Tensor, "b k l"]) -> Float[Tensor, "b 1"]:
+    """Return the rounding error of a row of Q^T X or a column of X Q, Q orthonormal, in norm.
+
+    Roundings of a sum of k terms are u times its partial sums, of random signs: u ||X||_F / 2 for a row in all
+    (probabilistic, Higham and Mary, SISC 41, 2019). The factor is for sums that are less random.
+    """
+    return torch.finfo(X.dtype).eps / 2 * (sum(X.shape[-2:]) / X.shape[-2]) ** 0.5 * _norm(X)[:, None]
 
 
-def _defect(Q: Float[Tensor, "b k l"], weight: Tensor) -> Float[Tensor, " b"]:
-    """Return ||diag(weight) (Q Q^T - I)||_F: how far the weighted rows of Q are from orthonormal ones, or more."""
+def _product_noise(X: Tensor) -> float:
+    """Return the relative rounding error of Y itself, a product of orthonormal matrices."""
+    return 2 * torch.finfo(X.dtype).eps
+
+
+def _rows(E: Float[Tensor, "b k l"]) -> Float[Tensor, "b k"]:
+    return torch.linalg.vector_norm(E, dim=-1)
+
+
+def _defects(Q: Float[Tensor, "b k l"]) -> Float[Tensor, "b k k"]:
+    """Return Q Q^T - I: how far the rows of Q are from orthonormal ones."""
     E = torch.bmm(Q, Q.mT)
     E.diagonal(dim1=-2, dim2=-1).sub_(1)
-    return _norm(weight[..., None] * E)
+    return E
 
 
 def _dropped(Z: Float[Tensor, "b k l"], keep: Bool[Tensor, "b k"]) -> Float[Tensor, " b"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.testing._precise import precise_msign as precise_msign
     from spectrain.testing._reference import exact_msign as exact_msign
     from spectrain.testing._reference import noise_floor as noise_floor
     from spectrain.testing._reference import polar_error as polar_error
@@ -26,6 +27,7 @@ __getattr__, __dir__ = door(
         "polar_error": "_reference",
         "relative_error": "_reference",
         "spectral_function": "_reference",
+        "precise_msign": "_precise",
         "random_orthonormal": "_spectra",
         "with_singular_values": "_spectra",
         "WRONG_MSIGN": "_wrong",
