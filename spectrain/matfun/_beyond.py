@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain.matfun._iterate import gram
+
 _norm = torch.linalg.matrix_norm
 _LEAST_SIZE = 256  # below it all eigenvectors cost no more than some: LAPACK's evr against evd, measured
 
@@ -49,6 +51,14 @@ def beyond(
         clear = torch.where(out, torch.inf, S).amin(-1) - excess > cut[:, 0]
         excess = torch.where(clear, excess, torch.inf)
     return Beyond(V[..., out.any(0)], largest, excess)
+
+
+def float64_gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
+    """Return the Gram matrix on the short side; for one large matrix on CPU at half the price, as NumPy knows syrk."""
+    if len(X) > 1 or X.device.type != "cpu" or min(X.shape[-2:]) < _LEAST_SIZE:
+        return gram(X)
+    A = X[0].numpy()
+    return torch.from_numpy(A.T @ A if A.shape[0] > A.shape[1] else A @ A.T)[None]
 
 
 def _above(G: Tensor, upper: float, noise: float) -> Beyond | None:

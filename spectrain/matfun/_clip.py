@@ -97,7 +97,7 @@ def _compute(
     X: Tensor, lower: float, upper: float, rtol: float, tol: float | None, method: str | None, out_dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     limit = checked_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2
-    found = clipped(X.double(), Interval(lower, upper, rtol), tol=limit, method=method)
+    found = clipped(X, Interval(lower, upper, rtol), tol=limit, method=method)
     _check(found.error, limit, asked=tol is not None)
     return found.Y.to(out_dtype), found.error
 
