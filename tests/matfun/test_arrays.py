@@ -32,6 +32,10 @@ FUNCTIONS = {
         matfun.mroot(X @ X.T if isinstance(X, np.ndarray) else X, 2) if not isinstance(X, Foreign) else 0
     ),
     "spectral_norm": lambda X: matfun.spectral_norm(X).upper,
+    "effective_rank": matfun.effective_rank,
+    "msoftclip": lambda X: matfun.msoftclip(X, 1.0),
+    "mthreshold": lambda X: matfun.mthreshold(X, 0.5),
+    "mpsd": matfun.mpsd,
 }
 
 
@@ -60,3 +64,32 @@ def test_views_lists_and_foreign_arrays():
         matfun.msign("a matrix")
     with pytest.raises(TypeError, match="int64"):
         matfun.mclip(np.ones((2, 2), dtype=np.int64), 0, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("mroot", "polar.error", "spectral_norm")])
+def test_complex_numpy_arrays_and_vmap(name):
+    g = np.random.default_rng(1)
+    X = (g.standard_normal((4, 4)) + 1j * g.standard_normal((4, 4))).astype(np.complex128)
+    Y = FUNCTIONS[name](X)
+    assert isinstance(Y, np.ndarray)
+    np.testing.assert_allclose(Y, FUNCTIONS[name](torch.tensor(X)).numpy(), rtol=0, atol=1e-15)
+    batch = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mapped = torch.vmap(FUNCTIONS[name])(batch)
+    torch.testing.assert_close(mapped, torch.stack([FUNCTIONS[name](A) for A in batch]), rtol=0, atol=1e-12)
+
+
+def test_autocast_changes_nothing():
+    X = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    for name, function in FUNCTIONS.items():
+        P = X @ X.mT if name == "mroot" else X
+        plain = function(P)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(function(P), plain), name
+
+
+def test_numpy_arrays_that_torch_cannot_take():
+    for bad in (np.ones((2, 2), dtype=">f8"), np.ones((2, 2), dtype=np.longdouble), np.ones((2, 2), dtype=object)):
+        with pytest.raises(TypeError, match=r"astype\(numpy.float64\)"):
+            matfun.msign(bad)
+    with pytest.raises(TypeError, match="no bfloat16"):
+        matfun.msign(np.eye(2, dtype=np.float32), out_dtype=torch.bfloat16)
