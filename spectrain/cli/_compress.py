@@ -17,7 +17,7 @@ class Compress:
     """The run folder."""
     out_dir: Path | None = None
     """Where to write. Default: beside the run, named by method and size."""
-    method: Literal["svd", "id", "cur", "cr"] = "svd"
+    method: Literal["svd", "id", "cur", "cr"] = "id"
     """svd: low rank. id: real neurons and outputs, the others written by them. cr: real neurons and inputs, weighted.
     cur: real rows and columns of the weights."""
     params: float | None = None

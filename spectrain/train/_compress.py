@@ -25,7 +25,7 @@ def compress(
     run: Path,
     *,
     out_dir: Path,
-    method: Method = "svd",
+    method: Method = "id",
     params: float | None = None,
     rtol: float | None = None,
     calibration_tokens: int = 16384,
@@ -34,6 +34,8 @@ def compress(
     progress: Progress | None = None,
 ) -> Path:
     """Replace the linear layers of a run's blocks by smaller ones; write and return a run folder.
+
+    ``id`` is the default: with half of the weights it lost least (``benchmarks/compress_run.py``).
 
     ========= ====================================================================================
     ``svd``   rank r: the projection of each layer's outputs on their leading directions. Ranks go where they explain
