@@ -8,8 +8,9 @@ from torch import Tensor
 
 from spectrain.lowrank._input import Matrix
 from spectrain.lowrank._random import gaussian
+from spectrain.lowrank._skinny import adjoint_times, times
 
-_CLEAR = 0.05  # of the largest column: what is left of a direction after one projection, and is orthogonal to 20 eps
+_CLEAR = 0.01  # of the largest column: a direction of which so much is left is orthogonal to 100 eps
 
 
 class Subspace(NamedTuple):
@@ -19,10 +20,10 @@ class Subspace(NamedTuple):
     T: Tensor
     P: Tensor
 
-    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return U, S, Vh of Q Q^H A, the Ritz approximation of A."""
+    def svd(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the first U, S, Vh of Q Q^H A, the Ritz approximation of A, and all its singular values."""
         U, S, Vh = torch.linalg.svd(self.T, full_matrices=False)
-        return self.Q @ U, S, Vh @ self.P.mH
+        return times(self.Q, U[..., :width]), S[..., :width], (self.P @ Vh[..., :width, :].mH).mH, S
 
 
 def subspaces(A: Matrix, *, block: int, generator: torch.Generator) -> Iterator[Subspace]:
@@ -68,11 +69,18 @@ def appended(Q: Tensor, W: Tensor) -> Tensor:
     Rozloznik 2005).
     """
     largest = torch.linalg.vector_norm(W.detach(), dim=-2).amax(-1, keepdim=True)
-    fresh, triangle = torch.linalg.qr(W - Q @ (Q.mH @ W))
-    turn, sizes, _ = torch.linalg.svd(triangle)
-    if bool((sizes[..., -1:] > _CLEAR * largest).all()):
+    fresh, triangle = torch.linalg.qr(W - times(Q, adjoint_times(Q, W)))
+    if bool((_least(triangle.detach()) > _CLEAR * largest).all()):
         return fresh
+    turn, sizes, _ = torch.linalg.svd(triangle)
     fresh = fresh @ (turn * (sizes.detach() > 16 * torch.finfo(W.dtype).eps * largest)[..., None, :])
-    again, triangle = torch.linalg.qr(fresh - Q @ (Q.mH @ fresh))
+    again, triangle = torch.linalg.qr(fresh - times(Q, adjoint_times(Q, fresh)))
     size = triangle.diagonal(dim1=-2, dim2=-1)
     return again * torch.where(size.detach().abs() > 0.5, torch.sgn(size), 0)[..., None, :]
+
+
+def _least(R: Tensor) -> Tensor:
+    """Return a lower bound on the smallest singular value of triangular R: 1 / ||R^-1||_F; 0 where there is none."""
+    eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
+    inverse = torch.linalg.solve_triangular(R, eye, upper=True)
+    return torch.nan_to_num(1 / torch.linalg.matrix_norm(inverse), nan=0.0)[..., None]

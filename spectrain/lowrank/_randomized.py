@@ -75,12 +75,13 @@ class Growth:
         failure = FAILURE / 2**self.looks
         return self.probes.bound(space.Q, failure), failure
 
-    def _difference(self, space: Subspace, S: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return ||A||_F^2 - ||Q^H A||_F^2 (or - ||S||^2), not negative, and how far rounding may have moved it."""
+    def _difference(self, space: Subspace, cut: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Return ||A||_F^2 - ||Q^H A||_F^2, or that of the cut (U, S), and how far rounding may have moved it."""
         assert self.squared_norm is not None
-        found = frobenius(space.T) if S is None else torch.linalg.vector_norm(S.detach().double(), dim=-1)
+        Q = space.Q if cut is None else cut[0]
+        found = frobenius(space.T) if cut is None else torch.linalg.vector_norm(cut[1].detach().double(), dim=-1)
         square = (self.squared_norm - found.square()).clamp_min(0)
-        return square, rounding_slack(self.A, space.Q) * self.squared_norm
+        return square, rounding_slack(self.A, Q) * self.squared_norm
 
     def size(self, S: Tensor) -> Float[Tensor, "*batch"]:
         """Return ||A|| in the norm of the stops, or a proven lower bound on it: that of Q Q^H A."""
@@ -114,10 +115,11 @@ class Growth:
         assert self.probes is not None
         return self.probes.mean_square()
 
-    def done(self, space: Subspace, S: Tensor, step: int) -> bool:
+    def done(self, space: Subspace, step: int) -> bool:
         """Whether a stop is reached: the number of steps, the tolerance, or the rank."""
         if self.power is not None:
-            return step >= self.power and S.shape[-1] >= self.stops.limit
+            return step >= self.power and space.T.shape[-2] >= self.stops.limit
+        S = torch.linalg.svdvals(space.T.detach())
         if self.converged(S):
             return True
         if not self.stops.by_error:
@@ -141,18 +143,21 @@ class Growth:
 
     def cut(self, space: Subspace) -> Ritz:
         """Return the Ritz approximation, cut at the smallest rank that the stops allow, and its error."""
-        U, S, Vh = space.svd()
-        known = S.detach().double()
         if self.stops.by_error or self.stops.norm == 2 or self.squared_norm is None:
             beyond, failure = self.outside(space)
         else:
-            beyond, failure = torch.zeros_like(known[..., 0]), 0.0
+            beyond, failure = torch.zeros_like(space.T[..., 0, 0].real, dtype=torch.float64), 0.0
+        limit = self.stops.limit
+        U, S, Vh, known = space.svd(limit if not self.stops.by_error else space.T.shape[-2])
+        known = known.detach().double()
         rank = self.stops.ranks(known, self.stops.allowed(self.size(known), self.exponent), beyond)
-        width = int(rank.max()) if self.stops.by_error and rank.numel() else self.stops.limit
+        width = int(rank.max()) if self.stops.by_error and rank.numel() else limit
         keep = torch.arange(width, device=S.device) < rank[..., None]
         tails = tail_errors(known, norm=self.stops.norm, beyond=beyond)
         error = tails.take_along_dim(rank[..., None], -1)[..., 0]
-        U, S, Vh = U[..., :width] * keep[..., None, :], S[..., :width] * keep, Vh[..., :width, :] * keep[..., :, None]
+        U, S, Vh = U[..., :width], S[..., :width] * keep, Vh[..., :width, :]
+        if self.stops.by_error:
+            U, Vh = U * keep[..., None, :], Vh * keep[..., :, None]
         if self.stops.norm == "fro" and self.squared_norm is not None:
             error, failure = self._of_cut(space, U, S, Vh, error, failure)
         noise = torch.finfo(self.A.dtype).eps * frobenius(space.T)
@@ -162,7 +167,7 @@ class Growth:
         self, space: Subspace, U: Tensor, S: Tensor, Vh: Tensor, error: Tensor, failure: float
     ) -> tuple[Tensor, float]:
         """Return the error of the factors where ||A||_F is known: by the difference of squares, unless blurred."""
-        square, slack = self._difference(space, S)
+        square, slack = self._difference(space, (U, S))
         if bool((slack <= 0.02 * square).all()):
             return (square + slack).sqrt(), 0.0
         if self.A.entries is not None:
@@ -191,8 +196,7 @@ def randomized(
     growth = Growth(A, stops, exponent, power, generator)
     most = min(A.shape[-2:]) if A.entries is None else _SHARE * min(A.shape[-2:])
     for step, space in enumerate(_until(subspaces(A, block=block, generator=generator), most)):
-        S = torch.linalg.svdvals(space.T.detach())
-        if growth.done(space, S, step):
+        if growth.done(space, step):
             return growth.cut(space)
     return None
 

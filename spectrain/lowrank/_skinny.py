@@ -5,7 +5,7 @@ from torch import Tensor
 
 from spectrain.matfun._gemm import onednn_is_faster
 
-_LEAST = 128  # rows and columns of the matrix, from where the choice matters
+_LEAST = 16  # rows and columns of the matrix, from where the choice matters
 
 
 def times(A: Tensor, X: Tensor) -> Tensor:
