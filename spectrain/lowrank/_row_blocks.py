@@ -38,6 +38,8 @@ class RowBlocks:
         self.numpy, self.dtype = False, torch.float64
         self.length, self.columns = 0, 0
 
+    ndim = 2
+
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the blocks in double precision, checked; length, columns and dtype are known at the end."""
         self.length = 0

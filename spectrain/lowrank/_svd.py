@@ -87,8 +87,8 @@ def svd(
     >>> S.tolist(), found.dense().tolist(), round(float(found.error), 5), float(found.best)
     ([4.0], [[0.0, 0.0], [0.0, 4.0], [0.0, 0.0]], 3.0, 3.0)
     """
-    draw = generator_of(generator, "svd")
-    if isinstance(A, RowBlocks) or hasattr(A, "full_tensor") or (isinstance(A, np.memmap) and A.ndim == 2):
+    draw = None if torch.compiler.is_compiling() else generator_of(generator, "svd")
+    if draw is not None and (isinstance(A, RowBlocks | np.memmap) or hasattr(A, "full_tensor")) and A.ndim == 2:
         return _by_rows(A, rank=rank, rtol=rtol, atol=atol, norm=norm, method=method, out=out, draw=draw)
     matrix = entered(A, "svd")
     stops = checked_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="svd", required=False)
@@ -98,7 +98,7 @@ def svd(
     if out is not None:
         raise ValueError("svd: out= takes the U of a matrix that is read by rows: an array on disk or RowBlocks")
     with torch.autocast(matrix.device.type, enabled=False):
-        if (method or _method(matrix, stops, columns)) == "krylov":
+        if draw is not None and (method or _method(matrix, stops, columns)) == "krylov":
             found = _randomized(matrix, stops, block=columns, power=power, generator=draw)
             if found is not None:
                 return found
