@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from spectrain.data._tokenizer import load_tokenizer as load_tokenizer
     from spectrain.data._tokenizer_training import train_tokenizer as train_tokenizer
     from spectrain.data._validation import validation_batches as validation_batches
+    from spectrain.data._workers import WorkerError as WorkerError
+    from spectrain.data._workers import Workers as Workers
 
 __getattr__, __dir__ = door(
     __name__,
@@ -42,6 +44,8 @@ __getattr__, __dir__ = door(
         "Tokenizer": "_tokenizer",
         "load_tokenizer": "_tokenizer",
         "train_tokenizer": "_tokenizer_training",
+        "WorkerError": "_workers",
+        "Workers": "_workers",
         "validation_batches": "_validation",
     },
 )

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spectrain.nn._seed import generator_of
+
 
 class ImageTransformer(nn.Module):
     """``u(x, r, t, labels)``: images in, images of the same shape out, by attention between square patches.
@@ -78,11 +80,7 @@ class ImageTransformer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | int | None) -> None:
-        draw = generator if isinstance(generator, torch.Generator) else torch.Generator()
-        if generator is None:
-            draw.seed()
-        elif isinstance(generator, int):
-            draw.manual_seed(generator)
+        draw = generator_of(generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=draw)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spectrain.nn._attention import Attention
 from spectrain.nn._cache import Cache
 from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._seed import generator_of
 
 
 class Part(Protocol):
@@ -172,7 +173,7 @@ def initialise(model: LanguageModel, *, generator: torch.Generator | int | None 
     ``generator`` is a ``torch.Generator`` or an integer seed; ``None`` draws a fresh seed from the
     operating system and leaves torch's global generator alone.
     """
-    draw = _generator(generator)
+    draw = generator_of(generator)
     width, tied = model.embedding.embedding_dim, model.head.weight is model.embedding.weight
     nn.init.normal_(model.embedding.weight, std=width**-0.5 if tied else 1.0, generator=draw)
     if not tied:
@@ -184,14 +185,3 @@ def initialise(model: LanguageModel, *, generator: torch.Generator | int | None 
     for module in model.modules():
         if isinstance(module, nn.RMSNorm):
             nn.init.ones_(module.weight)
-
-
-def _generator(seed: torch.Generator | int | None) -> torch.Generator:
-    if isinstance(seed, torch.Generator):
-        return seed
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from spectrain.nn._feed_forward import SwiGLU
 from spectrain.nn._rotary import Rotary
+from spectrain.nn._seed import generator_of
 
 
 class TextEncoder(nn.Module):
@@ -58,11 +59,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | int | None) -> None:
-        draw = generator if isinstance(generator, torch.Generator) else torch.Generator()
-        if generator is None:
-            draw.seed()
-        elif isinstance(generator, int):
-            draw.manual_seed(generator)
+        draw = generator_of(generator)
         nn.init.normal_(self.embedding.weight, generator=draw)
         for block in self.blocks:
             assert isinstance(block, _Block)
