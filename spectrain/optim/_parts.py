@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -88,7 +89,8 @@ class Block(NamedTuple):
     columns: Interval
 
 
-def blocks(layout: Matrix, shape: Size) -> list[Block]:
+@functools.lru_cache(maxsize=4096)
+def blocks(layout: Matrix, shape: Size) -> tuple[Block, ...]:
     """Return the place of each logical matrix, in the order of ``layout.views``."""
     rest = math.prod(shape[layout.batch + 1 :])
     found = []
@@ -97,10 +99,11 @@ def blocks(layout: Matrix, shape: Size) -> list[Block]:
         batch, inside = divmod(int(stored.storage_offset()), shape[layout.batch] * rest)
         row, column = divmod(inside, rest)
         found.append(Block(batch, (row, row + stored.shape[0]), (column, column + stored.shape[1])))
-    return found
+    return tuple(found)
 
 
-def parts(layout: Matrix, shape: Size, box: Sequence[Interval]) -> list[Part]:
+@functools.lru_cache(maxsize=4096)
+def parts(layout: Matrix, shape: Size, box: tuple[Interval, ...]) -> tuple[Part, ...]:
     """Return the part of each logical matrix inside a box of the tensor, relative to the matrix.
 
     Raises ValueError where the box cuts a convolution kernel, so that a part would not be a rectangle.
@@ -111,15 +114,15 @@ def parts(layout: Matrix, shape: Size, box: Sequence[Interval]) -> list[Part]:
     inner = math.prod(rest[1:])
     rows, columns = box[layout.batch], (box[lead][0] * inner, box[lead][1] * inner)
     held = set(_held(shape[: layout.batch], box))
-    return [
+    return tuple(
         Part(_common(block.rows, rows), _common(block.columns, columns))
         if block.batch in held
         else Part(NOTHING, NOTHING)
         for block in blocks(layout, shape)
-    ]
+    )
 
 
-def local_views(layout: Matrix, shape: Size, box: Sequence[Interval], local: Tensor) -> list[Tensor]:
+def local_views(layout: Matrix, shape: Size, box: tuple[Interval, ...], local: Tensor) -> list[Tensor]:
     """Return the same parts as views of the contiguous local tensor, as stored; empty ones where there is nothing."""
     first, (row, _) = layout.batch, box[layout.batch]
     column = box[first + 1][0] * math.prod(shape[first + 2 :])

@@ -98,7 +98,11 @@ class Sharded:
         self.sites = [Site(m, i) for m, found in enumerate(works) for i in range(len(found))]
         self.works: list[Work] = [work for found in works for work in found]
         self.choices: list[Choice] = assign(self.works, machine)
-        self._flipped = [Matrix.from_dict(member.group["matrix"]).transposed for member in members]
+        self._views: list[Tensor] = []
+        self._layouts = [Matrix.from_dict(member.group["matrix"]) for member in members]
+        self._boxes = [member.sharding.boxes(member.shape)[team.position] for member in members]
+        self._rates = [r for m in members for r in factors(m.group, torch.empty(m.shape, device="meta"))]
+        self._flipped = [layout.transposed for layout in self._layouts]
         me = team.position
         self.mine = [n for n, (w, c) in enumerate(zip(self.works, self.choices, strict=True)) if me in computers(w, c)]
 
@@ -147,6 +151,7 @@ class Sharded:
                 targets[n].copy_(self.works[n].parts[me].of(sign))
         self._by_gram(targets)
         self._scale(targets)
+        self._views = []  # or the averages would stay in memory until the next step
         return updates
 
     def row_squares(self, updates: Sequence[Tensor]) -> list[Tensor]:
@@ -258,19 +263,15 @@ class Sharded:
         return Slab(self._views[n], min(work.shape), work.shape[0] > work.shape[1], counts, schedule)
 
     def _scale(self, targets: list[Tensor]) -> None:
-        rates = [
-            rate for member in self.members for rate in factors(member.group, torch.empty(member.shape, device="meta"))
-        ]
-        held = [(target, rate) for target, rate in zip(targets, rates, strict=True) if target.numel()]
+        held = [(target, rate) for target, rate in zip(targets, self._rates, strict=True) if target.numel()]
         if held:
             torch._foreach_mul_([target for target, _ in held], [rate for _, rate in held])
 
     def _cut(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Views of the local part of every logical matrix."""
         views = []
-        for member, tensor in zip(self.members, tensors, strict=True):
-            box = member.sharding.boxes(member.shape)[self.team.position]
-            views += local_views(Matrix.from_dict(member.group["matrix"]), member.shape, box, tensor)
+        for member, layout, box, tensor in zip(self.members, self._layouts, self._boxes, tensors, strict=True):
+            views += local_views(layout, member.shape, box, tensor)
         return views
 
     def _assembled(self, n: int, received: dict[tuple[int, int], Tensor]) -> Tensor:
@@ -281,10 +282,9 @@ class Sharded:
         matrix = own.new_empty(work.shape)
         if own.numel():
             work.parts[self.team.position].of(matrix).copy_(own)
-        for (source, number), piece in received.items():
-            if number == n:
-                part = work.parts[source].of(matrix)
-                part.copy_(piece.view_as(part))
+        for source in work.sources(self.team.position):
+            part = work.parts[source].of(matrix)
+            part.copy_(received[source, n].view_as(part))
         return matrix
 
     def _exchange(
