@@ -88,4 +88,4 @@ class EmbedConfig(RunConfig):
         return (self.micro_batch * self.document_tokens, self.width, 3 * self.width), (4, self.width, self.width)
 
 
-_BASE_LR = {"muon": 3e-2, "adamw": 3e-2}
+_BASE_LR = {"muon": 0.1, "adamw": 0.1}
