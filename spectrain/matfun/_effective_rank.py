@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._complex import unit_size
+from spectrain.matfun._differences import widened
 from spectrain.matfun._input import Array, Real, entered, scalar_door
 
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,10 +26,11 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
     - "intrinsic": sum s / max s = nuclear over spectral norm (Tropp, 2015);
     - "participation": (sum s)^2 / sum s^2.
 
-    A scale changes nothing, a zero matrix gives 0. By singular values in float64, relative error about 1e-15 k;
-    float64 for float64 input, else float32. Shapes: X (*batch, m, n) real or complex, the result (*batch).
-    Differentiable by torch's derivative of singular values. ValueError for another kind or a power that is not
-    positive, and as :func:`msign`. Cost: one SVD without vectors.
+    A scale changes nothing, a zero matrix gives 0. By singular values in float64, relative error about 1e-15 k; float64
+    for float64 input, else float32. Shapes: X (*batch, m, n) real or complex, the result (*batch). Differentiable by
+    torch's derivative of singular values. ValueError for another kind or a power that is not positive; TypeError and
+    ValueError for what is not a matrix, torch's LinAlgError for NaN and infinite entries. Cost: one SVD without
+    vectors.
 
     >>> [round(float(effective_rank(torch.diag(torch.tensor([2.0, 2.0, 0.0])), kind=kind)), 6)
     ...  for kind in ("entropy", "stable", "intrinsic", "participation")]
@@ -43,12 +44,17 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
     X, _ = entered(X, "effective_rank", embed=False)
     if min(X.shape[-2:]) == 0:
         return numbers(torch.zeros(X.shape[:-2], dtype=_answer(X.dtype), device=X.device))
-    unit, _ = unit_size(flat(X), "effective_rank")
-    S = torch.linalg.svdvals(unit)
+    S = torch.linalg.svdvals(_unit(widened(flat(X))))
     some = S[..., 0] > 0
     S = torch.where(some[..., None], S, 1.0)
     rank = _entropy(S**power) if kind == "entropy" else _KINDS[kind](S)
     return numbers(torch.where(some, rank, 0.0).to(_answer(X.dtype)).reshape(X.shape[:-2]))
+
+
+def _unit(X: Tensor) -> Tensor:
+    """Return X with its largest entry at 1: an effective rank does not see the scale, squares would."""
+    largest = X.abs().amax((-2, -1), keepdim=True)
+    return X / torch.where(largest > 0, largest, 1.0)
 
 
 def _answer(dtype: torch.dtype) -> torch.dtype:
