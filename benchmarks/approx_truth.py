@@ -1,7 +1,8 @@
 """Certificates against independent truths: `python benchmarks/approx_truth.py` writes a record.
 
 Least errors beside Sollya's on random problems, proofs beside a dense search in 50 digits on 1,000 random problems,
-and least errors beside linear programs on a grid. The problems and the checks are those of tests/approx/test_truth.py.
+and least errors beside linear programs on a grid. The problems and the checks are those of tests/approx/test_truth.py,
+with other seeds; then all of tests/approx with --full, run now or read from JUnit files that are named.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _suites
 import numpy as np
 from _record import table, write
 
@@ -64,18 +66,25 @@ def beside_linear_programs(truth: Any, count: int) -> tuple[str, float]:
 
 
 def main() -> None:
-    """Run all three and write the record."""
+    """Run all and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
-    count = parser.parse_args().count
-    truth, rows, data = checks(), [], {}
-    for task, number in ((beside_sollya, 60), (beside_linear_programs, 100), (in_fifty_digits, count)):
+    parser.add_argument("junit", nargs="*", type=Path, help="JUnit files of a run of tests/approx made already")
+    asked = parser.parse_args()
+    truth, rows = checks(), []
+    data: dict[str, Any] = {}
+    for task, number in ((beside_sollya, 60), (beside_linear_programs, 100), (in_fifty_digits, asked.count)):
         start = time.process_time()
         what, figure = task(truth, number)
         rows.append([what, f"{figure:.2g}", f"{time.process_time() - start:.0f}"])
         data[what] = figure
         print(rows[-1], flush=True)
+    found = _suites.of("approx", asked.junit)
+    suites = table(["suite", "tests", "cases", "seconds", "passed", "failed", "skipped"], _suites.by_file(found))
+    failed = [f"{t.file}::{t.name}" for t in found if t.outcome == "failed"]
     body = table(["truth", "figure", "processor seconds"], rows)
+    body += f"\n\nThe tests in full:\n\n{suites}\n\nFailed: {', '.join(failed) or 'none'}."
+    data["tests"] = [t._asdict() for t in found]
     print(write("approx_truth", claim="Least errors and proofs agree with independent truths", body=body, data=data))
 
 

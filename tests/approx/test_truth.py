@@ -77,7 +77,8 @@ def ask_sollya(problems):
 
 
 @needs_sollya
-def test_least_errors_agree_to_twelve_digits():
+def test_least_errors_agree_to_twelve_digits(record_property):
+    record_property("cases", COUNT)
     rng = np.random.default_rng(20250605)
     problems = [random_problem(rng) for _ in range(COUNT)]
     theirs = ask_sollya(problems)

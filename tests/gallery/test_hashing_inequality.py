@@ -43,8 +43,10 @@ def contains_the_truth(enclosure, j, p):
 
 
 @pytest.mark.parametrize("p", HARD)
-def test_the_gap_is_enclosed_and_positive(p, full):
-    for j in range(1, 201, 1 if full else 33):
+def test_the_gap_is_enclosed_and_positive(p, full, record_property):
+    powers = range(1, 201, 1 if full else 33)
+    record_property("cases", len(powers))
+    for j in powers:
         assert contains_the_truth(enclose, j, p), j
         assert enclose(j, p)[0] >= 0
         assert enclose(j, p)[1] > 0

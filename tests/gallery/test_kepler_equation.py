@@ -70,20 +70,23 @@ def farther_than(ulps, residual, E, M, e):
     return bad
 
 
-def test_two_ulp_on_hard_ellipses(full):
+def test_two_ulp_on_hard_ellipses(full, record_property):
     M, e = hard_ellipses(100_000 if full else 2100)
+    record_property("cases", len(M))
     assert farther_than(ULPS, elliptic_residual, kepler.eccentric_anomaly(M, e), M, e) == []
 
 
-def test_four_ulp_on_hard_hyperbolas(full):
+def test_four_ulp_on_hard_hyperbolas(full, record_property):
     M, e = hard_hyperbolas(30_000 if full else 1500)
+    record_property("cases", len(M))
     assert farther_than(4, hyperbolic_residual, kepler.hyperbolic_anomaly(M, e), M, e) == []
 
 
-def test_mpmath_agrees_on_a_sample(full):
+def test_mpmath_agrees_on_a_sample(full, record_property):
     M, e = hard_ellipses(700 if full else 70, seed=2)
     keep = np.abs(M) < 100
     M, e = M[keep], e[keep]
+    record_property("cases", len(M))
     E = kepler.eccentric_anomaly(M, e)
     with mpmath.workdps(DIGITS):
         for x, m, q in zip(E.tolist(), M.tolist(), e.tolist(), strict=True):

@@ -35,16 +35,19 @@ def square_root_scan(N):
     return int((a + b + N - a * b).min())
 
 
-def test_every_minimiser_up_to_100000_is_the_one_of_brute_force(full):
-    answers = brute_force(100_000)
-    step = 1 if full else 23
-    for N in [*range(3000), *range(3000, 100_000, step)]:
+def test_every_minimiser_up_to_100000_is_the_one_of_brute_force(full, record_property):
+    answers = brute_force(100_001)
+    numbers = range(100_001) if full else [*range(3000), *range(3000, 100_001, 23)]
+    record_property("cases", len(numbers))
+    for N in numbers:
         assert all_minimisers(N) == answers[N], N
 
 
-def test_the_least_sum_is_that_of_the_square_root_scan(full):
+def test_the_least_sum_is_that_of_the_square_root_scan(full, record_property):
     rng = np.random.default_rng(0)
-    for exponent in rng.uniform(1, 12, 400 if full else 40):
+    count = 400 if full else 40
+    record_property("cases", count)
+    for exponent in rng.uniform(1, 12, count):
         N = int(10**exponent)
         assert sum(solve(N)) == square_root_scan(N), N
 
