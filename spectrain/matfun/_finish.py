@@ -11,12 +11,12 @@ _CAUGHT = 0.7
 
 
 def finish_size(short: int) -> int:
-    """Return how many of the smallest singular values are finished: 1/32 of them, 16 to 64, none below a side of 128.
+    """Return how many of the smallest singular values are finished: 1/32 of them, 16 to 64, none below a side of 160.
 
     That many lie below 0.025 of the largest for a square Gaussian matrix. For smaller matrices the bookkeeping costs
     more than a step.
     """
-    return min(64, max(16, short // 32)) if short >= 128 else 0
+    return min(64, max(16, short // 32)) if short >= 160 else 0
 
 
 def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> Float[Tensor, "b m n"]:

@@ -107,7 +107,7 @@ def msign(
     smaller ones are raised part of the way. ``steps=k`` is designed for singular values down to ``lower``, by default
     max(0.5 / 4**(k - 1), 0.001); with ``lower="measured"`` every matrix takes the best of a few such designs for its
     spectrum, which is looked at by eight Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32
-    of the singular values (16 to 64, from a short side of 128 on) are brought to 1 exactly, if they are above the
+    of the singular values (16 to 64, from a short side of 160 on) are brought to 1 exactly, if they are above the
     rounding noise of the input and are all that is missing.
 
     Long matrices take the Gram iteration where that is less work: the polynomials are multiplied on the short side,

@@ -1,0 +1,263 @@
+"""msign against what others ship, at equal time or equal error, side by side: errors, times, share of the matmul peak.
+
+    python benchmarks/msign_targets.py [--checkpoint RUN/checkpoints/...] [--smoke]
+
+Peers that are not installed are left out and named: gram-newton-schulz, pytorch_optimizer, optimuon, heavyball
+(`pip install --no-deps` is enough). Within each repetition all run in turn; what counts is the median of the ratios to
+the first one. Errors are polar errors against the float64 SVD, root mean square over the matrices. The share of the
+peak is nominal products of the method over time, over the rate of one large product in its dtype measured in this run.
+"""
+
+import argparse
+import functools
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import _record
+import torch
+from torch import Tensor
+from torch.optim._muon import _zeropower_via_newtonschulz
+
+from spectrain import matfun
+from spectrain.matfun._gemm import bmm
+from spectrain.testing import exact_msign, relative_error, zoo
+
+os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes
+JORDAN = (3.4445, -4.775, 2.0315)
+Method = Callable[[list[Tensor]], list[Tensor]]
+
+
+def each(f: Callable[[Tensor], Tensor]) -> Method:
+    """A loop over matrices, as the peers' optimizers have it."""
+    return lambda Xs: [f(X.clone()) for X in Xs]
+
+
+def svd(X: Tensor) -> Tensor:
+    """U V^T by LAPACK."""
+    U, _, Vh = torch.linalg.svd(X, full_matrices=False)
+    return U @ Vh
+
+
+def peers(missing: list[str]) -> tuple[dict[str, Method], dict[str, Method]]:
+    """Five-step recipes in bfloat16, and what claims 1e-3 in float32."""
+    fast: dict[str, Method] = {"torch 2.13, 5 steps": each(lambda X: _zeropower_via_newtonschulz(X, JORDAN, 5, 1e-7))}
+    fine: dict[str, Method] = {"torch SVD float32": each(svd)}
+    with_scipy = importlib.import_module("scipy.linalg")
+    fine["scipy.linalg.polar"] = each(lambda X: torch.from_numpy(with_scipy.polar(X.numpy())[0]))
+    for name, add in (
+        ("gram_newton_schulz", _gram_newton_schulz), ("optimuon", _optimuon), ("heavyball", _heavyball),
+        ("pytorch_optimizer", _pytorch_optimizer),
+    ):  # fmt: skip
+        try:
+            more_fast, more_fine = add()
+        except Exception as problem:  # a peer that cannot be imported here is a line of the record
+            missing.append(f"{name}: {type(problem).__name__}: {str(problem)[:80]}")
+            continue
+        fast |= more_fast
+        fine |= more_fine
+    return fast, fine
+
+
+def _gram_newton_schulz() -> tuple[dict[str, Method], dict[str, Method]]:
+    from gram_newton_schulz import GramNewtonSchulz
+
+    A = torch.randn(256, 256)
+    if _seconds(lambda: A.half() @ A.half()) > 20 * _seconds(lambda: A @ A):
+        raise RuntimeError("iterates in float16 only, whose products this processor emulates")
+    run = GramNewtonSchulz(ns_use_kernels=False, compile_kwargs=None)
+    return {"gram-newton-schulz": each(run)}, {}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _optimuon() -> tuple[dict[str, Method], dict[str, Method]]:
+    from optimuon import gram_newton_schulz, newton_schulz
+
+    bf16 = torch.bfloat16
+    return {
+        "optimuon": each(lambda X: newton_schulz(X.to(bf16))),
+        "optimuon, Gram": each(lambda X: gram_newton_schulz(X.to(bf16))),
+    }, {}
+
+
+def _heavyball() -> tuple[dict[str, Method], dict[str, Method]]:
+    import heavyball.utils as hu
+
+    return {
+        "heavyball": each(hu.zeropower_via_newtonschulz5),
+        "heavyball msign 10": each(lambda X: hu.msign(X, steps=10)),
+    }, {}
+
+
+def _pytorch_optimizer() -> tuple[dict[str, Method], dict[str, Method]]:
+    from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_gram_newton_schulz as gns
+    from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5 as ns
+
+    pe8: Any = functools.partial(ns, num_steps=8, weights="polar_express", dtype=torch.float32)
+    return {"pytorch_optimizer, Gram": each(lambda X: gns(X, weights="polar_express"))}, {
+        "pytorch_optimizer PE8 float32": each(pe8)
+    }
+
+
+def ours(steps: tuple[int, ...]) -> dict[str, Method]:
+    """Quintics for the measured spectrum, and for the default one, in bfloat16."""
+    table: dict[str, Method] = {}
+    for k in steps:
+        for lower in ("measured", None):
+            name = f"msign(steps={k}{', measured' if lower else ''})"
+            table[name] = functools.partial(_ours, steps=k, lower=lower)
+    return table
+
+
+def _ours(Xs: list[Tensor], *, steps: int, lower: str | None) -> list[Tensor]:
+    return matfun.msign(Xs, steps=steps, lower=lower, dtype=torch.bfloat16)
+
+
+def compare(Xs: list[Tensor], table: dict[str, Method], repeats: int) -> list[dict[str, Any]]:
+    """One row a method: error, best time, median paired ratio of time to the first, ratio of errors."""
+    truth = [exact_msign(X) for X in Xs]
+    errors, failed = {}, {}
+    for name, run in table.items():
+        try:
+            squares = [float(relative_error(Y.float(), T)) ** 2 for Y, T in zip(run(Xs), truth, strict=True)]
+            errors[name] = statistics.mean(squares) ** 0.5
+        except Exception as problem:  # a peer's failure is a result
+            failed[name] = f"{type(problem).__name__}: {str(problem)[:60]}"
+    times: dict[str, list[float]] = {name: [] for name in errors}
+    for _ in range(repeats):
+        for name in errors:
+            start = time.perf_counter()
+            table[name](Xs)
+            times[name].append(time.perf_counter() - start)
+    first = next(iter(errors))
+    rows = [
+        {
+            "method": name,
+            "polar error": errors[name],
+            "error of the first / error": errors[first] / max(errors[name], 1e-300),
+            "best ms": 1e3 * min(times[name]),
+            "time / first": statistics.median(t / b for t, b in zip(times[name], times[first], strict=True)),
+        }
+        for name in errors
+    ]
+    return rows + [{"method": name, "failed": why} for name, why in failed.items()]
+
+
+def peak(dtype: torch.dtype, n: int) -> float:
+    """The rate of an n x n product here, in GFLOP/s, best of five."""
+    A = torch.randn(1, n, n).to(dtype)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        bmm(A, A)
+        times.append(time.perf_counter() - start)
+    return 2e-9 * n**3 / min(times)
+
+
+def with_share(rows: list[dict[str, Any]], Xs: list[Tensor], rate: float) -> list[dict[str, Any]]:
+    """Add what share of the peak the plain quintics of as many steps would reach in the time."""
+    for row in rows:
+        count = next((int(c) for c in row["method"].split("steps=")[-1][:1] if c.isdigit()), 5)
+        flops = sum(2 * min(X.shape) ** 2 * (2 * max(X.shape) + min(X.shape)) for X in Xs) * count
+        if "best ms" in row:
+            row["plain quintics at this share of the peak"] = flops / (1e6 * row["best ms"]) / rate
+    return rows
+
+
+def momenta(path: Path, most: int) -> list[Tensor]:
+    """The matrices with a short side of 128 or more among the momentum buffers of a trainer's checkpoint."""
+    found: list[Tensor] = []
+
+    def walk(item: Any, name: str) -> None:
+        if isinstance(item, Tensor):
+            if "momentum" in name and item.ndim == 2 and min(item.shape) >= 128 and item.is_floating_point():
+                found.append(item.float())
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                walk(value, f"{name}/{key}")
+        elif isinstance(item, list | tuple):
+            for value in item:
+                walk(value, name)
+
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.suffix in (".pt", ".pth", ".bin"):
+            walk(torch.load(file, map_location="cpu", weights_only=True), "")
+        elif file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            walk(load_file(file), "")
+    return found[:most]
+
+
+def main() -> None:
+    """Run all cases and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="a trainer's checkpoint, for its momenta")
+    parser.add_argument("--smoke", action="store_true", help="small sizes and one repetition")
+    parser.add_argument("--out", type=Path, default=_record.RECORDS)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=12, help="of GPT-2 small")
+    parser.add_argument("--cases", nargs="*", help="parts of the names of the cases to run")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(0)
+    missing: list[str] = []
+    fast, fine = peers(missing)
+    small = 128 if args.smoke else 1024
+    width, layers = (128, 1) if args.smoke else (768, args.layers)
+    block = [(width, width)] * 4 + [(4 * width, width), (width, 4 * width)]
+    normal = lambda *s: torch.randn(*s, generator=g)  # noqa: E731
+    tolerance = {"msign(tol=1e-3)": lambda Xs: matfun.msign(Xs, tol=1e-3)}
+    cases: dict[str, tuple[Callable[[], list[Tensor]], dict[str, Method]]] = {
+        "square 1024, Gaussian, bfloat16": (lambda: [normal(small, small)], fast | ours((3, 4, 5))),
+        "1024 x 4096, Gaussian, bfloat16": (lambda: [normal(small, 4 * small)], fast | ours((2, 3))),
+        "512 x 2048, Gaussian, float32": (lambda: [normal(small // 2, 2 * small)], fine | tolerance),
+        "1024 x 1536, Gaussian, float32": (lambda: [normal(small, 3 * small // 2)], fine | tolerance),
+        "square 1024, Gaussian, float32": (lambda: [normal(small, small)], fine | tolerance),
+        "GPT-2 small, Gaussian, bfloat16": (
+            lambda: [normal(*s) for s in block * layers],
+            {k: fast[k] for k in list(fast)[:1]} | ours((3, 4)),
+        ),
+        "512 x 512 like momenta, bfloat16": (
+            lambda: [zoo(small // 2, small // 2, generator=g)["momentum"].float()], fast | ours((5, 6)),
+        ),
+    }  # fmt: skip
+    if args.checkpoint:
+        cases["momenta of the trainer, bfloat16"] = (lambda: momenta(args.checkpoint, 24), fast | ours((4, 5, 6)))
+    chosen = {n: c for n, c in cases.items() if not args.cases or any(part in n for part in args.cases)}
+    rates = {d: peak(d, 256 if args.smoke else 1024) for d in (torch.bfloat16, torch.float32)}
+    body, data = [f"Peak of a product: {', '.join(f'{str(d)[6:]} {r:.0f} GFLOP/s' for d, r in rates.items())}."], {}
+    if missing:
+        body.append("Left out, not importable here: " + "; ".join(missing) + ".")
+    for name, (make, table) in chosen.items():
+        Xs = make()
+        repeats = 1 if args.smoke else 3 if "GPT" in name else args.repeats
+        rows = with_share(
+            compare(Xs, table, repeats), Xs, rates[torch.float32 if "float32" in name else torch.bfloat16]
+        )
+        data[name] = rows
+        header = list(rows[0])
+        cells = [[f"{v:.3g}" if isinstance(v, float) else v for v in (r.get(h, "") for h in header)] for r in rows]
+        for row, line in zip(rows, cells, strict=True):
+            if "failed" in row:
+                line[1] = "failed: " + row["failed"]
+        body.append(f"## {name} ({len(Xs)} matrices)\n\n" + _record.table(header, cells))
+        print(body[-1], flush=True)
+    label = "msign_targets"
+    path = _record.write(
+        label, claim="msign beside what others ship", body="\n\n".join(body), data=data, folder=args.out
+    )
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
