@@ -108,7 +108,7 @@ def main() -> None:
     body = f"{m} x {n} bfloat16, clipped to 1\n\n" + _record.table(head, rows)
     print(body)
     if not arguments.smoke:
-        claim = "mclip on the published hard case: exact in bfloat16, for less than the price of three signs"
+        claim = "mclip on the published hard case: exact in bfloat16, at a price beside that of three signs"
         print(_record.write("mclip", claim=claim, body=body, data=data, folder=arguments.out))
 
 
