@@ -6,6 +6,9 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.nn._attention import Attention as Attention
+    from spectrain.nn._balance import quantile_bias as quantile_bias
+    from spectrain.nn._balance_loss import Penalty as Penalty
+    from spectrain.nn._balance_rule import Balance as Balance
     from spectrain.nn._capture import Capture as Capture
     from spectrain.nn._capture import capture as capture
     from spectrain.nn._feed_forward import SwiGLU as SwiGLU
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from spectrain.nn._image_transformer import ImageTransformer as ImageTransformer
     from spectrain.nn._language_model import LanguageModel as LanguageModel
     from spectrain.nn._language_model import initialise as initialise
+    from spectrain.nn._moe import MoE as MoE
+    from spectrain.nn._moe import auxiliary_loss as auxiliary_loss
+    from spectrain.nn._moe_scale import scaling_factor as scaling_factor
     from spectrain.nn._rotary import Rotary as Rotary
     from spectrain.nn._soft_topk import soft_topk as soft_topk
     from spectrain.nn._statistics import Statistics as Statistics
@@ -43,6 +49,12 @@ __getattr__, __dir__ = door(
         "soft_topk": "_soft_topk",
         "statistics": "_statistics",
         "stream": "_generation",
+        "Balance": "_balance_rule",
+        "MoE": "_moe",
+        "Penalty": "_balance_loss",
+        "auxiliary_loss": "_moe",
+        "scaling_factor": "_moe_scale",
+        "quantile_bias": "_balance",
         "to_hugging_face": "_hugging_face",
         "to_latent": "_to_latent",
     },

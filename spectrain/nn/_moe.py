@@ -1,0 +1,243 @@
+"""A mixture of experts that counts every token once, and moves its bias after the step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spectrain.nn._balance import BINS
+from spectrain.nn._balance_loss import Penalty
+from spectrain.nn._balance_rule import Balance, Loads
+from spectrain.nn._experts import Experts
+from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._language_model import _generator
+from spectrain.nn._moe_scale import scaling_factor
+from spectrain.nn._router import Router
+
+
+class MoE(nn.Module):
+    """``shared(x) + scale * sum of weight_i * expert_i(x)`` over the experts that a router chooses for each token.
+
+    ``experts`` SwiGLU blocks of width ``hidden``, of which about ``top_k`` are computed, and ``shared`` that always are
+    (one block ``shared * hidden`` wide). Routing: see :class:`Router` for ``activation``, ``selection``, ``select``
+    (``"top_k"``, or ``"threshold"`` with ``top_k`` experts a token on average), ``temperature`` and ``renormalise``.
+    ``scale`` None is :func:`scaling_factor` of this shape where there are shared experts, else 1. ``normalised`` makes
+    routed experts directions of rms 1.
+
+    **Balance.** ``balance`` is a :class:`Balance` or the name of its rule. Call :meth:`update_bias` once after each
+    optimizer step. A token is counted when its gradient passes, in training mode: so gradient accumulation,
+    activation checkpointing of either kind and evaluation in between all count each trained token exactly once.
+    Counts are integer buffers, saved with the bias. Adding up ``loads`` over ranks before ``update_bias`` is exact.
+
+    **Losses.** ``penalty`` adds nothing by itself: collect it with :func:`auxiliary_loss` after the forward pass.
+    Forgetting that is an error at the next ``update_bias``.
+
+    Shapes: ``(..., width)`` to the same. The router works in float32 or wider, the bias is float32 whatever the module
+    is cast to. Cost: ``6 width hidden (top_k + shared)`` multiply-adds a token, forward.
+
+    >>> import torch
+    >>> moe = MoE(16, experts=8, top_k=2, hidden=32, shared=1, activation="sigmoid", generator=0)
+    >>> moe(torch.randn(4, 10, 16)).sum().backward()
+    >>> loads = moe.update_bias()
+    >>> loads.tokens, loads.experts_a_token
+    (40, 2.0)
+    """
+
+    bias: Tensor
+    loads: Tensor
+    tokens: Tensor
+    histogram: Tensor | None
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        experts: int,
+        top_k: int,
+        hidden: int,
+        shared: int = 0,
+        activation: str = "softmax",
+        selection: str | None = None,
+        select: str = "top_k",
+        temperature: float = 1.0,
+        renormalise: bool = False,
+        scale: float | None = None,
+        normalised: bool = False,
+        balance: Balance | str = "sign",
+        penalty: Penalty | None = None,
+        generator: torch.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        if min(width, experts, hidden) < 1 or shared < 0:
+            raise ValueError(
+                f"MoE needs width, experts and hidden of at least 1 and shared of at least 0, got width {width}, "
+                f"experts {experts}, hidden {hidden}, shared {shared}."
+            )
+        self.balance = Balance(rule=balance) if isinstance(balance, str) else balance
+        if self.balance.by_quantile and top_k == experts:
+            raise ValueError(f"MoE: nothing to balance with all {experts} experts chosen; use balance='none'.")
+        self.penalty = penalty
+        self.router = Router(
+            width,
+            experts=experts,
+            top_k=top_k,
+            activation=activation,
+            selection=selection,
+            select=select,
+            temperature=temperature,
+            renormalise=renormalise,
+        )
+        self.experts = Experts(experts, width=width, hidden=hidden, normalised=normalised)
+        with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator
+            self.shared = SwiGLU(width, hidden=shared * hidden) if shared else None
+        if scale is None and shared:
+            scale = scaling_factor(
+                experts + shared, active=top_k + shared, shared=shared, activation=activation, renormalise=renormalise
+            ).value
+        self.scale = 1.0 if scale is None else scale
+        self.register_buffer("bias", torch.zeros(experts))
+        self.register_buffer("loads", torch.zeros(experts, dtype=torch.long))
+        self.register_buffer("tokens", torch.zeros((), dtype=torch.long))
+        histogram = self.balance.rule == "histogram"
+        self.register_buffer("histogram", torch.zeros(experts, BINS, dtype=torch.long) if histogram else None)
+        self._margins: list[Tensor] = []
+        self._loss: Tensor | None = None
+        self._made = self._collected = False
+        if self.bias.device.type != "meta":
+            self.initialise(generator=_generator(generator))
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Apply the layer to the last dimension."""
+        flat = x.reshape(-1, x.shape[-1])
+        routing = self.router(flat, self.bias)
+        out: Tensor = self.experts(flat, routing.chosen, routing.weights)
+        if self.scale != 1:
+            out = out * self.scale
+        if self.shared is not None:
+            out = out + self.shared(flat)
+        self._loss = None
+        if self.training and torch.is_grad_enabled():
+            if self.penalty is not None:
+                self._loss = self.penalty(routing, sequence=x.shape[-2] if x.ndim > 1 else 1)
+                self._made = True
+            with torch.no_grad():
+                top_k = self.router.top_k if self.router.select == "top_k" else None
+                evidence = self.balance.evidence(routing.scores, self.bias, top_k=top_k)
+                counts = routing.chosen.sum(dim=0)
+            out = _CountedOnce.apply(out, self._count, counts, len(flat), evidence)
+        return out.view(x.shape)
+
+    @torch.no_grad()
+    def update_bias(self) -> Loads:
+        """Move the bias by the loads since the last call, forget them, and return them.
+
+        Call it once a step, after the optimizer. Raises ``ValueError`` where no token was counted, and where a penalty
+        was computed in the step and never collected.
+        """
+        loads = Loads(self.loads.clone(), int(self.tokens))
+        if not loads.tokens:
+            raise ValueError(
+                "MoE.update_bias: no token was counted since the last call; call it once a step, after a backward "
+                "pass in training mode."
+            )
+        if self._made and not self._collected:
+            raise ValueError(
+                "MoE.update_bias: the penalty of this step is in no loss; add nn.auxiliary_loss(model) to the loss "
+                "after the forward pass, outside of any checkpointed region."
+            )
+        if self.balance.rule == "quantile" and sum(map(len, self._margins)) != loads.tokens:
+            raise ValueError(
+                "MoE.update_bias: scores of counted tokens are missing; balance='quantile' keeps them in memory only, "
+                "so save and resume between steps, or use balance='histogram'."
+            )
+        evidence = torch.cat(self._margins) if self._margins else self.histogram
+        dynamic = self.router.select == "threshold"
+        self.bias.copy_(self.balance.moved(self.bias, loads, evidence, top_k=self.router.top_k, dynamic=dynamic))
+        self.discard_counts()
+        return loads
+
+    @torch.no_grad()
+    def discard_counts(self) -> None:
+        """Forget what was counted since the last update, as for a step that was skipped."""
+        self.loads.zero_()
+        self.tokens.zero_()
+        if self.histogram is not None:
+            self.histogram.zero_()
+        self._margins.clear()
+        self._loss, self._made, self._collected = None, False, False
+
+    def collect(self) -> Tensor | None:
+        """The penalty of the last forward pass, once; None where there is none."""
+        loss, self._loss = self._loss, None
+        self._collected |= loss is not None
+        return loss
+
+    @torch.no_grad()
+    def initialise(self, *, generator: torch.Generator) -> None:
+        """Draw all weights, set the initial bias and forget all counts."""
+        for part in (self.router, self.experts, self.shared):
+            if part is not None:
+                part.initialise(generator=generator)
+        self.bias.fill_(self.router.initial_bias())
+        self.discard_counts()
+
+    @torch.no_grad()
+    def _count(self, counts: Tensor, tokens: int, evidence: Tensor | None) -> None:
+        self.loads += counts
+        self.tokens += tokens
+        if evidence is not None and self.histogram is not None:
+            self.histogram += evidence
+        elif evidence is not None:
+            self._margins.append(evidence)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
+        """Keep the bias in float32: in bfloat16 a step of 1e-3 vanishes beside a bias of 1."""
+        bias = self.bias
+        super()._apply(fn, recurse)
+        if self.bias.dtype != bias.dtype:
+            self.bias = bias.to(self.bias.device)
+        return self
+
+    def extra_repr(self) -> str:
+        """Balance and scale."""
+        return f"balance={self.balance.rule}, scale={self.scale:.3g}"
+
+
+def auxiliary_loss(model: nn.Module) -> Float[Tensor, ""]:
+    """The sum of the penalties that the last forward pass left in the :class:`MoE` layers of ``model``; take it once.
+
+    Each layer balances by itself: losses are added up, loads never. With micro-batches weigh it by the share of
+    tokens, as the loss itself. Raises ``ValueError`` where no layer holds one.
+
+    >>> moe = MoE(8, experts=4, top_k=1, hidden=8, penalty=Penalty(weight=1.0), generator=0)
+    >>> _ = moe(torch.ones(2, 3, 8))                             # equal tokens: one expert takes all
+    >>> auxiliary_loss(moe).item()                               # ((1 - 1/4)^2 + 3/16) / 2
+    0.375
+    """
+    losses = [loss for m in model.modules() if isinstance(m, MoE) and (loss := m.collect()) is not None]
+    if not losses:
+        raise ValueError(
+            "auxiliary_loss: no MoE layer holds a penalty; give MoE(penalty=nn.Penalty(...)) and call this after a "
+            "forward pass in training mode with gradients on (reentrant checkpointing turns them off)."
+        )
+    return torch.stack(losses).sum()
+
+
+class _CountedOnce(torch.autograd.Function):
+    """The identity; its backward pass, which runs once for a trained token, counts.
+
+    Checkpointing computes the forward pass twice, and one backward pass: of the first graph (non-reentrant) or of the
+    second (reentrant).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: Callable[..., None], *seen: Any) -> Tensor:
+        ctx.count, ctx.seen = count, seen
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.count(*ctx.seen)
+        return grad, None, *(None for _ in ctx.seen)

@@ -1,0 +1,185 @@
+"""Every trained token is counted once: accumulation, checkpointing, evaluation in between, resume."""
+
+import copy
+import io
+import itertools
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from spectrain import nn
+
+STEPS, BATCH, WIDTH = 6, 16, 12
+FORMS = {"no": None, "non-reentrant": False, "reentrant": True}
+
+
+class Model(torch.nn.Module):
+    """Two layers of experts, each optionally recomputed in the backward pass."""
+
+    def __init__(self, form, *, balance="sign", **arguments):
+        super().__init__()
+        shape = {"experts": 8, "top_k": 2, "hidden": 8, "shared": 1, "activation": "sigmoid"} | arguments
+        rule = nn.Balance(rule=balance, rate=0.01)
+        self.layers = torch.nn.ModuleList(nn.MoE(WIDTH, **shape, balance=rule, generator=i) for i in range(2))
+        self.form = form
+        self.double()
+
+    def forward(self, x):
+        for layer in self.layers:
+            plain = self.form is None or not torch.is_grad_enabled()
+            out = layer(x) if plain else checkpoint(layer, x, use_reentrant=self.form)
+            x = x + out
+        return x
+
+
+def batch(step):
+    draw = torch.Generator().manual_seed(step)
+    favour = torch.linspace(-1, 1, WIDTH, dtype=torch.float64)
+    return torch.randn(BATCH, 5, WIDTH, generator=draw, dtype=torch.float64) + favour
+
+
+def trajectory(form="no", *, parts=1, evaluate=False, resume=False, wrong="", **arguments):
+    """Biases of both layers after each step, and the loads of each step."""
+    model = Model(FORMS[form], **arguments)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    biases, loads = [], []
+    for step in range(STEPS):
+        for x in batch(step).chunk(parts):
+            x = x.clone().requires_grad_()
+            (model(x).square().mean() / parts).backward()
+            if wrong == "an update a micro-batch":
+                [layer.update_bias() for layer in model.layers]
+            if wrong == "counted in the forward pass":
+                [layer._count(layer.router(x.flatten(0, 1), layer.bias).chosen.sum(0), 80, None)
+                 for layer in model.layers[:1]]  # fmt: skip
+            if evaluate:
+                look(model, x)
+        optimizer.step()
+        optimizer.zero_grad()
+        if wrong != "an update a micro-batch":
+            loads.append([layer.update_bias().counts.tolist() for layer in model.layers])
+        biases.append([layer.bias.clone() for layer in model.layers])
+        if resume and step == STEPS // 2:
+            model, optimizer = resumed(model, optimizer, form, arguments)
+    return biases, loads
+
+
+def look(model, x):
+    """Evaluation in its usual forms."""
+    model.eval()
+    model(x)
+    with torch.no_grad():
+        model(x)
+    model.train()
+    with torch.no_grad():
+        model(x)
+    model(x)  # a forward pass that nobody differentiates
+
+
+def resumed(model, optimizer, form, arguments):
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    again = Model(FORMS[form], **arguments)
+    again.load_state_dict(torch.load(file))
+    return again, torch.optim.SGD(again.parameters(), lr=1e-3)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(itertools.chain(*a), itertools.chain(*b), strict=True))
+
+
+@pytest.mark.parametrize("select", ["top_k", "threshold"])
+def test_one_bias_bit_for_bit_over_accumulation_checkpointing_evaluation_and_resume(select):
+    truth, loads = trajectory(select=select)
+    assert truth[-1][0].abs().max() > 0.02
+    if select == "top_k":
+        assert all(sum(counts) == BATCH * 5 * 2 for counts in itertools.chain(*loads))
+    for parts, form, evaluate, resume in itertools.product((1, 2, 4, 8), FORMS, (False, True), (False, True)):
+        got = trajectory(form, parts=parts, evaluate=evaluate, resume=resume, select=select)
+        assert same(got[0], truth), (parts, form, evaluate, resume)
+        assert got[1] == loads
+
+
+@pytest.mark.parametrize("wrong", ["an update a micro-batch", "counted in the forward pass"])
+def test_the_comparison_rejects(wrong):
+    (biases, loads), (truth, true_loads) = trajectory(parts=4, wrong=wrong), trajectory()
+    assert not (same(biases, truth) and loads == true_loads)
+
+
+@pytest.mark.parametrize("balance", ["quantile", "histogram"])
+def test_quantile_rules_see_each_token_once(balance):
+    """Scores are of float64 products whose rounding follows the size of the micro-batch; counts are not."""
+    truth, loads = trajectory(balance=balance)
+    for parts, form, evaluate in itertools.product((1, 4), FORMS, (False, True)):
+        got = trajectory(form, parts=parts, evaluate=evaluate, resume=True, balance=balance)
+        assert got[1] == loads
+        for a, b in zip(itertools.chain(*got[0]), itertools.chain(*truth), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_checkpoint_in_the_middle_of_a_step_holds_its_counts():
+    for balance in ("sign", "histogram"):
+        whole, first = Model(None, balance=balance), Model(None, balance=balance)
+        x, y = batch(0).chunk(2)
+        for part in (x, y):
+            whole(part).square().sum().backward()
+        first(x).square().sum().backward()
+        second = copy.deepcopy(first)
+        second.load_state_dict(first.state_dict())
+        second(y).square().sum().backward()
+        for a, b in zip(whole.layers, second.layers, strict=True):
+            assert torch.equal(a.update_bias().counts, b.update_bias().counts)
+            assert torch.equal(a.bias, b.bias)
+
+
+def test_scores_that_a_checkpoint_does_not_hold_are_missed():
+    model, other = Model(None, balance="quantile"), Model(None, balance="quantile")
+    model(batch(0)).square().sum().backward()
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match="scores of counted tokens are missing"):
+        other.layers[0].update_bias()
+
+
+def test_the_old_bias_selects():
+    moe = Model(None).layers[0]
+    x = batch(0).flatten(0, 1)
+    before = moe.router(x, moe.bias).chosen.sum(0)
+    moe(x).sum().backward()
+    loads = moe.update_bias()
+    assert torch.equal(loads.counts, before)
+    assert moe.bias.any()
+    assert not moe.loads.any()
+
+
+def test_a_skipped_step_is_forgotten():
+    moe = Model(None).layers[0]
+    moe(batch(0)).sum().backward()
+    moe.discard_counts()
+    with pytest.raises(ValueError, match="no token was counted"):
+        moe.update_bias()
+
+
+def test_a_penalty_that_reaches_no_loss_is_an_error():
+    moe = nn.MoE(WIDTH, experts=4, top_k=1, hidden=4, penalty=nn.Penalty(), generator=0)
+    moe(batch(0).float()).sum().backward()
+    with pytest.raises(ValueError, match="penalty of this step is in no loss"):
+        moe.update_bias()
+    with pytest.raises(ValueError, match="no MoE layer holds a penalty"):
+        nn.auxiliary_loss(torch.nn.Linear(2, 2))
+
+
+def test_a_penalty_collected_outside_of_checkpoints_is_fine():
+    model = Model(False, penalty=nn.Penalty(weight=1.0))
+    plain = Model(None, penalty=nn.Penalty(weight=1.0))
+    for one in (model, plain):
+        for x in batch(0).chunk(2):
+            (one(x).square().sum() + nn.auxiliary_loss(one)).backward()
+        [layer.update_bias() for layer in one.layers]
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    reentrant = Model(True, penalty=nn.Penalty(weight=1.0))
+    reentrant(batch(0).requires_grad_())
+    with pytest.raises(ValueError, match="no MoE layer holds a penalty"):
+        nn.auxiliary_loss(reentrant)
