@@ -12,9 +12,9 @@ from spectrain.nn._balance_loss import Penalty
 from spectrain.nn._balance_rule import Balance, Loads
 from spectrain.nn._experts import Experts
 from spectrain.nn._feed_forward import SwiGLU
-from spectrain.nn._language_model import _generator
 from spectrain.nn._moe_scale import scaling_factor
 from spectrain.nn._router import Router
+from spectrain.nn._seed import generator_of
 
 
 class MoE(nn.Module):
@@ -106,7 +106,7 @@ class MoE(nn.Module):
         self._loss: Tensor | None = None
         self._made = self._collected = False
         if self.bias.device.type != "meta":
-            self.initialise(generator=_generator(generator))
+            self.initialise(generator=generator_of(generator))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the layer to the last dimension."""
