@@ -1,6 +1,6 @@
 """The job of ``spectrain train``: a language model from text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -61,6 +61,13 @@ class LanguageJob(AbstractJob):
         score = Score(self.backward(inputs, targets), *count(targets.cpu(), self.text.tokenizer.byte_lengths))
         words = f"loss {score.loss:.3f}  {score.bits_per_byte:.3f} bits/byte"
         return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words)
+
+    def after_step(self) -> Mapping[str, float]:
+        """Move the biases of experts; MaxVio of each layer, and the largest."""
+        layers = [module for module in self.model.modules() if isinstance(module, nn.MoE)]
+        violations = [layer.update_bias().max_violation for layer in layers]
+        figures = {f"moe_max_violation.{i}": value for i, value in enumerate(violations)}
+        return {"moe_max_violation": max(violations), **figures} if violations else {}
 
     def backward(self, inputs: Tensor, targets: Tensor) -> float:
         """Accumulate the gradient over micro-batches; return the sum of nats."""
@@ -138,9 +145,10 @@ class LanguageJob(AbstractJob):
         return row, [f"xz -6 on the same bytes: {xz:.4f} bits/byte (it has seen nothing else, and needs no training)"]
 
     def matrices(self) -> set[torch.nn.Parameter]:
-        """The weights of the linear layers inside the blocks."""
-        linear = (m for m in self.model.blocks.modules() if isinstance(m, torch.nn.Linear))
-        return {p for m in linear for p in m.parameters()}
+        """The weights of the linear layers and of the experts inside the blocks."""
+        modules = self.model.blocks.modules()
+        holders = (m for m in modules if isinstance(m, torch.nn.Linear) or hasattr(m, "logical_matrices"))
+        return {p for m in holders for p in m.parameters(recurse=False)}
 
     def watched(self) -> list[str]:
         """All parameters of the first and the last block: the rest lie between."""
@@ -178,8 +186,33 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
         hidden=config.hidden,
         tied=config.tied,
         attention=attention_arguments(config),
+        feed_forward=experts(config),
         generator=data.generator(config.seed, "weights"),
     )
+
+
+def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
+    """What makes the second half of a block: a mixture of experts of the cost of ``--hidden``, or None for dense."""
+    if config.moe_experts is None:
+        return None
+    assert config.width
+    assert config.hidden
+    width, count = config.width, config.moe_experts
+    narrow = max(1, config.hidden // (config.moe_top_k + config.moe_shared) // 4) * 4  # rows that grouped_mm takes
+
+    def make(_: int) -> torch.nn.Module:
+        return nn.MoE(
+            width,
+            experts=count,
+            top_k=config.moe_top_k,
+            hidden=narrow,
+            shared=config.moe_shared,
+            activation="sigmoid",
+            renormalise=True,
+            balance=config.moe_balance,
+        )
+
+    return make
 
 
 def attention_arguments(config: TrainConfig) -> dict[str, object]:

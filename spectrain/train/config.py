@@ -46,6 +46,15 @@ class TrainConfig(RunConfig):
     log_n: Literal["off", "fixed", "learned"] = "off"
     """Multiply queries by log n / log --block, n the visible tokens; 'learned': and by a factor a head."""
 
+    moe_experts: int | None = None
+    """Replace the feed-forward block by so many experts, of which a router chooses. Default: a dense block."""
+    moe_top_k: int = 4
+    """Experts that a token takes; each is so much narrower that routed and shared ones cost as much as --hidden."""
+    moe_shared: int = 1
+    """Experts that every token takes besides."""
+    moe_balance: Literal["sign", "rms", "quantile", "histogram", "none"] = "sign"
+    """What moves the router's bias after a step."""
+
     tokenizer: Literal["bpe", "bytes"] = "bpe"
     """Byte-level BPE trained on the training text, or single bytes."""
     vocabulary: int = 4096
@@ -72,6 +81,9 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         self.require(self.sample_tokens >= 0, "sample_tokens", "0 or more")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
+        self.require(self.moe_shared >= 0, "moe_shared", "0 or more")
+        most = self.moe_top_k if self.moe_experts is None else self.moe_experts
+        self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         only = {"mqa": 1, "mha": self.heads, "mla": self.heads}.get(self.attention, self.kv_heads)
         self.require(self.kv_heads in (None, only), "kv_heads", f"left out with --attention {self.attention}")
         self.require(self.latent is None or self.attention == "mla", "latent", "left out without --attention mla")
@@ -80,6 +92,7 @@ class TrainConfig(RunConfig):
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
+        own = (*own, "moe_experts", "moe_top_k")
         attention = ("head_dim", "latent", "query_rank", "window")
         return (*own, *attention, *super().at_least_one())
 
