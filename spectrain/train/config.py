@@ -92,9 +92,9 @@ class TrainConfig(RunConfig):
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
-        own = (*own, "moe_experts", "moe_top_k")
+        experts = ("moe_experts", "moe_top_k")
         attention = ("head_dim", "latent", "query_rank", "window")
-        return (*own, *attention, *super().at_least_one())
+        return (*own, *experts, *attention, *super().at_least_one())
 
     @property
     def tokens_per_step(self) -> int:
