@@ -113,6 +113,54 @@ class InterpolativeDecomposition(_Checked):
         return np.asarray(names, dtype=object)[self.columns_]
 
 
+class CUR(ClassNamePrefixFeaturesOutMixin, _Checked):
+    """X ~ C_ @ U_ @ R_: transform gives X[:, columns_] @ U_, weights of the samples R_; inverse_transform adds them up.
+
+    Stops: ``n_components`` (as many columns as rows), ``rtol`` (relative Frobenius error of the fitted data); neither:
+    half of the features. C_ = X[:, columns_] and R_ = X[rows_] are of the fitted X, ``error_`` bounds the error on it.
+    ``core``, ``method``, ``refine`` are those of :func:`spectrain.lowrank.cur`.
+    """
+
+    def __init__(
+        self,
+        n_components: Any = None,
+        *,
+        rtol: Any = None,
+        core: Any = "optimal",
+        method: Any = "auto",
+        refine: Any = False,
+        random_state: Any = None,
+    ) -> None:
+        self.n_components, self.rtol, self.core = n_components, rtol, core
+        self.method, self.refine, self.random_state = method, refine, random_state
+
+    def fit(self, X: Array, y: Any = None) -> "CUR":
+        """Choose rows and columns of X (samples, features) and the core between them."""
+        X = self._data(X, reset=True)
+        found = lowrank.cur(
+            X,
+            rank=self._count(X, self.n_components) if self.rtol is None else self.n_components,
+            rtol=self.rtol,
+            core=self.core,
+            method=self.method,
+            refine=self.refine,
+            generator=_seed(self.random_state),
+        )
+        self.rows_, self.columns_, self.error_ = found.rows, found.columns, float(found.error)
+        self.C_, self.U_, self.R_ = found
+        self._n_features_out = len(self.rows_)
+        return self
+
+    def transform(self, X: Array) -> Matrix:
+        """Return X[:, columns_] @ U_, the weight of every sample R_; of X only these columns count."""
+        return self._data(X, reset=False)[:, self.columns_] @ self.U_
+
+    def inverse_transform(self, X: Array) -> Matrix:
+        """Return X @ R_, all features from the weights."""
+        check_is_fitted(self)
+        return np.asarray(X) @ self.R_
+
+
 class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
     """A feature map whose inner products approximate a kernel: scikit-learn's, with better landmarks and an error.
 

@@ -12,9 +12,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from spectrain.lowrank.estimators import ColumnSelector, InterpolativeDecomposition, Nystroem
+from spectrain.lowrank.estimators import CUR, ColumnSelector, InterpolativeDecomposition, Nystroem
 
-ESTIMATORS = [ColumnSelector(), InterpolativeDecomposition(), Nystroem(), Nystroem(kernel="linear", rtol=1e-3)]
+ESTIMATORS = [
+    ColumnSelector(),
+    InterpolativeDecomposition(),
+    CUR(),
+    CUR(core="cross"),
+    Nystroem(),
+    Nystroem(kernel="linear", rtol=1e-3),
+]
 
 
 @parametrize_with_checks(ESTIMATORS)
@@ -31,7 +38,7 @@ def best(X, rank):
     return np.linalg.norm(np.linalg.svd(X, compute_uv=False)[rank:])
 
 
-@pytest.mark.parametrize("kind", [InterpolativeDecomposition])
+@pytest.mark.parametrize("kind", [InterpolativeDecomposition, CUR])
 def test_transform_and_back_is_near_the_data(kind):
     for load in (load_iris, load_breast_cancer, load_digits):
         X = scaled(load)
@@ -47,6 +54,58 @@ def test_transform_and_back_is_near_the_data(kind):
         assert np.linalg.norm(X - by_error.inverse_transform(by_error.transform(X))) <= 0.3 * np.linalg.norm(X)
         wrong = np.linalg.norm(X - model.inverse_transform(Y[:, ::-1]))
         assert wrong > 1.5 * error
+
+
+@pytest.mark.parametrize("core", ["optimal", "cross"])
+def test_cur_is_of_real_rows_and_columns(core):
+    X = scaled(load_breast_cancer)
+    model = CUR(5, core=core).fit(X)
+    np.testing.assert_array_equal(model.C_, X[:, model.columns_])
+    np.testing.assert_array_equal(model.R_, X[model.rows_])
+    pinv = np.linalg.pinv
+    truth = pinv(model.C_) @ X @ pinv(model.R_) if core == "optimal" else pinv(model.C_[model.rows_])
+    np.testing.assert_allclose(model.U_, truth, rtol=0, atol=1e-10 * np.abs(truth).max())
+    others = np.setdiff1d(np.arange(30), model.columns_)
+    spoilt = X.copy()
+    spoilt[:, others] = 7
+    np.testing.assert_array_equal(model.transform(spoilt), model.transform(X))
+    if core == "cross":  # exact on the chosen rows, each its own coordinate, and on the chosen columns
+        np.testing.assert_allclose(model.transform(X[model.rows_]), np.eye(5), atol=1e-10)
+        np.testing.assert_allclose(model.inverse_transform(model.transform(X))[:, model.columns_], model.C_, atol=1e-9)
+    assert list(model.get_feature_names_out()) == [f"cur{i}" for i in range(5)]
+
+
+WRONG_WEIGHTS = {
+    "no core": lambda m, X: X[:, m.columns_],
+    "the transposed core": lambda m, X: X[:, m.columns_] @ m.U_.T,
+    "the core between the chosen alone": lambda m, X: X[:, m.columns_] @ np.linalg.inv(m.C_[m.rows_]),
+    "the first columns": lambda m, X: X[:, : len(m.columns_)] @ m.U_,
+    "columns in increasing order": lambda m, X: X[:, np.sort(m.columns_)] @ m.U_,
+    "one percent too large": lambda m, X: 1.01 * X[:, m.columns_] @ m.U_,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_WEIGHTS.values(), ids=WRONG_WEIGHTS)
+@pytest.mark.parametrize("load", [load_iris, load_breast_cancer, load_digits])
+def test_the_error_of_cur_rejects_other_weights(wrong, load):
+    X = scaled(load)
+    model = CUR(max(2, X.shape[1] // 3)).fit(X)
+    assert np.linalg.norm(X - model.inverse_transform(model.transform(X))) <= model.error_
+    assert np.linalg.norm(X - model.inverse_transform(wrong(model, X))) > model.error_ * (1 + 1e-6)
+
+
+BAD_CUR = {
+    "no component": ({"n_components": 0}, "between 1 and 4"),
+    "more than features": ({"n_components": 5}, "between 1 and 4"),
+    "a negative tolerance": ({"rtol": -0.1}, "rtol must be in"),
+    "an unknown core": ({"core": "best"}, "core"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_CUR.values(), ids=BAD_CUR)
+def test_cur_says_what_is_wrong(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        CUR(**options).fit(load_iris().data)
 
 
 def test_the_selector_keeps_columns_in_order():
