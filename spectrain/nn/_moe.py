@@ -29,7 +29,8 @@ class MoE(nn.Module):
     **Balance.** ``balance`` is a :class:`Balance` or the name of its rule. Call :meth:`update_bias` once after each
     optimizer step. A token is counted when its gradient passes, in training mode: so gradient accumulation,
     activation checkpointing of either kind and evaluation in between all count each trained token exactly once.
-    Counts are integer buffers, saved with the bias. Adding up ``loads`` over ranks before ``update_bias`` is exact.
+    Counts are integer buffers, saved with the bias. Adding up ``loads``, ``tokens`` and ``histogram`` over ranks before
+    ``update_bias`` is exact.
 
     **Losses.** ``penalty`` adds nothing by itself: collect it with :func:`auxiliary_loss` after the forward pass.
     Forgetting that is an error at the next ``update_bias``.
