@@ -113,12 +113,15 @@ def test_the_benchmark_runs(tmp_path):
 
 
 def test_more_steps_in_bfloat16_lose_nothing():
-    """From six steps on the error on a 32 x 48 Gaussian stays near 2 u, where exact-optimal steps overflow."""
+    """From six steps on the error on a 32 x 48 Gaussian stays below 3 u, where exact-optimal steps overflow.
+
+    Six steps are designed for small singular values and leave 2.7 u on this easy spectrum, seven and more 2 u.
+    """
     X = torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
     for steps in range(6, 11):
-        assert polar_error(matfun.msign(X, steps=steps, dtype=torch.bfloat16), X) < 2.5 * 2**-8
+        assert polar_error(matfun.msign(X, steps=steps, dtype=torch.bfloat16), X) < 3 * 2**-8
         wrong = matfun.msign(X, schedule=approx.sign_schedule(1e-3, steps=steps), dtype=torch.bfloat16)
-        assert not polar_error(wrong, X) < 2.5 * 2**-8
+        assert not polar_error(wrong, X) < 3 * 2**-8
 
 
 def test_the_first_coefficient_is_added_and_not_rounded_into_the_matrix():
