@@ -193,6 +193,7 @@ def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice,
     return smallest(of_rank, error, allowed, 0, stops)
 
 
+@torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
 def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor: float, core: Core) -> CUR:
     A, k = unit_scaled(matrix.dense(), "cur")
     batch, items = A.shape[:-2], A.reshape(-1, *A.shape[-2:])
@@ -242,6 +243,7 @@ def _widened(parts: Parts, A: Tensor, p: int, q: int) -> Parts:
     return parts._replace(rows=rows, columns=J, C=A[:, J], U=U, R=A[rows])
 
 
+@torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
 def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor: float, core: Core) -> CUR:
     """Return the decomposition of a sparse matrix or an operator; its error by the norm or by probes."""
     if core == "cross" and stops.by_error:

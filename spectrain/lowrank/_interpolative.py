@@ -143,6 +143,7 @@ class Decomposed(NamedTuple):
     failure: float
 
 
+@torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
 def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
     """Return the column decomposition of each matrix of a batch, padded to the largest rank."""
     batch, device = matrix.shape[:-2], matrix.device

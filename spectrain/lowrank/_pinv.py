@@ -11,7 +11,7 @@ from spectrain.lowrank._hyperpower import by_iteration
 from spectrain.lowrank._input import Array, Matrix, Real, entered
 from spectrain.lowrank._rank_decision import decided
 from spectrain.lowrank._result import Factorization, widened
-from spectrain.lowrank._scale import rescaled, unit_scaled
+from spectrain.lowrank._scale import joined, rescaled, unit_scaled
 from spectrain.lowrank._stops import checked_stops
 
 Method: TypeAlias = Literal["svd", "gram"]
@@ -160,4 +160,4 @@ def rescaled_matrix(X: Tensor, k: Tensor) -> Tensor:
     """Return X * 2**k for a batch of matrices, real or complex."""
     if not X.is_complex():
         return rescaled(X, k)
-    return torch.view_as_complex(rescaled(torch.view_as_real(X.resolve_conj()), k))
+    return joined(rescaled(torch.view_as_real(X.resolve_conj()), k))

@@ -13,10 +13,18 @@ def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
     if not far_from_one(norm):
         return X, torch.zeros_like(norm, dtype=torch.int32)
     scaled, k = to_unit(flat, name)
-    return (torch.view_as_complex(scaled.unflatten(-1, (-1, 2))) if X.is_complex() else scaled), k
+    return (joined(scaled.unflatten(-1, (-1, 2))) if X.is_complex() else scaled), k
 
 
 def rescaled(S: Tensor, k: Tensor) -> Tensor:
     """Return S * 2**k for numbers S (*batch) or singular values (*batch, r)."""
     shape = S.shape
     return times_power_of_two(S.reshape(*k.shape, 1, -1), k).reshape(shape)
+
+
+def joined(parts: Tensor) -> Tensor:
+    """Return complex numbers (*shape) from their real and imaginary parts (*shape, 2).
+
+    Not by ``view_as_complex``: torch.compile (2.13) refuses a complex view into real numbers of another shape.
+    """
+    return torch.complex(*parts.unbind(-1))

@@ -85,6 +85,7 @@ def checked_rule(
     return generator_of(generator, name)
 
 
+@torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
 def indices(
     matrix: Matrix, rank: int, method: str, *, refine: bool, draw: torch.Generator, options: dict
 ) -> Int[Tensor, "*batch k"]:

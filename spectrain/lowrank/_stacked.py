@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from spectrain.lowrank._scale import rescaled
+from spectrain.lowrank._scale import joined, rescaled
 
 
 def stacked(done: Sequence[object], key: str, batch: torch.Size) -> Tensor:
@@ -21,4 +21,4 @@ def times_two_to(X: Num[Tensor, "*batch m n"], k: Int[Tensor, "*batch"]) -> Num[
         return X
     parts = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
     whole = rescaled(parts.flatten(-2), k).reshape(parts.shape)
-    return torch.view_as_complex(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole
+    return joined(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole
