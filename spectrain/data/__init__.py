@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from spectrain.data._images import Images as Images
     from spectrain.data._images import read_images as read_images
     from spectrain.data._index_stream import IndexStream as IndexStream
+    from spectrain.data._mixture import Mixture as Mixture
+    from spectrain.data._packed import PackedStream as PackedStream
     from spectrain.data._pairs import Pair as Pair
     from spectrain.data._pairs import read_pairs as read_pairs
     from spectrain.data._pairs import split_pairs as split_pairs
+    from spectrain.data._read import iterate_documents as iterate_documents
     from spectrain.data._read import read_documents as read_documents
     from spectrain.data._split import split_documents as split_documents
     from spectrain.data._stream import TokenStream as TokenStream
@@ -34,7 +37,10 @@ __getattr__, __dir__ = door(
         "Images": "_images",
         "IndexStream": "_index_stream",
         "generator": "_generator",
+        "Mixture": "_mixture",
+        "PackedStream": "_packed",
         "Pair": "_pairs",
+        "iterate_documents": "_read",
         "read_documents": "_read",
         "read_images": "_images",
         "read_pairs": "_pairs",

@@ -1,12 +1,11 @@
 """Batches of example numbers by arithmetic: batch t is a function of (seed, t) and of nothing else."""
 
-import functools
-
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from spectrain.data._generator import generator
+from spectrain.data._permutation import endless
 
 
 class IndexStream:
@@ -14,7 +13,8 @@ class IndexStream:
 
     Epoch e is the permutation of ``examples`` numbers drawn from ``generator(seed, "examples", e)``; every
     example is used once, then the next epoch begins, within a batch if need be. Nothing is stored between calls,
-    so a resume at t skips nothing. With ``world`` processes, ``rank`` gets its part of the same global batch.
+    so a resume at t skips nothing; orders of more than about a million numbers are computed entry by entry. With
+    ``world`` processes, ``rank`` gets its part of the same global batch.
 
     Raises ValueError for a size that does not fit.
 
@@ -43,15 +43,5 @@ class IndexStream:
         if t < 0:
             raise ValueError(f"IndexStream.batch: steps count from 0, got t={t}.")
         rows = self.batch_size // self.world
-        places = torch.arange(rows) + t * self.batch_size + self.rank * rows
-        epochs = places // self.examples
-        parts = [
-            _order(self.seed, int(epoch), self.examples)[places[epochs == epoch] % self.examples]
-            for epoch in epochs.unique()
-        ]
-        return torch.cat(parts)
-
-
-@functools.lru_cache(maxsize=4)  # a pure function: the cache saves time and cannot change a result
-def _order(seed: int, epoch: int, examples: int) -> Int64[Tensor, " examples"]:
-    return torch.randperm(examples, generator=generator(seed, "examples", epoch))
+        places = np.arange(rows) + t * self.batch_size + self.rank * rows
+        return torch.from_numpy(endless(places, self.examples, seed=self.seed, name="examples"))

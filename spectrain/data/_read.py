@@ -1,5 +1,6 @@
 """From the paths somebody types to documents, or to an error that says what is wrong with them."""
 
+import dataclasses
 import difflib
 import glob
 import logging
@@ -8,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spectrain.data._document import DataError, Document
+from spectrain.data._records import documents_in, documents_of, is_saved_dataset, saved_dataset
 from spectrain.data._standard_library import read_standard_library
-from spectrain.data._text_file import UnusableFileError, read_text
+from spectrain.data._text_file import UnusableFileError
 
 _logger = logging.getLogger("spectrain.data")
 
@@ -23,48 +26,79 @@ class _Source:
     path: Path
     name: str
     named: bool = False
+    dataset: Any = None
 
 
-def read_documents(paths: Sequence[str | Path] | None = None) -> list[Document]:
-    """Read the texts at ``paths``, one document a file, sorted by name.
+def read_documents(paths: Sequence[str | Path | Any] | None = None, *, text_field: str = "text") -> list[Document]:
+    """Read the texts at ``paths``, sorted by name.
 
     ``None``: the source of the Python standard library, without its tests. Otherwise each path is
 
-    - a **file**, UTF-8, or the same in ``.gz``; it must be usable or the call fails;
-    - a **folder**, read with all its subfolders. Hidden, binary, empty and non-UTF-8 files in it are
-      skipped, and how many of each is logged as a warning of the logger ``spectrain.data``. Links to
-      folders are not followed;
-    - a **glob** such as ``"src/**/*.py"``, whose files are treated like those found in a folder.
+    - a **file**, UTF-8, one document; ``.jsonl`` or ``.ndjson``: one document a line, its text in ``text_field``;
+      each of these also in ``.gz``; ``.parquet``: one document a row (with the package pyarrow);
+    - a **folder**, read with all its subfolders. Hidden, binary, empty and non-UTF-8 files in it, and those without
+      the field, are skipped (JSON lines from the first bad one on), and how many of each is logged as a warning of
+      the logger ``spectrain.data``. Links to folders are not followed. A folder that ``Dataset.save_to_disk`` wrote
+      is read by the package datasets;
+    - a **glob** such as ``"src/**/*.py"``, whose files are treated like those found in a folder;
+    - a **dataset** of Hugging Face itself, map-style or streamed: one document a row.
 
-    A file reached by two paths is read once. A name is relative to the folder that was given, or to
-    the fixed part of the glob; the name of a file is its last part. Names that would be equal become
-    whole paths. So the split by names is the same wherever the folder lies.
+    A file that was named must be usable or the call fails. A file reached by two paths is read once. A name is
+    relative to the folder that was given, or to the fixed part of the glob; the name of a file is its last part, that
+    of a row has its number behind it. Names that would be equal become whole paths. So the split by names is the same
+    wherever the folder lies.
 
-    Raises DataError for a path that does not exist (with the nearest name that does), a file that is
-    empty, binary, damaged or not UTF-8 (with the offset), a glob that matches nothing, and when
-    nothing is left to read. Memory: the text, and one file more.
+    Raises DataError for a path that does not exist (with the nearest name that does), a file that is empty, binary,
+    damaged or not UTF-8 (with the offset), a line or row without the field (with its number and the fields there are),
+    a package that is missing, a glob that matches nothing, and when nothing is left to read. Memory: the text, and one
+    file more; :func:`iterate_documents` holds one document at a time.
 
     >>> [d.name for d in read_documents() if d.name.startswith("json/")]
     ['json/__init__.py', 'json/decoder.py', 'json/encoder.py', 'json/scanner.py', 'json/tool.py']
     """
+    return sorted(iterate_documents(paths, text_field=text_field), key=lambda document: document.name)
+
+
+def iterate_documents(
+    paths: Sequence[str | Path | Any] | None = None, *, text_field: str = "text"
+) -> Iterator[Document]:
+    """Yield what :func:`read_documents` returns one by one, in the order of the paths, for text larger than memory.
+
+    Paths that do not exist are told at once; what is wrong inside a file, when it is reached.
+    """
     if paths is None:
-        return read_standard_library()
+        return iter(read_standard_library())
     if isinstance(paths, str | Path):
         raise TypeError(f"read_documents takes a list of paths, got {paths!r}; write [{str(paths)!r}]")
     skipped: Counter[str] = Counter()
-    sources = _unique([source for path in paths for source in _sources(path, skipped)])
-    documents = [Document(name=s.name, text=text) for s in sources if (text := _text(s, skipped)) is not None]
-    told = ", ".join(f"{count} {reason}" for reason, count in sorted((+skipped).items()))
-    if not documents:
+    sources = _unique([source for i, path in enumerate(paths) for source in _sources(path, i, skipped)])
+    return _documents(paths, sources, skipped, text_field)
+
+
+def _documents(
+    paths: Sequence[Any], sources: Sequence[_Source], skipped: Counter[str], text_field: str
+) -> Iterator[Document]:
+    count = files = 0
+    for source in sources:
+        before = count
+        for document in _in(source, skipped, text_field):
+            count += 1
+            yield document
+        files += count > before
+    told = ", ".join(f"{number} {reason}" for reason, number in sorted((+skipped).items()))
+    if not count:
         where = ", ".join(map(str, paths)) or "an empty list of paths"
         raise DataError(f"no text in {where} (skipped: {told or 'nothing'}); name files or folders with UTF-8 text")
     if told:
-        _logger.warning("read %d files, skipped %s", len(documents), told)
-    return sorted(documents, key=lambda document: document.name)
+        _logger.warning("read %d files, skipped %s", files, told)
 
 
-def _sources(given: str | Path, skipped: Counter[str]) -> list[_Source]:
+def _sources(given: str | Path | Any, i: int, skipped: Counter[str]) -> list[_Source]:
+    if not isinstance(given, str | Path):
+        return [_of_dataset(given, type(given).__name__, i)]
     path = Path(given).expanduser()
+    if path.is_dir() and is_saved_dataset(path):
+        return [_of_dataset(saved_dataset(path), path.name, i)]
     if path.is_dir():
         return list(_in_folder(path, path, skipped))
     if path.exists():
@@ -72,6 +106,12 @@ def _sources(given: str | Path, skipped: Counter[str]) -> list[_Source]:
     if glob.has_magic(str(path)):
         return _matching(path, skipped)
     raise DataError(f"{path} does not exist; {_nearest(path)}")
+
+
+def _of_dataset(dataset: Any, name: str, i: int) -> _Source:
+    if not hasattr(dataset, "column_names"):
+        raise TypeError(f"read_documents takes paths and Hugging Face datasets, got {type(dataset).__name__}")
+    return _Source(Path(f"{name}-{i}"), name, named=True, dataset=dataset)
 
 
 def _matching(pattern: Path, skipped: Counter[str]) -> list[_Source]:
@@ -107,19 +147,21 @@ def _unique(sources: list[_Source]) -> list[_Source]:
         once.setdefault(os.path.realpath(source.path), source)
     count = Counter(source.name for source in once.values())
     return [
-        source if count[source.name] == 1 else _Source(source.path, source.path.as_posix(), source.named)
+        source if count[source.name] == 1 else dataclasses.replace(source, name=source.path.as_posix())
         for source in once.values()
     ]
 
 
-def _text(source: _Source, skipped: Counter[str]) -> str | None:
+def _in(source: _Source, skipped: Counter[str], text_field: str) -> Iterator[Document]:
+    if source.dataset is not None:
+        yield from documents_of(source.dataset, name=source.name, text_field=text_field)
+        return
     try:
-        return read_text(source.path)
+        yield from documents_in(source.path, source.name, text_field=text_field)
     except UnusableFileError as error:
         if source.named:
             raise
         skipped[error.reason] += 1
-        return None
 
 
 def _nearest(path: Path) -> str:

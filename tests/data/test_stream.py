@@ -71,8 +71,8 @@ class Wrong(data.TokenStream):
 
 
 class RepeatsABlock(Wrong):
-    def _start(self, sample):
-        return super()._start(sample - 1 if sample % 50 == 7 else sample)
+    def _starts(self, numbers):
+        return super()._starts(numbers - (numbers % 50 == 7))
 
 
 class DependsOnCalls(Wrong):
@@ -84,18 +84,19 @@ class DependsOnCalls(Wrong):
 
 
 class WithReplacement(Wrong):
-    def _start(self, sample):
-        return int(torch.randint(len(self.tokens), (), generator=data.generator(self.seed, sample)))
+    def _starts(self, numbers):
+        draws = [torch.randint(len(self.tokens), (), generator=data.generator(self.seed, int(n))) for n in numbers]
+        return np.array(draws)
 
 
 class InOrder(Wrong):
-    def _start(self, sample):
-        return sample * self.block
+    def _starts(self, numbers):
+        return numbers * self.block
 
 
 class SameOrderAlways(Wrong):
-    def _start(self, sample):
-        return super()._start(sample % self.blocks_per_epoch)
+    def _starts(self, numbers):
+        return super()._starts(numbers % self.blocks_per_epoch)
 
 
 class IgnoresSeed(Wrong):
@@ -112,10 +113,10 @@ class TargetsNotMoved(Wrong):
 class DropsLast(Wrong):
     """Throws the last incomplete batch of an epoch away, as most loaders do."""
 
-    def _start(self, sample):
+    def _starts(self, numbers):
         per_epoch = self.blocks_per_epoch // self.batch_size * self.batch_size
-        epoch, position = divmod(sample, per_epoch)
-        return super()._start(epoch * self.blocks_per_epoch + position)
+        epochs, places = np.divmod(numbers, per_epoch)
+        return super()._starts(epochs * self.blocks_per_epoch + places)
 
 
 WRONG = {c.__name__: c for c in Wrong.__subclasses__()}
