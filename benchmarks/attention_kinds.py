@@ -1,10 +1,11 @@
 """Kinds of attention at nearly equal cache, and length with and without log n: the ablations of article 10907 and 8823.
 
-    python benchmarks/attention_kinds.py                  # both, three seeds, 90 s a run: 45 minutes
+    python benchmarks/attention_kinds.py                  # both, three seeds, 160 steps a run (90 s): 45 minutes
     python benchmarks/attention_kinds.py --data FILE...   # another text; default: the Python standard library
     python benchmarks/attention_kinds.py --smoke          # a few steps of each, nothing is recorded
 
-Each run is `spectrain train` with one kind of attention; all else is equal, parameters are not (as in the article).
+Runs that are finished in --out-dir are kept, so that an interrupted benchmark goes on. Each run is `spectrain train`
+with one kind of attention; all else is equal, parameters are not (as in the article).
 Its table: MHA 2.721, GQA2-128 2.75, GQA1-256 2.72, GQA1-256-PR 2.711, MLA 2.721, GQA2-(192+64)-S2 2.708.
 """
 
@@ -39,7 +40,7 @@ LENGTHS = (256, 512, 1024, 2048)
 
 
 def run(flags: dict, folder: Path, args: argparse.Namespace, seed: int) -> train.TrainedRun:
-    limit = {"max_steps": 3} if args.smoke else {"max_minutes": args.minutes}
+    limit = {"max_steps": 3 if args.smoke else args.steps}
     small = (
         {"depth": 2, "width": 256, "heads": 4, "vocabulary": 300, "eval_tokens": 2048} if args.smoke else {"depth": 4}
     )
@@ -48,20 +49,24 @@ def run(flags: dict, folder: Path, args: argparse.Namespace, seed: int) -> train
         seed=seed,
         sample_tokens=0,
         spectrum_interval=0,
+        autocast="bfloat16",  # fixed, so that no measurement can tell two runs apart
+        muon_dtype="bfloat16",
         out_dir=str(folder),
+        resume="auto",
         **small,
         **limit,
         **flags,
     )
-    return train.load_run(train.train(config))
+    return train.load_run(folder if (folder / "summary.json").exists() else train.train(config))
 
 
 @torch.no_grad()
 def loss_at(run: train.TrainedRun, tokens: torch.Tensor, length: int) -> float:
-    """Nats of the second half of each stretch of ``length`` tokens: what the length is worth, or costs."""
-    rows = tokens[: len(tokens) // (length + 1) * (length + 1)].view(-1, length + 1)[:8]
-    logits = run.model(rows[:, :-1])[:, length // 2 :]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, length // 2 + 1 :].flatten()).item()
+    """Nats of the same tokens of text at every length: the last 128 of each 2048, with ``length`` to read in all."""
+    stretches = tokens[: (len(tokens) - 1) // LENGTHS[-1] * LENGTHS[-1] + 1].unfold(0, LENGTHS[-1] + 1, LENGTHS[-1])
+    rows = stretches[:16, -length - 1 :]
+    logits = run.model(rows[:, :-1])[:, -128:]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, -128:].flatten()).item()
 
 
 def kinds(args: argparse.Namespace, scratch: Path) -> list[dict]:
@@ -110,29 +115,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="*", default=[])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=1.5, help="of a run")
+    parser.add_argument(
+        "--steps", type=int, default=160, help="of a run; equal steps, so that no load of the machine tells"
+    )
+    parser.add_argument("--name", default="stdlib", help="of the text, in the name of the record")
+    parser.add_argument("--out-dir", type=Path, default=Path("runs/attention_kinds"))
     parser.add_argument("--only", choices=("kinds", "lengths"))
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
     args.seeds = 1 if args.smoke else args.seeds
     with tempfile.TemporaryDirectory() as scratch:
-        by_kind = kinds(args, Path(scratch)) if args.only != "lengths" else []
-        by_length = lengths(args, Path(scratch)) if args.only != "kinds" else []
+        runs = Path(scratch) if args.smoke else args.out_dir
+        by_kind = kinds(args, runs) if args.only != "lengths" else []
+        by_length = lengths(args, runs) if args.only != "kinds" else []
         folder = Path(scratch) if args.smoke else _record.RECORDS
         first = [[r["kind"], r["cache"], spread(r["losses"]), r["published"]] for r in by_kind]
         second = [[r["log_n"], *(spread(r["losses"][n]) for n in LENGTHS)] for r in by_length]
         body = (
-            f"{args.seeds} seeds, {args.minutes} minutes a run; validation loss in nats a token, mean (range).\n\n"
+            f"{args.seeds} seeds, {args.steps} steps a run on {args.name}; validation loss in nats a token, "
+            "mean (range).\n\n"
             + _record.table(
                 ["kind", "cached numbers a token and layer", "validation loss", "published, 16B tokens"], first
             )
-            + "\n\nTrained at 256; loss on the second half of stretches of held-out text, by their length.\n\n"
-            + _record.table(["log n", *map(str, LENGTHS)], second)
+            + "\n\nTrained at 256; loss on the same held-out tokens, 128 each of up to 16 places, by the length of text "
+            "that ends there.\n\n" + _record.table(["log n", *map(str, LENGTHS)], second)
         )
         print(body)
-        claim = "Kinds of attention at nearly equal cache, and length with log n"
+        claim = f"Kinds of attention at nearly equal cache, and length with log n: {args.name}"
         _record.write(
-            "attention_kinds", claim=claim, body=body, data={"kinds": by_kind, "lengths": by_length}, folder=folder
+            f"attention_kinds_{args.name}",
+            claim=claim,
+            body=body,
+            data={"kinds": by_kind, "lengths": by_length},
+            folder=folder,
         )
 
 

@@ -7,12 +7,15 @@ from typing import Any
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
-from spectrain.train.config import TrainConfig
+from spectrain.train.config import TrainConfig, default_lr
 
+RATES = [5e-4, 1e-3, 2e-3, 4e-3]
 DESCRIPTION = """Train the same model on the same batches under several optimizers and learning rates, and count the
 tokens each needs to reach the best AdamW validation loss.
 
-Besides every flag of train: --optimizers NAME... (muon adamw), --lr RATE... (5e-4 1e-3 2e-3 4e-3), --seeds N... (0).
+Besides every flag of train: --optimizers NAME... (muon adamw), --lr RATE... (5e-4 1e-3 2e-3 4e-3), --seeds N... (0),
+--tune N: on the first seed tune AdamW's learning rate, weight decay and betas by coordinate descent in at most N runs
+each, and Muon's learning rate; then run the best of each on all seeds.
 Run it again with the same --out-dir to go on where it was stopped."""
 
 
@@ -20,7 +23,8 @@ def main(argv: list[str]) -> int:
     """Train the grid, print the table, write compare.json and the report."""
     parser = argparse.ArgumentParser(prog="spectrain compare", add_help=False, allow_abbrev=False)
     parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], choices=["muon", "adamw"])
-    parser.add_argument("--lr", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3, 4e-3])
+    parser.add_argument("--lr", nargs="+", type=float)
+    parser.add_argument("--tune", type=int, default=0)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out-dir", type=Path, default=Path(f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-compare"))
     known, rest = parser.parse_known_args(argv)
@@ -32,13 +36,11 @@ def main(argv: list[str]) -> int:
     ):
         if given:
             raise ValueError(f"compare does not take {flag}: give {instead}.")
+    if known.tune and known.lr:
+        raise ValueError("--tune finds the learning rates: leave --lr out.")
+    rates = {o: [default_lr(o, base.depth)] if known.tune else known.lr or RATES for o in known.optimizers}
     try:
-        result = train.compare(
-            base,
-            grid=dict.fromkeys(known.optimizers, known.lr),
-            seeds=known.seeds,
-            folder=known.out_dir,
-        )
+        result = train.compare(base, grid=rates, seeds=known.seeds, folder=known.out_dir, tune=known.tune)
     except train.StopRequest as stop:
         print(f"{stop}. To go on, give the same compare command with --out-dir {known.out_dir}")
         return 0

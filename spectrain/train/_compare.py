@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from spectrain.train import _recorded
 from spectrain.train._atomic import write_json
+from spectrain.train._descent import Point, coordinate_descent
 from spectrain.train._folder import RunFolder
 from spectrain.train._loop import train
 from spectrain.train._prepare import measure
@@ -18,6 +19,12 @@ from spectrain.train.config import TrainConfig
 
 Row = dict[str, Any]
 DEFAULT_STEPS = 400
+_TUNED = {
+    "weight_decay": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "beta1": (0.8, 0.9, 0.95),
+    "beta2": (0.9, 0.95, 0.98, 0.99, 0.999),
+}
+"""What is tuned for AdamW besides the learning rate, which moves by factors of 2."""
 
 
 def compare(
@@ -26,9 +33,14 @@ def compare(
     grid: Mapping[str, Sequence[float]],
     seeds: Sequence[int],
     folder: Path,
+    tune: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train every optimizer at each of its learning rates and seeds; report tokens to the best AdamW loss.
+
+    With ``tune``, AdamW is tuned on the first seed instead: coordinate descent over learning rate, weight decay and
+    both betas in at most so many runs, from its first rate in ``grid``; Muon's learning rate likewise, from its own,
+    and nothing else of Muon. The winner of each then runs on the other seeds.
 
     Runs of one seed share text, initial weights and batches, and differ in the optimizer only. The
     target of a seed is the lowest final validation loss that AdamW reached at any learning rate; each
@@ -37,7 +49,8 @@ def compare(
     over the tokens of the best AdamW run. Written to ``compare.json`` in ``folder``, one run folder
     each beside it; finished runs found there are kept, unfinished ones resumed.
 
-    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers.
+    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, or when a setting to be tuned does
+    not start on its ladder.
     """
     if "adamw" not in grid:
         raise ValueError(f"compare measures against AdamW; add adamw to --optimizers {' '.join(grid)}.")
@@ -46,18 +59,47 @@ def compare(
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
     base = _with_fixed_choices(base, folder / "base.json")
-    rows = []
+    rows: dict[str, Row] = {}
+
+    def run(optimizer: str, point: Point, seed: int) -> float:
+        name = _name(optimizer, point, base, seed)
+        one = dataclasses.replace(
+            base, optimizer=_known(optimizer), seed=seed, out_dir=str(folder / name), resume="auto",
+            **point,  # type: ignore[arg-type]
+        )  # fmt: skip
+        rows[name] = {"optimizer": optimizer, **point, "seed": seed, **_run(one, folder / name, progress)}
+        return float(rows[name]["final_loss"])
+
+    chosen = {optimizer: [{"lr": rate} for rate in rates] for optimizer, rates in grid.items()}
+    if tune:
+        for optimizer, points in chosen.items():
+            ladders = _ladders(optimizer, points[0]["lr"])
+            start = {name: points[0].get(name, getattr(base, name)) for name in ladders}
+            best = coordinate_descent(
+                lambda at, optimizer=optimizer: run(optimizer, at, seeds[0]),  # type: ignore[misc]
+                ladders=ladders, start=start, budget=tune,
+            )  # fmt: skip
+            chosen[optimizer] = [best]
     for seed in seeds:
-        for optimizer, rates in grid.items():
-            for lr in rates:
-                run = folder / f"{optimizer}-lr{lr:g}-seed{seed}"
-                one = dataclasses.replace(
-                    base, optimizer=_known(optimizer), lr=lr, seed=seed, out_dir=str(run), resume="auto"
-                )
-                rows.append({"optimizer": optimizer, "lr": lr, "seed": seed, **_run(one, run, progress)})
-    result = summarise(rows, curves={row["run"]: curve(folder / row["run"]) for row in rows})
+        for optimizer, points in chosen.items():
+            for point in points:
+                run(optimizer, point, seed)
+    result = summarise(list(rows.values()), curves={name: curve(folder / name) for name in rows})
     write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
     return result
+
+
+def _ladders(optimizer: str, rate: float) -> dict[str, Sequence[float]]:
+    """The settings that are tuned, each with its steps."""
+    rates = [rate * 2.0**k for k in range(-6, 7)]
+    return {"lr": rates, **(_TUNED if optimizer == "adamw" else {})}
+
+
+def _name(optimizer: str, point: Point, base: TrainConfig, seed: int) -> str:
+    """The folder of a run: what it was given, where that is not what all runs share."""
+    short = {"lr": "lr", "weight_decay": "wd", "beta1": "beta1_", "beta2": "beta2_"}
+    said = [f"{short[k]}{v:g}" for k, v in point.items() if k == "lr" or v != getattr(base, k)]
+    return "-".join([optimizer, *said, f"seed{seed}"])
 
 
 def summarise(rows: list[Row], *, curves: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
