@@ -137,8 +137,8 @@ def main() -> None:
             + _record.table(
                 ["kind", "cached numbers a token and layer", "validation loss", "published, 16B tokens"], first
             )
-            + "\n\nTrained at 256; loss on the same held-out tokens, 128 each of up to 16 places, by the length of text "
-            "that ends there.\n\n" + _record.table(["log n", *map(str, LENGTHS)], second)
+            + "\n\nTrained at 256; loss on the same held-out tokens, 128 each of up to 16 places, by the length of "
+            "text that ends there.\n\n" + _record.table(["log n", *map(str, LENGTHS)], second)
         )
         print(body)
         claim = f"Kinds of attention at nearly equal cache, and length with log n: {args.name}"

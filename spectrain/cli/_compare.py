@@ -16,6 +16,7 @@ tokens each needs to reach the best AdamW validation loss.
 Besides every flag of train: --optimizers NAME... (muon adamw), --lr RATE... (5e-4 1e-3 2e-3 4e-3), --seeds N... (0),
 --tune N: on the first seed tune AdamW's learning rate, weight decay and betas by coordinate descent in at most N runs
 each, and Muon's learning rate; then run the best of each on all seeds.
+--depths D...: models of several depths instead, each on tokens in proportion to its weights, and loss against compute.
 Run it again with the same --out-dir to go on where it was stopped."""
 
 
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], choices=["muon", "adamw"])
     parser.add_argument("--lr", nargs="+", type=float)
     parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--depths", nargs="+", type=int)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out-dir", type=Path, default=Path(f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-compare"))
     known, rest = parser.parse_known_args(argv)
@@ -36,15 +38,21 @@ def main(argv: list[str]) -> int:
     ):
         if given:
             raise ValueError(f"compare does not take {flag}: give {instead}.")
-    if known.tune and known.lr:
-        raise ValueError("--tune finds the learning rates: leave --lr out.")
+    if known.lr and (known.tune or known.depths):
+        raise ValueError(f"{'--tune' if known.tune else '--depths'} decides the learning rates: leave --lr out.")
+    if known.tune and known.depths:
+        raise ValueError("--tune tunes at one depth: leave out --tune or --depths.")
     rates = {o: [default_lr(o, base.depth)] if known.tune else known.lr or RATES for o in known.optimizers}
+    shared = {"seeds": known.seeds, "folder": known.out_dir}
     try:
-        result = train.compare(base, grid=rates, seeds=known.seeds, folder=known.out_dir, tune=known.tune)
+        if known.depths:
+            result = train.compare_depths(base, depths=known.depths, optimizers=known.optimizers, **shared)
+        else:
+            result = train.compare(base, grid=rates, tune=known.tune, **shared)
     except train.StopRequest as stop:
         print(f"{stop}. To go on, give the same compare command with --out-dir {known.out_dir}")
         return 0
-    print(table(result))
+    print(depths_table(result) if known.depths else table(result))
     print(f"report: {report.write([known.out_dir], out=known.out_dir / 'report.html')}")
     return 0
 
@@ -63,4 +71,24 @@ def table(result: dict[str, Any]) -> str:
         seeds = len(result["ratio_by_seed"])
         spread = f", spread {result['ratio_spread']:.3f} over {seeds} seeds" if seeds > 1 else ", one seed"
         lines.append(f"tokens to the best AdamW loss, as a share of AdamW's: {result['ratio']:.3f}{spread}")
+    return "\n".join(lines)
+
+
+def depths_table(result: dict[str, Any]) -> str:
+    """The comparison of depths as text."""
+    lines = [f"{'optimizer':10}{'depth':>6}{'seed':>6}{'weights':>12}{'tokens':>12}{'PFLOP':>9}{'final loss':>12}"]
+    for row in sorted(result["rows"], key=lambda row: (row["optimizer"], row["depth"], row["seed"])):
+        lines.append(
+            f"{row['optimizer']:10}{row['depth']:6}{row['seed']:6}{row['weights']:12,}{row['tokens']:12,}"
+            f"{row['flops'] / 1e15:9.3g}{row['final_loss']:12.4f}"
+        )
+    for optimizer, fit in result["scaling"]["fits"].items():
+        lines.append(
+            f"{optimizer}: loss falls as C^-{fit['b']:.4f} (95 %: +- {fit['b_half']:.4f}), {fit['points']} runs"
+        )
+    if saved := result["scaling"].get("saved"):
+        lines.append(
+            f"Muon needs 1/{saved['ratio']:.2f} of AdamW's compute at {saved['at_flops']:.2g} FLOP "
+            f"(95 %: 1/{saved['low']:.2f} to 1/{saved['high']:.2f})"
+        )
     return "\n".join(lines)

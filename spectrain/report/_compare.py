@@ -9,6 +9,7 @@ from spectrain.report._figure import Figure, View, label, line, points, series_c
 from spectrain.report._files import Row, number, objects
 from spectrain.report._html import Section, details, paragraph, table
 from spectrain.report._run import Run, proper_name
+from spectrain.report._scaling import saving, scaling
 from spectrain.report._words import amount, digits, plain
 
 _FEW = 8
@@ -36,9 +37,10 @@ def comparison(found: Row) -> Section | None:
     rows = objects(found.get("rows"))
     if len(rows) < 2:
         return None
-    sweep = learning_rates(rows)
+    scaled = scaling(found)
+    drawn = [figure for figure in (scaled or learning_rates(rows),) if figure]
     whole = _table(rows)
-    body: list[Figure | str] = [paragraph(verdict(found), of="finding"), *([sweep] if sweep else [])]
+    body: list[Figure | str] = [paragraph(verdict(found), of="finding"), *drawn]
     body.append(details(f"All {len(rows)} runs", whole) if len(rows) > _FEW else whole)
     return Section("comparison", "Comparison", body)
 
@@ -49,6 +51,8 @@ def verdict(found: Row) -> str:
     >>> verdict({"ratio": 0.68, "target": 1.2345})
     "Muon reached AdamW's best validation loss, 1.234, with 0.68 of its tokens."
     """
+    if (saved := saving(found)) is not None:
+        return saved
     ratio, target = number(found.get("ratio")), number(found.get("target"))
     level = f", {digits(target)}," if target is not None else ""
     if ratio is not None:

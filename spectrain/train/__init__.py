@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spectrain.train._loop import train as train
     from spectrain.train._polynomials import polynomials as polynomials
     from spectrain.train._progress import Progress as Progress
+    from spectrain.train._scaling import compare_depths as compare_depths
     from spectrain.train._signals import StopRequest as StopRequest
     from spectrain.train.config import TrainConfig as TrainConfig
 
@@ -26,6 +27,7 @@ __getattr__, __dir__ = door(
         "TrainedRun": "_load",
         "checkpoints": "_checkpoint",
         "compare": "_compare",
+        "compare_depths": "_scaling",
         "compress": "_compress",
         "load_run": "_load",
         "polynomials": "_polynomials",

@@ -58,7 +58,7 @@ def compare(
         raise ValueError("compare needs runs of one length: give --max-steps or --max-tokens, not --max-minutes.")
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
-    base = _with_fixed_choices(base, folder / "base.json")
+    base = with_fixed_choices(base, folder / "base.json")
     rows: dict[str, Row] = {}
 
     def run(optimizer: str, point: Point, seed: int) -> float:
@@ -67,7 +67,7 @@ def compare(
             base, optimizer=_known(optimizer), seed=seed, out_dir=str(folder / name), resume="auto",
             **point,  # type: ignore[arg-type]
         )  # fmt: skip
-        rows[name] = {"optimizer": optimizer, **point, "seed": seed, **_run(one, folder / name, progress)}
+        rows[name] = {"optimizer": optimizer, **point, "seed": seed, **run_or_read(one, folder / name, progress)}
         return float(rows[name]["final_loss"])
 
     chosen = {optimizer: [{"lr": rate} for rate in rates] for optimizer, rates in grid.items()}
@@ -150,7 +150,7 @@ def crossing(curve: Iterable[tuple[int, float]], target: float) -> float | None:
     return None
 
 
-def _with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
+def with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
     """Measure once for all runs, and keep the choices for when the comparison goes on.
 
     Raises ``ValueError`` when the folder holds a comparison of another configuration.
@@ -171,7 +171,7 @@ def _with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
 _MEASURED = ("device", "threads", "autocast", "muon_dtype")
 
 
-def _run(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
+def run_or_read(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
     """Train, or take what a finished run wrote; a run whose numbers went bad counts as infinite loss."""
     try:
         if not RunFolder(run).summary.exists():
