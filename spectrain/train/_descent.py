@@ -18,8 +18,9 @@ def coordinate_descent(
     Raises ``ValueError`` for a budget below 1 or a start that is not on the ladders.
 
     >>> bowl = lambda p: (p["x"] - 3) ** 2 + (p["y"] - p["x"]) ** 2
-    >>> coordinate_descent(bowl, ladders={"x": range(6), "y": range(6)}, start={"x": 0, "y": 0}, budget=40)
-    {'x': 2, 'y': 2}
+    >>> ladder = [0.0, 1.0, 2.0, 3.0, 4.0]
+    >>> coordinate_descent(bowl, ladders={"x": ladder, "y": ladder}, start={"x": 0.0, "y": 0.0}, budget=25)
+    {'x': 2.0, 'y': 2.0}
     """
     if budget < 1:
         raise ValueError(f"tuning needs a budget of at least one run, got {budget}.")
