@@ -1,5 +1,6 @@
 """Gradient clipping that leaves Muon's matrices alone."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from spectrain.optim._spread import local, whole
 
 
 class GradientNorms(NamedTuple):
-    """Frobenius norms before clipping, and what the AdamW gradients were multiplied by."""
+    """Frobenius norms before clipping, and what the gradients in scope were multiplied by."""
 
     total: Tensor
     muon: Tensor
@@ -18,7 +19,7 @@ class GradientNorms(NamedTuple):
     coefficient: Tensor
 
 
-def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int) -> GradientNorms:
+def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int, *, scope: str = "adamw") -> GradientNorms:
     """Scale the gradients of AdamW's parameters so that their common norm is at most ``max_norm``, in place.
 
     The gradients of Muon's matrices (and of ``"sign"`` and ``"rows"``) are measured but not changed. msign
@@ -27,9 +28,13 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int) -> GradientNorm
     nothing there. And matrices do not count in the norm that decides AdamW's factor, whose share of the
     clipping would otherwise depend on a quantity that its own updates do not.
 
+    ``scope="all"`` is the global clipping of other trainers, for runs that must follow them: one factor, from the norm
+    of all gradients, for all gradients. Where it touches Muon's, a warning says the factor, which is the weight that
+    this step's gradient keeps in the momentum; it reads that number, which is one synchronisation.
+
     One reading pass over the gradients, no synchronisation; the norms of sharded ones are reduced. Where the norm is
     NaN or infinite nothing is scaled, so that the step that follows can name the culprit. Raises ValueError unless
-    ``max_norm`` > 0.
+    ``max_norm`` > 0 and ``scope`` is one of the two.
 
     >>> head = torch.nn.Parameter(torch.zeros(4))
     >>> head.grad = torch.full((4,), 3.0)
@@ -40,14 +45,25 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int) -> GradientNorm
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}.")
-    adamw = _grads(optimizer, adamw=True)
+    if scope not in ("adamw", "all"):
+        raise ValueError(f"clip_grad_norm_: scope must be 'adamw' or 'all', got {scope!r}.")
+    adamw, matrices = _grads(optimizer, adamw=True), _grads(optimizer, adamw=False)
     norm = _norm(adamw)
-    rest = _norm(_grads(optimizer, adamw=False)).to(norm.device)
+    rest = _norm(matrices).to(norm.device)
+    total = torch.hypot(norm, rest)
+    counted = total if scope == "all" else norm
     # inf as the limit means no clipping: compare first, so that inf / inf is never taken.
-    coefficient = torch.where(norm.isfinite() & (norm > max_norm), max_norm / norm, 1.0)
-    for grad in adamw:
+    coefficient = torch.where(counted.isfinite() & (counted > max_norm), max_norm / counted, 1.0)
+    if scope == "all" and matrices and coefficient < 1:
+        warnings.warn(
+            f"clip_grad_norm_: scope='all' multiplied the gradients of Muon's matrices by {float(coefficient):.3g}. "
+            "msign does not see that, the momentum does: this step counts so much less in it. Leave scope out to clip "
+            "AdamW's gradients only.",
+            stacklevel=2,
+        )
+    for grad in adamw + (matrices if scope == "all" else []):
         local(grad).mul_(coefficient.to(grad.device))
-    return GradientNorms(torch.hypot(norm, rest), rest, norm, coefficient)
+    return GradientNorms(total, rest, norm, coefficient)
 
 
 def _grads(optimizer: Optimizer, *, adamw: bool) -> list[Tensor]:

@@ -95,3 +95,23 @@ def test_an_infinite_limit_is_no_clipping():
     norms = clip_grad_norm_(Muon([{"params": [head], "algorithm": "adamw"}]), float("inf"))
     assert norms.coefficient.item() == 1.0
     assert head.grad.tolist() == [3.0] * 4
+
+
+def test_global_clipping_warns_with_the_factor_and_is_that_of_torch():
+    net, optimizer = filled(3.0)
+    twin, _ = filled(3.0)
+    total = float(nn.utils.clip_grad_norm_(twin.parameters(), 1.5))
+    with pytest.warns(UserWarning, match=f"matrices by {1.5 / total:.3g}"):
+        found = clip_grad_norm_(optimizer, 1.5, scope="all")
+    assert math.isclose(found.coefficient.item(), 1.5 / total, rel_tol=1e-5)
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-5, atol=0)
+
+
+def test_global_clipping_that_changes_nothing_says_nothing():
+    net, optimizer = filled(1e-3)
+    before = [p.grad.clone() for p in net.parameters()]
+    clip_grad_norm_(optimizer, 1.0, scope="all")  # a warning would be an error here
+    assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), before, strict=True))
+    with pytest.raises(ValueError, match="'adamw' or 'all'"):
+        clip_grad_norm_(optimizer, 1.0, scope="everything")
