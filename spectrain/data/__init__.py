@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from spectrain.data._compression import compressed_bits_per_byte as compressed_bits_per_byte
     from spectrain.data._document import DataError as DataError
     from spectrain.data._document import Document as Document
+    from spectrain.data._generated import Generated as Generated
     from spectrain.data._generator import generator as generator
     from spectrain.data._images import Images as Images
     from spectrain.data._images import read_images as read_images
@@ -36,6 +37,7 @@ __getattr__, __dir__ = door(
         "Document": "_document",
         "Images": "_images",
         "IndexStream": "_index_stream",
+        "Generated": "_generated",
         "generator": "_generator",
         "Mixture": "_mixture",
         "PackedStream": "_packed",

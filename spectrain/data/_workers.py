@@ -2,8 +2,6 @@
 
 import contextlib
 import multiprocessing
-import pickle
-import random
 import signal
 import traceback
 from collections import deque
@@ -13,12 +11,10 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from spectrain.data._generator import generator
+from spectrain.data._seeded import own_generators_kept, seed_global_generators
+from spectrain.data._wire import packed, unpacked
 
 
 class WorkerError(RuntimeError):
@@ -49,7 +45,8 @@ class Workers:
     belongs to this process: workers ignore it and end with it.
 
     Raises ``ValueError`` for numbers below their least; in iteration ``WorkerError`` with the worker's traceback when
-    ``batch`` failed there, or with the exit code when the process was killed: never a hang.
+    ``batch`` failed there, or with the exit code when the process was killed: never a hang. A ``batch`` that raises
+    ``StopIteration`` ends the iteration.
 
     >>> with Workers(lambda t: t * t, start=2, workers=0) as batches:
     ...     next(batches), next(batches)
@@ -84,7 +81,7 @@ class Workers:
         if self._closed:
             raise ValueError("Workers: this object was closed; make a new one with start= the next step.")
         if not self._crew:
-            with _own_generators_kept():
+            with own_generators_kept():
                 result = self._call(self._step)
         else:
             while len(self._waiting) < self._ahead * len(self._crew):
@@ -128,23 +125,8 @@ class _Seeded:
     seed: int
 
     def __call__(self, t: int) -> Any:
-        stream = generator(self.seed, "worker", t)
-        torch.set_rng_state(stream.get_state())
-        random.seed(stream.initial_seed())
-        np.random.seed(stream.initial_seed() % 2**32)
+        seed_global_generators(self.seed, "worker", t)
         return self.batch(t)
-
-
-class _own_generators_kept:  # noqa: N801 (reads as a statement)
-    """Put the global generators of this process back afterwards."""
-
-    def __enter__(self) -> None:
-        self.states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.states[0])
-        random.setstate(self.states[1])
-        np.random.set_state(self.states[2])
 
 
 @dataclass
@@ -169,16 +151,18 @@ class _Member:
 
     def answer(self, t: int) -> Any:
         try:
-            good, result = pickle.loads(self.pipe.recv_bytes())
+            good, result = unpacked(self.pipe.recv_bytes())
         except (EOFError, OSError):
             self.process.join(timeout=5)
             raise WorkerError(
                 f"the worker that made batch {t} died (exit code {self.process.exitcode}; -9 is a kill, often for lack "
                 "of memory). Use fewer workers or smaller batches."
             ) from None
+        if good is None:
+            raise StopIteration
         if not good:
             raise WorkerError(f"batch {t} failed in a worker:\n{result}")
-        return tree_map(lambda leaf: torch.from_numpy(leaf.array) if isinstance(leaf, _Sent) else leaf, result)
+        return result
 
     def dismiss(self) -> None:
         self.pipe.close()
@@ -186,13 +170,6 @@ class _Member:
         if self.process.is_alive():  # it may be in the middle of a batch
             self.process.kill()
             self.process.join()
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A tensor on its way through a pipe: as bytes, since shared memory outlives a killed worker."""
-
-    array: np.ndarray
 
 
 def _work(call: _Seeded, pipe: Connection, not_ours: Connection) -> None:
@@ -206,12 +183,11 @@ def _work(call: _Seeded, pipe: Connection, not_ours: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            packed = tree_map(
-                lambda leaf: _Sent(leaf.detach().cpu().numpy()) if isinstance(leaf, Tensor) else leaf, call(t)
-            )
-            answer = pickle.dumps((True, packed), protocol=5)
+            answer = packed((True, call(t)))
+        except StopIteration:  # a source is at its end
+            answer = packed((None, None))
         except Exception:
-            answer = pickle.dumps((False, traceback.format_exc()))
+            answer = packed((False, traceback.format_exc()))
         try:
             pipe.send_bytes(answer)
         except OSError:

@@ -143,8 +143,8 @@ def _watched(job: LanguageJob, tokens: int) -> dict[str, Seen]:
     job.model.eval()
     with torch.no_grad():
         while count < tokens:
-            inputs, _ = job.stream.batch(step)
-            job.model(inputs.to(job.device))
+            inputs, _, documents = job.batch(step)
+            job.model(inputs, documents=documents)
             count, step = count + inputs.numel(), step + 1
     for hook in hooks:
         hook.remove()

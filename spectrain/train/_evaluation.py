@@ -38,16 +38,26 @@ def evaluate(
     byte_lengths: np.ndarray,
     autocast: torch.autocast,
     device: torch.device,
+    end_of_text: int | None = None,
 ) -> Score:
-    """Score ``model`` on ``(inputs, targets)`` batches; targets of -100 do not count."""
+    """Score ``model`` on ``(inputs, targets)`` batches; targets of -100 do not count.
+
+    With ``end_of_text``, which begins a document, tokens see their own document only.
+    """
     nats, tokens, size = [], 0, 0
     for inputs, targets in batches:
         with autocast:
-            logits = model(inputs.to(device))
+            apart = {} if end_of_text is None else {"documents": numbered(inputs, end_of_text).to(device)}
+            logits = model(inputs.to(device), **apart)
         nats.append(objectives.negative_log_likelihood(logits, targets.to(device)).item())
         counted, length = count(targets, byte_lengths)
         tokens, size = tokens + counted, size + length
     return Score(math.fsum(nats), tokens, size)
+
+
+def numbered(inputs: Tensor, end_of_text: int) -> Tensor:
+    """The number of the document that each token belongs to, within its row."""
+    return (inputs == end_of_text).cumsum(-1)
 
 
 def count(targets: Tensor, byte_lengths: np.ndarray) -> tuple[int, int]:

@@ -28,6 +28,8 @@ class Measured:
     """More figures for the row of this step."""
     words: str = ""
     """The figures as a line on the screen says them."""
+    data_seconds: float = 0.0
+    """How long it waited for the batch."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The job of ``spectrain train``: a language model from text."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -29,17 +30,33 @@ class LanguageJob(AbstractJob):
         self.config = config
         self.text = _text.load(config, tokenizer_file=folder.tokenizer if resuming else None)
         self.fingerprint = self.text.fingerprint
-        self.stream = data.TokenStream(self.text.train, block=config.block, batch=config.batch_size, seed=config.seed)
+        self.stream = _text.stream(config, self.text)
 
     def about_data(self) -> list[str]:
         """Documents, bytes and tokens of both parts, and the tokenizer."""
         text = self.text
-        parts = zip(("training", "validation"), text.documents, text.bytes, (text.train, text.validation), strict=True)
+        tokens = sum(map(len, text.sources)), len(text.validation)
+        parts = zip(("training", "validation"), text.documents, text.bytes, tokens, strict=True)
         density = text.bytes[1] / max(1, len(text.validation))
         return [
-            *(f"{part} text: {n} documents, {size:,} bytes, {len(tokens):,} tokens" for part, n, size, tokens in parts),
+            *(f"{part} text: {n} documents, {size:,} bytes, {count:,} tokens" for part, n, size, count in parts),
+            *self._about_stream(),
             f"tokenizer: {text.tokenizer.vocabulary_size} tokens, {density:.2f} bytes a token on held-out text",
         ]
+
+    def _about_stream(self) -> Iterator[str]:
+        """Proportions and packing, where there are any."""
+        stream = self.stream
+        streams = stream.streams if isinstance(stream, data.Mixture) else (stream,)
+        if isinstance(stream, data.Mixture):
+            shares = zip(self.config.data, stream.weights, self.text.sources, strict=True)
+            rows = ", ".join(f"{path} {w / sum(stream.weights):.3g} ({len(t):,} tokens)" for path, w, t in shares)
+            yield f"mixture: {rows}"
+        packed = [part for part in streams if isinstance(part, data.PackedStream)]
+        if packed:
+            empty = ", ".join(f"{100 * part.padding:.2g} %" for part in packed)
+            cut = sum(part.cuts for part in packed)
+            yield f"packing: whole documents, {cut} of them cut into rows, {empty} of the places empty"
 
     def keep(self, folder: RunFolder) -> None:
         """Write the tokenizer."""
@@ -57,10 +74,18 @@ class LanguageJob(AbstractJob):
         Each micro-batch's summed loss is divided by the number of targets of the *whole* batch, so the
         gradient is that of the full batch also where micro-batches hold different numbers of targets.
         """
-        inputs, targets = (part.to(self.device) for part in self.stream.batch(step))
-        score = Score(self.backward(inputs, targets), *count(targets.cpu(), self.text.tokenizer.byte_lengths))
+        began = time.perf_counter()
+        inputs, targets, documents = self.batch(step)
+        waited = time.perf_counter() - began
+        nats = self.backward(inputs, targets, documents)
+        score = Score(nats, *count(targets.cpu(), self.text.tokenizer.byte_lengths))
         words = f"loss {score.loss:.3f}  {score.bits_per_byte:.3f} bits/byte"
-        return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words)
+        return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words, waited)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs, targets and, of packed documents, the number of each token's document."""
+        inputs, targets, *borders = (part.to(self.device) for part in self.stream.batch(step))
+        return inputs, targets, borders[0] if borders else None
 
     def after_step(self) -> Mapping[str, float]:
         """Move the biases of experts; MaxVio of each layer, and the largest."""
@@ -69,13 +94,13 @@ class LanguageJob(AbstractJob):
         figures = {f"moe_max_violation.{i}": value for i, value in enumerate(violations)}
         return {"moe_max_violation": max(violations), **figures} if violations else {}
 
-    def backward(self, inputs: Tensor, targets: Tensor) -> float:
+    def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
         """Accumulate the gradient over micro-batches; return the sum of nats."""
         total = max(1, int((targets >= 0).sum()))
         nats = 0.0
-        for x, y in _micro_batches(inputs, targets, self.config.micro_batch):
+        for x, y, owners in _micro_batches(inputs, targets, documents, self.config.micro_batch):
             with self.autocast:
-                logits = self.model(x)
+                logits = self.model(x, documents=owners)
             loss = objectives.negative_log_likelihood(logits, y)
             (loss / total).backward()
             nats += loss.item()
@@ -83,11 +108,11 @@ class LanguageJob(AbstractJob):
 
     def first_bad_tensor(self, step: int) -> str:
         """Name the first tensor that is not finite on batch ``step``."""
-        inputs, _ = self.stream.batch(step)
+        inputs, _, documents = self.batch(step)
 
         def forward() -> None:
             with self.autocast:
-                self.model(inputs.to(self.device))
+                self.model(inputs, documents=documents)
 
         return first_bad_tensor(self.model, forward)
 
@@ -110,6 +135,7 @@ class LanguageJob(AbstractJob):
             byte_lengths=self.text.tokenizer.byte_lengths,
             autocast=self.autocast,
             device=self.device,
+            end_of_text=self.text.tokenizer.end_of_text if self.config.packing == "documents" else None,
         )
         self.model.train()
         return score
@@ -142,6 +168,8 @@ class LanguageJob(AbstractJob):
             "validation_tokens": judged.seen["tokens"],
             "epochs": self.stream.epoch(steps),
         }
+        if isinstance(self.stream, data.Mixture):
+            row["epochs_by_source"] = dict(zip(self.config.data, self.stream.epochs(steps), strict=True))
         return row, [f"xz -6 on the same bytes: {xz:.4f} bits/byte (it has seen nothing else, and needs no training)"]
 
     def matrices(self) -> set[torch.nn.Parameter]:
@@ -233,5 +261,9 @@ def _seen(score: Score) -> dict[str, int]:
     return {"tokens": score.tokens, "bytes": score.bytes}
 
 
-def _micro_batches(inputs: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    yield from zip(inputs.split(size), targets.split(size), strict=True)
+def _micro_batches(
+    inputs: Tensor, targets: Tensor, documents: Tensor | None, size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    parts = inputs.split(size), targets.split(size)
+    owners = documents.split(size) if documents is not None else [None] * len(parts[0])
+    yield from zip(*parts, owners, strict=True)

@@ -74,6 +74,7 @@ def _one_step(session: Session, screen: Progress) -> None:
     counters.step += 1
     counters.add(result.measured.seen)
     counters.optimizer_seconds += result.optimizer_seconds
+    counters.data_seconds += result.measured.data_seconds
     if session.steps is None:
         counters.step_seconds.append(seconds)
     unit, count = next(iter(result.measured.seen.items()))
@@ -89,7 +90,8 @@ def _one_step(session: Session, screen: Progress) -> None:
             "seconds": session.seconds,
             "step_seconds": seconds,
             "optimizer_seconds": result.optimizer_seconds,
-            f"{unit}_per_second": count / seconds,
+            "data_seconds": result.measured.data_seconds,
+            **{f"{name}_per_second": number / seconds for name, number in result.measured.seen.items()},
         },
     )
     screen.step(

@@ -59,7 +59,9 @@ def finish(session: Session, screen: Progress) -> Path:
         "steps": counters.step,
         **counters.seen,
         "seconds": session.seconds,
+        **{f"{name}_per_second": count / max(1e-9, session.seconds) for name, count in counters.seen.items()},
         "optimizer_share": counters.optimizer_seconds / max(1e-9, session.seconds),
+        "data_share": counters.data_seconds / max(1e-9, session.seconds),
         "peak_memory_bytes": _machine.peak_memory_bytes(),
     }
     write_json(folder.summary, summary)
@@ -67,5 +69,6 @@ def finish(session: Session, screen: Progress) -> Path:
         screen.say(line)
     unit, count = next(iter(counters.seen.items()))
     share = f"{100 * counters.optimizer_seconds / session.seconds:.0f} %"
-    screen.say(f"{count:,} {unit} in {session.seconds:.0f} s, {share} of it in the optimizer")
+    waited = f"{100 * counters.data_seconds / session.seconds:.2g} % waiting for batches"
+    screen.say(f"{count:,} {unit} in {session.seconds:.0f} s, {share} of it in the optimizer, {waited}")
     return folder.path

@@ -39,6 +39,7 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
         for line in why:
             screen.say(f"  {line}")
     session = build(full, folder, job)
+    folder.path.mkdir(parents=True, exist_ok=True)  # not before: what was refused leaves no folder behind
     _describe(session, screen)
     if resuming:
         _restore(session, screen)
@@ -52,7 +53,8 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
 def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
     """The run folder, the configuration that holds, and whether a run in it goes on.
 
-    Raises ``ValueError`` when the folder already holds a run that was not to be resumed.
+    Makes nothing yet. Raises ``ValueError`` when the folder already holds a run that was not to be resumed, ``OSError``
+    when it cannot be made or written.
     """
     path = Path(wanted.out_dir) if wanted.out_dir else _recorded.fresh_folder(wanted)
     folder = RunFolder(path)
@@ -60,8 +62,10 @@ def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
         if wanted.resume != "auto":
             raise ValueError(f"{path} already holds a run. Give --resume auto to go on with it, or another --out-dir.")
         return folder, _recorded.resumed(_recorded.read(folder.config, type(wanted)), wanted), True
-    path.mkdir(parents=True, exist_ok=True)
-    if not os.access(path, os.W_OK):
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise FileExistsError(f"the run folder {path} cannot be made: {there} is a file; choose another --out-dir")
+    if not os.access(there, os.W_OK):
         raise PermissionError(f"the run folder {path} cannot be written; choose another --out-dir")
     return folder, wanted, False
 

@@ -113,7 +113,7 @@ def from_values(kind: type[Config], values: dict[str, object], *, source: str) -
 def _as(value: object, kind: object) -> object:
     """JSON has lists for tuples and may write 1 for 1.0."""
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(_as(item, typing.get_args(kind)[0]) for item in value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if whole and float in (kind, *typing.get_args(kind)) else value  # type: ignore[arg-type]
 
@@ -123,7 +123,7 @@ def _fits(value: object, kind: object) -> bool:
     if origin is Literal:
         return value in typing.get_args(kind)
     if origin is tuple:
-        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+        return isinstance(value, (list, tuple)) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
     options = typing.get_args(kind) or (kind,)
     if isinstance(value, bool):
         return bool in options

@@ -24,6 +24,7 @@ class Counters:
     seen: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     optimizer_seconds: float = 0.0
+    data_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
 
     def add(self, seen: dict[str, int]) -> None:

@@ -15,7 +15,8 @@ class Text:
     """What a run learns from and is judged by."""
 
     tokenizer: data.Tokenizer
-    train: np.ndarray
+    sources: tuple[np.ndarray, ...]
+    """Training tokens: one array, or with ``--data-weights`` one for each ``--data``."""
     validation: np.ndarray
     documents: tuple[int, int]
     bytes: tuple[int, int]
@@ -29,22 +30,63 @@ def load(config: TrainConfig, *, tokenizer_file: Path | None) -> Text:
     Raises ``ValueError`` (see ``data.read_documents``) for text that cannot be used, and for a run's
     tokenizer that is missing or has more tokens than the configuration says.
     """
-    documents = data.read_documents(config.data or None)
-    train, validation = data.split_documents(documents, fraction=config.validation_fraction, seed=config.seed)
+    parts = _parts(config)
+    train = [document for part, _ in parts for document in part]
+    held_out = [document for _, part in parts for document in part]
+    validation = held_out if len(parts) == 1 else _new(train, held_out)
     if tokenizer_file is not None:
         tokenizer = _recorded(tokenizer_file, config)
     else:
         tokenizer = data.train_tokenizer(config.tokenizer, train, vocabulary_size=config.vocabulary)
-    train_tokens, validation_tokens = (tokenizer.encode_documents(part) for part in (train, validation))
+    sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
+    validation_tokens = tokenizer.encode_documents(validation)
     return Text(
         tokenizer=tokenizer,
-        train=train_tokens,
+        sources=sources,
         validation=validation_tokens,
         documents=(len(train), len(validation)),
         bytes=(_size(train), _size(validation)),
         validation_text="".join(document.text for document in validation),
-        fingerprint=_fingerprint(train_tokens, validation_tokens),
+        fingerprint=_fingerprint(*sources, validation_tokens),
     )
+
+
+def stream(config: TrainConfig, text: Text) -> data.TokenStream | data.PackedStream | data.Mixture:
+    """The batches of a run: of one text or a mixture, as the text runs or document by document."""
+    sizes = {"block": config.block, "batch": config.batch_size}
+    streams = [_of_source(config, text, k, sizes) for k in range(len(text.sources))]
+    if not config.data_weights:
+        return streams[0]
+    return data.Mixture(streams, weights=config.data_weights, seed=config.seed)
+
+
+def _of_source(config: TrainConfig, text: Text, k: int, sizes: dict[str, int]) -> data.TokenStream | data.PackedStream:
+    seed = data.generator(config.seed, "source", k).initial_seed() if config.data_weights else config.seed
+    if config.packing == "documents":
+        return data.PackedStream(text.sources[k], end_of_text=text.tokenizer.end_of_text, seed=seed, **sizes)
+    return data.TokenStream(text.sources[k], seed=seed, **sizes)
+
+
+def _parts(config: TrainConfig) -> list[tuple[list[data.Document], list[data.Document]]]:
+    """Training and validation documents, of all ``--data`` together or of each."""
+    groups = [[path] for path in config.data] if config.data_weights else [list(config.data) or None]
+    return [
+        data.split_documents(
+            data.read_documents(group, text_field=config.text_field),
+            fraction=config.validation_fraction,
+            seed=config.seed,
+        )
+        for group in groups
+    ]
+
+
+def _new(train: list[data.Document], validation: list[data.Document]) -> list[data.Document]:
+    """Held-out documents without those that another source has among its training text."""
+    seen = {document.text for document in train}  # a split keeps copies together; two splits do not
+    kept = [document for document in validation if document.text not in seen]
+    if not kept:
+        raise ValueError("every held-out document is training text of another --data; give texts that differ.")
+    return kept
 
 
 def _recorded(file: Path, config: TrainConfig) -> data.Tokenizer:

@@ -17,7 +17,13 @@ class TrainConfig(RunConfig):
     job: ClassVar[str] = "train"
 
     data: tuple[str, ...] = ()
-    """Text to learn from: files, folders, globs, .gz. None: the Python standard library's source."""
+    """Text: files, folders, globs, JSON lines, Parquet, .gz. None: the Python standard library's source."""
+    data_weights: tuple[float, ...] = ()
+    """Mix the --data in these proportions, one number for each, exactly and all the time. None: as much as there is."""
+    text_field: str = "text"
+    """Where JSON lines and Parquet have the text."""
+    packing: Literal["none", "documents"] = "none"
+    """'documents': rows of whole documents that do not see each other; 'none': the text as it runs, cut into rows."""
 
     depth: int = 4
     """The one dial: blocks of the model; width, heads and learning rate follow."""
@@ -82,6 +88,10 @@ class TrainConfig(RunConfig):
         self.require(self.sample_tokens >= 0, "sample_tokens", "0 or more")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
         self.require(self.moe_shared >= 0, "moe_shared", "0 or more")
+        each = len(self.data_weights) in (0, len(self.data))
+        self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
+        good = all(0 < weight < float("inf") for weight in self.data_weights)
+        self.require(good, "data_weights", "positive and finite")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         only = {"mqa": 1, "mha": self.heads, "mla": self.heads}.get(self.attention, self.kv_heads)
