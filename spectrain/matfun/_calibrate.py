@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spectrain.matfun._cost import SIDES, CostTable, table_file
 from spectrain.matfun._gemm import bmm
+from spectrain.matfun._qdwh import step_by_cholesky
 
 
 def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:
@@ -47,6 +48,8 @@ _UNITS: dict[str, Callable[[Tensor], object]] = {
     "eigh_float64": torch.linalg.eigh,
     "svd_float64": lambda A: torch.linalg.svd(A, full_matrices=False),
     "cholesky_float32": torch.linalg.cholesky_ex,
+    "qr_float64": lambda A: torch.linalg.qr(torch.cat([A, A], -2)),
+    "halley_float64": lambda A: step_by_cholesky(A, *torch.full((3, 1), 0.5, dtype=A.dtype)),
 }
 
 

@@ -12,6 +12,7 @@ from spectrain.matfun._exact import Cut, Sign, absolute, by_eigh, by_svd
 from spectrain.matfun._input import Real, default_tolerance
 from spectrain.matfun._iterative import by_iteration
 from spectrain.matfun._plan import plan
+from spectrain.matfun._qdwh import by_qdwh
 from spectrain.matfun._scale import to_unit
 
 Stage: TypeAlias = Callable[[Tensor, Cut, Real], Sign]
@@ -20,11 +21,17 @@ STAGES: dict[str, Stage] = {
     "iterate float32": lambda X, cut, tol: by_iteration(X.float(), cut, tol),
     "eigh float32": lambda X, cut, _: by_eigh(X.float(), cut),
     "eigh float64": lambda X, cut, _: by_eigh(X.double(), cut),
+    "qdwh float64": lambda X, cut, _: by_qdwh(X.double(), cut),
     "svd float64": lambda X, cut, _: by_svd(X.double(), cut),
 }
 
 
-_METHODS = {"eigh": ("eigh float64",), "svd": ("svd float64",), "iterate": ("iterate float32", "svd float64")}
+_METHODS = {
+    "eigh": ("eigh float64",),
+    "svd": ("svd float64",),
+    "qdwh": ("qdwh float64", "svd float64"),
+    "iterate": ("iterate float32", "svd float64"),
+}
 
 
 class Certified(NamedTuple):
@@ -59,7 +66,7 @@ def certified_sign(
     decided = plan(tuple(X.shape), out_dtype, target).stages
     stages = list(decided if method is None else _METHODS.get(method, decided))
     if threshold is not None or X.dtype == torch.float64:
-        stages = [s for s in stages if s != "iterate float32"]
+        stages = [s for s in stages if s != "iterate float32" and (threshold is None or s != "qdwh float64")]
     unit, k = to_unit(X, name)
     wide = unit if X.shape[-2] <= X.shape[-1] else unit.mT.contiguous()
     cut = Cut(X.dtype, rtol, None if threshold is None else absolute(threshold, k))

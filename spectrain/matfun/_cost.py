@@ -31,13 +31,15 @@ class CostTable:
     eigh_float64: tuple[Real, ...]
     svd_float64: tuple[Real, ...]
     cholesky_float32: tuple[Real, ...]
+    qr_float64: tuple[Real, ...]
+    halley_float64: tuple[Real, ...]
 
     def product(self, dtype: str, k: int, count: Real) -> float:
         """Return the seconds that ``count`` products of k x k matrices take."""
         return count * 2 * k**3 / (1e9 * _between(getattr(self, f"product_{dtype}"), k))
 
     def decomposition(self, name: str, dtype: str, k: int) -> float:
-        """Return the seconds that an eigh, svd or cholesky of a k x k matrix takes."""
+        """Return the seconds that an eigh, svd or cholesky of a k x k matrix, a qr of 2k x k or a Cholesky-based Halley step takes."""
         return self.product(dtype, k, _between(getattr(self, f"{name}_{dtype}"), k))
 
     def to_json(self) -> str:
@@ -66,6 +68,8 @@ SHIPPED = CostTable(
     eigh_float64=(20, 11, 8, 5.7, 4.9),
     svd_float64=(40, 24, 15.6, 11.6, 10.7),
     cholesky_float32=(3, 2, 2.2, 2.2, 1.6),
+    qr_float64=(10, 8, 7, 6.5, 5.5),
+    halley_float64=(5, 4.5, 4, 3.6, 3.1),
 )
 """Measured in November 2026; the order of the stages hangs on ratios, which differ less between machines than rates."""
 

@@ -15,7 +15,7 @@ from spectrain.matfun._input import Array, Real, checked_tolerance, entered, rea
 from spectrain.matfun._sign import sign
 from spectrain.matfun._steps import Recipe
 
-_METHODS = ("plain", "gram", "iterate", "eigh", "svd")
+_METHODS = ("plain", "gram", "iterate", "eigh", "qdwh", "svd")
 
 
 def _inside(lower: Real | str) -> bool:
@@ -50,7 +50,7 @@ class _Request:
                 f"msign: rtol={self.rtol} must be in [0, 1) and needs tol=; a fixed number of steps cannot tell a "
                 "small singular value from a zero one"
             )
-        if budget and self.method in ("iterate", "eigh", "svd"):
+        if budget and self.method in ("iterate", "eigh", "qdwh", "svd"):
             raise ValueError(
                 f"msign: method={self.method!r} goes with a tolerance and takes no steps= or schedule=; leave one out"
             )
@@ -98,7 +98,8 @@ def msign(
     the largest, count as zero and stay zero. The bound is proven from the input and the result, see :func:`polar`,
     which returns it; :func:`plan` prints how. Where float64 cannot prove tol (condition above 1e5 with the default of
     float64), a tol that was given is a ValueError and the default one a RuntimeWarning. ``method`` "eigh" or "svd"
-    leaves out the other.
+    leaves out all others; "iterate" (polynomials) and "qdwh" (weighted Halley steps) come before "svd", which takes
+    the matrices for which they prove nothing.
 
     With ``steps`` (so many optimal quintics) or ``schedule`` (from :func:`spectrain.approx.sign_schedule`) the
     schedule is applied as it is, after division by a bound on sigma_max that costs nearly nothing: the lesser of the

@@ -11,6 +11,7 @@ from spectrain.matfun._cost import CostTable
 from spectrain.matfun._cost import costs as process_costs
 from spectrain.matfun._input import Real, checked_tolerance, real_dtype
 from spectrain.matfun._iterative import LEAST, schedule_for
+from spectrain.matfun._qdwh import factorizations
 from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
 
 _STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 3e-4  # seconds a batch of calls to torch that do not depend on the size
@@ -69,6 +70,7 @@ WHAT = {
     "iterate float32": "odd polynomials for the interval measured, error about 6e-8 condition",
     "eigh float32": "eigenvectors of the Gram matrix, error about 6e-8 condition^2",
     "eigh float64": "eigenvectors of the Gram matrix, error about 1e-16 condition^2",
+    "qdwh float64": "weighted Halley steps, full rank only, error about 1e-16 condition",
     "svd float64": "LAPACK's SVD, error about 1e-16 condition",
 }
 
@@ -107,9 +109,9 @@ def plan(
 def _planned(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
     k, long = (max(1, side) for side in sorted(shape))
     prices = _prices(k, long / k, tol, table)
-    able = [name for name in ("iterate float32", "eigh float32") if name in prices]
-    first = [min([*able, "eigh float64"], key=lambda name: prices[name])]
-    stages = tuple(dict.fromkeys([*first, "eigh float64", "svd float64"]))
+    first = min([name for name in prices if name != "svd float64"], key=lambda name: prices[name])
+    exact = ["qdwh float64"] if prices["qdwh float64"] < prices["svd float64"] else []
+    stages = tuple(dict.fromkeys([first, "eigh float64", *exact, "svd float64"]))
     return Plan(shape, dtype, tol, stages, tuple(prices[s] for s in stages))
 
 
@@ -117,16 +119,19 @@ def _prices(k: int, aspect: float, tol: float, table: CostTable) -> dict[str, fl
     """Return the seconds of every stage that can prove tol for a random matrix of the shape."""
     exact = 4 * aspect + 3
     svd = table.decomposition("svd", "float64", k) + table.product("float64", k, 7 * aspect - 3)
+    expected = (
+        (math.sqrt(aspect) - 1) / (math.sqrt(aspect) + 1) / 1.15
+    )  # Marchenko and Pastur, over the bound on the top
+    by_qr, by_cholesky = factorizations(max(expected, 1 / (2 * k)))
+    qdwh = (by_qr + aspect / 2) * table.decomposition("qr", "float64", k) + table.product("float64", k, 2 * aspect + 6)
     prices = {
         "eigh float64": _OVERHEAD + table.decomposition("eigh", "float64", k) + table.product("float64", k, exact),
+        "qdwh float64": _STEPS_OVERHEAD + qdwh + by_cholesky * table.decomposition("halley", "float64", k),
         "svd float64": _OVERHEAD + svd,
     }
     if tol >= _FLOAT32_TOL and aspect >= _FLOAT32_ASPECT:
         eigh = table.decomposition("eigh", "float32", k)
         prices["eigh float32"] = _OVERHEAD + eigh + table.product("float32", k, exact)
-    expected = (
-        (math.sqrt(aspect) - 1) / (math.sqrt(aspect) + 1) / 1.15
-    )  # Marchenko and Pastur, over the bound on the top
     if tol >= _ITERATED_TOL and expected > 4 * LEAST:
         steps = schedule_for(expected, tol)
         cuts = gram_restarts(steps, torch.float32, (k, round(aspect * k)))
