@@ -51,19 +51,20 @@ def certified_sign(
     method: str | None,
     out_dtype: torch.dtype,
     name: str,
+    slack: Real = 0.0,
     threshold: Real | None = None,
 ) -> Certified:
     """Return msign(X) with every error bound below tol, which includes the measured rounding to the output dtype.
 
-    With ``threshold`` the singular values above it count, instead of those above the rank floor. ``method`` names
-    one kind of stage, else the plan decides. Where not even the last stage proves tol, a tol that
-    was asked for is a ValueError and the default one a RuntimeWarning.
+    ``slack`` is kept free for what happens to Y afterwards. With ``threshold`` the singular values above it count,
+    instead of those above the rank floor. ``method`` names one kind of stage, else the plan decides. Where not even the
+    last stage proves tol, a tol that was asked for is a ValueError and the default one a RuntimeWarning.
     """
     if X.numel() == 0:
         none = X.new_zeros(len(X), dtype=torch.float64)
         return Certified(X.to(out_dtype), none, none, none + 1)
-    target = default_tolerance(out_dtype) if tol is None else tol
-    decided = plan(tuple(X.shape), out_dtype, target).stages
+    target = (default_tolerance(out_dtype) if tol is None else tol) - slack
+    decided = plan(tuple(X.shape), out_dtype, tol).stages
     stages = list(decided if method is None else _METHODS.get(method, decided))
     if threshold is not None or X.dtype == torch.float64:
         stages = [s for s in stages if s != "iterate float32" and (threshold is None or s != "qdwh float64")]

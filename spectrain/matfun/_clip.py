@@ -1,6 +1,7 @@
 """mclip: singular values clipped to an interval, by changing only those that lie outside of it."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from spectrain.matfun._clip_change import Interval, change_of_clip
 from spectrain.matfun._clip_signs import clip_by_signs
 from spectrain.matfun._clipped import clipped
 from spectrain.matfun._derivative import spectral_function
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounding_of_complex
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 
@@ -57,14 +58,15 @@ def mclip(
     >>> [[round(v, 4) for v in row] for row in mclip(X, 0.2, 1.0).tolist()]
     [[0.0, 0.2, 0.0], [-1.0, 0.0, 0.0]]
     """
-    X, leave = entered(X, "mclip")
+    source, (X, leave) = X, entered(X, "mclip")
     _check_request(lower, upper, tol, steps, method, rtol)
     interval = Interval(float(lower), float(upper), float(rtol))
     out_dtype = real_dtype(out_dtype or X.dtype)
     if steps is not None or method == "signs":
         return leave(_by_steps(X, interval, steps or 4).to(out_dtype).reshape(X.shape))
     checked_tolerance(tol, out_dtype, "mclip")
-    Y, _ = _operator(flat(X), *interval, None if tol is None else float(tol), method, out_dtype)
+    slack = rounding_of_complex(source, out_dtype)
+    Y, _ = _operator(flat(X), *interval, None if tol is None else float(tol), method, slack, out_dtype)
     return leave(Y.reshape(X.shape))
 
 
@@ -94,9 +96,16 @@ def _by_steps(X: Tensor, interval: Interval, steps: int) -> Tensor:
 
 
 def _compute(
-    X: Tensor, lower: float, upper: float, rtol: float, tol: float | None, method: str | None, out_dtype: torch.dtype
+    X: Tensor,
+    lower: float,
+    upper: float,
+    rtol: float,
+    tol: float | None,
+    method: str | None,
+    slack: float,
+    out_dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:
-    limit = checked_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2
+    limit = checked_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2 - slack
     found = clipped(X, Interval(lower, upper, rtol), tol=limit, method=method)
     _check(found.error, limit, asked=tol is not None)
     return found.Y.to(out_dtype), found.error
@@ -113,10 +122,8 @@ def _check(error: Tensor, tol: Real, *, asked: bool) -> None:
         )
 
 
-def _fake(
-    X: Tensor, lower: float, upper: float, rtol: float, tol: float | None, method: str | None, out_dtype: torch.dtype
-) -> tuple[Tensor, ...]:
-    return X.new_empty(X.shape, dtype=out_dtype), X.new_empty(len(X), dtype=torch.float64)
+def _fake(X: Tensor, *options: Any) -> tuple[Tensor, ...]:
+    return X.new_empty(X.shape, dtype=options[-1]), X.new_empty(len(X), dtype=torch.float64)
 
 
 def _change(X: Tensor, Y: Tensor, D: Tensor, lower: float, upper: float, rtol: float, *_: object) -> Tensor:
@@ -124,7 +131,7 @@ def _change(X: Tensor, Y: Tensor, D: Tensor, lower: float, upper: float, rtol: f
 
 
 _operator = Operator(
-    "clip(Tensor X, float lower, float upper, float rtol, float? tol, str? method, ScalarType out_dtype) "
+    "clip(Tensor X, float lower, float upper, float rtol, float? tol, str? method, float slack, ScalarType out_dtype) "
     "-> (Tensor, Tensor)",
     compute=_compute,
     fake=_fake,

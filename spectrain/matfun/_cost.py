@@ -39,7 +39,7 @@ class CostTable:
         return count * 2 * k**3 / (1e9 * _between(getattr(self, f"product_{dtype}"), k))
 
     def decomposition(self, name: str, dtype: str, k: int) -> float:
-        """Return the seconds that an eigh, svd or cholesky of a k x k matrix, a qr of 2k x k or a Cholesky-based Halley step takes."""
+        """Return the seconds of an eigh, svd, cholesky or Cholesky-based Halley step of k x k, or a qr of 2k x k."""
         return self.product(dtype, k, _between(getattr(self, f"{name}_{dtype}"), k))
 
     def to_json(self) -> str:

@@ -39,7 +39,7 @@ def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
     working = torch.promote_types(Y.dtype, torch.float32)
     Q = torch.linalg.qr(rows.mT.to(working))[0]
     T = torch.bmm(Q.mT.to(Y.dtype), Y).to(working)
-    squares, V = torch.linalg.eigh(torch.bmm(T, T.mT))
+    squares, V = torch.linalg.eigh(torch.bmm(T, T.mT).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
     raised = _raised(squares.clamp_min(0).sqrt(), floor.to(working))
     change = torch.bmm(V * raised[:, None, :], torch.bmm(V.mT, T))
     return torch.baddbmm(Y, Q.to(Y.dtype), change.to(Y.dtype))

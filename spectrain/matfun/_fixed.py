@@ -9,14 +9,21 @@ from spectrain.approx import Schedule, sign_schedule
 _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 
 
-def design_lower(steps: int) -> float:
+_REACH, _REACH_LATER, _TURN = 10 / 3, 1.5, 6
+_HALF_LEAST = 2e-3  # below it rounding to bfloat16 decides what becomes of a singular value
+
+
+def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
     """Return the smallest singular value, relative to the largest, that ``steps=`` quintics are designed for.
 
-    max(0.5 / 4**(steps - 1), 0.001). One more optimal quintic multiplies the slope at zero by four at most, hence the
-    power; the worst error on [lower, 1] in exact arithmetic is then near 0.03 up to five steps. From six on, further
-    steps buy accuracy: 9e-4, then 5e-10. Spectra that reach below keep a larger error there.
+    One more optimal quintic multiplies the slope at zero by four at most. Of these four every step up to the sixth
+    spends 10 / 3 on reach, lower = 0.5 (3 / 10)**(steps - 1), and every later one 1.5; what is left goes into accuracy.
+    So another step improves both ends: singular values within the interval, whose worst error in exact arithmetic
+    falls from 0.02 at two steps to 0.001 at five and 1e-5 at seven, and those below, which come nearer to 1. In half
+    precision the interval ends at 0.002. Spectra that reach below keep a larger error there.
     """
-    return max(0.5 / 4 ** (steps - 1), 1e-3)
+    lower = 0.5 / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** max(steps - _TURN, 0)
+    return max(lower, _HALF_LEAST) if dtype.itemsize == 2 else lower
 
 
 @torch.compiler.assume_constant_result
@@ -26,7 +33,7 @@ def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = Non
     The schedule is designed for the rounding of that dtype: in bfloat16 the exact optimum leaves its interval after a
     few steps and grows without bound (tests/matfun/test_iterate.py).
     """
-    return _designed(steps, dtype, design_lower(steps) if lower is None else lower)
+    return _designed(steps, dtype, design_lower(steps, dtype) if lower is None else lower)
 
 
 @functools.lru_cache(maxsize=256)

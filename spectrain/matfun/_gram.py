@@ -14,7 +14,7 @@ from torch import Tensor
 from spectrain.approx import Polynomial
 from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._input import Real
-from spectrain.matfun._iterate import Start, gram, odd_coefficients, product, stepped, without_identity
+from spectrain.matfun._iterate import Start, gram, odd_coefficients, product, stepped, times, without_identity
 from spectrain.matfun._largest import norm_bound
 
 
@@ -32,8 +32,9 @@ def gram_iteration(
     steps in ``restarts`` G is formed from the matrices as they stand there. Cost in products of k x k, a the aspect,
     for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by step it is (2 a + 1) T.
     """
-    G, G2, r = start.scaled(upper)
-    first: tuple[Tensor | None, Tensor | None] = (G2, r)
+    B, r = start.first(odd_coefficients(polynomials[0]), upper)
+    G = times(start.G, r.square())
+    first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *restarts, len(polynomials))):
         if begin:
             G, first = torch.cat([gram(X) for X in Xs]), (None, None)
@@ -51,17 +52,20 @@ def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: 
     if upper is None:
         return _multiplier(G, segment, None, None)
     G2 = bmm(G, G)
-    G, G2, r = Start(G, G2, norm_bound(G2)).scaled(upper)
-    return _multiplier(G, segment, G2, r)
+    B, r = Start(G, G2, norm_bound(G2)).first(segment[0], upper)
+    return _multiplier(times(G, r.square()), segment, B, r)
 
 
 def _multiplier(
-    G: Float[Tensor, "b k k"], segment: list[list[float]], G2: Tensor | None, r: Tensor | None
+    G: Float[Tensor, "b k k"], segment: list[list[float]], first: Tensor | None, r: Tensor | None
 ) -> Float[Tensor, "b k k"]:
-    """Return r R with R X the steps of the segment at X, from G = X X^T, which is used up, and G^2 if known."""
+    """Return r R with R X the steps of the segment at X, from G = X X^T, which is used up.
+
+    ``first`` is the part without its constant of the first step at G, where it is known.
+    """
     R = None
     for i, c in enumerate(segment):
-        B = without_identity(G, c, G2=G2 if i == 0 else None)
+        B = without_identity(G, c) if i > 0 or first is None else first
         if i < len(segment) - 1:
             M = stepped(B, c[0], G)
             G = baddbmm(M, M, B, beta=c[0])
@@ -71,4 +75,4 @@ def _multiplier(
         else:
             R = stepped(B, c[0], R)
     assert R is not None
-    return R if r is None else R.mul_(r)
+    return R if r is None else times(R, r)

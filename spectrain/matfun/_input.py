@@ -31,6 +31,11 @@ def entered(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callabl
     return tensor, leave
 
 
+def rounding_of_complex(X: Array, out_dtype: torch.dtype) -> float:
+    """Return what the way back to a complex matrix adds to a relative error: one rounding, 0 where X is real."""
+    return torch.finfo(out_dtype).eps / 2 if is_complex(X) else 0.0
+
+
 def scalar_door(X: Array) -> Callable[[Tensor], Array]:
     """Return what turns numbers about the matrix X into the kind of array that X is."""
     return _to_numpy if isinstance(X, np.ndarray) else _same

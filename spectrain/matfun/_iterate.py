@@ -47,10 +47,22 @@ def _blocks(G: Tensor, G2: Tensor | None, c: list[float]) -> Tensor:
     """Return the part without c[0]: c[1] G + c[2] G^2 + G^2 (c[3] G + c[4] G^2 + ...), from the inside out."""
     G2 = bmm(G, G) if G2 is None else G2
     odd = len(c) - 2 if len(c) % 2 else len(c) - 1
-    Q = torch.add(c[odd] * G, G2, alpha=c[odd + 1]) if len(c) % 2 else c[odd] * G
+    Q = combined(G, G2, c[odd], c[odd + 1]) if len(c) % 2 else c[odd] * G
     for j in range(odd - 2, 0, -2):
-        Q = baddbmm(torch.add(c[j] * G, G2, alpha=c[j + 1]), G2, Q)
+        Q = baddbmm(combined(G, G2, c[j], c[j + 1]), G2, Q)
     return Q
+
+
+def combined(
+    A: Float[Tensor, "b k k"], B: Float[Tensor, "b k k"], a: Tensor | Real, b: Tensor | Real
+) -> Float[Tensor, "b k k"]:
+    """Return a A + b B, rounded once to the dtype of A; the factors are float32 or wider and not rounded.
+
+    The two terms nearly cancel for the largest singular values. A rounding of a or b to half precision moves all of
+    those by the same amount, a twentieth in the first step, out of the interval or across zero.
+    """
+    wide = torch.promote_types(A.dtype, torch.float32)
+    return torch.add(A.to(wide) * a, B.to(wide) * b).to(A.dtype)
 
 
 def gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
@@ -80,6 +92,11 @@ def stepped(
     return baddbmm(X, *((B, X) if wide else (X, B)), beta=c0, out=out)
 
 
+def times(A: Float[Tensor, "b m n"], factor: Float[Tensor, "b 1 1"]) -> Float[Tensor, "b m n"]:
+    """Return the product, rounded once to the dtype of A, with the factor as it is."""
+    return A * factor if A.dtype == factor.dtype else (A * factor).to(A.dtype)
+
+
 class Start(NamedTuple):
     """What is known of matrices before the first step: Gram matrices, their squares, and bounds on sigma_max."""
 
@@ -88,9 +105,17 @@ class Start(NamedTuple):
     top: Float[Tensor, " b"]
 
     def scaled(self, upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
-        """Return G and G2 of r X, in place, and r = upper / top, for each matrix."""
+        """Return G and G2 of r X, and r = upper / top in float32 or wider, for each matrix."""
         r = upper / self.top[:, None, None]
-        return self.G.mul_((r**2).to(self.G.dtype)), self.G2.mul_((r**2).square().to(self.G.dtype)), r.to(self.G.dtype)
+        return times(self.G, r.square()), times(self.G2, r.square().square()), r
+
+    def first(self, c: list[float], upper: Real) -> "tuple[Tensor, Tensor]":
+        """Return the part without c[0] of the first polynomial at the Gram matrix of r X, and r."""
+        if len(c) == 3:
+            r = upper / self.top[:, None, None]
+            return combined(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square()), r
+        G, G2, r = self.scaled(upper)
+        return without_identity(G, c, G2=G2), r
 
 
 def started(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
@@ -112,8 +137,8 @@ def plain_iteration(
     for i, p in enumerate(polynomials):
         c = odd_coefficients(p)
         if i == 0 and start is not None:
-            G, G2, r = start.scaled(upper)
-            product(polynomial_of(G, c, G2=G2).mul_(r), X, other)
+            B, r = start.first(c, upper)
+            other = times(stepped(B, c[0], X, other), r)
         else:
             stepped(without_identity(gram(X), c), c[0], X, other)
         X, other = other, X

@@ -11,7 +11,7 @@ _SEEN = 0.01  # squares of relative singular values below this are one node of t
 _SPREAD = 12
 _LARGEST = 0.36
 _RATIO = 1.5
-_LEAST, _MOST = 1e-3, 0.15  # errors of the candidates in exact arithmetic
+_LEAST, _MOST = 1e-3, 0.1  # errors of the candidates in exact arithmetic
 
 
 def candidates(steps: int, dtype: torch.dtype) -> tuple[float, ...]:

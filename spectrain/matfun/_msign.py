@@ -11,7 +11,7 @@ from spectrain.approx import Schedule
 from spectrain.matfun._batches import flat, in_batches
 from spectrain.matfun._derivative import change_of_sign, spectral_function
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._sign import sign
 from spectrain.matfun._steps import Recipe
 
@@ -34,6 +34,7 @@ class _Request:
     out_dtype: torch.dtype | None
     dtype: torch.dtype | None
     lower: Real | str | None
+    embedded: bool = False  # whether some matrix is complex and has come as a real one of twice the size
 
     def __post_init__(self) -> None:
         budget = self.steps is not None or self.schedule is not None
@@ -106,10 +107,10 @@ def msign(
     Schatten-8 norm of X and 1.15 times what eight products of the power method with eight vectors find. Relative
     singular values above the lower end of the schedule's interval are then mapped to within the schedule's error of 1;
     smaller ones are raised part of the way. ``steps=k`` is designed for singular values down to ``lower``, by default
-    max(0.5 / 4**(k - 1), 0.001); with ``lower="measured"`` every matrix takes the best of a few such designs for its
-    spectrum, which is looked at by eight Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32
-    of the singular values (16 to 64, from a short side of 160 on) are brought to 1 exactly, if they are above the
-    rounding noise of the input and are all that is missing.
+    0.5 * 0.3**(k - 1) and not below 0.002 in half precision; with ``lower="measured"`` every matrix takes the best of a
+    few such designs for its spectrum, which is looked at by eight Lanczos steps on its Gram matrix. After ``steps``
+    quintics the smallest 1/32 of the singular values (16 to 64, from a short side of 160 on) are brought to 1 exactly,
+    if they are above the rounding noise of the input and are all that is missing.
 
     Long matrices take the Gram iteration where that is less work: the polynomials are multiplied on the short side,
     and a list runs as one batch for each short side, A, its transpose and all others with that side together. It is
@@ -142,9 +143,12 @@ def msign(
     True
     """
     out_dtype = None if out_dtype is None else real_dtype(out_dtype)
-    request = _Request(tol, steps, schedule, method, rtol, out_dtype, dtype, lower)
     single = not isinstance(X, list | tuple)
-    doors = [entered(matrix, "msign") for matrix in ([X] if single else X)]
+    given = [X] if single else X
+    request = _Request(
+        tol, steps, schedule, method, rtol, out_dtype, dtype, lower, embedded=any(map(is_complex, given))
+    )
+    doors = [entered(matrix, "msign") for matrix in given]
     matrices = [matrix for matrix, _ in doors]
     if not request.iterates:
         for matrix in matrices:
@@ -191,5 +195,6 @@ def _certified(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ 
         method=request.method,
         out_dtype=request.out_dtype or first.dtype,
         name="msign",
+        slack=torch.finfo(request.out_dtype or first.dtype).eps / 2 if request.embedded else 0.0,
     )
     return list(found.Y.split([X.shape[:-2].numel() for X in group]))

@@ -5,7 +5,16 @@ from typing import NamedTuple
 import torch
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype, scalar_door
+from spectrain.matfun._input import (
+    Array,
+    Real,
+    checked_tolerance,
+    entered,
+    is_complex,
+    real_dtype,
+    rounding_of_complex,
+    scalar_door,
+)
 from spectrain.matfun._sign import sign
 
 
@@ -42,15 +51,17 @@ def polar(
     ([[0.0, -1.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 2.0]], 2, True)
     """
     complex_input, numbers = is_complex(X), scalar_door(X)
+    source = X
     X, leave = entered(X, "polar")
     out_dtype = real_dtype(out_dtype or X.dtype)
     checked_tolerance(tol, out_dtype, "polar")
+    slack = rounding_of_complex(source, out_dtype)
     with torch.autocast(X.device.type, enabled=False):
-        Y, error, rank, _ = sign(flat(X), tol=tol, rtol=rtol, out_dtype=out_dtype, name="polar")
+        Y, error, rank, _ = sign(flat(X), tol=tol, rtol=rtol, out_dtype=out_dtype, name="polar", slack=slack)
         T = torch.bmm(Y.double().mT, flat(X).double())
         H = (0.5 * (T + T.mT)).to(out_dtype)
     if complex_input:
-        error, rank = error + torch.finfo(out_dtype).eps / 2, rank / 2
+        error, rank = error + slack, rank / 2
     lead = X.shape[:-2]
     return Polar(
         leave(Y.reshape(X.shape)),

@@ -1,4 +1,4 @@
-"""msign by the dynamically weighted Halley iteration (QDWH): exact, of products, QR and Cholesky factorizations alone."""
+"""msign by the dynamically weighted Halley iteration (QDWH): exact, by products, QR and Cholesky factors alone."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ def by_qdwh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     X^T = Q R, then R / alpha, alpha >= sigma_max, goes through Y <- Y (a I + b Y^T Y) (I + c Y^T Y)^-1, the weights
     being those for which the image of [l, 1] under x (a + b x^2) / (1 + c x^2) is as high as it can be: it is the best
     rational function of its type for the sign (Zolotarev's), and six steps take l = 1e-16 to 1 within rounding. While c
-    is above 100 a step is taken from [c^(1/2) Y; I] = [Q1; Q2] S as Y b / c + Q1 Q2^T (a - b / c) / c^(1/2), which needs
+    is above 100 a step is taken from [c^(1/2) Y; I] = [Q1; Q2] S as Y b / c + Q1 Q2^T (a - b / c) / c^(1/2): that needs
     no inverse and is backward stable (Nakatsukasa and Higham, SIAM J. Numer. Anal. 51, 2013); after that the Cholesky
     factor of I + c Y^T Y serves, at less than half the price. l comes from inverse iteration with R.
 

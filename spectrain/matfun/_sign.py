@@ -1,5 +1,7 @@
 """msign and mstep with a certified error, as one differentiable node."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,11 @@ def sign(
     tol: Real | None = None,
     rtol: Real | None = None,
     method: str | None = None,
+    slack: Real = 0.0,
     threshold: Real | None = None,
 ) -> Certified:
     """Return ``certified_sign`` of matrices (b, m, n), with the derivative of its ``Y``."""
-    numbers = (None if value is None else float(value) for value in (tol, rtol, threshold))
+    numbers = (None if value is None else float(value) for value in (tol, rtol, slack, threshold))
     return Certified(*_operator(X, out_dtype, name, method, *numbers))
 
 
@@ -31,11 +34,11 @@ def _compute(
     method: str | None,
     tol: float | None,
     rtol: float | None,
+    slack: float,
     threshold: float | None,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        certified_sign(X, tol=tol, rtol=rtol, method=method, out_dtype=out_dtype, name=name, threshold=threshold)
-    )
+    kept: dict[str, Any] = {"method": method, "slack": slack, "threshold": threshold}
+    return tuple(certified_sign(X, tol=tol, rtol=rtol, out_dtype=out_dtype, name=name, **kept))
 
 
 def _fake(X: Tensor, out_dtype: torch.dtype, *_: object) -> tuple[Tensor, ...]:
@@ -49,7 +52,8 @@ def _change(X: Tensor, Y: Tensor, D: Tensor, *options: object) -> Tensor:
 
 
 _operator = Operator(
-    "sign(Tensor X, ScalarType out_dtype, str name, str? method, float? tol, float? rtol, float? threshold) "
+    "sign(Tensor X, ScalarType out_dtype, str name, str? method, float? tol, float? rtol, float slack, "
+    "float? threshold) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     compute=_compute,
     fake=_fake,

@@ -3,7 +3,7 @@
 import torch
 
 from spectrain.matfun._batches import flat
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounding_of_complex
 from spectrain.matfun._sign import sign
 
 
@@ -21,10 +21,11 @@ def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype
     >>> mstep(X).tolist(), mstep(X, 0.1).tolist()
     ([[0.0, 0.0], [-1.0, 0.0]], [[0.0, 1.0], [-1.0, 0.0]])
     """
-    X, leave = entered(X, "mstep")
+    source, (X, leave) = X, entered(X, "mstep")
     if not 0 <= threshold < float("inf"):
         raise ValueError(f"mstep: threshold must be a finite number from 0 up, got {threshold}")
     out_dtype = real_dtype(out_dtype or X.dtype)
     checked_tolerance(tol, out_dtype, "mstep")
-    Y = sign(flat(X), tol=tol, out_dtype=out_dtype, name="mstep", threshold=threshold).Y
+    slack = rounding_of_complex(source, out_dtype)
+    Y = sign(flat(X), tol=tol, out_dtype=out_dtype, name="mstep", slack=slack, threshold=threshold).Y
     return leave(Y.reshape(X.shape))

@@ -70,10 +70,10 @@ except ValueError as error:
 
 X = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
 sign, clip = torch.ops.spectrain.sign.default, torch.ops.spectrain.clip.default
-opcheck(sign, (X, torch.float64, "msign", None, 1e-8, None, None))
-opcheck(sign, (X, torch.float32, "mstep", None, None, None, 1.5))
-opcheck(sign, (X[:0], torch.float64, "msign", None, 1e-8, None, None))
-opcheck(clip, (X, 0.5, 2.0, 0.0, None, None, torch.float64))
+opcheck(sign, (X, torch.float64, "msign", None, 1e-8, None, 0.0, None))
+opcheck(sign, (X, torch.float32, "mstep", None, None, None, 0.0, 1.5))
+opcheck(sign, (X[:0], torch.float64, "msign", None, 1e-8, None, 0.0, None))
+opcheck(clip, (X, 0.5, 2.0, 0.0, None, None, 0.0, torch.float64))
 """
 
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from spectrain import matfun
+from spectrain.matfun._certified import certified_sign
+from spectrain.matfun._complex import as_real
 from spectrain.testing import relative_error
 
 TOL = {torch.complex64: 1e-4, torch.complex128: 1e-10}
@@ -94,3 +96,13 @@ def test_the_gradient_is_that_of_complex_arithmetic():
     (found,) = torch.autograd.grad(matfun.msign(X), X, g)
     assert distance(found, truth) < 1e-12
     assert distance(found.conj(), truth) > 0.1
+
+
+def test_the_last_rounding_of_a_complex_matrix_is_within_the_tolerance():
+    """Averaging the equal blocks rounds once more: a tol that leaves no room for it is not proven, or is kept."""
+    X, eps = matrix(12, 20), torch.finfo(torch.float64).eps
+    options = {"tol": None, "rtol": None, "method": "svd", "out_dtype": torch.float64, "name": "test"}
+    proven = float(certified_sign(as_real(X)[None], **options).error)
+    with pytest.raises(ValueError, match="cannot prove"):
+        matfun.msign(X, tol=proven + eps / 4, method="svd")
+    assert distance(matfun.msign(X, tol=proven + eps, method="svd"), exact(torch.ones_like, X)) <= proven + eps

@@ -112,7 +112,8 @@ def test_matrices_of_one_call_take_different_schedules():
     together = matfun.msign(matrices, steps=3, lower="measured")
     for X, Y in zip(matrices, together, strict=True):
         torch.testing.assert_close(Y, matfun.msign(X, steps=3, lower="measured"), rtol=0, atol=1e-4)
-    assert polar_error(together[0], matrices[0]) < 0.01 < polar_error(matfun.msign(matrices[0], steps=3), matrices[0])
+    default = polar_error(matfun.msign(matrices[0], steps=3), matrices[0])
+    assert polar_error(together[0], matrices[0]) < 0.5 * default
 
 
 def test_candidates_are_the_designs_with_a_useful_error():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
+from spectrain.matfun._fixed import design_lower
 from spectrain.testing import (
     WRONG_MSIGN,
     exact_msign,
@@ -108,7 +109,7 @@ def test_a_list_equals_one_by_one_and_keeps_order_shape_and_dtype():
 
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_steps_reach_the_error_of_their_schedule(steps):
-    lower = max(0.5 / 4 ** (steps - 1), 1e-3)
+    lower = design_lower(steps)
     s = torch.linspace(lower * 1.4, 1, 16, dtype=torch.float64)  # the Schatten norm is at most 16**(1/8) too large
     X = with_singular_values(s, 16, 24, generator=steps)
     promised = approx.sign_schedule(lower, steps=steps).error

@@ -33,7 +33,7 @@ WRONG_WEIGHTS = {
 
 
 def zolotarev(lower):
-    """The least value over the largest on [lower, 1] of Zolotarev's x (x^2 + c_2) / (x^2 + c_1), by elliptic functions."""
+    """Least over largest value on [lower, 1] of Zolotarev's x (x^2 + c_2) / (x^2 + c_1), by elliptic functions."""
     m = 1 - mpmath.mpf(lower) ** 2
     K = mpmath.ellipk(m)
     c = [lower**2 * (mpmath.ellipfun("sn", i * K / 3, m) / mpmath.ellipfun("cn", i * K / 3, m)) ** 2 for i in (1, 2)]
