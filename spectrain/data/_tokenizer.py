@@ -13,6 +13,7 @@ from jaxtyping import Int32, Integer
 from spectrain.data._byte_level import bytes_of_tokens, cuts_as_we_do, end_of_text
 from spectrain.data._document import DataError, Document
 from spectrain.data._pretokens import pieces, pretokens
+from spectrain.data._token_file import write_tokens
 
 _CACHE = 1 << 18  # pre-tokens whose encoding is remembered: about 40 MB
 _PROBE = "x  Y\r\n\t e\u0301\ufb01 \u4e2d\x00 \U0001f600 "  # what normalizers like to change
@@ -67,20 +68,32 @@ class Tokenizer:
         """Encode a text, without end-of-text. DataError if it holds a lone surrogate (no UTF-8)."""
         return np.frombuffer(b"".join(self._encode(text)), dtype=np.int32)
 
-    def encode_documents(self, documents: Iterable[Document]) -> Integer[np.ndarray, " tokens"]:
+    def encode_documents(
+        self, documents: Iterable[Document], *, file: str | PathLike[str] | None = None
+    ) -> Integer[np.ndarray, " tokens"]:
         """Encode documents into one array, an end-of-text before each: ``E d1 d1 d1 E d2 d2 ...``.
 
         The array closes to a ring (after the last document comes the E of the first), which is how
         ``TokenStream`` and ``validation_batches`` read it; and E is what a sample starts from. The dtype
         is uint16 when the vocabulary fits and int32 otherwise; memory peaks at 1.2 times the array.
+
+        With ``file`` the tokens are written there as they come, as ``.npy``, and an ``np.memmap`` of it is returned:
+        with ``iterate_documents``, text larger than memory needs the memory of one document. DataError when there is
+        none.
         """
-        tokens = array.array("H" if self.vocabulary_size <= 1 << 16 else "i")
-        dtype = np.dtype(tokens.typecode)
-        for document in documents:
-            tokens.append(self.end_of_text)
-            for ids in self._encode(document.text):
-                tokens.frombytes(np.frombuffer(ids, dtype=np.int32).astype(dtype).tobytes())
+        dtype = np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.int32)
+        if file is not None:
+            return write_tokens(file, self._parts(documents), dtype=dtype)
+        tokens = array.array("H" if dtype == np.uint16 else "i")
+        for part in self._parts(documents):
+            tokens.frombytes(part.astype(dtype).tobytes())
         return np.frombuffer(tokens, dtype=dtype)
+
+    def _parts(self, documents: Iterable[Document]) -> Iterator[Int32[np.ndarray, " some"]]:
+        for document in documents:
+            yield np.array([self.end_of_text], dtype=np.int32)
+            for ids in self._encode(document.text):
+                yield np.frombuffer(ids, dtype=np.int32)
 
     def decode(self, ids: Sequence[int | np.integer] | Integer[np.ndarray, " tokens"]) -> str:
         """Turn tokens into text; end-of-text gives nothing, bytes that are no UTF-8 give U+FFFD.
