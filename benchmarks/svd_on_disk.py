@@ -9,40 +9,14 @@ the process has that is not a file: RssAnon of /proc/self/status, sampled every 
 
 import argparse
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from _memory import Peak
 from _record import RECORDS, table, write
 
 from spectrain import lowrank
-
-
-def anonymous() -> float:
-    """Anonymous resident memory of this process in MiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
-
-
-class Peak:
-    """The largest anonymous memory while the block runs."""
-
-    def __enter__(self) -> "Peak":
-        self.before = self.most = anonymous()
-        self.running = True
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while self.running:
-            self.most = max(self.most, anonymous())
-            time.sleep(0.02)
-
-    def __exit__(self, *_: object) -> None:
-        self.running = False
-        self.thread.join()
 
 
 def write_matrix(path: Path, m: int, n: int) -> np.memmap:

@@ -101,8 +101,9 @@ class _Times(nn.Module):
 
     def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         half = self.up.in_features // 2
-        # Periods from 1/16 to 16: fast enough for short intervals, slow enough that 0 and 1 are apart.
-        octaves = torch.linspace(-4, 4, half, dtype=t.dtype, device=t.device)
+        # Periods from 1 to 8, none shorter: objectives that differentiate by time multiply the noise of an untrained
+        # feature by its frequency, and that of period 1/16 drowned what was to be learned.
+        octaves = torch.linspace(-3, 0, half, dtype=t.dtype, device=t.device)
         angles = 2 * math.pi * t[:, None] * torch.exp2(octaves)
         out: Tensor = self.down(F.silu(self.up(torch.cat((angles.sin(), angles.cos()), dim=1))))
         return out

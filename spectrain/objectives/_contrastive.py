@@ -155,12 +155,15 @@ class Contrastive:
         chunks: list[_Chunk] = []
         embedded: list[tuple[Tensor, ...]] = []
         for tower, (encoder, inputs) in enumerate(zip(encoders, towers, strict=True)):
-            parts: list[tuple[Tensor, ...]] = []
-            own = self.cut(inputs)
-            for index in own:
+            whole: tuple[Tensor, ...] = ()
+            for index in self.cut(inputs):
                 chunks.append(_Chunk(tower, index, Randomness(_tensors(inputs))))
-                parts.append(self.encode(encoder, inputs, index))
-            embedded.append(in_order(parts, own))
+                outputs = self.encode(encoder, inputs, index)
+                # One array for all examples: small ones that stay between a chunk's large ones tear the heap apart.
+                whole = whole or tuple(out.new_empty(_chunks.batch_size(inputs), *out.shape[1:]) for out in outputs)
+                for place, out in zip(whole, outputs, strict=True):
+                    place[index.to(out.device)] = out
+            embedded.append(whole)
         return chunks, embedded
 
     def _differentiate(
@@ -225,7 +228,7 @@ def in_order(parts: list[tuple[Tensor, ...]], own: list[Tensor]) -> tuple[Tensor
 
 def _own(grad: Tensor | None, begin: int, count: int, factor: float) -> Tensor | None:
     """This rank's part of a derivative, brought to the scale that reduction undoes."""
-    return None if grad is None else grad[begin : begin + count] * factor
+    return None if grad is None else grad[begin : begin + count].mul_(factor)
 
 
 def _tensors(inputs: Any) -> list[Tensor]:

@@ -71,6 +71,7 @@ class DrawJob(AbstractJob):
         self.flow = objectives.MeanFlow(
             model,
             objective=config.objective,
+            law=config.law,
             instants=config.instants,
             guidance=config.guidance,
             null=len(self.train.classes),

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from spectrain.train._run_config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
+from spectrain.train._run_config import NO_LIMIT, RunConfig, filled
+
+DEFAULT_STEPS = 2000
+"""Where nothing limits a run: drawings are then the same on slow and on fast machines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +24,17 @@ class DrawConfig(RunConfig):
     objective: Literal["data", "model", "full", "flow"] = "model"
     """Average velocities by the published MeanFlow (data), with the model's own velocity (model), with all
     gradients (full), or plain flow matching (flow)."""
-    instants: float = 0.5
+    instants: float = 0.25
     """Share of the training points at which the interval is an instant."""
+    law: Literal["uniform", "logit-normal"] = "uniform"
+    """How the ends of intervals are drawn. The published logit-normal law hardly ever sees the whole interval
+    [0, 1], of which a drawing in one step consists."""
     guidance: float = 1.0
     """Classifier-free guidance built into the target; 1: none."""
 
-    depth: int = 4
+    depth: int = 3
     """Blocks of the transformer."""
-    width: int = 128
+    width: int = 64
     """Features of a patch."""
     heads: int | None = None
     """Attention heads. Default: one for 32 features of width."""
@@ -43,12 +49,18 @@ class DrawConfig(RunConfig):
     """Share of the pictures held out."""
     average: float = 0.1
     """Half-life of the averaged weights that draw and are judged, as a share of the steps taken so far."""
-    eval_interval: int = 250
+    max_steps: int | None = None
+    """Stop after this many optimizer steps. Default: 2,000, where --max-minutes is not given either."""
+    max_minutes: float | None = None
+    """Train for about this long: after 20 steps the number of steps is fixed, and recorded."""
+    eval_interval: int = 500
     """Steps between validations."""
     eval_pictures: int = 500
     """Pictures drawn for a validation on the way; four times as many at the end."""
     many_steps: int = 32
     """Steps of the drawings that one-step drawings are compared with."""
+    autocast: Literal["auto", "bfloat16", "off"] = "off"
+    """Matrix products of the velocity in bfloat16; its derivative along the path, which is added to it, never is."""
     weight_decay: float = 0.0
     """Decoupled decay, of matrices only."""
 
@@ -75,8 +87,8 @@ class DrawConfig(RunConfig):
         return filled(
             self,
             ("heads", max(1, self.width // 32), "one for 32 features of width"),
-            ("lr", _BASE_LR[self.optimizer], "best of a sweep on the digits"),
-            *([("max_minutes", DEFAULT_MINUTES, NO_LIMIT)] if self.unlimited else []),
+            ("lr", _BASE_LR[self.optimizer], "tried on the digits"),
+            *([("max_steps", DEFAULT_STEPS, NO_LIMIT)] if self.unlimited else []),
         )
 
     def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spectrain.nn import ImageTransformer
+from spectrain.nn._image_transformer import _Times
 
 
 def model(**changes):
@@ -38,6 +39,27 @@ def test_examples_do_not_see_each_other():
 def test_gradients():
     net = model(depth=1, width=8)
     assert torch.autograd.gradcheck(lambda x, r, t: net(x, r, t), tuple(v.clone().requires_grad_() for v in (X, R, T)))
+
+
+def speed(times):
+    """How fast untrained time features change, beside their size: what a derivative by time multiplies."""
+    t = torch.linspace(0, 1, 101)
+    out, change = torch.autograd.functional.jvp(times, t, torch.ones_like(t))
+    return (change.norm() / out.norm()).item()
+
+
+class Short(_Times):
+    """Periods from 1/16 to 16."""
+
+    def forward(self, t):
+        angles = 2 * torch.pi * t[:, None] * torch.exp2(torch.linspace(-4, 4, self.up.in_features // 2))
+        return self.down(torch.nn.functional.silu(self.up(torch.cat((angles.sin(), angles.cos()), dim=1))))
+
+
+def test_time_features_change_no_faster_than_a_velocity_does():
+    torch.manual_seed(0)
+    assert speed(_Times(64)) < 8
+    assert speed(Short(64)) > 16  # of these, derivatives by time are mostly noise
 
 
 def test_the_generator_decides_and_the_global_one_is_left_alone():

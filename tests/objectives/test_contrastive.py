@@ -56,6 +56,41 @@ def test_without_dropout_the_chunks_do_not_matter(loss, chunk):
     assert value.item() == pytest.approx(loss(model(x), model(y)).item(), rel=1e-14)
 
 
+def dense(u, v, w, heat, *, symmetric):
+    """The definition, with every similarity at once and autograd's own derivatives."""
+    u, v, w = (nn.functional.normalize(part, dim=1) for part in (u, v, w))
+    own = torch.arange(len(u))
+    loss = nn.functional.cross_entropy(u @ torch.cat((v, w)).mT / heat, own)
+    return (loss + nn.functional.cross_entropy(v @ u.mT / heat, own)) / 2 if symmetric else loss
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("block", [1, 5, 24, 100])
+def test_gradients_in_blocks_are_those_of_the_definition(symmetric, block):
+    x, y = pairs()
+    w = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    leaves = [part.clone().requires_grad_() for part in (x, y, w, torch.tensor(0.3, dtype=torch.float64))]
+
+    def info(u, v, w, heat):
+        return info_nce(u, v, w, temperature=heat, symmetric=symmetric, block=block)
+
+    truth = dense(*leaves, symmetric=symmetric)
+    wanted = torch.autograd.grad(truth, leaves)
+    for weight in (1.0, -2.5):
+        loss = info(*leaves)
+        torch.testing.assert_close(loss, truth, rtol=1e-13, atol=0)
+        for found, right in zip(torch.autograd.grad(weight * loss, leaves), wanted, strict=True):
+            torch.testing.assert_close(found, weight * right, rtol=1e-11, atol=1e-13)
+    with torch.no_grad():
+        torch.testing.assert_close(info(*leaves), truth.detach(), rtol=1e-13, atol=0)
+
+
+def test_a_second_derivative_is_refused():
+    x, y = (part.requires_grad_() for part in pairs())
+    with pytest.raises(RuntimeError, match="differentiated once only"):
+        torch.autograd.grad(info_nce(x, y), x, create_graph=True)
+
+
 def plain_accumulation(model, x, y):
     for part in range(0, len(x), 4):
         (info_nce(model(x[part : part + 4]), model(y[part : part + 4])) / (len(x) // 4)).backward()

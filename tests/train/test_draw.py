@@ -12,7 +12,7 @@ import torch
 
 from spectrain import data, train
 from spectrain.train._draw import default_patch, packed
-from spectrain.train._draw_config import DrawConfig
+from spectrain.train._draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._image_judge import Judge, frechet, nearest
 
 TINY = {
@@ -135,6 +135,11 @@ BAD = [
     ({"width": 33, "heads": 2}, "width divisible by heads"),
     ({"patch": 3}, "size divisible by patch"),
 ]
+
+
+def test_without_a_limit_the_number_of_steps_is_known():
+    assert DrawConfig().derive()[0].max_steps == DEFAULT_STEPS
+    assert DrawConfig(max_minutes=1.0).derive()[0].max_steps is None
 
 
 @pytest.mark.parametrize(("changes", "words"), BAD, ids=[str(c) for c, _ in BAD])
