@@ -83,7 +83,7 @@ def main() -> None:
         f"AdamW was tuned on the first seed by coordinate descent over learning rate, decay and betas (at most {tune} "
         "runs), Muon over its learning rate; the best of each ran on the other seeds. The target of a seed is the "
         "lowest final validation loss of AdamW; tokens to it are read off Muon's validation curve, linear between "
-        " validations 10 steps apart, in a run of the same length (-1: not reached). Other settings are the "
+        "validations 10 steps apart, in a run of the same length (-1: not reached). Other settings are the "
         "defaults of `spectrain train`."
     )
     print(_record.write(asked.name, claim=claim, body=body + notes, data={"rows": rows, "ratios": ratios}))
