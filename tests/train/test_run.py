@@ -1,10 +1,12 @@
 """Whole runs: what they write, that they learn, that stopping and resuming changes nothing."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
 import threading
+import types
 
 import pytest
 import torch
@@ -216,12 +218,17 @@ def test_micro_batches_change_rounding_only(tiny, reference):
             assert (b["tokens"], b["bytes"]) == (a["tokens"], a["bytes"])
 
 
-def test_a_clock_fixes_the_steps_once(tiny, tmp_path):
+def test_a_clock_fixes_the_steps_once(tiny, tmp_path, monkeypatch):
+    from spectrain.train import _loop, _session
+
+    ticks = itertools.count()  # a clock on which every step takes 50 ms, whatever the machine is busy with
+    monkeypatch.setattr(_loop, "time", types.SimpleNamespace(perf_counter=lambda: 0.05 * next(ticks)))
+    monkeypatch.setattr(_session.Session, "seconds", property(lambda session: 0.05 * session.counters.step))
     arguments = {**tiny, "max_steps": None, "max_minutes": 0.05, "eval_interval": 100, "save_interval": 10}
     run = tmp_path / "run"
     interrupted(arguments, run, 22)
     fixed = json.loads((run / "config.json").read_text())["horizon"]
-    assert fixed > 20
+    assert 22 < fixed <= 60  # 3 s of 50 ms, less for validations
     train.train(TrainConfig(**arguments, out_dir=str(run), resume="auto"))
     assert json.loads((run / "config.json").read_text())["horizon"] == fixed
     assert [row["step"] for row in rows(run) if row["kind"] == "step"] == list(range(1, fixed + 1))
