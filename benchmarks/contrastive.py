@@ -20,7 +20,7 @@ from _record import table, write
 
 from spectrain import nn, objectives
 
-WIDTH, DEPTH, LENGTH, CHUNK, BLOCK = 192, 2, 64, 64, 256
+WIDTH, DEPTH, LENGTH, CHUNK, BLOCK = 192, 2, 32, 64, 256
 LOSS = functools.partial(objectives.info_nce, temperature=0.05, block=BLOCK)
 
 
@@ -92,8 +92,8 @@ def bill(batch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 4096])
-    parser.add_argument("--timed", type=int, default=512, help="pairs in a timed batch")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--timed", type=int, default=256, help="pairs in a timed batch")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak", choices=list(KINDS), help="print one peak and stop")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--smoke", action="store_true", help="small and few, no record")

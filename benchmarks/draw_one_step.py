@@ -1,6 +1,6 @@
 """Digits drawn in one step: MeanFlow beside flow matching, same model, same number of steps, judged alike.
 
-    python benchmarks/draw_one_step.py --pace              first, on a quiet machine: seconds a step, for the record
+    python benchmarks/draw_one_step.py --pace              first: what a step costs, for the record
     python benchmarks/draw_one_step.py
 
 Runs that are finished in --out-dir are kept, so that an interrupted benchmark goes on.
@@ -16,9 +16,15 @@ from pathlib import Path
 
 import _record
 import numpy as np
+import torch
 
 from spectrain import train
+from spectrain.train import _step
 from spectrain.train._draw_config import DEFAULT_STEPS, DrawConfig
+from spectrain.train._folder import RunFolder
+from spectrain.train._job import load_job
+from spectrain.train._prepare import decide
+from spectrain.train._session import build
 
 COLUMNS = ("one_step_accuracy", "one_step_frechet", "many_step_accuracy", "many_step_frechet", "one_step_novelty")
 
@@ -31,21 +37,29 @@ def run(folder, steps, **changes):
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
-def pace(folder, threads, *, count=60):
-    """Seconds a step: the median of a short run."""
-    with tempfile.TemporaryDirectory(dir=folder) as short:
-        run(Path(short) / "run", count, threads=threads)
-        lines = (Path(short) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return statistics.median(row["step_seconds"] for row in rows if row["kind"] == "step")
+def pace(folder, *, count=24):
+    """Seconds of one core's time for a step of the default run, on one thread: a median that load hardly moves."""
+    torch.set_num_threads(1)
+    config, _ = decide(DrawConfig(max_steps=count, threads=1, muon_dtype="float32"))
+    place = RunFolder(folder)
+    session = build(config, place, load_job(config, place, resuming=False))
+    found = []
+    for step in range(count):
+        began = time.process_time()
+        _step.step(session.job, session.optimizer, step, clip=session.clip_gradients)
+        session.job.after_step()
+        found.append(time.process_time() - began)
+    return statistics.median(found)
 
 
-def measure(objectives, seeds, steps, folder):
+def measure(objectives, seeds, steps, folder, *, finished=False):
     found = []
     for seed in seeds:
         for objective in objectives:
-            began = time.strftime("%H:%M")
-            summary = run(folder / f"{objective}-{seed}-{steps}", steps, seed=seed, objective=objective)
+            began, path = time.strftime("%H:%M"), folder / f"{objective}-{seed}-{steps}"
+            if finished and not (path / "summary.json").exists():
+                continue
+            summary = run(path, steps, seed=seed, objective=objective)
             found.append({"seed": seed, "objective": objective, **summary})
             print(began, seed, objective, {key: round(summary[key], 3) for key in COLUMNS}, flush=True)
     return found
@@ -67,12 +81,10 @@ def words(found, steps, folder):
             line += f"; flow matching's one step over ours {gain:.1f} (asked: at least 3)"
         lines.append(line + ".")
     file = folder / "pace.json"
-    paces = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    clean = [f"{steps * seconds:.0f} s on {threads}" for threads, seconds in paces.items()]
-    lines.append(
-        f"- {steps:,} steps of 128 pictures, on a quiet machine: {', '.join(clean) or 'not measured'}, besides the "
-        "judge and validations. The table has seconds in all, of one thread on a machine that others used."
-    )
+    if file.exists():
+        seconds = steps * json.loads(file.read_text(encoding="utf-8"))
+        lines.append(f"- {steps:,} steps take {seconds:.0f} s of one core's time, besides the judge and validations.")
+    lines.append("- The table has seconds in all, of one thread on a machine that others used at the same time.")
     return "\n".join(lines)
 
 
@@ -102,7 +114,8 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out-dir", type=Path, default=Path("runs/draw_one_step"))
     parser.add_argument("--picture", type=Path, help="write the sheets of the first seed's runs to this PNG and stop")
-    parser.add_argument("--pace", action="store_true", help="measure seconds a step and keep them in --out-dir")
+    parser.add_argument("--pace", action="store_true", help="measure what a step costs and keep it in --out-dir")
+    parser.add_argument("--finished", action="store_true", help="record the runs that are finished, start none")
     parser.add_argument("--smoke", action="store_true", help="two steps, no record")
     asked = parser.parse_args()
     asked.out_dir.mkdir(parents=True, exist_ok=True)
@@ -111,13 +124,11 @@ def main():
         picture([asked.out_dir / name for name in names], asked.picture)
         return
     if asked.pace:
-        paces = {f"{n} thread{'s' * (n > 1)}": pace(asked.out_dir, n) for n in (2, 1)}
-        (asked.out_dir / "pace.json").write_text(json.dumps(paces))
-        print(paces)
+        (asked.out_dir / "pace.json").write_text(json.dumps(pace(asked.out_dir)))
         return
     with tempfile.TemporaryDirectory() as short:
         folder, steps, seeds = (Path(short), 2, [0]) if asked.smoke else (asked.out_dir, asked.max_steps, asked.seeds)
-        found = measure(asked.objectives, seeds, steps, folder)
+        found = measure(asked.objectives, seeds, steps, folder, finished=asked.finished)
         said = words(found, steps, folder)
     rows = [
         [row["seed"], row["objective"], *(f"{row[key]:.3f}" for key in COLUMNS), f"{row['seconds']:.0f}"]

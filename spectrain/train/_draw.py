@@ -46,7 +46,7 @@ class DrawJob(AbstractJob):
         return [
             f"pictures from {self.train.source}: {len(self.train):,} to learn from, {len(self.held_out):,} held out",
             f"pictures are {kind}, {size} x {size}, of {len(self.train.classes)} classes",
-            f"judge: {known}; their Frechet distance is {self.judge.frechet:.2f}: the best that drawings can do",
+            f"judge: {known}; their Frechet distance is {self.judge.frechet:.2f}, larger for being few",
         ]
 
     def keep(self, folder: RunFolder) -> None:

@@ -28,7 +28,8 @@ class Judge:
     """A small convolutional classifier of the training pictures, and their features.
 
     Everything is a function of the pictures and ``seed``. ``accuracy`` is its own on the held-out pictures, the
-    most that drawings can be expected to reach; ``frechet`` the distance of the held-out pictures, the least.
+    most that drawings can be expected to reach; ``frechet`` the distance of the held-out pictures. It falls with the
+    number of pictures, so many good drawings have less.
     """
 
     def __init__(self, train: data.Images, held_out: data.Images, *, seed: int) -> None:
