@@ -16,7 +16,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float
     k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
     if maps.watched:
         return _with_maps(q, k, v, visible, group, scale, maps)
-    causal = visible.mask is None and visible.length > 1
+    # A plain bool: of a length that torch.compile keeps symbolic the comparison is a symbol, which torch refuses.
+    causal = visible.mask is None and (True if visible.length > 1 else False)  # noqa: SIM210
     if group > 1 and not causal and group * visible.length <= _FOLD:
         return _folded(q, k, v, visible.mask, group, scale)
     return F.scaled_dot_product_attention(

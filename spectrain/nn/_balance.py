@@ -104,7 +104,8 @@ def histogram(above: Float[Tensor, "tokens experts"]) -> Int[Tensor, "experts bi
     bins = place.floor().clamp(0, BINS - 1).long()
     columns = above.shape[1]
     flat = bins + torch.arange(columns, device=above.device) * BINS
-    return torch.bincount(flat.flatten(), minlength=columns * BINS).view(columns, BINS)
+    flat = flat.flatten()  # torch.bincount, in a form whose shape does not depend on values
+    return flat.new_zeros(columns * BINS).scatter_add_(0, flat, torch.ones_like(flat)).view(columns, BINS)
 
 
 def histogram_quantile(counts: Int[Tensor, "experts bins"], *, rank: int) -> Float[Tensor, " experts"]:

@@ -3,11 +3,11 @@
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from spectrain.nn import _experts_products as products
+from spectrain.nn._experts_sum import experts_sum
 
 
 class Experts(nn.Module):
@@ -40,24 +40,25 @@ class Experts(nn.Module):
         x: Float[Tensor, "tokens width"],
         chosen: Bool[Tensor, "tokens count"],
         weights: Float[Tensor, "tokens count"],
+        *,
+        pairs: int | None = None,
     ) -> Float[Tensor, "tokens width"]:
         """Sum, for each token, its chosen experts' outputs times their weights.
 
-        Pairs of token and expert are laid out expert by expert, so that each expert multiplies a block of rows.
-        Cost: ``6 width hidden`` multiply-adds a pair; memory ``width + 2 hidden`` numbers a pair.
+        Pairs of token and expert are laid out expert by expert, so that each expert multiplies a block of rows;
+        ``pairs`` is their number where it is known beforehand, so that shapes do not depend on values.
+        Cost: ``6 width hidden`` multiply-adds a pair; memory for the backward pass: ``2 hidden`` numbers a pair.
         """
-        by_expert = chosen.T
-        token = by_expert.nonzero()[:, 1]
-        ends = by_expert.sum(dim=1).cumsum(dim=0)
+        by_expert = chosen.T.reshape(-1)
+        size = int(by_expert.sum()) if pairs is None else pairs
+        pair = torch.nonzero_static(by_expert, size=size).squeeze(1)
         dtype = self._dtype(x)
-        pairs = x.to(dtype).index_select(0, token)
-        gate, up, down = (matrix.to(dtype) for matrix in (self.gate, self.up, self.down))
-        hidden = F.silu(products.rows(pairs, gate, ends)) * products.rows(pairs, up, ends)
-        out = products.rows(hidden, down, ends)
-        if self.normalised:
-            out = F.rms_norm(out, (out.shape[1],))
-        out = out * weights.T.masked_select(by_expert).unsqueeze(1).to(dtype)
-        return out.new_zeros(x.shape).index_add(0, token, out)
+        weight = weights.T.reshape(-1).index_select(0, pair).unsqueeze(1).to(dtype)
+        ends = chosen.sum(dim=0).cumsum(dim=0)
+        both = torch.cat((self.gate.to(dtype), self.up.to(dtype)), dim=1)
+        return experts_sum(
+            x.to(dtype), pair % len(x), weight, ends, both, self.down.to(dtype), normalised=self.normalised
+        )
 
     def _dtype(self, x: Tensor) -> torch.dtype:
         """What autocast asks for, since products of our own are unknown to it; else that of the input."""

@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from spectrain.matfun._gemm import onednn_is_faster
+
 GROUPED = (torch.float32, torch.bfloat16)
 ALIGNMENT = 16  # bytes; what grouped_mm asks of the stride of a row
+LEAST = 64  # of all sides, from where a product of oneDNN gains
 
 
 def path(dtype: torch.dtype, *widths: int) -> str:
@@ -57,7 +60,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
         ctx.save_for_backward(x, matrices, ends)
-        return _rows(x.contiguous(), matrices, ends)
+        return rows_into(None, x.contiguous(), matrices, ends)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -76,7 +79,7 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
         ctx.save_for_backward(y, x, ends)
-        return _outer(y.contiguous(), x.contiguous(), ends)
+        return outer_into(y.new_zeros(len(ends), y.shape[1], x.shape[1]), y.contiguous(), x.contiguous(), ends)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -85,20 +88,35 @@ class _Outer(torch.autograd.Function):
         return rows(x, grad, ends) if wanted_y else None, rows(y, grad.mT, ends) if wanted_x else None, None
 
 
-def _rows(x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
-    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm":
-        return F.grouped_mm(x, _dense(matrices).mT, offs=ends.to(torch.int32))
-    out = x.new_empty(len(x), matrices.shape[1])
+def rows_into(out: Tensor | None, x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """:func:`rows` without derivatives, into ``out`` where it is given."""
+    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm" and not _by_onednn(x, matrices):
+        found = F.grouped_mm(x, _dense(matrices).mT, offs=ends.to(torch.int32))
+        return found if out is None else out.copy_(found)
+    out = x.new_empty(len(x), matrices.shape[1]) if out is None else out
     for group, start, end in _filled(ends):
-        torch.mm(x[start:end], matrices[group].mT, out=out[start:end])
+        _product(x[start:end], matrices[group].mT, out[start:end])
     return out
 
 
-def _outer(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
-    out = x.new_zeros(len(ends), y.shape[1], x.shape[1])
+def outer_into(out: Tensor, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+    """:func:`outer` without derivatives, into ``out``, which holds zeros."""
     for group, start, end in _filled(ends):
-        torch.mm(y[start:end].mT, x[start:end], out=out[group])
+        _product(y[start:end].mT, x[start:end], out[group])
     return out
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    if _by_onednn(a, b):
+        out.copy_(torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], ""))
+    else:
+        torch.mm(a, b, out=out)
+
+
+def _by_onednn(a: Tensor, b: Tensor) -> bool:
+    """Whether a float32 product goes to the faster of torch's two libraries, see :mod:`spectrain.matfun._gemm`."""
+    large = a.dtype == torch.float32 and a.device.type == "cpu" and min(*a.shape, *b.shape[-2:]) >= LEAST
+    return large and onednn_is_faster()
 
 
 def _filled(ends: Tensor) -> Iterator[tuple[int, int, int]]:

@@ -1,7 +1,6 @@
 """A mixture of experts that counts every token once, and moves its bias after the step."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 from spectrain.nn._balance import BINS
 from spectrain.nn._balance_loss import Penalty
 from spectrain.nn._balance_rule import Balance, Loads
+from spectrain.nn._counted_once import counted_once
 from spectrain.nn._experts import Experts
 from spectrain.nn._feed_forward import SwiGLU
 from spectrain.nn._moe_scale import scaling_factor
-from spectrain.nn._router import Router
+from spectrain.nn._router import Router, Routing
 from spectrain.nn._seed import generator_of
 
 
@@ -34,6 +34,11 @@ class MoE(nn.Module):
 
     **Losses.** ``penalty`` adds nothing by itself: collect it with :func:`auxiliary_loss` after the forward pass.
     Forgetting that is an error at the next ``update_bias``.
+
+    **torch.compile** makes one graph of the layer with ``select="top_k"``, equal to eager, counts included; there the
+    backward pass of a forward pass must come before the next one's, or torch refuses it. It breaks the graph once for
+    ``select="threshold"``, where the number of pairs depends on values, and for ``balance="quantile"``, which keeps
+    scores.
 
     Shapes: ``(..., width)`` to the same. The router works in float32 or wider, the bias is float32 whatever the module
     is cast to. Cost: ``6 width hidden (top_k + shared)`` multiply-adds a token, forward.
@@ -113,7 +118,8 @@ class MoE(nn.Module):
         """Apply the layer to the last dimension."""
         flat = x.reshape(-1, x.shape[-1])
         routing = self.router(flat, self.bias)
-        out: Tensor = self.experts(flat, routing.chosen, routing.weights)
+        pairs = len(flat) * self.router.top_k if self.router.select == "top_k" else None
+        out: Tensor = self.experts(flat, routing.chosen, routing.weights, pairs=pairs)
         if self.scale != 1:
             out = out * self.scale
         if self.shared is not None:
@@ -123,11 +129,7 @@ class MoE(nn.Module):
             if self.penalty is not None:
                 self._loss = self.penalty(routing, sequence=x.shape[-2] if x.ndim > 1 else 1)
                 self._made = True
-            with torch.no_grad():
-                top_k = self.router.top_k if self.router.select == "top_k" else None
-                evidence = self.balance.evidence(routing.scores, self.bias, top_k=top_k)
-                counts = routing.chosen.sum(dim=0)
-            out = _CountedOnce.apply(out, self._count, counts, len(flat), evidence)
+            out = self._counted(out, routing)
         return out.view(x.shape)
 
     @torch.no_grad()
@@ -184,14 +186,16 @@ class MoE(nn.Module):
         self.bias.fill_(self.router.initial_bias())
         self.discard_counts()
 
-    @torch.no_grad()
-    def _count(self, counts: Tensor, tokens: int, evidence: Tensor | None) -> None:
-        self.loads += counts
-        self.tokens += tokens
+    def _counted(self, out: Tensor, routing: Routing) -> Tensor:
+        """``out``, with what the balance needs to know of these tokens counted when its gradient passes."""
+        with torch.no_grad():
+            top_k = self.router.top_k if self.router.select == "top_k" else None
+            evidence = self.balance.evidence(routing.scores, self.bias, top_k=top_k)
+            counts = [routing.chosen.sum(dim=0), self.tokens.new_tensor(len(out))]
+        totals = [self.loads, self.tokens]
         if evidence is not None and self.histogram is not None:
-            self.histogram += evidence
-        elif evidence is not None:
-            self._margins.append(evidence)
+            totals, counts, evidence = [*totals, self.histogram], [*counts, evidence], None
+        return counted_once(out, totals, counts, kept=self._margins, evidence=evidence)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
         """Keep the bias in float32: in bfloat16 a step of 1e-3 vanishes beside a bias of 1."""
@@ -224,21 +228,3 @@ def auxiliary_loss(model: nn.Module) -> Float[Tensor, ""]:
             "forward pass in training mode with gradients on (reentrant checkpointing turns them off)."
         )
     return torch.stack(losses).sum()
-
-
-class _CountedOnce(torch.autograd.Function):
-    """The identity; its backward pass, which runs once for a trained token, counts.
-
-    Checkpointing computes the forward pass twice, and one backward pass: of the first graph (non-reentrant) or of the
-    second (reentrant).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, count: Callable[..., None], *seen: Any) -> Tensor:
-        ctx.count, ctx.seen = count, seen
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.count(*ctx.seen)
-        return grad, None, *(None for _ in ctx.seen)

@@ -7,6 +7,7 @@ from torch import nn as torch_nn
 
 from spectrain import nn, optim
 from spectrain.nn import _experts_products as products
+from spectrain.nn import _experts_sum as experts_sum
 
 SHAPE = {"experts": 6, "top_k": 2, "hidden": 10}
 KINDS = [
@@ -240,3 +241,26 @@ def test_is_a_feed_forward_part_of_the_language_model():
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert model(torch.zeros(1, 4, dtype=torch.long)).shape == (1, 4, 11)
     assert isinstance(model.blocks[0].feed_forward, torch_nn.Module)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_pass_in_blocks_has_the_derivatives_of_the_composition(normalised, monkeypatch):
+    """Also the second ones, and with the smallest blocks."""
+    draw = torch.Generator().manual_seed(3)
+    x, both, down, weight = (
+        torch.randn(*shape, generator=draw, dtype=torch.float64, requires_grad=True)
+        for shape in ((5, 3), (4, 8, 3), (4, 3, 4), (7, 1))
+    )
+    token, ends = torch.tensor([0, 4, 1, 2, 0, 3, 4]), torch.tensor([2, 2, 6, 7])
+    inputs = (x, weight, both, down)
+
+    def layer(x, weight, both, down):
+        return experts_sum.experts_sum(x, token, weight, ends, both, down, normalised=normalised)
+
+    assert torch.autograd.gradcheck(layer, inputs)
+    assert torch.autograd.gradgradcheck(layer, inputs)
+    whole = torch.autograd.grad(layer(*inputs).square().sum(), inputs)
+    monkeypatch.setattr(experts_sum, "CACHED", 1)
+    blocks = torch.autograd.grad(layer(*inputs).square().sum(), inputs)
+    for a, b in zip(blocks, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

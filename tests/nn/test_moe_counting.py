@@ -91,12 +91,13 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("select", ["top_k", "threshold"])
-def test_one_bias_bit_for_bit_over_accumulation_checkpointing_evaluation_and_resume(select):
+def test_one_bias_bit_for_bit_over_accumulation_checkpointing_evaluation_and_resume(select, full):
     truth, loads = trajectory(select=select)
     assert truth[-1][0].abs().max() > 0.02
     if select == "top_k":
         assert all(sum(counts) == BATCH * 5 * 2 for counts in itertools.chain(*loads))
-    for parts, form, evaluate, resume in itertools.product((1, 2, 4, 8), FORMS, (False, True), (False, True)):
+    grid = list(itertools.product((1, 2, 4, 8), FORMS, (False, True), (False, True)))
+    for parts, form, evaluate, resume in grid if full else grid[1::5]:  # 5 divides no side: all values meet
         got = trajectory(form, parts=parts, evaluate=evaluate, resume=resume, select=select)
         assert same(got[0], truth), (parts, form, evaluate, resume)
         assert got[1] == loads

@@ -1,0 +1,83 @@
+"""A language model with experts under torch.compile: one graph, the same steps, every trained token counted once."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import torch
+from torch.utils.checkpoint import checkpoint
+from spectrain import nn
+
+def build(**kinds):
+    def experts(block):
+        shape = {{"experts": 6, "top_k": 2, "hidden": 8, "shared": 1, "activation": "sigmoid", "renormalise": True}}
+        return nn.MoE(16, **shape, **kinds, generator=block)
+    model = nn.LanguageModel(vocabulary=40, width=16, depth=2, heads=2, attention={{"latent": 8}}, generator=0,
+                             feed_forward=experts).double()
+    draw = torch.Generator().manual_seed(5)
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn(p.shape, generator=draw, dtype=torch.float64)
+    return model
+
+tokens = torch.randint(0, 40, (8, 9), generator=torch.Generator().manual_seed(1))
+
+def layers(model):
+    return [m for m in model.modules() if isinstance(m, nn.MoE)]
+
+def trajectory(model, call):
+    optimizer, out = torch.optim.SGD(model.parameters(), lr=0.1), []
+    for step in range(2):
+        for part in tokens.roll(step, 1).split([5, 3]):
+            logits = call(part[:, :-1]).flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, part[:, 1:].flatten()) * len(part) / 8
+            if any(layer.penalty for layer in layers(model)):
+                loss = loss + nn.auxiliary_loss(model) * len(part) / 8
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        out += [loss.detach(), *(layer.update_bias().counts for layer in layers(model))]
+    return [*out, *(layer.bias.clone() for layer in layers(model)), *(p.detach().clone() for p in model.parameters())]
+
+KIND = {kind}
+eager, other = build(**KIND), build(**KIND)
+compiled = torch.compile(other, backend="aot_eager", fullgraph=KIND.get("balance") != "quantile")
+torch.testing.assert_close(trajectory(other, compiled), trajectory(eager, eager), rtol=1e-9, atol=1e-10)
+
+other.eval()
+compiled(tokens)
+other.train()
+with torch.no_grad():
+    compiled(tokens)
+assert not any(int(layer.tokens) for layer in layers(other))
+if not KIND:
+    inside = torch.compile(lambda x: checkpoint(other, x, use_reentrant=False), backend="aot_eager")
+    for call in (lambda x: checkpoint(compiled, x, use_reentrant=False), inside):
+        call(tokens).square().mean().backward()
+        assert [layer.update_bias().tokens for layer in layers(other)] == [72, 72]
+    first, second = compiled(tokens[:4]).sum(), compiled(tokens[4:]).sum()
+    first.backward()
+    try:
+        second.backward()
+    except RuntimeError as error:
+        assert "modified by an inplace operation" in str(error)
+    else:
+        raise AssertionError("counts of two forward passes were mixed")
+print("equal")
+"""
+KINDS = {
+    "plain": {},
+    "penalty": "{'penalty': nn.Penalty(weight=0.1)}",
+    "histogram": {"balance": "histogram", "normalised": True},
+    "quantile": {"balance": "quantile"},
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", *(pytest.param(k, marks=pytest.mark.full) for k in list(KINDS)[1:])])
+def test_one_graph_with_the_steps_and_the_counts_of_eager(kind):
+    """In a process of its own: the checks of shape annotations that pytest adds cannot be traced."""
+    program = PROGRAM.format(kind=KINDS[kind])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "equal"
