@@ -102,9 +102,9 @@ def balance(folder: Path, tokens: torch.Tensor | None, args: argparse.Namespace)
     """What the checkpoints of a run do with the held-out tokens."""
     made = train.load_run(folder)
     tokens = held_out(made) if tokens is None else tokens
-    tokens = tokens[:4096] if args.smoke else tokens
+    tokens = tokens[: 4096 if args.smoke else args.tokens]
     steps, violations, bins = [], [], []
-    for checkpoint in sorted((folder / "checkpoints").glob("step-*")):
+    for checkpoint in sorted((folder / "checkpoints").glob("step-*"))[-args.checkpoints :]:
         safetensors.torch.load_model(made.model, str(checkpoint / "model.safetensors"))
         layers = seen(made, tokens)
         steps.append(int(checkpoint.name.split("-")[1]))
@@ -165,6 +165,9 @@ def main() -> None:
     parser.add_argument("--pace", type=float, help="dense steps in the time of one with experts")
     parser.add_argument("--pace-only", action="store_true")
     parser.add_argument("--only", choices=("sign", "quantile"), help="train this run and stop")
+    parser.add_argument("--checkpoints", type=int, default=6, help="of each run, the last ones, that are measured")
+    parser.add_argument("--tokens", type=int, help="of the held-out text, at most; default: all")
+    parser.add_argument("--no-dense", action="store_true", help="leave the dense run out")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -176,12 +179,13 @@ def main() -> None:
         run(args.only, args.steps, args, moe_balance=args.only, **EXPERTS)
         return
     ratio = args.pace or pace(args)[2]
-    dense = run("dense", round(args.steps * ratio), args)
     found, tokens = {}, None
     for rule in ("sign", "quantile"):
         found[rule], tokens = balance(run(rule, args.steps, args, moe_balance=rule, **EXPERTS), tokens, args)
     assert tokens is not None
-    found["dense"] = {"loss": summary(dense)["validation_loss"], "steps": summary(dense)["steps"]}
+    if not args.no_dense:
+        dense = summary(run("dense", round(args.steps * ratio), args))
+        found["dense"] = {"loss": dense["validation_loss"], "steps": dense["steps"]}
     print(report(found, tokens=len(tokens), ratio=ratio, steps=args.steps))
     if not args.smoke:
         data_ = {"runs": found, "tokens": len(tokens), "pace": ratio}
@@ -213,9 +217,14 @@ def report(found: dict, *, tokens: int, ratio: float, steps: int) -> str:
         f"- Mean over single training steps after the tenth, the worst layer of each: sign "
         f"{found['sign']['mean_of_steps']:.3f}, quantile {found['quantile']['mean_of_steps']:.3f}.\n"
         f"- Histogram against exact quantile on the routers' scores: MaxVio at most {apart:.4f} apart (asked: 0.02).\n"
-        f"- A step with MLA and experts takes the time of {ratio:.2f} dense ones. Loss on all held-out text after "
-        f"the same time: experts {found['sign']['loss']:.4f} (sign) and {found['quantile']['loss']:.4f} (quantile) in "
-        f"{steps} steps, dense {found['dense']['loss']:.4f} in {found['dense']['steps']}.\n"
+        f"- A step with MLA and experts takes the time of {ratio:.2f} dense ones.\n"
+        f"- Loss on all held-out text after {steps} steps: sign {found['sign']['loss']:.4f}, quantile "
+        f"{found['quantile']['loss']:.4f}.\n"
+        + (
+            f"- Dense, in the same time, {found['dense']['steps']} steps: {found['dense']['loss']:.4f}.\n"
+            if "dense" in found
+            else "- The dense run of the same time was left out.\n"
+        )
     )
 
 

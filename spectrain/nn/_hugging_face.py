@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spectrain.nn import _hugging_face_experts as experts
 from spectrain.nn._attention import Attention
 from spectrain.nn._feed_forward import SwiGLU
 from spectrain.nn._hugging_face_weights import to_ours, to_theirs
@@ -25,11 +26,12 @@ def to_hugging_face(
     """Write ``config.json`` and ``model.safetensors`` that transformers loads, with the same logits.
 
     Grouped-query attention goes out as Llama, with ``qk_norm`` as Qwen 3 (whose gains are then one), a latent as
-    DeepSeek-V3 without experts. Normalised embeddings are written normalised, as a table of their own, so a tied head
-    is no longer tied. ``context`` (default: the model's) is the longest sequence they are told of.
+    DeepSeek-V3, with :class:`MoE` where there is one and their routers are the same. Normalised embeddings are
+    written normalised, as a table of their own, so a tied head is no longer tied. ``context`` (default: the model's)
+    is the longest sequence they are told of.
 
     Raises ``ValueError`` naming what has no counterpart there: shared keys and values, windows, log n, partial RoPE
-    without a latent, another feed-forward block.
+    without a latent, another feed-forward block, experts without a latent, without a shared one, by another router.
     """
     kind, config = _config_of(model)
     context = context or model.context
@@ -39,6 +41,7 @@ def to_hugging_face(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     weights = to_theirs({name: p.detach() for name, p in model.named_parameters()}, _blocks(model), kind)
+    weights |= experts.to_theirs(model)
     if model.embedding_norm:
         weights["model.embed_tokens.weight"] = F.rms_norm(
             model.embedding.weight.detach(), (model.embedding.embedding_dim,)
@@ -52,7 +55,9 @@ def to_hugging_face(
 
 
 def from_hugging_face(folder: str | Path) -> LanguageModel:
-    """The model in a folder that transformers wrote: Llama, Qwen 3 with gains of one, DeepSeek-V3 without experts.
+    """The model in a folder that transformers wrote: Llama, Qwen 3 with gains of one, DeepSeek-V3.
+
+    Experts are balanced by the sign rule from the bias that comes with them.
 
     Raises ``FileNotFoundError`` where there is no ``config.json``, ``ValueError`` naming the setting that has no
     counterpart here, or the tensor that does not fit.
@@ -63,10 +68,11 @@ def from_hugging_face(folder: str | Path) -> LanguageModel:
     weights = _read(folder)
     if config.get("tie_word_embeddings"):
         weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    routed, weights = experts.to_ours(weights, model)
     ours = to_ours(weights, _blocks(model), config["model_type"], interleaved=config.get("rope_interleave", True))
     dtype = weights["model.embed_tokens.weight"].dtype
     try:
-        model.to(dtype).load_state_dict(ours)
+        model.to(dtype).load_state_dict(ours | routed)
     except RuntimeError as error:
         raise ValueError(f"{folder} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
     return model.eval()
@@ -79,12 +85,13 @@ def _blocks(model: LanguageModel) -> list[Attention]:
 def _config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
     block = model.blocks[0]
     assert isinstance(block, Block)
-    attention, feed_forward = block.attention, block.feed_forward
+    attention = block.attention
+    dense = [b.feed_forward for b in model.blocks if isinstance(b, Block) and isinstance(b.feed_forward, SwiGLU)]
     s = attention.shape
     latent = s.latent is not None
     _refuse(
         {
-            "a feed-forward block other than SwiGLU": not isinstance(feed_forward, SwiGLU),
+            **experts.faults(model, latent=latent),
             f"share={s.share!r}": s.share != "none",
             "window": attention.window is not None,
             "log_n": attention.log_n is not None,
@@ -97,7 +104,6 @@ def _config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
             "a latent without both rotated and unrotated coordinates": latent and not (s.rotary_dim and s.content_dim),
         }
     )
-    assert isinstance(feed_forward, SwiGLU)
     kind = "deepseek_v3" if latent else "qwen3" if attention.qk_norm else "llama"
     eps = model.norm.eps or torch.finfo(model.head.weight.dtype).eps
     config: dict[str, Any] = {
@@ -105,7 +111,7 @@ def _config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
         "architectures": [_NAMES[kind]],
         "vocab_size": model.embedding.num_embeddings,
         "hidden_size": model.embedding.embedding_dim,
-        "intermediate_size": feed_forward.gate.out_features,
+        "intermediate_size": dense[0].gate.out_features if dense else model.embedding.embedding_dim,
         "num_hidden_layers": len(model.blocks),
         "num_attention_heads": s.heads,
         "num_key_value_heads": s.kv_heads,
@@ -126,7 +132,7 @@ def _config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
         "v_head_dim": s.value_dim,
         "head_dim": s.rotary_dim,
         "rope_interleave": True,
-        "first_k_dense_replace": len(model.blocks),  # no block has experts
+        **experts.config_of(model),
         "num_nextn_predict_layers": 0,
     }
 
@@ -143,8 +149,9 @@ def _model_of(config: dict[str, Any]) -> LanguageModel:
             "biases": bool(config.get("attention_bias") or config.get("mlp_bias")),
             f"rope_type {rope.get('rope_type')!r}": rope.get("rope_type", rope.get("type", "default")) != "default",
             "sliding windows": bool(config.get("use_sliding_window")),
-            "blocks of experts (first_k_dense_replace is below num_hidden_layers)": latent
-            and config.get("first_k_dense_replace", 3) < config["num_hidden_layers"],
+            "experts chosen from some groups only (topk_group is below n_group)": latent
+            and config.get("first_k_dense_replace", 3) < config["num_hidden_layers"]
+            and experts.restricted(config),
         }
     )
     eps = config.get("rms_norm_eps", 1e-6)
@@ -175,6 +182,7 @@ def _model_of(config: dict[str, Any]) -> LanguageModel:
         embedding_norm=False,
         norm_eps=eps,
         attention=attention,
+        feed_forward=experts.feed_forward_of(config) if latent else None,
     )
 
 
@@ -183,7 +191,7 @@ def _refuse(faults: dict[str, bool]) -> None:
     if found:
         raise ValueError(
             f"no counterpart for {'; '.join(found)}. What is the same on both sides: Llama, Qwen 3 (qk_norm) and "
-            "DeepSeek-V3 without experts (a latent)."
+            "DeepSeek-V3 (a latent; experts by one group of sigmoids)."
         )
 
 

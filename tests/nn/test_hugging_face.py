@@ -34,6 +34,22 @@ OURS = {
         {"attention": {"latent": 12, "head_dim": 14, "rotary_dim": 6, "value_dim": 10}},
     ),
 }
+EXPERTS = {"experts": 6, "top_k": 2, "hidden": 20, "shared": 2, "activation": "sigmoid", "renormalise": True}
+OURS |= {
+    "DeepSeek-V3, experts": (
+        "DeepseekV3ForCausalLM",
+        {"attention": {"latent": 12}, "feed_forward": lambda i: nn.MoE(32, **EXPERTS)},
+    ),
+    "DeepSeek-V3, experts after a dense block": (
+        "DeepseekV3ForCausalLM",
+        {
+            "attention": {"latent": 12},
+            "feed_forward": lambda i: (
+                nn.MoE(32, **EXPERTS | {"renormalise": False, "scale": 1.7}) if i else nn.SwiGLU(32, hidden=48)
+            ),
+        },
+    ),
+}
 both = pytest.mark.parametrize(("theirs", "changes"), OURS.values(), ids=OURS)
 
 
@@ -43,6 +59,9 @@ def perturbed(changes):
     with torch.no_grad():
         for p in net.parameters():
             p.add_(torch.randn(p.shape, generator=g), alpha=0.1)
+        for layer in net.modules():
+            if isinstance(layer, nn.MoE):
+                layer.bias += 0.3 * torch.randn(layer.bias.shape, generator=g)
     return net
 
 
@@ -65,6 +84,16 @@ def test_our_model_has_the_same_logits_in_transformers_and_back(theirs, changes,
     torch.testing.assert_close(steps, there(x).logits, rtol=2e-5, atol=2e-5)
 
 
+EXPERTS_THERE = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "n_shared_experts": 1,
+    "n_group": 2,
+    "topk_group": 2,
+}
+
+
 def their_models():
     common = {
         "vocab_size": 61,
@@ -80,6 +109,9 @@ def their_models():
         "Llama, tied": transformers.LlamaConfig(**common, tie_word_embeddings=True),
         "Qwen 3": transformers.Qwen3Config(**common, num_key_value_heads=2, head_dim=10),
         "DeepSeek-V3": transformers.DeepseekV3Config(**common, **latent, q_lora_rank=10),
+        "DeepSeek-V3, experts": transformers.DeepseekV3Config(
+            **common, **(latent | {"first_k_dense_replace": 1}), **EXPERTS_THERE, q_lora_rank=10
+        ),
         "DeepSeek-V3, halves": transformers.DeepseekV3Config(
             **common, **latent, q_lora_rank=None, rope_interleave=False
         ),
@@ -94,6 +126,9 @@ def test_their_model_has_the_same_logits_here(name, tmp_path):
     for i, p in enumerate(there.parameters()):
         if p.dim() == 2 or "Qwen" not in name:  # gains of Qwen 3's norms of queries and keys are one
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)), alpha=0.1)
+    for name, bias in there.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            bias.normal_(std=0.3, generator=torch.Generator().manual_seed(5))
     there.save_pretrained(tmp_path, max_shard_size="10KB" if name == "Llama" else "5GB")
     here = nn.from_hugging_face(tmp_path)
     torch.testing.assert_close(here(tokens()), there(tokens()).logits, rtol=2e-5, atol=2e-5)
@@ -124,6 +159,15 @@ NO_COUNTERPART = {
     "query_rank without a latent": {"attention": {"query_rank": 4}},
     "latent_norm=False": {"attention": {"latent": 8, "latent_norm": False}},
     "feed-forward block other": {"feed_forward": lambda i: Linear()},
+    "experts without a latent": {"feed_forward": lambda i: nn.MoE(32, **EXPERTS)},
+    "experts without a shared one": {
+        "attention": {"latent": 8},
+        "feed_forward": lambda i: nn.MoE(32, **EXPERTS | {"shared": 0}),
+    },
+    "a router that is no top-k of sigmoids": {
+        "attention": {"latent": 8},
+        "feed_forward": lambda i: nn.MoE(32, **EXPERTS | {"activation": "softmax"}),
+    },
 }
 
 
@@ -163,9 +207,11 @@ def test_a_configuration_that_cannot_be_read_is_named(words, changes, tmp_path):
 def test_experts_gains_and_missing_files_are_named(tmp_path):
     nn.to_hugging_face(perturbed({"attention": {"latent": 8}}), tmp_path / "mla")
     config = json.loads((tmp_path / "mla/config.json").read_text())
-    (tmp_path / "mla/config.json").write_text(json.dumps(config | {"first_k_dense_replace": 1}))
-    with pytest.raises(ValueError, match="experts"):
-        nn.from_hugging_face(tmp_path / "mla")
+    for change, words in (({"topk_group": 1, "n_group": 2}, "from some groups only"), (EXPERTS_THERE, "has no tensor")):
+        asked = config | {"first_k_dense_replace": 1, **EXPERTS_THERE, **change}
+        (tmp_path / "mla/config.json").write_text(json.dumps(asked))
+        with pytest.raises(ValueError, match=words):
+            nn.from_hugging_face(tmp_path / "mla")
     folder = nn.to_hugging_face(perturbed({}), tmp_path / "qwen")
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["model.layers.1.self_attn.k_norm.weight"][3] = 2
