@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 
 from spectrain import data, nn, objectives, optim, train
+from spectrain.nn._balance_rule import Loads
 from spectrain.train._language import build_model
 
 EXPERTS = {"attention": "mla", "moe_experts": 16, "moe_top_k": 4, "moe_shared": 1}
@@ -74,7 +75,7 @@ def seen(made: train.TrainedRun, tokens: torch.Tensor) -> list[tuple[torch.Tenso
 
 
 def violation(loads: torch.Tensor) -> float:
-    return nn.Loads(loads, tokens=0).max_violation
+    return Loads(loads, tokens=0).max_violation
 
 
 def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[float, float]:
@@ -84,7 +85,7 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
         balance, moved = nn.Balance(rule=rule), bias
         for _ in range(8):
             evidence = balance.evidence(scores, moved, top_k=top_k)
-            loads = nn.Loads(torch.zeros(len(bias), dtype=torch.long), tokens=len(scores))
+            loads = Loads(torch.zeros(len(bias), dtype=torch.long), tokens=len(scores))
             moved = balance.moved(moved, loads, evidence, top_k=top_k, dynamic=False)
         best = (scores + moved).topk(top_k, dim=1).indices
         chosen.append(violation(best.flatten().bincount(minlength=len(bias))))
