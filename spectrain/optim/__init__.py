@@ -1,4 +1,4 @@
-"""Muon for a whole model, routing with reasons, schedules seen as averages, weight averaging."""
+"""Muon for a whole model, routing with reasons, muP, schedules seen as averages, weight averaging."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from spectrain.optim._cost import Machine as Machine
     from spectrain.optim._matrix import Matrix as Matrix
     from spectrain.optim._muon import Muon as Muon
+    from spectrain.optim._mup import Parametrisation as Parametrisation
+    from spectrain.optim._mup import mup as mup
     from spectrain.optim._qk_clip import qk_clip_ as qk_clip_
     from spectrain.optim._route import route as route
     from spectrain.optim._schedule import Schedule as Schedule
@@ -27,12 +29,14 @@ __getattr__, __dir__ = door(
         "Machine": "_cost",
         "Matrix": "_matrix",
         "Muon": "_muon",
+        "Parametrisation": "_mup",
         "Schedule": "_schedule",
         "ScheduleLR": "_scheduler",
         "UniformMemory": "_schedule",
         "WeightAverage": "_weight_average",
         "averaging_coefficients": "_averaging",
         "clip_grad_norm_": "_clip",
+        "mup": "_mup",
         "plan": "_shard_plan",
         "qk_clip_": "_qk_clip",
         "route": "_route",

@@ -41,14 +41,14 @@ def rows(groups: Iterable[dict[str, Any]]) -> list[Row]:
 
 
 def _row(group: dict[str, Any], p: Tensor, name: str, reason: str) -> Row:
-    adamw = group["algorithm"] == "adamw"
-    rates = [] if adamw else sorted({round(value, 6) for value in factors(group, p)})
+    adamw, own = group["algorithm"] == "adamw", group.get("lr_factor", 1.0)  # the latter of groups by mup
+    rates = [own] if adamw else sorted({round(own * value, 6) for value in factors(group, p)})
     return {
         "name": name,
         "shape": list(p.shape),
         "matrix": "" if group["algorithm"] != "muon" else _words(logical_shapes(group, p)),
         "algorithm": group["algorithm"],
-        "lr_factor": 1.0 if adamw else rates[0] if len(rates) == 1 else rates,
+        "lr_factor": rates[0] if len(rates) == 1 else rates,
         "weight_decay": float(group["weight_decay"]),
         "reason": reason,
     }
@@ -60,10 +60,10 @@ def _words(shapes: list[tuple[int, int]]) -> str:
     return " + ".join(shape if count == 1 else f"{count} * {shape}" for shape, count in counts.items())
 
 
-def table(entries: list[Row]) -> str:
+def table(entries: list[Row], columns: tuple[str, ...] = COLUMNS) -> str:
     """Return rows as aligned text."""
-    cells = [COLUMNS, *(tuple(_cell(entry[column]) for column in COLUMNS) for entry in entries)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    cells = [columns, *(tuple(_cell(entry[column]) for column in columns) for entry in entries)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectrain import optim
 from spectrain.train._folder import RunFolder
 from spectrain.train._run_config import RunConfig
 
@@ -114,6 +115,10 @@ class AbstractJob(abc.ABC):
     @abc.abstractmethod
     def matrices(self) -> set[nn.Parameter]:
         """The parameters that decay where AdamW trains all: those that Muon would take."""
+
+    def parametrisation(self) -> optim.Parametrisation | None:
+        """How learning rates and decay follow from roles and width; None: one rate for all."""
+        return None
 
     @abc.abstractmethod
     def watched(self) -> list[str]:

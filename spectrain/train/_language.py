@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from spectrain import data, nn, objectives
+from spectrain import data, nn, objectives, optim
 from spectrain.train import _samples, _text
 from spectrain.train._atomic import write_file
 from spectrain.train._bad_numbers import first_bad_tensor
@@ -66,7 +66,15 @@ class LanguageJob(AbstractJob):
         """The language model of a full configuration."""
         assert isinstance(config, TrainConfig)
         self.config = config
-        return build_model(config, vocabulary=self.text.tokenizer.vocabulary_size)
+        model = build_model(config, vocabulary=self.text.tokenizer.vocabulary_size)
+        scaled = parametrisation(config, model)
+        if scaled is not None:
+            scaled.initialise(generator=data.generator(config.seed, "weights"))
+        return model
+
+    def parametrisation(self) -> optim.Parametrisation | None:
+        """MuP, where ``--parametrisation`` says so."""
+        return parametrisation(self.config, self.model)
 
     def accumulate(self, step: int) -> Measured:
         """Leave the gradient of the mean loss over all targets of batch ``step`` in ``p.grad``.
@@ -217,6 +225,27 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
         feed_forward=experts(config),
         generator=data.generator(config.seed, "weights"),
     )
+
+
+def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parametrisation | None:
+    """What ``--parametrisation`` makes of a model of this configuration; None for the standard one.
+
+    Maps to a size that does not grow with the width are outputs, and inputs those from such a size: the router, keys
+    and values that all heads share, rotated keys beside a latent, queries through ``--query-rank``.
+    """
+    if config.parametrisation == "standard":
+        return None
+    fixed = {
+        "*.router.weight": config.moe_experts is not None,
+        "*.attention.key.weight": config.attention == "mqa",
+        "*.attention.value.weight": config.attention == "mqa",
+        "*.attention.key_rotary.weight": config.attention == "mla",
+        "*.attention.query_down.weight": config.query_rank is not None,
+    }
+    roles = {pattern: "output" for pattern, there in fixed.items() if there}
+    if config.query_rank is not None:
+        roles["*.attention.query.weight"] = "input"
+    return optim.mup(model, base_width=config.base_width, roles=roles)
 
 
 def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:

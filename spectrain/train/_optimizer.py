@@ -1,19 +1,23 @@
 """The optimizer that a configuration asks for."""
 
+from typing import Any
+
 import torch
 
 from spectrain import approx, optim
 from spectrain.train._job import AbstractJob
 from spectrain.train._run_config import RunConfig
+from spectrain.train.config import TrainConfig
 
 
 def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimizer:
     """Muon with AdamW for the rest, or AdamW for all; only matrices of linear layers decay."""
     assert config.lr is not None
-    betas = (config.beta1, config.beta2)
+    betas, scaled = (config.beta1, config.beta2), job.parametrisation()
+    groups = None if scaled is None else _scaled_groups(scaled, config)
     if config.optimizer == "muon":
         return optim.Muon(
-            job.model,
+            job.model if groups is None else groups,
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
@@ -24,11 +28,26 @@ def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimize
             compute_dtype=config.muon_dtype,
         )
     decayed = job.matrices()
-    groups = [
+    groups = groups or [
         {"params": [p for p in job.model.parameters() if p in decayed], "weight_decay": config.weight_decay},
         {"params": [p for p in job.model.parameters() if p not in decayed], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
+
+
+def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dict[str, Any]]:
+    """Groups whose rate and decay follow from role and width; only hidden matrices decay."""
+    assert isinstance(config, TrainConfig)
+    assert config.lr is not None
+    groups = scaled.groups(
+        config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adamw_lr=config.lr / config.scale_ratio,
+        adamw_weight_decay=0.0,
+        scale=config.scale,
+    )
+    return [{**group, "lr_factor": group["lr"] / config.lr} for group in groups]
 
 
 def muon_schedule(config: RunConfig) -> approx.Schedule:

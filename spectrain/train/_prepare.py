@@ -130,10 +130,15 @@ def _describe(session: Session, screen: Progress) -> None:
         rows = session.optimizer.rows
         write_json(session.folder.polynomials, polynomials(muon_schedule(session.config), name="Muon's matrix sign"))
     else:
-        rows = [
-            {"name": name, "shape": list(p.shape), "algorithm": "adamw", "reason": "--optimizer adamw"}
-            for name, p in session.model.named_parameters()
-        ]
+        scaled = session.job.parametrisation()
+        rows = (
+            [
+                {"name": name, "shape": list(p.shape), "algorithm": "adamw", "reason": "--optimizer adamw"}
+                for name, p in session.model.named_parameters()
+            ]
+            if scaled is None
+            else scaled.rows("adamw")
+        )
     write_json(session.folder.routing, rows)
     by_algorithm: dict[str, int] = {}
     sizes = {name: p.numel() for name, p in session.model.named_parameters()}

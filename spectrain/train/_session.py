@@ -68,7 +68,7 @@ class Session:
             clock=by_clock(self.config),
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor
+            group["lr"] = self.config.lr * factor * group.get("lr_factor", 1.0)  # a factor of optim.mup
         return self.config.lr * factor
 
     def clip_gradients(self) -> float:

@@ -1,5 +1,6 @@
 """Everything that decides a run of ``spectrain train``, in one frozen dataclass. Standard library only."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -61,6 +62,12 @@ class TrainConfig(RunConfig):
     moe_balance: Literal["sign", "rms", "quantile", "histogram", "none"] = "sign"
     """What moves the router's bias after a step."""
 
+    parametrisation: Literal["standard", "mup"] = "standard"
+    """'mup': learning rates and decay by role and width, the same best rate at every width; see docs/mup.md."""
+    base_width: int = 256
+    """With --parametrisation mup: the width at which --lr is what every parameter gets. With another --scale than the
+    default, AdamW's part gets what makes all scale modes one and the same at this width."""
+
     tokenizer: Literal["bpe", "bytes"] = "bpe"
     """Byte-level BPE trained on the training text, or single bytes."""
     vocabulary: int = 4096
@@ -92,6 +99,7 @@ class TrainConfig(RunConfig):
         self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
         good = all(0 < weight < float("inf") for weight in self.data_weights)
         self.require(good, "data_weights", "positive and finite")
+        self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         only = {"mqa": 1, "mha": self.heads, "mla": self.heads}.get(self.attention, self.kv_heads)
@@ -102,7 +110,7 @@ class TrainConfig(RunConfig):
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
-        experts = ("moe_experts", "moe_top_k")
+        experts = ("moe_experts", "moe_top_k", "base_width")
         attention = ("head_dim", "latent", "query_rank", "window")
         return (*own, *experts, *attention, *super().at_least_one())
 
@@ -142,9 +150,20 @@ class TrainConfig(RunConfig):
                 64 * -(-8 * width // 192),
                 "8/3 x width, up to a multiple of 64: as many weights as a 4 x block without gate",
             ),
-            ("lr", default_lr(self.optimizer, self.depth), _LR_REASON),
+            ("lr", *self._default_lr()),
             *([("max_minutes", DEFAULT_MINUTES, NO_LIMIT)] if self.unlimited else []),
         )
+
+    @property
+    def scale_ratio(self) -> float:
+        """The default scale mode's factor on a square matrix of the base width, over that of ``--scale``."""
+        return 1.0 if self.scale == "match_rms_adamw" else 0.2 * math.sqrt(self.base_width)
+
+    def _default_lr(self) -> tuple[float, str]:
+        if self.parametrisation == "mup":
+            lr = default_lr(self.optimizer, 4) * (self.scale_ratio if self.optimizer == "muon" else 1.0)
+            return lr, "best of a sweep at width 256, which muP makes that of every width"
+        return default_lr(self.optimizer, self.depth), _LR_REASON
 
     def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """``(rows, inner, columns)`` of the model's typical product, and ``(batch, rows, columns)`` of Muon's."""

@@ -1,0 +1,49 @@
+"""Members of a family of models that differ in width, over text that is read once."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import torch
+
+from spectrain.train import _session, _step
+from spectrain.train._check_config import CheckConfig
+from spectrain.train._device import choose_device
+from spectrain.train._folder import RunFolder
+from spectrain.train._language import LanguageJob
+from spectrain.train._session import Session
+
+
+class Family:
+    """Sessions of every width and seed of a :class:`CheckConfig`; nothing is written."""
+
+    def __init__(self, config: CheckConfig) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = dataclasses.replace(config, device=choose_device(config.device))
+        self._jobs: dict[int, LanguageJob] = {}
+
+    def session(self, width: int, seed: int, *, lr: float | None = None) -> Session:
+        """A model at its initial weights with its optimizer and batches."""
+        member, folder = self.config.member(width, seed, lr=lr), RunFolder(Path())
+        if seed not in self._jobs:
+            self._jobs[seed] = LanguageJob(member, folder, resuming=False)
+        return _session.build(member, folder, self._jobs[seed])
+
+
+def advance(session: Session, *, constant_lr: bool = False) -> float:
+    """One optimizer step; return the mean loss of its batch, before it.
+
+    Raises FloatingPointError where numbers are no longer finite.
+    """
+    if not constant_lr:
+        session.set_learning_rate()
+    result = _step.step(session.job, session.optimizer, session.counters.step, clip=session.clip_gradients)
+    session.job.after_step()
+    session.counters.step += 1
+    return result.measured.loss
+
+
+def geometric_mean(values: list[float]) -> float:
+    """The mean over seeds of a size; 0 where one is 0."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0
