@@ -13,6 +13,7 @@ VERBS = {
     "sample": "let a trained model continue a prompt",
     "export": "write a trained model in Hugging Face's format",
     "compare": "train the same model under several optimizers and count tokens to the same loss",
+    "check": "see whether outputs, spectral norms and the best learning rate depend on the width",
     "draw": "learn to draw pictures in one step, and measure how well",
     "embed": "learn to find the document that answers a query, and measure it beside BM25",
     "compress": "replace the linear layers of a trained model by smaller ones, and judge it again",

@@ -22,10 +22,10 @@ class Statistics:
     """What is known of all tensors that were added, without keeping any.
 
     A tensor is a matrix of rows of ``features`` numbers, its last dimension; numbers that are not finite are counted
-    and left out. ``rms``, ``mean``, ``largest`` (in absolute value) and the spectrum are exact up to float64 rounding;
-    quantiles are within 1 % (DDSketch, Masson, Rim and Lee 2019, whose buckets are of equal ratio). The spectrum comes
-    from the sum of X^T X, so singular values below 1e-8 of the largest are noise; it is kept where there are at most
-    ``gram_limit`` features.
+    and left out. ``rms``, ``mean``, ``mean_absolute``, ``largest`` (in absolute value) and the spectrum are exact up to
+    float64 rounding; quantiles are within 1 % (DDSketch, Masson, Rim and Lee 2019, whose buckets are of equal ratio).
+    The spectrum comes from the sum of X^T X, so singular values below 1e-8 of the largest are noise; it is kept where
+    there are at most ``gram_limit`` features.
 
     Memory: 150 kB and 8 features^2 bytes, whatever is added. Cost: one pass, and features^2 multiplications a row.
 
@@ -40,7 +40,7 @@ class Statistics:
         self.calls = self.rows = self.numbers = self.not_finite = 0
         self.largest = 0.0
         self._gram_limit = gram_limit
-        self._sum = self._squares = 0.0
+        self._sum = self._squares = self._absolute = 0.0
         self._below: Tensor | None = None
         self._above: Tensor | None = None
         self._gram: Tensor | None = None
@@ -66,6 +66,7 @@ class Statistics:
             return
         self._sum += float(x.sum())
         self._squares += float(x.square().sum())
+        self._absolute += float(x.abs().sum())
         self.largest = max(self.largest, float(x.abs().max()))
         self._count(x[finite] if bad else x.flatten())
         if x.shape[1] <= self._gram_limit:
@@ -82,6 +83,11 @@ class Statistics:
     def mean(self) -> float:
         """Mean of all finite numbers."""
         return self._sum / self.numbers if self.numbers else math.nan
+
+    @property
+    def mean_absolute(self) -> float:
+        """Mean of the absolute values."""
+        return self._absolute / self.numbers if self.numbers else math.nan
 
     @property
     def rms(self) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from spectrain.report._check import finding
 from spectrain.report._html import paragraph, table, tag, text
 from spectrain.report._measures import lead, unit
 from spectrain.report._routing import sentence
@@ -13,6 +14,8 @@ from spectrain.report._words import amount, digits, duration, memory, percent
 
 def title(runs: Sequence[Run]) -> str:
     """The page's heading: the finding, or the names where nothing was measured."""
+    if len(runs) == 1 and runs[0].check:
+        return finding(runs[0].check)
     best = min(runs, key=outcome)
     known = lead(best)
     if known is None:
@@ -27,6 +30,8 @@ def title(runs: Sequence[Run]) -> str:
 
 def headline(runs: Sequence[Run]) -> str:
     """The top of the page: tiles for one run, a table for several."""
+    if len(runs) == 1 and runs[0].check:
+        return ""
     return _tiles(runs[0]) + _about(runs[0]) if len(runs) == 1 else _several(runs)
 
 

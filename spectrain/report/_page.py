@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spectrain.report._check import check
 from spectrain.report._compare import comparison, of_runs
 from spectrain.report._curves import curves
 from spectrain.report._document import document
@@ -19,7 +20,7 @@ from spectrain.report._settings import configuration, environment, samples
 from spectrain.report._spectra import spectra
 from spectrain.report._time import speed
 
-_SECTIONS = (curves, pictures, speed, spectra, routing, polynomials, samples, configuration, environment)
+_SECTIONS = (check, curves, pictures, speed, spectra, routing, polynomials, samples, configuration, environment)
 
 
 def write(runs: Sequence[Path], *, out: Path) -> Path:

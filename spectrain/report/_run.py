@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spectrain.report._files import Row, number, objects, read_blocks, read_lines, read_object, read_rows
 
-_MARKS = ("config.json", "metrics.jsonl", "summary.json", "environment.json")
+_MARKS = ("config.json", "metrics.jsonl", "summary.json", "environment.json", "check.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Run:
     routing: list[Row] = field(default_factory=list)
     schedules: list[Row] = field(default_factory=list)
     samples: list[tuple[str, str]] = field(default_factory=list)
+    check: Row = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -90,7 +91,7 @@ def read(run: Path) -> Run:
 
     Args:
         run: folder with any of ``config.json``, ``environment.json``, ``metrics.jsonl``, ``routing.json``,
-            ``polynomials.json``, ``samples.txt``, ``summary.json``.
+            ``polynomials.json``, ``samples.txt``, ``summary.json``; or with ``check.json``.
 
     Raises:
         ValueError: the path is no folder, or no file in it is of a run.
@@ -110,6 +111,8 @@ def read(run: Path) -> Run:
             "Read each of the folders in it, or give it to report.write."
         )
     notes: list[str] = []
+    if (run / "check.json").is_file() and not (run / "config.json").is_file():
+        return Run(run, run.resolve().name, check=read_object(run / "check.json", notes=notes), notes=notes)
     config = read_object(run / "config.json", notes=notes)
     lines = read_lines(run / "metrics.jsonl", notes=notes)
     result = Run(

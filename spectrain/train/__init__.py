@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.train._check import check as check
     from spectrain.train._checkpoint import checkpoints as checkpoints
     from spectrain.train._compare import compare as compare
     from spectrain.train._compress import compress as compress
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from spectrain.train._load import TrainedRun as TrainedRun
     from spectrain.train._load import load_run as load_run
     from spectrain.train._loop import train as train
+    from spectrain.train._lr_transfer import lr_transfer as lr_transfer
+    from spectrain.train._measure import Member as Member
     from spectrain.train._polynomials import polynomials as polynomials
     from spectrain.train._progress import Progress as Progress
     from spectrain.train._scaling import compare_depths as compare_depths
@@ -21,15 +24,18 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = door(
     __name__,
     {
+        "Member": "_measure",
         "Progress": "_progress",
         "StopRequest": "_signals",
         "TrainConfig": "config",
         "TrainedRun": "_load",
+        "check": "_check",
         "checkpoints": "_checkpoint",
         "compare": "_compare",
         "compare_depths": "_scaling",
         "compress": "_compress",
         "load_run": "_load",
+        "lr_transfer": "_lr_transfer",
         "polynomials": "_polynomials",
         "principal_adapter": "_factored",
         "train": "_loop",

@@ -1,7 +1,8 @@
 """Everything that decides ``spectrain check``. Standard library only."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from spectrain.train.config import TrainConfig
 
@@ -15,8 +16,8 @@ class CheckConfig:
     out_dir: str = ""
     """Folder for check.json and the report. Empty: a new one in runs/."""
     widths: tuple[int, ...] = (64, 128, 256)
-    """Widths to compare, each a multiple of --head-dim."""
-    seeds: tuple[int, ...] = (0,)
+    """Widths to compare, each a multiple of 2 x --head-dim."""
+    seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of weights and batches; figures are means over them."""
     steps: int = 10
     """Optimizer steps at each width."""
@@ -26,6 +27,10 @@ class CheckConfig:
     """Features of a head; the number of heads grows with the width."""
     hidden_ratio: float = 2.0
     """Width inside the feed-forward block over the width."""
+    tokenizer: Literal["bpe", "bytes"] = "bytes"
+    """Single bytes, or a byte-level BPE trained on the text."""
+    vocabulary: int = 1024
+    """Tokens of the BPE vocabulary."""
     block: int = 64
     """Tokens in a sequence."""
     batch_size: int = 8
@@ -40,13 +45,15 @@ class CheckConfig:
     scale: Literal["match_rms_adamw", "original", "spectral", "none"] = "match_rms_adamw"
     """Muon's factor on the learning rate."""
     lr: float | None = None
-    """Learning rate. Default: that of spectrain train at the base width."""
+    """Learning rate. Default: a quarter of that of spectrain train at the base width; of lr-transfer, all of it."""
     weight_decay: float = 0.1
     """Decay of the hidden matrices."""
     device: str = "cpu"
     """Where to compute."""
     threads: int | None = None
     """CPU threads. Default: as many as torch takes."""
+
+    share: ClassVar[float] = 0.25
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared, naming the flag and the cure."""
@@ -61,13 +68,17 @@ class CheckConfig:
         if not self.seeds or self.steps < 1:
             raise ValueError(f"--seeds and --steps must be at least one, got {self.seeds} and {self.steps}.")
 
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr must be positive and finite, got {self.lr}.")
+
     def member(self, width: int, seed: int, *, lr: float | None = None) -> TrainConfig:
         """The configuration of one width and seed."""
         heads = width // self.head_dim
         rate = self.lr if lr is None else lr
         one = TrainConfig(
             data=self.data,
-            tokenizer="bytes",
+            tokenizer=self.tokenizer,
+            vocabulary=self.vocabulary,
             depth=self.depth,
             width=width,
             heads=heads,
@@ -91,19 +102,21 @@ class CheckConfig:
             threads=self.threads,
         )
         full, _ = one.derive()
-        return full
+        assert full.lr is not None
+        return full if rate is not None else dataclasses.replace(full, lr=self.share * full.lr)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(CheckConfig):
     """Sweep the learning rate at every width, and see whether the best one stays."""
 
+    share: ClassVar[float] = 1.0
     rates: tuple[float, ...] = ()
     """Learning rates to try at each width, in factors of two. Default: five around that of spectrain train. Where the
     best is the first or the last, the sweep goes on beyond it."""
-    widths: tuple[int, ...] = (64, 128, 256)
-    """Widths to compare, each a multiple of 2 x --head-dim."""
-    steps: int = 60
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of weights and batches; the loss is the mean over them."""
+    steps: int = 100
     """Optimizer steps of a run."""
 
     def __post_init__(self) -> None:

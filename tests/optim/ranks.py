@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from spectrain.optim import Matrix, Muon, WeightAverage, clip_grad_norm_, spectra
+from spectrain.optim import Matrix, Muon, WeightAverage, clip_grad_norm_, mup, spectra
 from spectrain.optim._cost import Machine, load
 from spectrain.optim._spread import Team
 
@@ -313,7 +313,30 @@ def refusals(rank, world, folder):
     return found
 
 
-SCENARIOS = {f.__name__: f for f in (same_weights, traffic, low_precision, shared_work, fsdp, checkpoint, refusals)}
+def mup_sharded(rank, world, folder):
+    """muP before and after fully_shard: the same weights, the same factors, and steps of one process."""
+    mesh = init_device_mesh("cpu", (world,))
+    alone, early, late = Net(), Net(), Net()
+    for model in (alone, early):
+        mup(model, base_width=2).initialise(generator=3)
+    for model in (early, late):
+        fully_shard(model, mesh=mesh)
+    mup(late, base_width=2).initialise(generator=3)
+    found = {}
+    go = torch.randint(0, 9, (4, 5), generator=torch.Generator().manual_seed(0))
+    for name, model in (("alone", alone), ("early", early), ("late", late)):
+        groups = mup(model, base_width=2).groups("muon", lr=0.1)
+        found[f"{name} rates"] = {n: group["lr_factor"] for group in groups for n, _ in group["params"]}
+        optimizer = Muon(groups, tol=1e-10)
+        model(go).square().sum().backward()
+        optimizer.step()
+        named = model.named_parameters()
+        found[name] = {n: p.full_tensor() if isinstance(p, DTensor) else p.detach() for n, p in named}
+    return found
+
+
+STEPS = (same_weights, traffic, low_precision, shared_work, fsdp, mup_sharded, checkpoint, refusals)
+SCENARIOS = {f.__name__: f for f in STEPS}
 
 
 def run(rank, world, folder, names):

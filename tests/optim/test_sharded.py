@@ -23,7 +23,7 @@ from spectrain.optim._gram import Slab, reduced_signs
 from spectrain.optim._parts import Part, Sharding, local_views, parts
 
 RANKS = Path(__file__).with_name("ranks.py")
-ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,checkpoint"
+ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,checkpoint,mup_sharded"
 JOBS = ("1:checkpoint", f"2:{ALL}", f"4:{ALL}", "1:checkpoint")
 LIMIT = 400
 
@@ -63,6 +63,17 @@ def test_the_weights_are_those_of_one_process(ranks):
     for found in ranks:
         assert max(found["same_weights"]["difference"].values()) < 1e-12
     assert len(found["same_weights"]["difference"]) == {2: 3 * 8, 4: 5 * 5}[len(ranks)]
+
+
+def test_mup_keeps_its_factors_and_weights_through_fully_shard(ranks):
+    """mup #59: shapes stood on tensors and FSDP dropped them. Initial weights are those of one process too."""
+    for found in ranks:
+        case = found["mup_sharded"]
+        assert case["early rates"] == case["late rates"] == case["alone rates"]
+        assert len(set(case["alone rates"].values())) > 1
+        for kind in ("early", "late"):
+            for name, p in case["alone"].items():
+                torch.testing.assert_close(case[kind][name], p, rtol=0, atol=1e-8)
 
 
 def test_every_way_was_taken(ranks):

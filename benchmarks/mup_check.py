@@ -1,0 +1,84 @@
+"""How far do activations, updates and decay move with the width, under muP and beside it in the standard way?
+
+    python benchmarks/mup_check.py --data tinyshakespeare.txt
+
+Widths 64, 128 and 256, five seeds, ten steps: the spread, largest over smallest mean, of every hidden module.
+"""
+
+import argparse
+from typing import Any
+
+import _record
+
+from spectrain.train._check import check, member_of
+from spectrain.train._check_config import CheckConfig
+from spectrain.train._family import Family
+
+CASES = {
+    "muP, AdamW": ("adamw", "match_rms_adamw", "mup", 1e-3),
+    "muP, Muon spectral": ("muon", "spectral", "mup", 6.4e-3),
+    "muP, Muon match_rms_adamw": ("muon", "match_rms_adamw", "mup", 2e-3),
+    "standard, AdamW": ("adamw", "match_rms_adamw", "standard", 1e-3),
+    "standard, Muon match_rms_adamw": ("muon", "match_rms_adamw", "standard", 2e-3),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="*", default=[])
+    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs; writes no record")
+    return parser.parse_args()
+
+
+def measured(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """One case: the verdict and every size."""
+    optimizer, scale, parametrisation, lr = CASES[name]
+    config = CheckConfig(
+        data=tuple(asked.data),
+        optimizer=optimizer,
+        scale=scale,
+        parametrisation=parametrisation,
+        lr=lr,
+        seeds=(0,) if asked.smoke else (0, 1, 2, 3, 4),
+        steps=1 if asked.smoke else 10,
+        threads=1,
+    )
+    family = Family(config)
+    return check(
+        lambda width, seed: member_of(family, width, seed), widths=config.widths, seeds=config.seeds, steps=config.steps
+    )
+
+
+def worst(found: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The hidden module or parameter of a kind that moves most."""
+    return max(
+        (row for row in found["judged"] if row["kind"] == kind and row["role"] != "output"), key=lambda r: r["spread"]
+    )
+
+
+def main() -> None:
+    asked = arguments()
+    found = {name: measured(asked, name) for name in CASES}
+    kinds = ("start", "activation", "change", "weight", "update", "decay")
+    head = ["case", "passes", *(f"{kind}: spread (power)" for kind in kinds)]
+    rows = []
+    for name, case in found.items():
+        cells = [f"{worst(case, k)['spread']:.3f} ({worst(case, k)['exponent']:+.2f})" for k in kinds]
+        rows.append([name, "yes" if case["ok"] else "no", *cells])
+    body = _record.table(head, rows)
+    body += "\n\nWorst hidden module or parameter of each kind:\n\n"
+    body += _record.table(["case", *kinds], [[n, *(worst(c, k)["name"] for k in kinds)] for n, c in found.items()])
+    print(body)
+    if asked.smoke:
+        return
+    of = {name: [worst(found[name], kind)["spread"] for kind in ("start", "activation")] for name in CASES}
+    claim = "; ".join(f"{name}: {a:.3f} at the start, {b:.3f} after ten steps" for name, (a, b) in of.items())
+    note = (
+        "Largest over smallest mean over widths 64, 128, 256; five seeds; mean absolute outputs of hidden modules.\n\n"
+    )
+    data = {name: {"ok": case["ok"], "judged": case["judged"]} for name, case in found.items()}
+    _record.write("mup_check", claim=f"Spread over widths 64 to 256. {claim}", body=note + body, data=data)
+
+
+if __name__ == "__main__":
+    main()
