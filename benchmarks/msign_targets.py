@@ -5,7 +5,8 @@
 Peers that are not installed are left out and named: gram-newton-schulz, pytorch_optimizer, optimuon, heavyball
 (`pip install --no-deps` is enough). Within each repetition all run in turn; what counts is the median of the ratios to
 the first one. Errors are polar errors against the float64 SVD, root mean square over the matrices. The share of the
-peak is nominal products of the method over time, over the rate of one large product in its dtype measured in this run.
+peak is that of the products which the iteration makes, in the form it takes here (plain or Gram), of the rate of one
+large product in its dtype measured in this run; nothing is said of methods whose products are not counted here.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from torch import Tensor
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from spectrain import matfun
+from spectrain.matfun._fixed import schedule_for_steps
 from spectrain.matfun._gemm import bmm
+from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
 from spectrain.testing import exact_msign, relative_error, zoo
 
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes
@@ -43,7 +46,7 @@ def svd(X: Tensor) -> Tensor:
     return U @ Vh
 
 
-def peers(missing: list[str]) -> tuple[dict[str, Method], dict[str, Method]]:
+def peers(missing: list[str], without: list[str]) -> tuple[dict[str, Method], dict[str, Method]]:
     """Five-step recipes in bfloat16, and what claims 1e-3 in float32."""
     fast: dict[str, Method] = {"torch 2.13, 5 steps": each(lambda X: _zeropower_via_newtonschulz(X, JORDAN, 5, 1e-7))}
     fine: dict[str, Method] = {"torch SVD float32": each(svd)}
@@ -53,6 +56,9 @@ def peers(missing: list[str]) -> tuple[dict[str, Method], dict[str, Method]]:
         ("gram_newton_schulz", _gram_newton_schulz), ("optimuon", _optimuon), ("heavyball", _heavyball),
         ("pytorch_optimizer", _pytorch_optimizer),
     ):  # fmt: skip
+        if name in without:
+            missing.append(f"{name}: by request")
+            continue
         try:
             more_fast, more_fine = add()
         except Exception as problem:  # a peer that cannot be imported here is a line of the record
@@ -164,13 +170,27 @@ def peak(dtype: torch.dtype, n: int) -> float:
 
 
 def with_share(rows: list[dict[str, Any]], Xs: list[Tensor], rate: float) -> list[dict[str, Any]]:
-    """Add what share of the peak the plain quintics of as many steps would reach in the time."""
+    """Add the share of the peak of those methods whose products are known."""
     for row in rows:
-        count = next((int(c) for c in row["method"].split("steps=")[-1][:1] if c.isdigit()), 5)
-        flops = sum(2 * min(X.shape) ** 2 * (2 * max(X.shape) + min(X.shape)) for X in Xs) * count
-        if "best ms" in row:
-            row["plain quintics at this share of the peak"] = flops / (1e6 * row["best ms"]) / rate
+        products = [_products(row["method"], X) for X in Xs]
+        if "best ms" in row and all(products):
+            flops = sum(2 * min(X.shape) ** 3 * count for X, count in zip(Xs, products, strict=True))
+            row["share of the peak"] = flops / (1e6 * row["best ms"]) / rate
+        else:
+            row.setdefault("share of the peak", "")
     return rows
+
+
+def _products(method: str, X: Tensor) -> float:
+    """Products of k x k matrices that five plain quintics, or those of msign(steps=), make of X; 0 if not known."""
+    short, aspect = min(X.shape), max(X.shape) / min(X.shape)
+    if method.startswith("torch 2.13"):
+        return 5 * (2 * aspect + 1)
+    if not method.startswith("msign(steps="):
+        return 0.0
+    schedule = schedule_for_steps(int(method[len("msign(steps=")]), torch.bfloat16)
+    steps, cuts = coefficients(schedule), gram_restarts(schedule, torch.bfloat16, (short, max(X.shape)))
+    return plain_products(steps, aspect) if cuts is None else gram_products(steps, cuts, aspect)
 
 
 def momenta(path: Path, most: int) -> list[Tensor]:
@@ -206,12 +226,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=_record.RECORDS)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--layers", type=int, default=12, help="of GPT-2 small")
+    parser.add_argument("--without", nargs="*", default=[], help="peers to leave out")
     parser.add_argument("--cases", nargs="*", help="parts of the names of the cases to run")
     args = parser.parse_args()
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(0)
     missing: list[str] = []
-    fast, fine = peers(missing)
+    fast, fine = peers(missing, args.without)
     small = 128 if args.smoke else 1024
     width, layers = (128, 1) if args.smoke else (768, args.layers)
     block = [(width, width)] * 4 + [(4 * width, width), (width, 4 * width)]

@@ -32,8 +32,7 @@ def gram_iteration(
     steps in ``restarts`` G is formed from the matrices as they stand there. Cost in products of k x k, a the aspect,
     for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by step it is (2 a + 1) T.
     """
-    B, r = start.first(odd_coefficients(polynomials[0]), upper)
-    G = times(start.G, r.square())
+    B, G, r = start.first(odd_coefficients(polynomials[0]), upper)
     first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *restarts, len(polynomials))):
         if begin:
@@ -52,8 +51,8 @@ def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: 
     if upper is None:
         return _multiplier(G, segment, None, None)
     G2 = bmm(G, G)
-    B, r = Start(G, G2, norm_bound(G2)).first(segment[0], upper)
-    return _multiplier(times(G, r.square()), segment, B, r)
+    B, G, r = Start(G, G2, norm_bound(G2)).first(segment[0], upper)
+    return _multiplier(G, segment, B, r)
 
 
 def _multiplier(

@@ -10,6 +10,9 @@ from spectrain.approx import Polynomial
 from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._input import Real
 from spectrain.matfun._largest import norm_bound
+from spectrain.matfun._scale import recording
+
+_LARGE = 96  # from this short side on a call for each matrix costs less than a copy of the batch in float32
 
 
 def odd_coefficients(p: Polynomial) -> list[float]:
@@ -61,8 +64,18 @@ def combined(
     The two terms nearly cancel for the largest singular values. A rounding of a or b to half precision moves all of
     those by the same amount, a twentieth in the first step, out of the interval or across zero.
     """
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and _one_by_one(A):
+        results = torch.empty_like(A)
+        for left, right, result, x, y in zip(A, B, results, a.flatten().tolist(), b.flatten().tolist(), strict=True):
+            result.copy_(torch.add(left.float().mul_(x), right, alpha=y))
+        return results
     wide = torch.promote_types(A.dtype, torch.float32)
     return torch.add(A.to(wide) * a, B.to(wide) * b).to(A.dtype)
+
+
+def _one_by_one(A: Float[Tensor, "b m n"]) -> bool:
+    """Whether the matrices are better taken one by one, with numbers as factors, which torch takes in float32."""
+    return A.itemsize == 2 and A.device.type == "cpu" and min(A.shape[-2:]) >= _LARGE and not recording()
 
 
 def gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
@@ -93,8 +106,14 @@ def stepped(
 
 
 def times(A: Float[Tensor, "b m n"], factor: Float[Tensor, "b 1 1"]) -> Float[Tensor, "b m n"]:
-    """Return the product, rounded once to the dtype of A, with the factor as it is."""
-    return A * factor if A.dtype == factor.dtype else (A * factor).to(A.dtype)
+    """Return the product, rounded once to the dtype of A, with the factor as it is; A is used up."""
+    if A.dtype == factor.dtype:
+        return A.mul_(factor)
+    if not _one_by_one(A):
+        return (A * factor).to(A.dtype)
+    for matrix, number in zip(A, factor.flatten().tolist(), strict=True):
+        matrix.mul_(number)
+    return A
 
 
 class Start(NamedTuple):
@@ -109,13 +128,14 @@ class Start(NamedTuple):
         r = upper / self.top[:, None, None]
         return times(self.G, r.square()), times(self.G2, r.square().square()), r
 
-    def first(self, c: list[float], upper: Real) -> "tuple[Tensor, Tensor]":
-        """Return the part without c[0] of the first polynomial at the Gram matrix of r X, and r."""
+    def first(self, c: list[float], upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return the part without c[0] of the first polynomial at the Gram matrix G of r X, G itself, and r."""
         if len(c) == 3:
             r = upper / self.top[:, None, None]
-            return combined(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square()), r
+            B = combined(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square())
+            return B, times(self.G, r.square()), r
         G, G2, r = self.scaled(upper)
-        return without_identity(G, c, G2=G2), r
+        return without_identity(G, c, G2=G2), G, r
 
 
 def started(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
@@ -137,7 +157,7 @@ def plain_iteration(
     for i, p in enumerate(polynomials):
         c = odd_coefficients(p)
         if i == 0 and start is not None:
-            B, r = start.first(c, upper)
+            B, _, r = start.first(c, upper)
             other = times(stepped(B, c[0], X, other), r)
         else:
             stepped(without_identity(gram(X), c), c[0], X, other)
