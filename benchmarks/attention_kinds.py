@@ -17,8 +17,9 @@ from pathlib import Path
 
 import _record
 import torch
+from _runs import held_out
 
-from spectrain import data, train
+from spectrain import train
 
 KINDS = {
     "MHA": {"attention": "mha"},
@@ -40,7 +41,6 @@ LENGTHS = (256, 512, 1024, 2048)
 
 
 def run(flags: dict, folder: Path, args: argparse.Namespace, seed: int) -> train.TrainedRun:
-    limit = {"max_steps": 3 if args.smoke else args.steps}
     small = (
         {"depth": 2, "width": 256, "heads": 4, "vocabulary": 300, "eval_tokens": 2048} if args.smoke else {"depth": 4}
     )
@@ -53,8 +53,8 @@ def run(flags: dict, folder: Path, args: argparse.Namespace, seed: int) -> train
         muon_dtype="bfloat16",
         out_dir=str(folder),
         resume="auto",
+        max_steps=3 if args.smoke else args.steps,
         **small,
-        **limit,
         **flags,
     )
     return train.load_run(folder if (folder / "summary.json").exists() else train.train(config))
@@ -84,13 +84,6 @@ def kinds(args: argparse.Namespace, scratch: Path) -> list[dict]:
 
 def summary(made: train.TrainedRun) -> dict:
     return json.loads((made.source.parent / "summary.json").read_text(encoding="utf-8"))
-
-
-def held_out(made: train.TrainedRun) -> torch.Tensor:
-    """The tokens of the documents that the run has not learned from."""
-    documents = data.read_documents(made.config.data or None)
-    _, kept = data.split_documents(documents, fraction=made.config.validation_fraction, seed=made.config.seed)
-    return torch.from_numpy(made.tokenizer.encode_documents(kept).astype("int64"))
 
 
 def lengths(args: argparse.Namespace, scratch: Path) -> list[dict]:

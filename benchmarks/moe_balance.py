@@ -18,8 +18,9 @@ from pathlib import Path
 import _record
 import safetensors.torch
 import torch
+from _runs import held_out
 
-from spectrain import data, nn, objectives, optim, train
+from spectrain import nn, objectives, optim, train
 from spectrain.nn._balance_rule import Loads
 from spectrain.train._language import build_model
 
@@ -90,13 +91,6 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
         best = (scores + moved).topk(top_k, dim=1).indices
         chosen.append(violation(best.flatten().bincount(minlength=len(bias))))
     return chosen[0], chosen[1]
-
-
-def held_out(made: train.TrainedRun) -> torch.Tensor:
-    """The tokens of the documents that the run has not learned from."""
-    documents = data.read_documents(made.config.data or None)
-    _, kept = data.split_documents(documents, fraction=made.config.validation_fraction, seed=made.config.seed)
-    return torch.from_numpy(made.tokenizer.encode_documents(kept).astype("int64"))
 
 
 def balance(folder: Path, tokens: torch.Tensor | None, args: argparse.Namespace) -> tuple[dict, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 from spectrain import report
 from spectrain.train._check import check_config
 from spectrain.train._check_config import CheckConfig, TransferConfig
-from spectrain.train._lr_transfer import lr_transfer
+from spectrain.train._lr_transfer import lr_transfer, mean_losses
 
 CHECKS = ("coordinates", "spectrum", "lr-transfer")
 HELP = """usage: spectrain check coordinates | spectrum | lr-transfer [OPTIONS]
@@ -101,15 +101,12 @@ def verdict(found: dict[str, Any]) -> str:
 def transfer_table(found: dict[str, Any]) -> str:
     """Losses by learning rate and width, the best of each width marked, and by how much it moves."""
     widths = list(found["best"])
-    losses: dict[tuple[float, int], list[float]] = {}
-    for row in found["rows"]:
-        losses.setdefault((row["lr"], row["width"]), []).append(float("inf") if row["loss"] is None else row["loss"])
+    losses = {width: mean_losses([row for row in found["rows"] if row["width"] == width]) for width in widths}
     lines = ["learning rate" + "".join(f"{f'width {width}':>14}" for width in widths)]
-    for rate in sorted({rate for rate, _ in losses}):
+    for rate in sorted({rate for tried in losses.values() for rate in tried}):
         cells = []
         for width in widths:
-            tried = losses.get((rate, width))
-            mean = f"{sum(tried) / len(tried):.4f}" if tried else ""
+            mean = f"{losses[width][rate]:.4f}" if rate in losses[width] else ""
             cells.append(f"{mean + (' *' if rate == found['best'][width] else '  '):>14}")
         lines.append(f"{rate:13.3e}" + "".join(cells))
     word = "OK" if found["ok"] else "FAIL"

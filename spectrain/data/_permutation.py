@@ -32,11 +32,18 @@ def permutation(count: int, *, stream: torch.Generator) -> Order:
 
 def endless(numbers: Int64[np.ndarray, " some"], count: int, *, seed: int, name: str) -> Int64[np.ndarray, " some"]:
     """What stands at ``numbers`` of an endless row of permutations of ``count``, each epoch its own."""
+    return by_epoch(numbers, count, lambda epoch: _of_epoch(count, seed, name, epoch))
+
+
+def by_epoch(
+    numbers: Int64[np.ndarray, " some"], count: int, order: Callable[[int], Order]
+) -> Int64[np.ndarray, " some"]:
+    """What stands at ``numbers`` of an endless row of epochs of ``count`` places, each in its own order."""
     epochs, places = np.divmod(numbers, count)
     found = np.empty_like(numbers)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        found[here] = _of_epoch(count, seed, name, int(epoch))(places[here])
+        found[here] = order(int(epoch))(places[here])
     return found
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from spectrain.data._generator import generator
-from spectrain.data._permutation import Order, permutation
+from spectrain.data._permutation import Order, by_epoch, permutation
 from spectrain.data._rows import AbstractRows
 from spectrain.data._token_array import check_tokens
 
@@ -68,13 +68,12 @@ class TokenStream(AbstractRows):
 
     def _starts(self, numbers: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
         """Where in the ring these blocks of the endless stream begin."""
-        epochs, places = np.divmod(numbers, self.blocks_per_epoch)
-        starts = np.empty_like(numbers)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            offset, order = _epoch_order(self.seed, int(epoch), len(self.tokens), self.blocks_per_epoch)
-            starts[here] = offset + order(places[here]) * self.block
-        return starts
+
+        def order(epoch: int) -> Order:
+            offset, blocks = _epoch_order(self.seed, epoch, len(self.tokens), self.blocks_per_epoch)
+            return lambda places: offset + blocks(places) * self.block
+
+        return by_epoch(numbers, self.blocks_per_epoch, order)
 
 
 @functools.lru_cache(maxsize=4)  # a pure function: the cache saves time and cannot change a result

@@ -39,7 +39,7 @@ def bmm(
     """Return A B, as ``torch.bmm``."""
     if not _by_onednn(A, B):
         return torch.bmm(A, B, out=out)
-    results = [_product(a, b) for a, b in zip(A, B, strict=True)]
+    results = [onednn_product(a, b) for a, b in zip(A, B, strict=True)]
     if out is None:
         return results[0][None] if len(results) == 1 else torch.stack(results)
     for target, result in zip(out, results, strict=True):
@@ -61,11 +61,11 @@ def baddbmm(
         return torch.baddbmm(C, A, B, beta=beta, alpha=alpha, out=out)
     result = torch.empty_like(C) if out is None else out
     for target, c, a, b in zip(result, C, A, B, strict=True):
-        AB = _product(a, b)
+        AB = onednn_product(a, b)
         torch.add(AB if alpha == 1 else AB.mul_(alpha), c, alpha=beta, out=target)
     return result
 
 
-def _product(A: Float[Tensor, "m k"], B: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
+def onednn_product(A: Float[Tensor, "m k"], B: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
     """Return A B by the linear layer of oneDNN, which takes float32 as it is, without switching anything globally."""
     return torch.ops.mkldnn._linear_pointwise(A, B.mT, None, "none", [], "")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.matfun._gemm import onednn_is_faster
+from spectrain.matfun._gemm import onednn_is_faster, onednn_product
 
 GROUPED = (torch.float32, torch.bfloat16)
 ALIGNMENT = 16  # bytes; what grouped_mm asks of the stride of a row
@@ -108,7 +108,7 @@ def outer_into(out: Tensor, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
     if _by_onednn(a, b):
-        out.copy_(torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], ""))
+        out.copy_(onednn_product(a, b))
     else:
         torch.mm(a, b, out=out)
 

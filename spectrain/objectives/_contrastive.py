@@ -220,12 +220,6 @@ class Contrastive:
                     torch.autograd.backward([output for output, _ in wanted], [pull for _, pull in wanted])
 
 
-def in_order(parts: list[tuple[Tensor, ...]], own: list[Tensor]) -> tuple[Tensor, ...]:
-    """The outputs of all chunks of a tower, example by example in the order of the inputs."""
-    order = torch.cat(own).argsort()
-    return tuple(torch.cat(output)[order.to(output[0].device)] for output in zip(*parts, strict=True))
-
-
 def _own(grad: Tensor | None, begin: int, count: int, factor: float) -> Tensor | None:
     """This rank's part of a derivative, brought to the scale that reduction undoes."""
     return None if grad is None else grad[begin : begin + count].mul_(factor)

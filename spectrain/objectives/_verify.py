@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain.objectives._contrastive import Contrastive, in_order
+from spectrain.objectives._contrastive import Contrastive
 from spectrain.objectives._modules import modules
 from spectrain.objectives._replay import Randomness, buffers_kept
 
@@ -101,7 +101,7 @@ class _Whole:
         arguments = []
         for tower in range(len(towers)):
             own = [i for i, chunk in enumerate(chunks) if chunk.tower == tower]
-            outputs = in_order([parts[i] for i in own], [chunks[i].index for i in own])
+            outputs = _in_order([parts[i] for i in own], [chunks[i].index for i in own])
             outputs = tuple(self._turned(output) for output in outputs)
             arguments.append(outputs[0] if len(outputs) == 1 else outputs)
         turned = {name: self._turned(value) if isinstance(value, Tensor) else value for name, value in keywords.items()}
@@ -109,6 +109,12 @@ class _Whole:
 
     def _turned(self, rows: Tensor) -> Tensor:
         return rows.flip(0) if self.backwards and rows.dim() else rows
+
+
+def _in_order(parts: list[tuple[Tensor, ...]], own: list[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs of all chunks of a tower, example by example in the order of the inputs."""
+    order = torch.cat(own).argsort()
+    return tuple(torch.cat(output)[order.to(output[0].device)] for output in zip(*parts, strict=True))
 
 
 def _relative(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:

@@ -42,10 +42,10 @@ def _last(model: nn.Module, linears: list[tuple[str, nn.Linear]]) -> dict[Tensor
     twins = [
         other
         for other, module in linears[:-1]
-        if _pattern(other) == _pattern(name) and module.weight.shape == last.weight.shape
+        if name_pattern(other) == name_pattern(name) and module.weight.shape == last.weight.shape
     ]
     return {} if tied or twins else {last.weight: "output head (the last Linear of the model)"}
 
 
-def _pattern(name: str) -> str:
+def name_pattern(name: str) -> str:
     return re.sub(r"\d+", "#", name)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from spectrain.optim._heads import _pattern, output_heads
+from spectrain.optim._heads import name_pattern, output_heads
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._roles import Role
-from spectrain.optim._route import Use, _decide, _refuse_idle_rules, _uses
+from spectrain.optim._route import Use, decide, refuse_idle_rules, uses_of
 
 ROLES = ("input", "hidden", "output", "tied", "vector")
 
@@ -40,10 +40,10 @@ def parts_of(model: nn.Module, *, roles: Mapping[str, str], rules: Mapping[str, 
     Raises ValueError naming each parameter that the module types do not decide, and a model in which they show no
     input or no output.
     """
-    uses = _uses(model)
+    uses = uses_of(model)
     paths = [use.path for places in uses.values() for use in places]
     _check_roles(roles, paths)
-    _refuse_idle_rules(dict(rules), paths)
+    refuse_idle_rules(dict(rules), paths)
     heads, first = output_heads(model), _first_map(model)
     found = [_part(p, places, roles, rules, heads, first) for p, places in uses.items()]
     unclear = [f"  {name}  {tuple(p.shape)}" for name, p, role, *_ in found if not role and p.requires_grad]
@@ -63,8 +63,8 @@ def _part(
     first: Mapping[Tensor, str],
 ) -> Part:
     """One parameter; its role is empty where nothing decides it."""
-    told = _decide(p, places, rules, heads)
-    typed = _decide(p, places, {}, heads)
+    told = decide(p, places, rules, heads)
+    typed = decide(p, places, {}, heads)
     matrix = next((r.matrix for r in (told, typed) if r is not None and r.matrix is not None), None)
     stated = next((k for k in roles if any(fnmatchcase(place.path, k) for place in places)), None)
     if stated is not None:
@@ -112,9 +112,9 @@ def _first_map(model: nn.Module) -> dict[Tensor, str]:
     if isinstance(first, nn.MultiheadAttention):
         return {p: "" for p in first.parameters(recurse=False) if p.ndim > 1}
     assert isinstance(first, nn.Linear)
-    same = (_pattern(name), first.weight.shape)
-    twins = any(isinstance(m, nn.Linear) and (_pattern(other), m.weight.shape) == same for other, m in rest)
-    return {first.weight: "" if twins and _pattern(name) != "#" else "first Linear of a model without embedding"}
+    same = (name_pattern(name), first.weight.shape)
+    twins = any(isinstance(m, nn.Linear) and (name_pattern(other), m.weight.shape) == same for other, m in rest)
+    return {first.weight: "" if twins and name_pattern(name) != "#" else "first Linear of a model without embedding"}
 
 
 def _maps(model: nn.Module) -> tuple[str, nn.Module | None, list[tuple[str, nn.Module]]]:

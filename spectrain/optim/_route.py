@@ -57,17 +57,17 @@ def route(model: nn.Module, *, rules: Mapping[str, Any] | None = None) -> Routes
     '2.weight'
     """
     rules = dict(rules or {})
-    uses = _uses(model)
-    _refuse_idle_rules(rules, [use.path for places in uses.values() for use in places])
+    uses = uses_of(model)
+    refuse_idle_rules(rules, [use.path for places in uses.values() for use in places])
     heads = output_heads(model)
-    roles = {p: _decide(p, places, rules, heads) for p, places in uses.items()}
+    roles = {p: decide(p, places, rules, heads) for p, places in uses.items()}
     unclear = {uses[p][0].path: tuple(p.shape) for p, r in roles.items() if r is None and p.requires_grad}
     if unclear:
         raise ValueError(_ambiguous(unclear))
     return _grouped([(uses[p][0].path, p, r) for p, r in roles.items() if r is not None])
 
 
-def _uses(model: nn.Module) -> dict[Tensor, list[Use]]:
+def uses_of(model: nn.Module) -> dict[Tensor, list[Use]]:
     """Every floating parameter with all places that hold it, in the order of ``named_parameters``."""
     uses: dict[Tensor, list[Use]] = {}
     for prefix, module in model.named_modules():
@@ -80,7 +80,7 @@ def _uses(model: nn.Module) -> dict[Tensor, list[Use]]:
     return uses
 
 
-def _decide(p: Tensor, places: list[Use], rules: Mapping[str, Any], heads: Mapping[Tensor, str]) -> Role | None:
+def decide(p: Tensor, places: list[Use], rules: Mapping[str, Any], heads: Mapping[Tensor, str]) -> Role | None:
     """The one role of a parameter, or None where its uses do not decide it or contradict each other."""
     for pattern, rule in rules.items():
         if any(fnmatchcase(place.path, pattern) for place in places):
@@ -132,7 +132,7 @@ def _unzip(params: list[tuple[str, Tensor]]) -> dict[str, Any]:
     return {"params": [p for _, p in params], "param_names": [name for name, _ in params]}
 
 
-def _refuse_idle_rules(rules: Mapping[str, Any], paths: list[str]) -> None:
+def refuse_idle_rules(rules: Mapping[str, Any], paths: list[str]) -> None:
     idle = [pattern for pattern in rules if not any(fnmatchcase(path, pattern) for path in paths)]
     if idle:
         raise ValueError(f"These rules match no parameter: {', '.join(idle)}. Parameters: {', '.join(paths)}.")

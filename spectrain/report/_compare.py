@@ -94,7 +94,7 @@ def learning_rates(rows: Sequence[Row]) -> Figure | None:
         return None
     kinds, traces = sorted(found, reverse=True), []
     for i, kind in enumerate(kinds):
-        color = series_color(i, len(kinds)) if len(kinds) > 1 else "--accent"
+        color = series_color(i, len(kinds))
         rates = sorted({rate for rate, _ in found[kind]})
         means = [mean(y for rate, y in found[kind] if rate == at) for at in rates]
         traces += [

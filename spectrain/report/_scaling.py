@@ -36,7 +36,7 @@ def scaling(found: Row) -> Figure | None:
         return None
     traces, xs, ys = [], list[float](), list[float]()
     for i, (kind, fit) in enumerate(sorted(fits.items(), reverse=True)):
-        color = series_color(i, len(fits)) if len(fits) > 1 else "--accent"
+        color = series_color(i, len(fits))
         pairs = [
             (number(row.get("flops")), number(row.get("final_loss"))) for row in rows if row.get("optimizer") == kind
         ]

@@ -107,7 +107,6 @@ def member_of(family: Family, width: int, seed: int) -> Member:
     drawn.initialise(generator=seed, keep_zeros=False)
 
     def backward(i: int) -> object:
-        session.optimizer.zero_grad()
         session.job.accumulate(i)
         return session.clip_gradients()
 

@@ -1,7 +1,6 @@
 """Members of a family of models that differ in width, over text that is read once."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import torch
@@ -31,19 +30,13 @@ class Family:
         return _session.build(member, folder, self._jobs[seed])
 
 
-def advance(session: Session, *, constant_lr: bool = False) -> float:
+def advance(session: Session) -> float:
     """One optimizer step; return the mean loss of its batch, before it.
 
     Raises FloatingPointError where numbers are no longer finite.
     """
-    if not constant_lr:
-        session.set_learning_rate()
+    session.set_learning_rate()
     result = _step.step(session.job, session.optimizer, session.counters.step, clip=session.clip_gradients)
     session.job.after_step()
     session.counters.step += 1
     return result.measured.loss
-
-
-def geometric_mean(values: list[float]) -> float:
-    """The mean over seeds of a size; 0 where one is 0."""
-    return math.exp(sum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0

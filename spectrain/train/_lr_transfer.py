@@ -65,7 +65,7 @@ def _sweep(config: TransferConfig, family: Family, width: int, folder: Path, scr
     for lr in _rates(config, losses):
         found = [_run(family, width, lr, seed, folder) for seed in config.seeds]
         rows += found
-        losses[lr] = statistics.fmean(math.inf if row["loss"] is None else row["loss"] for row in found)
+        (losses[lr],) = mean_losses(found).values()
         screen.say(f"width {width:5}  lr {lr:.3e}  loss {losses[lr]:.4f}")
     return rows
 
@@ -117,7 +117,7 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
     """
     best, vertex, least = {}, {}, {}
     for width in sorted({row["width"] for row in rows}):
-        losses = _losses([row for row in rows if row["width"] == width])
+        losses = mean_losses([row for row in rows if row["width"] == width])
         best[width] = min(losses, key=lambda rate: losses[rate])
         vertex[width] = _vertex(losses, best[width])
         least[width] = losses[best[width]]
@@ -126,7 +126,7 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
     return {"best": best, "vertex": vertex, "least": least, "moved": moved, "ok": ok}
 
 
-def _losses(rows: list[Row]) -> dict[float, float]:
+def mean_losses(rows: list[Row]) -> dict[float, float]:
     """Mean loss over the seeds at each rate; infinite where a run diverged."""
     found: dict[float, list[float]] = {}
     for row in rows:
