@@ -27,6 +27,8 @@ def write_tokens(
                 raise DataError(f"{file}: there is no document to write the tokens of")
             out.seek(0)
             _header(out, dtype, count)
+            out.flush()
+            os.fsync(out.fileno())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
