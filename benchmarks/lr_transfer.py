@@ -3,7 +3,7 @@
     python benchmarks/lr_transfer.py --data tinyshakespeare.txt
 
 A language model of fixed depth on bytes, at widths 64 to 512 with the same batches and steps: muP with AdamW, with
-Muon at scale="spectral", and beside them the standard parametrisation of AdamW and of Muon at its default scale.
+Muon at scale="spectral" and at its default scale, and beside them the standard parametrisation of both.
 Finished runs in --out-dir are kept, so that an interrupted benchmark goes on.
 """
 
@@ -25,6 +25,7 @@ CASES = {
     "muP, AdamW": ("adamw", "match_rms_adamw", "mup", ADAMW),
     "standard, AdamW": ("adamw", "match_rms_adamw", "standard", ADAMW),
     "muP, Muon spectral": ("muon", "spectral", "mup", SPECTRAL),
+    "muP, Muon match_rms_adamw": ("muon", "match_rms_adamw", "mup", MUON),
     "standard, Muon match_rms_adamw": ("muon", "match_rms_adamw", "standard", MUON),
 }
 

@@ -2,7 +2,8 @@
 
     python benchmarks/mup_check.py --data tinyshakespeare.txt
 
-Widths 64, 128 and 256, five seeds, ten steps: the spread, largest over smallest mean, of every hidden module.
+Widths 64, 128 and 256, five seeds, ten steps: the spread, largest over smallest mean, of every hidden module. At the
+start also forty seeds, together and in groups of five: how much of the spread of five is the scatter of the draws.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import _record
 from spectrain.train._check import check, member_of
 from spectrain.train._check_config import CheckConfig
 from spectrain.train._family import Family
+from spectrain.train._measure import Row, measure
+from spectrain.train._verdict import judge
 
 CASES = {
     "muP, AdamW": ("adamw", "match_rms_adamw", "mup", 1e-3),
@@ -49,6 +52,25 @@ def measured(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     )
 
 
+def started(asked: argparse.Namespace, *, seeds: int) -> list[Row]:
+    """Sizes at the start under muP for many seeds."""
+    config = CheckConfig(data=tuple(asked.data), parametrisation="mup", seeds=tuple(range(seeds)), steps=1, threads=1)
+    family = Family(config)
+    return [
+        {"role": "", **row, "width": width, "seed": seed}
+        for width in config.widths
+        for seed in config.seeds
+        for row in measure(member_of(family, width, seed), steps=1)
+        if row["kind"] == "start"
+    ]
+
+
+def spread_of(rows: list[Row], seeds: range) -> tuple[float, str]:
+    """Spread and name of the hidden module that differs most between widths, in the mean over some seeds."""
+    judged = judge([row for row in rows if row["seed"] in seeds], ("start",))
+    return max((row["spread"], row["name"]) for row in judged if row["name"] != "head")
+
+
 def worst(found: dict[str, Any], kind: str) -> dict[str, Any]:
     """The hidden module or parameter of a kind that moves most."""
     return max(
@@ -68,6 +90,14 @@ def main() -> None:
     body = _record.table(head, rows)
     body += "\n\nWorst hidden module or parameter of each kind:\n\n"
     body += _record.table(["case", *kinds], [[n, *(worst(c, k)["name"] for k in kinds)] for n, c in found.items()])
+    many = 10 if asked.smoke else 40
+    rows_at_start = started(asked, seeds=many)
+    groups = [spread_of(rows_at_start, range(k, k + 5))[0] for k in range(0, many, 5)]
+    whole, name = spread_of(rows_at_start, range(many))
+    body += (
+        f"\n\nAt the start under muP the worst hidden module over {many} seeds is {name} with {whole:.3f}; over groups "
+        f"of five seeds the worst has {', '.join(f'{group:.3f}' for group in sorted(groups))}: scatter of the draws."
+    )
     print(body)
     if asked.smoke:
         return
@@ -76,7 +106,9 @@ def main() -> None:
     note = (
         "Largest over smallest mean over widths 64, 128, 256; five seeds; mean absolute outputs of hidden modules.\n\n"
     )
-    data = {name: {"ok": case["ok"], "judged": case["judged"]} for name, case in found.items()}
+    claim += f"; muP over {many} seeds: {whole:.3f} at the start"
+    data: dict[str, Any] = {name: {"ok": case["ok"], "judged": case["judged"]} for name, case in found.items()}
+    data["start"] = {"groups": groups, "all": whole}
     _record.write("mup_check", claim=f"Spread over widths 64 to 256. {claim}", body=note + body, data=data)
 
 
