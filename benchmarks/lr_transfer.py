@@ -87,14 +87,14 @@ def main() -> None:
         return
     save(picture(found), Path(__file__).parents[1] / "docs" / "mup.svg")
     summary = [
-        [name, f"{case['moved']:g}", f"{max(case['vertex'].values()) / min(case['vertex'].values()):.2f}"]
+        [name, f"{case['moved']:g}", f"{case['drift']:.2f}", "yes" if case["ok"] else "no"]
         for name, case in found.items()
     ]
-    head = ["case", "best rate moves by a factor of", "vertex of the parabola moves by"]
+    head = ["case", "best rate moves by a factor of", "vertex of the parabola moves by", "passes"]
     body = _record.table(head, summary) + "\n\n"
     head = ["case", "width", "best rate", "vertex", "loss there (nats a byte)"]
     body += _record.table(head, [row for name, case in found.items() for row in lines(name, case)])
-    moved = ", ".join(f"{name}: {case['moved']:g}" for name, case in found.items())
+    moved = ", ".join(f"{name}: {case['moved']:g}, vertex {case['drift']:.2f}" for name, case in found.items())
     settings = (
         f"Depth 2, batches of 8 x 64 bytes, steps {STEPS}, seeds {asked.seeds}, heads of 32, rates by factors of 2."
     )

@@ -110,5 +110,8 @@ def transfer_table(found: dict[str, Any]) -> str:
             cells.append(f"{mean + (' *' if rate == found['best'][width] else '  '):>14}")
         lines.append(f"{rate:13.3e}" + "".join(cells))
     word = "OK" if found["ok"] else "FAIL"
-    lines.append(f"{word}: the best learning rate moves by a factor of {found['moved']:.3g} (2 is allowed).")
+    lines.append(
+        f"{word}: the best learning rate moves by a factor of {found['moved']:.3g} on the grid, and by "
+        f"{found['drift']:.3g} where parabolas through it are lowest (2 is allowed)."
+    )
     return "\n".join(lines)

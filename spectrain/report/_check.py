@@ -42,7 +42,11 @@ def finding(found: Row) -> str:
     """
     if found.get("kind") == "lr-transfer":
         moved = digits(number(found.get("moved")), 3)
-        return f"The best learning rate moves by a factor of {moved}; a factor of 2 is one step of the grid."
+        drift = digits(number(found.get("drift")), 3)
+        return (
+            f"The best learning rate moves by a factor of {moved} on the grid, and by {drift} where parabolas through "
+            "it are lowest; 2, a step of the grid, is allowed."
+        )
     first = found.get("suspect")
     if not isinstance(first, dict):
         return "Nothing that was looked at grows or shrinks with the width."

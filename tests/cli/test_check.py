@@ -46,9 +46,10 @@ def test_lr_transfer_prints_its_table_and_goes_on(tmp_path, text, capsys):
 
 def test_tables():
     rows = [{"width": w, "lr": lr, "seed": 0, "loss": None if lr > 1 else w * lr} for w in (64, 128) for lr in (0.5, 2)]
-    said = transfer_table({"rows": rows, "best": {64: 0.5, 128: 0.5}, "moved": 1.0, "ok": True})
+    said = transfer_table({"rows": rows, "best": {64: 0.5, 128: 0.5}, "moved": 1.0, "drift": 1.25, "ok": True})
     assert "32.0000 *" in said
     assert "inf" in said
+    assert "by a factor of 1 on the grid, and by 1.25 where" in said
     judged = [
         {"kind": "update", "name": "w", "exponent": 1.0, "spread": 2.0, "ok": False, "values": {64: 1.0, 128: 2.0}}
     ]

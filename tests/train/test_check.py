@@ -250,6 +250,10 @@ def test_a_best_rate_that_moves_by_four_fails():
     assert (good["ok"], bad["ok"]) == (True, False)
     assert bad["moved"] == pytest.approx(4)
     assert found({64: 3e-3, 512: 3e-3})["vertex"][64] == pytest.approx(3e-3)
+    between = found({64: 4.8e-3, 512: 1.8e-3})  # one step on the grid, 2.7 in truth
+    assert (between["moved"], between["drift"], between["ok"]) == (
+        pytest.approx(2), pytest.approx(4.8 / 1.8), False
+    )  # fmt: skip
     diverged = [{"width": w, "lr": 1e-3, "seed": 0, "loss": None} for w in (64, 128)]
     assert not summarise(diverged)["ok"]
 
