@@ -106,23 +106,26 @@ def _parsed(text: str) -> Schedule:
 def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) -> torch.dtype:
     """Return the dtype of the iteration.
 
-    ``"auto"`` is bfloat16 for float32 matrices on hardware that multiplies it natively (CUDA; CPUs with AMX or
-    AVX512-BF16) unless a tolerance is asked for, and else the momentum's own dtype.
+    ``"auto"`` is bfloat16 for float32 matrices on hardware that multiplies it natively (CUDA from Ampere on, CPUs with
+    AMX or AVX512-BF16) unless a tolerance is asked for, and else the momentum's own dtype.
     """
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
-    fast = matrix.is_cuda or (matrix.device.type == "cpu" and _cpu_multiplies_bfloat16())
-    return torch.bfloat16 if fast and tol is None and matrix.dtype == torch.float32 else matrix.dtype
+    fast = tol is None and matrix.dtype == torch.float32 and _multiplies_bfloat16(matrix.device)
+    return torch.bfloat16 if fast else matrix.dtype
 
 
 @torch.compiler.assume_constant_result
-def _cpu_multiplies_bfloat16() -> bool:
-    return _asked_once()
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    return _asked_once(device)
 
 
 @functools.cache
-def _asked_once() -> bool:
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+def _asked_once(device: torch.device) -> bool:
+    if device.type == "cuda":  # older ones emulate it, and say that they support it
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
