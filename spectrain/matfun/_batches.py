@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from spectrain.matfun._scale import far_from_one, power_of_two, to_unit
+from spectrain.matfun._scale import far_from_one, power_of_two, recording, to_unit
 
 _MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
+_IN_CACHE = 2**19  # of one batch on a processor, whose memory is slower to get than its products are to make
 
 
 def flat(X: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "b m n"]:
@@ -42,12 +43,12 @@ def in_batches(
     """Apply ``run`` to groups of equal key, dtype and device; return the results in the order and shapes given.
 
     ``run`` takes matrices and returns as many batches, each of the entries of its matrix. A group of more than 2**23
-    entries runs in several parts: the cap on memory, and what stays in a cache meanwhile.
+    entries, on a processor 2**19, runs in several parts: the cap on memory, and what stays in a cache meanwhile.
     """
     results: list[Tensor | None] = [None] * len(matrices)
     for indices in _groups(matrices, key):
         for i, part in zip(indices, run([matrices[i] for i in indices]), strict=True):
-            results[i] = part.to(out_dtype or matrices[i].dtype).reshape(matrices[i].shape)
+            results[i] = _alone(part, out_dtype or matrices[i].dtype).reshape(matrices[i].shape)
     return [Y for Y in results if Y is not None]
 
 
@@ -60,8 +61,14 @@ def by_shape(group: list[Tensor], run: Callable[[list[list[Tensor]]], list[Tenso
     for indices, batch in zip(shapes.values(), run([[group[i] for i in ids] for ids in shapes.values()]), strict=True):
         sizes = [group[i].shape[:-2].numel() for i in indices]
         for i, part in zip(indices, batch.split(sizes), strict=True):
-            results[i] = part.clone() if len(indices) > 1 else part
+            results[i] = part
     return results
+
+
+def _alone(part: Float[Tensor, "b m n"], dtype: torch.dtype) -> Float[Tensor, "b m n"]:
+    """Return the part in dtype and in order, without the rest of the batch that it is a view of."""
+    shared = part.dtype == dtype and part._base is not None
+    return part.to(dtype, copy=shared, memory_format=torch.contiguous_format)
 
 
 def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable]) -> Iterator[list[int]]:
@@ -69,10 +76,12 @@ def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable]) -> It
     for i, X in enumerate(matrices):
         groups.setdefault((key(X), X.dtype, X.device), []).append(i)
     for indices in groups.values():
+        small = matrices[indices[0]].device.type == "cpu" and not recording()  # a graph is the shorter for large parts
+        most = min(_IN_CACHE, _MAX_ENTRIES) if small else _MAX_ENTRIES
         chunk: list[int] = []
         entries = 0
         for i in indices:
-            if chunk and entries + matrices[i].numel() > _MAX_ENTRIES:
+            if chunk and entries + matrices[i].numel() > most:
                 yield chunk
                 chunk, entries = [], 0
             chunk.append(i)

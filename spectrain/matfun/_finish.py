@@ -30,10 +30,14 @@ def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
     costs six products with ``count`` columns.
     """
     if Y.shape[-2] > Y.shape[-1]:
-        return finished(Y.mT, count, floor).mT
-    rows = chirps(Y.shape[-2], count, Y).mT.expand(
-        len(Y), -1, -1
-    )  # a product with few columns is slow, with few rows fast
+        Q, change = _missing(Y.mT, count, floor)
+        return torch.baddbmm(Y, change.mT, Q.mT)
+    return torch.baddbmm(Y, *_missing(Y, count, floor))
+
+
+def _missing(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+    """Return Q and msign(T) - T for wide Y, in its dtype."""
+    rows = chirps(Y.shape[-2], count, Y).mT.expand(len(Y), -1, -1)  # few rows are faster than few columns
     for _ in range(_ROUNDS):
         rows = torch.baddbmm(rows, torch.bmm(rows, Y), Y.mT, alpha=-1)
     working = torch.promote_types(Y.dtype, torch.float32)
@@ -42,7 +46,7 @@ def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
     squares, V = torch.linalg.eigh(torch.bmm(T, T.mT).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
     raised = _raised(squares.clamp_min(0).sqrt(), floor.to(working))
     change = torch.bmm(V * raised[:, None, :], torch.bmm(V.mT, T))
-    return torch.baddbmm(Y, Q.to(Y.dtype), change.to(Y.dtype))
+    return Q.to(Y.dtype), change.to(Y.dtype)
 
 
 def _raised(t: Float[Tensor, "b c"], floor: Float[Tensor, " b"]) -> Float[Tensor, "b c"]:

@@ -35,14 +35,23 @@ def schatten_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
 
 def _power_method(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     """Return the largest growth of a vector in the last of the products by G2, to the power 1/4; 1 for zero."""
-    V = chirps(G2.shape[-1], _VECTORS, G2).expand(len(G2), -1, -1)
-    for _ in range(_ROUNDS):
-        W = torch.bmm(G2, V)
-        V = torch.bmm(G2, W)
-        sizes = torch.linalg.vector_norm(torch.stack((W, V)).float() if V.itemsize < 4 else torch.stack((W, V)), dim=-2)
-        V = V / torch.where(sizes[1] > 0, sizes[1], 1.0)[:, None, :].to(V.dtype)
-    growth = (sizes[1] / torch.where(sizes[0] > 0, sizes[0], 1.0)).amax(-1)
-    return torch.where(growth == 0, 1.0, growth).sqrt().sqrt()
+    V = chirps(G2.shape[-1], _VECTORS, G2).mT.expand(len(G2), -1, -1)  # few rows are faster than few columns
+    for i in range(_ROUNDS):
+        W = torch.bmm(V, G2)
+        V = torch.bmm(W, G2)
+        if i < _ROUNDS - 1:
+            V = V / _positive(_lengths(V))[..., None].to(V.dtype)
+    growth = (_lengths(V) / _positive(_lengths(W))).amax(-1)
+    return _positive(growth).sqrt().sqrt()
+
+
+def _lengths(V: Float[Tensor, "b v k"]) -> Float[Tensor, "b v"]:
+    return torch.linalg.vector_norm(V.float() if V.itemsize < 4 else V, dim=-1)
+
+
+def _positive(sizes: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Return the sizes, with 1 in place of 0."""
+    return torch.where(sizes > 0, sizes, 1.0)
 
 
 def chirps(k: int, count: int, like: Tensor) -> Float[Tensor, "1 k v"]:

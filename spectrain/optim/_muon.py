@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from spectrain.optim._guards import (
     check_parameters,
     check_settings,
 )
+from spectrain.optim._live import Live, portions
 from spectrain.optim._load import fitted, restore
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._over import leading_over, normalise_rows, orthogonalized_over, row_normalised
@@ -37,16 +38,6 @@ VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}
 MUON = ADAMW | {"momentum", "nesterov", "scale", "decay", "tol", "steps", "schedule", "compute_dtype"} | VARIANT
 KEYS = {"params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
-
-
-class Live(NamedTuple):
-    """The parameters of one group that have a gradient; gradients and weights are this rank's part."""
-
-    group: dict[str, Any]
-    names: list[str]
-    params: list[Tensor]
-    grads: list[Tensor]
-    weights: list[Tensor]
 
 
 class Muon(Optimizer):
@@ -288,9 +279,12 @@ class Muon(Optimizer):
         return adam_direction(averages, grads, squares, steps, beta2=group["beta2"])
 
     def _orthogonal_steps(self, live: list[Live], company: Company | None) -> None:
-        """Move the matrices of all groups, with msign of as many as possible in one call."""
-        if not live:
-            return
+        """Move the matrices of all groups; over ranks all at once, else in portions."""
+        for portion in [live] if company is not None and live else portions(live):
+            self._orthogonal_step(portion, company)
+
+    def _orthogonal_step(self, live: list[Live], company: Company | None) -> None:
+        """Move matrices, with msign of as many as possible in one call."""
         averages = [average for part in live for average in self._averages(part)]
         groups = [part.group for part in live for _ in part.params]
         params = [p for part in live for p in part.params]

@@ -1,0 +1,58 @@
+"""The parameters that a step moves, and the portions in which it moves matrices."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_PORTION = 2**20  # entries of a portion on a processor: what stays in its cache from momentum to weight
+
+
+class Live(NamedTuple):
+    """The parameters of one group that have a gradient; gradients and weights are this rank's part."""
+
+    group: dict[str, Any]
+    names: list[str]
+    params: list[Tensor]
+    grads: list[Tensor]
+    weights: list[Tensor]
+
+    def some(self, indices: list[int]) -> "Live":
+        """Return the parameters at these places."""
+        lists = (self.names, self.params, self.grads, self.weights)
+        return Live(self.group, *([items[i] for i in indices] for items in lists))  # type: ignore[arg-type]
+
+
+def portions(live: list[Live]) -> Iterator[list[Live]]:
+    """Return lists that together hold everything once, equal shapes side by side.
+
+    On a processor a step over a whole model at once would read and write every intermediate result in memory, most of
+    it fresh from the system, which costs as much as the products. Accelerators have the cache for nothing but
+    tiles, and take all in as few calls as there are; so does a graph that is being recorded. Where msign may refuse a
+    tolerance nothing is to be moved before all are known.
+    """
+    whole = [part for part in live if torch.compiler.is_compiling() or part.group["tol"] is not None or _far(part)]
+    if whole:
+        yield whole
+    for part in live:
+        if not any(part is other for other in whole):
+            yield from ([part.some(indices)] for indices in _cut(part.params))
+
+
+def _far(part: Live) -> bool:
+    return any(p.device.type != "cpu" for p in part.params)
+
+
+def _cut(params: list[Tensor]) -> Iterator[list[int]]:
+    """Return the places of the parameters, by shape, in runs of at most so many entries, or of one parameter."""
+    chunk: list[int] = []
+    entries = 0
+    for i in sorted(range(len(params)), key=lambda i: (sorted(params[i].shape), params[i].shape)):
+        if chunk and entries + params[i].numel() > _PORTION:
+            yield chunk
+            chunk, entries = [], 0
+        chunk.append(i)
+        entries += params[i].numel()
+    if chunk:
+        yield chunk
