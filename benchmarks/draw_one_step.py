@@ -47,7 +47,7 @@ def pace(folder, *, count=24):
     for step in range(count):
         began = time.process_time()
         _step.step(session.job, session.optimizer, step, clip=session.clip_gradients)
-        session.job.after_step()
+        session.job.after_step(1.0)
         found.append(time.process_time() - began)
     return statistics.median(found)
 

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--pace", type=float, help="dense steps in the time of one with experts")
     parser.add_argument("--pace-only", action="store_true")
-    parser.add_argument("--only", choices=("sign", "quantile"), help="train this run and stop")
+    parser.add_argument("--only", choices=("sign", "quantile", "dense"), help="train this run and stop")
     parser.add_argument("--checkpoints", type=int, default=6, help="of each run, the last ones, that are measured")
     parser.add_argument("--tokens", type=int, help="of the held-out text, at most; default: all")
     parser.add_argument("--no-dense", action="store_true", help="leave the dense run out")
@@ -170,6 +170,9 @@ def main() -> None:
         print("dense {:.3f} s a step, experts {:.3f} s, ratio {:.3f}".format(*pace(args)))
         return
     args.steps = 12 if args.smoke else args.steps
+    if args.only == "dense":
+        run("dense", round(args.steps * (args.pace or 1.5)), args)
+        return
     if args.only:
         run(args.only, args.steps, args, moe_balance=args.only, **EXPERTS)
         return

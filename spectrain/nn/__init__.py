@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from spectrain.nn._balance import quantile_bias as quantile_bias
     from spectrain.nn._balance_loss import Penalty as Penalty
     from spectrain.nn._balance_rule import Balance as Balance
+    from spectrain.nn._balance_rule import Loads as Loads
     from spectrain.nn._capture import Capture as Capture
     from spectrain.nn._capture import capture as capture
+    from spectrain.nn._expert_loads import expert_loads as expert_loads
     from spectrain.nn._feed_forward import SwiGLU as SwiGLU
     from spectrain.nn._generation import generate as generate
     from spectrain.nn._generation import stream as stream
@@ -42,6 +44,7 @@ __getattr__, __dir__ = door(
         "SwiGLU": "_feed_forward",
         "Tap": "_tap",
         "capture": "_capture",
+        "expert_loads": "_expert_loads",
         "from_hugging_face": "_hugging_face",
         "generate": "_generation",
         "initialise": "_language_model",
@@ -50,6 +53,7 @@ __getattr__, __dir__ = door(
         "statistics": "_statistics",
         "stream": "_generation",
         "Balance": "_balance_rule",
+        "Loads": "_balance_rule",
         "MoE": "_moe",
         "Penalty": "_balance_loss",
         "auxiliary_loss": "_moe",

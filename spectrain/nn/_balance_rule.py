@@ -16,9 +16,10 @@ class Balance:
 
     ``"sign"`` and ``"rms"``: loss-free steps of ``rate`` (articles 10757, 10815). ``"quantile"``: the exact quantile of
     all scores of the step, warm-started (11619); ``"histogram"``: the same from integer counts in 1024 bins, which
-    need no scores kept and add up over micro-batches in any order. ``"none"``: the bias stays. With a threshold in
-    place of top-k the quantile is averaged with weight ``decay`` on the old bias (11626), and sign steps hold the
-    number of experts a token at ``top_k`` with ``budget_rate`` times their rate.
+    need no scores kept and add up over micro-batches in any order. ``"none"``: the bias stays. Quantiles are averaged
+    over steps with weight ``decay`` on the old bias (11626): those of one batch balance that batch, and its text is not
+    the next one's. With a threshold in place of top-k sign steps hold the number of experts a token at ``top_k`` with
+    ``budget_rate`` times their rate.
 
     >>> Balance(rule="rms", rate=2e-3).rate
     0.002
@@ -28,7 +29,7 @@ class Balance:
     rate: float = 1e-3
     centred: bool = True
     budget_rate: float = 1.0
-    decay: float = 0.9
+    decay: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -77,8 +78,7 @@ class Balance:
             shift = evidence.kthvalue(len(evidence) - rank, dim=0).values
         else:
             shift = balance.histogram_quantile(evidence, rank=rank)
-        weight = 1 - self.decay if dynamic else 1.0
-        new = bias - weight * shift.to(bias.dtype)
+        new = bias - (1 - self.decay) * shift.to(bias.dtype)
         return new - new.mean() if self.centred and not dynamic else new
 
 

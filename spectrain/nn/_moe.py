@@ -133,12 +133,16 @@ class MoE(nn.Module):
         return out.view(x.shape)
 
     @torch.no_grad()
-    def update_bias(self) -> Loads:
+    def update_bias(self, *, factor: float = 1.0) -> Loads:
         """Move the bias by the loads since the last call, forget them, and return them.
 
-        Call it once a step, after the optimizer. Raises ``ValueError`` where no token was counted, and where a penalty
-        was computed in the step and never collected.
+        Call it once a step, after the optimizer. ``factor``, from 0 to 1, is the share of the rule's move that is made:
+        with the schedule of the learning rate the bias comes to rest with the weights, and what it ends with is a mean
+        over many steps in place of the noise of one. Raises ``ValueError`` where no token was counted, and where a
+        penalty was computed in the step and never collected.
         """
+        if not 0 <= factor <= 1:
+            raise ValueError(f"MoE.update_bias: factor must be from 0 to 1, got {factor}.")
         loads = Loads(self.loads.clone(), int(self.tokens))
         if not loads.tokens:
             raise ValueError(
@@ -157,7 +161,8 @@ class MoE(nn.Module):
             )
         evidence = torch.cat(self._margins) if self._margins else self.histogram
         dynamic = self.router.select == "threshold"
-        self.bias.copy_(self.balance.moved(self.bias, loads, evidence, top_k=self.router.top_k, dynamic=dynamic))
+        moved = self.balance.moved(self.bias, loads, evidence, top_k=self.router.top_k, dynamic=dynamic)
+        self.bias.lerp_(moved, factor)
         self.discard_counts()
         return loads
 

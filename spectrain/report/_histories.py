@@ -1,9 +1,9 @@
-"""The spectra of each parameter over training, run by run."""
+"""Rows of metrics by name, spectra of parameters or statistics of activations, over training, run by run."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from spectrain.report._files import Row
-from spectrain.report._run import Run
 
 _MOST_TIMES = 80
 
@@ -11,10 +11,10 @@ _MOST_TIMES = 80
 History = dict[str, list[Row]]
 
 
-def history_of(run: Run) -> History:
-    """The spectrum rows of each parameter, at most ``_MOST_TIMES`` of them."""
+def history_of(found: Sequence[Row]) -> History:
+    """The rows of each name, at most ``_MOST_TIMES`` of them."""
     rows: History = defaultdict(list)
-    for row in run.spectra:
+    for row in found:
         rows[str(row.get("name", "unnamed"))].append(row)
     return {name: _fewer(history) for name, history in rows.items()}
 

@@ -1,57 +1,74 @@
-"""All parameters side by side: update over weight, and stable ranks, over training."""
+"""Many names side by side over training: all parameters by update and rank, all activations by size and rank."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from spectrain.report._axes import axis, log_axis
 from spectrain.report._figure import SCALE_SIZE, Figure, View, Views, label
 from spectrain.report._files import number
-from spectrain.report._histories import History, key_of, which
-from spectrain.report._series import STEPS
+from spectrain.report._histories import History, history_of, key_of, which
+from spectrain.report._html import Section
+from spectrain.report._run import Run
+from spectrain.report._series import STEPS, front
 from spectrain.report._words import digits
 
-_SHARES = {
-    "update_to_weight": "update / weight",
-    "weight_stable_rank": "rank of weights",
-    "update_stable_rank": "rank of updates",
+_PARAMETERS = {
+    "update_to_weight": ("update / weight", "norm of the update over norm of the weights"),
+    "weight_stable_rank": ("rank of weights", "stable rank of the weights"),
+    "update_stable_rank": ("rank of updates", "stable rank of the updates"),
 }
-
-
-_MEANINGS = {
-    "update_to_weight": "norm of the update over norm of the weights",
-    "weight_stable_rank": "stable rank of the weights",
-    "update_stable_rank": "stable rank of the updates",
+_STABLE = "Stable rank: squared Frobenius norm over squared spectral norm, the directions that carry a matrix."
+_ACTIVATIONS = {
+    "rms": ("rms", "root mean square of the activations"),
+    "largest": ("largest", "largest activation, in absolute value"),
+    "quantile_0.99": ("99 % quantile", "number below which 99 % of the activations lie"),
+    "spectral_norm": ("spectral norm", "spectral norm of the matrix of all tokens"),
+    "effective_rank": ("effective rank", "effective rank of the activations"),
+    "stable_rank": ("stable rank", "stable rank of the activations"),
+    "not_finite": ("not finite", "activations that are not finite"),
 }
+_EFFECTIVE = "On held-out text. Effective rank: the exponential of the entropy of the singular values. "
 
 
 def overview(histories: dict[str, History]) -> Figure | None:
     """One row a parameter, one column a step, the colour is a figure of that parameter."""
+    return _map("all-parameters", histories, _PARAMETERS, caption=_STABLE)
+
+
+def activations(runs: Sequence[Run]) -> Section | None:
+    """The section on what passes between the weights: one row a name, one column a step."""
+    histories = {run.name: history_of(run.activations) for run in front(runs) if run.activations}
+    fig = _map("all-activations", histories, _ACTIVATIONS, caption=_EFFECTIVE + _STABLE)
+    return Section("activations", "Activations", [fig]) if fig else None
+
+
+def _map(name: str, histories: dict[str, History], known: dict[str, tuple[str, str]], *, caption: str) -> Figure | None:
     rows = [row for history in histories.values() for found in history.values() for row in found]
-    keys = [k for k in _SHARES if any(number(row.get(k)) is not None for row in rows)]
+    keys = [k for k in known if any(number(row.get(k)) is not None for row in rows)]
     if not keys:
         return None
     views: Views = {
-        (*key_of(histories, r), i): _overview_view(history, key)
+        (*key_of(histories, r), i): _map_view(history, key, known[key][1])
         for r, history in enumerate(histories.values())
         for i, key in enumerate(keys)
     }
-    controls = [*which(histories), ("show", [_SHARES[k] for k in keys])]
-    caption = "Stable rank: squared Frobenius norm over squared spectral norm, the directions that carry a matrix."
+    controls = [*which(histories), ("show", [known[k][0] for k in keys])]
     height = 130 + max(60, 17 * max(map(len, histories.values())))
-    return Figure("all-parameters", views, controls, caption, height)
+    return Figure(name, views, controls, caption, height)
 
 
-def _overview_view(history: History, key: str) -> View:
+def _map_view(history: History, key: str, meaning: str) -> View:
     steps = sorted({row["step"] for rows in history.values() for row in rows})
     tables = [{row["step"]: number(row.get(key)) for row in rows} for rows in history.values()]
     values = [[found.get(step) for step in steps] for found in tables]
     last = sorted(row[-1] for row in ([v for v in found.values() if v is not None] for found in tables) if row)
-    title = _MEANINGS[key].capitalize()
+    title = meaning[0].upper() + meaning[1:]
     if last:
         title += f": {digits(last[0], 2)} to {digits(last[-1], 2)} at the last record"
     layout = {
         "xaxis": axis(STEPS.title, type="category" if len(steps) < 3 else "linear"),
-        "yaxis": axis(_MEANINGS[key], autorange="reversed", automargin=True, showgrid=False, dtick=1),
+        "yaxis": axis(meaning, autorange="reversed", automargin=True, showgrid=False, dtick=1),
         "hovermode": "closest",
     }
     names = [label(name.removesuffix(".weight")) for name in history]

@@ -10,8 +10,10 @@ from spectrain.report._check import check
 from spectrain.report._compare import comparison, of_runs
 from spectrain.report._curves import curves
 from spectrain.report._document import document
+from spectrain.report._experts import experts
 from spectrain.report._files import Row, read_object
 from spectrain.report._html import Section
+from spectrain.report._overview import activations
 from spectrain.report._pictures import pictures
 from spectrain.report._polynomials import polynomials
 from spectrain.report._routing import routing
@@ -20,7 +22,8 @@ from spectrain.report._settings import configuration, environment, samples
 from spectrain.report._spectra import spectra
 from spectrain.report._time import speed
 
-_SECTIONS = (check, curves, pictures, speed, spectra, routing, polynomials, samples, configuration, environment)
+_SECTIONS = (check, curves, pictures, speed, experts, spectra, activations, routing, polynomials, samples,
+             configuration, environment)  # fmt: skip
 
 
 def write(runs: Sequence[Path], *, out: Path) -> Path:

@@ -14,8 +14,9 @@ _MARKS = ("config.json", "metrics.jsonl", "summary.json", "environment.json", "c
 class Run:
     """What a run folder holds. Anything may be empty; ``notes`` says in plain words what is missing.
 
-    ``steps``, ``evals``, ``spectra`` and ``pictures`` are the lines of ``metrics.jsonl`` by kind in order of
-    steps, one per step (and parameter, or sheet): the last written, where a resumed run wrote a step twice.
+    ``steps``, ``evals``, ``spectra``, ``activations`` and ``pictures`` are the lines of ``metrics.jsonl`` by kind in
+    order of steps, one per step (and parameter, activation or sheet): the last written, where a resumed run wrote a
+    step twice.
     """
 
     path: Path
@@ -26,6 +27,7 @@ class Run:
     steps: list[Row] = field(default_factory=list)
     evals: list[Row] = field(default_factory=list)
     spectra: list[Row] = field(default_factory=list)
+    activations: list[Row] = field(default_factory=list)
     pictures: list[Row] = field(default_factory=list)
     routing: list[Row] = field(default_factory=list)
     schedules: list[Row] = field(default_factory=list)
@@ -124,6 +126,7 @@ def read(run: Path) -> Run:
         steps=_of_kind(lines, "step"),
         evals=_of_kind(lines, "eval"),
         spectra=_of_kind(lines, "spectrum"),
+        activations=_of_kind(lines, "activation"),
         pictures=_of_kind(lines, "pictures"),
         routing=read_rows(run / "routing.json", notes=notes),
         schedules=objects(read_object(run / "polynomials.json", notes=notes).get("schedules")),

@@ -18,7 +18,7 @@ _KINDS = (("weight", "weights"), ("update", "updates"), ("momentum", "momentum")
 
 def spectra(runs: Sequence[Run]) -> Section | None:
     """The section on spectra: the bands of one parameter, and all parameters side by side."""
-    histories = {run.name: history_of(run) for run in front(runs) if run.spectra}
+    histories = {run.name: history_of(run.spectra) for run in front(runs) if run.spectra}
     if not histories:
         return None
     figures = [bands(histories), overview(histories)]

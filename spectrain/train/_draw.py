@@ -99,7 +99,7 @@ class DrawJob(AbstractJob):
         draw = data.generator(self.config.seed, *keys)
         return self.flow.draw(images.pixels.to(self.device), images.labels.to(self.device), generator=draw)
 
-    def after_step(self) -> Mapping[str, float]:
+    def after_step(self, lr_factor: float) -> Mapping[str, object]:
         """Average the weights: the half-life grows with the run, so that its length need not be known."""
         taken = self.average.updates + 1
         self.average.update(math.log1p(1 / taken))

@@ -37,6 +37,6 @@ def advance(session: Session) -> float:
     """
     session.set_learning_rate()
     result = _step.step(session.job, session.optimizer, session.counters.step, clip=session.clip_gradients)
-    session.job.after_step()
+    session.job.after_step(session.lr_factor)
     session.counters.step += 1
     return result.measured.loss

@@ -84,8 +84,8 @@ class AbstractJob(abc.ABC):
     def accumulate(self, step: int) -> Measured:
         """Leave the gradient of the mean loss over batch ``step`` in ``p.grad``, whatever the micro-batches."""
 
-    def after_step(self) -> Mapping[str, float]:
-        """Whatever must follow an optimizer step; returns figures for the step's row."""
+    def after_step(self, lr_factor: float) -> Mapping[str, object]:
+        """Whatever must follow an optimizer step of ``lr_factor`` times the peak rate; figures for the step's row."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

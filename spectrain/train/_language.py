@@ -1,7 +1,7 @@
 """The job of ``spectrain train``: a language model from text."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -95,12 +95,15 @@ class LanguageJob(AbstractJob):
         inputs, targets, *borders = (part.to(self.device) for part in self.stream.batch(step))
         return inputs, targets, borders[0] if borders else None
 
-    def after_step(self) -> Mapping[str, float]:
-        """Move the biases of experts; MaxVio of each layer, and the largest."""
+    def after_step(self, lr_factor: float) -> Mapping[str, object]:
+        """Move the biases of experts; loads, MaxVio of each layer, and the largest.
+
+        By less and less as the rate falls: routers drift in proportion to it, and a gain that follows a drift v through
+        the noise of batches has its least error near v^(2/3), where lag^2 = (v / gain)^2 and noise ~ gain balance.
+        """
         layers = [module for module in self.model.modules() if isinstance(module, nn.MoE)]
-        violations = [layer.update_bias().max_violation for layer in layers]
-        figures = {f"moe_max_violation.{i}": value for i, value in enumerate(violations)}
-        return {"moe_max_violation": max(violations), **figures} if violations else {}
+        loads = [layer.update_bias(factor=lr_factor ** (2 / 3)) for layer in layers]
+        return {**_violations(loads), "moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
 
     def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
         """Accumulate the gradient over micro-batches; return the sum of nats."""
@@ -126,11 +129,15 @@ class LanguageJob(AbstractJob):
 
     def validate(self, *, whole: bool) -> Judged:
         """Score the held-out text, or its first ``--eval-tokens`` tokens."""
-        score = self.score(tokens=None if whole else self.config.eval_tokens)
+        with nn.expert_loads(self.model) as loads:
+            score = self.score(tokens=None if whole else self.config.eval_tokens)
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
             words = f"{score.bytes:,} held-out bytes: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
-        return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words)
+        balance = _violations(list(loads.values()))
+        if balance:
+            words += f", MaxVio {balance['moe_max_violation']:.3f}"
+        return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte, **balance}, words)
 
     def score(self, *, tokens: int | None = None) -> Score:
         """Nats on the held-out text, or on its first ``tokens`` tokens."""
@@ -175,6 +182,7 @@ class LanguageJob(AbstractJob):
             "validation_bytes": judged.seen["bytes"],
             "validation_tokens": judged.seen["tokens"],
             "epochs": self.stream.epoch(steps),
+            **{name: value for name, value in judged.figures.items() if name.startswith("moe_")},
         }
         if isinstance(self.stream, data.Mixture):
             row["epochs_by_source"] = dict(zip(self.config.data, self.stream.epochs(steps), strict=True))
@@ -255,6 +263,7 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
     assert config.width
     assert config.hidden
     width, count = config.width, config.moe_experts
+    balance = nn.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or nn.Balance.rate)
     narrow = max(1, config.hidden // (config.moe_top_k + config.moe_shared) // 4) * 4  # rows that grouped_mm takes
 
     def make(_: int) -> torch.nn.Module:
@@ -266,7 +275,7 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
             shared=config.moe_shared,
             activation="sigmoid",
             renormalise=True,
-            balance=config.moe_balance,
+            balance=balance,
         )
 
     return make
@@ -284,6 +293,12 @@ def attention_arguments(config: TrainConfig) -> dict[str, object]:
         "log_n": None if config.log_n == "off" else config.block,
         "log_n_learned": config.log_n == "learned",
     }
+
+
+def _violations(loads: Sequence[nn.Loads]) -> dict[str, float]:
+    """MaxVio of each layer of experts, and the largest; nothing for a dense model."""
+    each = [load.max_violation for load in loads]
+    return {"moe_max_violation": max(each), **{f"moe_max_violation.{i}": v for i, v in enumerate(each)}} if each else {}
 
 
 def _seen(score: Score) -> dict[str, int]:

@@ -69,7 +69,7 @@ def _one_step(session: Session, screen: Progress) -> None:
         result = _step.step(session.job, session.optimizer, counters.step, clip=session.clip_gradients)
     except FloatingPointError as error:
         raise FloatingPointError(f"step {counters.step + 1}: {error}. The weights were not changed.") from None
-    figures = {**result.measured.figures, **session.job.after_step()}
+    figures = {**result.measured.figures, **session.job.after_step(session.lr_factor)}
     seconds = time.perf_counter() - began
     counters.step += 1
     counters.add(result.measured.seen)

@@ -58,15 +58,17 @@ class Session:
         """Seconds spent so far, those before a resume included."""
         return self.counters.seconds + time.perf_counter() - self.started
 
+    @property
+    def lr_factor(self) -> float:
+        """Where the schedule stands at this step: the share of the peak learning rate."""
+        return learning_rate_factor(
+            self.counters.step, warmup=self.config.warmup, steps=self.steps, clock=by_clock(self.config)
+        )
+
     def set_learning_rate(self) -> float:
         """Put this step's learning rate into the optimizer and return it."""
         assert self.config.lr is not None
-        factor = learning_rate_factor(
-            self.counters.step,
-            warmup=self.config.warmup,
-            steps=self.steps,
-            clock=by_clock(self.config),
-        )
+        factor = self.lr_factor
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * factor * group.get("lr_factor", 1.0)  # a factor of optim.mup
         return self.config.lr * factor

@@ -61,6 +61,9 @@ class TrainConfig(RunConfig):
     """Experts that every token takes besides."""
     moe_balance: Literal["sign", "rms", "quantile", "histogram", "none"] = "sign"
     """What moves the router's bias after a step."""
+    moe_balance_rate: float | None = None
+    """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
+    short run gets through the range of scores, at least 0.01 and at most 0.03."""
 
     parametrisation: Literal["standard", "mup"] = "standard"
     """'mup': learning rates and decay by role and width, the same best rate at every width; see docs/mup.md."""
@@ -95,6 +98,8 @@ class TrainConfig(RunConfig):
         self.require(self.sample_tokens >= 0, "sample_tokens", "0 or more")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
         self.require(self.moe_shared >= 0, "moe_shared", "0 or more")
+        rate = self.moe_balance_rate
+        self.require(rate is None or 0 < rate < math.inf, "moe_balance_rate", "positive and finite")
         each = len(self.data_weights) in (0, len(self.data))
         self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
         good = all(0 < weight < float("inf") for weight in self.data_weights)
@@ -151,6 +156,7 @@ class TrainConfig(RunConfig):
                 "8/3 x width, up to a multiple of 64: as many weights as a 4 x block without gate",
             ),
             ("lr", *self._default_lr()),
+            *self._default_balance_rate(),
             *([("max_minutes", DEFAULT_MINUTES, NO_LIMIT)] if self.unlimited else []),
         )
 
@@ -164,6 +170,13 @@ class TrainConfig(RunConfig):
             lr = default_lr(self.optimizer, 4) * (self.scale_ratio if self.optimizer == "muon" else 1.0)
             return lr, "best of a sweep at width 256, which muP makes that of every width"
         return default_lr(self.optimizer, self.depth), _LR_REASON
+
+    def _default_balance_rate(self) -> list[tuple[str, object, str]]:
+        if self.moe_experts is None or self.moe_balance not in ("sign", "rms"):
+            return []
+        limits = self.limits() + ([] if self.horizon is None else [self.horizon])
+        rate = min(0.03, max(0.01, 6 / min(limits, default=300)))
+        return [("moe_balance_rate", rate, "6 / steps, from 0.01 to 0.03: it reaches every score and keeps pace")]
 
     def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """``(rows, inner, columns)`` of the model's typical product, and ``(batch, rows, columns)`` of Muon's."""

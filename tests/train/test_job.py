@@ -56,7 +56,7 @@ class LineJob(AbstractJob):
         loss.backward()
         return Measured(loss.item(), {"examples": len(x)}, {"gap": 1.0}, words="a line")
 
-    def after_step(self):
+    def after_step(self, lr_factor):
         self.updates += 1
         return {"after": 1.0}
 
