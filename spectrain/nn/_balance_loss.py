@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain.nn._router import Routing
@@ -22,7 +22,14 @@ class Penalty:
     - ``"entropy"``: ``sum(G log(G / Q))``, experts without a token counted as half a token.
 
     ``scope="sequence"``: F and P of each sequence, and the mean of the losses; ``"batch"``: of all tokens of the
-    forward pass. Sources: article 10735 (kexue.fm/archives/10735); z-loss: Zoph et al., ST-MoE, arXiv 2202.08906.
+    forward pass, the micro-batch; ``"global"``: of all tokens of the optimizer step. The gradient of F . P is F times
+    that of P, which is a mean over tokens: with F known, the losses of micro-batches, weighed by their shares of the
+    tokens, add up to the loss and gradient of the whole step, exactly, however it is divided. F is that of the step
+    before (saved with the layer; before the first step Q, which pushes nowhere), or exactly that of this one where a
+    first pass without gradient counts it for :meth:`MoE.expect`.
+
+    Sources: article 10735 (kexue.fm/archives/10735); global batches: Qiu et al., arXiv 2501.11873; z-loss: Zoph et
+    al., ST-MoE, arXiv 2202.08906.
 
     >>> Penalty(kind="entropy", weight=1e-2, z_weight=1e-3).scope
     'batch'
@@ -38,15 +45,20 @@ class Penalty:
         """Refuse what cannot be."""
         if self.kind not in ("product", "squared", "entropy"):
             raise ValueError(f"Penalty: kind must be 'product', 'squared' or 'entropy', got {self.kind!r}.")
-        if self.scope not in ("batch", "sequence"):
-            raise ValueError(f"Penalty: scope must be 'batch' or 'sequence', got {self.scope!r}.")
+        if self.scope not in ("batch", "sequence", "global"):
+            raise ValueError(f"Penalty: scope must be 'batch', 'sequence' or 'global', got {self.scope!r}.")
         if not (self.weight >= 0 and self.z_weight >= 0 and self.weight + self.z_weight > 0):
             raise ValueError(f"Penalty: weights must be 0 or more and not both 0, got {self.weight}, {self.z_weight}.")
         if self.target is not None and (min(self.target) <= 0 or abs(sum(self.target) - 1) > 1e-6):
             raise ValueError(f"Penalty: target must be positive and sum to 1, got {tuple(self.target)}.")
 
-    def __call__(self, routing: Routing, *, sequence: int) -> Float[Tensor, ""]:
-        """The loss of one forward pass, whose tokens lie in sequences of length ``sequence``."""
+    def __call__(
+        self, routing: Routing, *, sequence: int, expected: Int[Tensor, " experts"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The loss of one forward pass, whose tokens lie in sequences of length ``sequence``.
+
+        ``expected``: with ``scope="global"`` the loads that F is made of, all zero for unknown.
+        """
         scores = routing.scores
         length = sequence if self.scope == "sequence" else len(scores)
         n = scores.shape[1]
@@ -55,9 +67,13 @@ class Penalty:
             raise ValueError(f"Penalty: target holds {len(target)} shares and the router {n} experts.")
         tiny = torch.finfo(scores.dtype).tiny
         shares = (scores / scores.sum(dim=1, keepdim=True).clamp_min(tiny)).view(-1, length, n).mean(dim=1)
-        counts = routing.chosen.view(-1, length, n).sum(dim=1).to(scores.dtype)
-        loads = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
-        loss = _LOSS[self.kind](loads, shares, target, 0.5 / counts.sum(dim=1, keepdim=True).clamp_min(1))
+        if self.scope == "global":
+            assert expected is not None, "a global penalty is that of expected loads"
+            counts = torch.where(expected.any(), expected.to(scores.dtype), target).unsqueeze(0)
+        else:
+            counts = routing.chosen.view(-1, length, n).sum(dim=1).to(scores.dtype)
+        total = counts.sum(dim=1, keepdim=True).clamp_min(tiny)
+        loss = _LOSS[self.kind](counts / total, shares, target, 0.5 / total.clamp_min(1))
         return self.weight * loss.mean() + self.z_weight * routing.logits.logsumexp(dim=1).square().mean()
 
 

@@ -35,10 +35,12 @@ class _CountedOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        totals, counts, kept, evidence = ctx.seen
-        _add(totals, counts)
-        if evidence is not None:
-            kept.append(evidence)
+        if ctx.seen is not None:  # None where two losses of one forward pass go back apart
+            totals, counts, kept, evidence = ctx.seen
+            _add(totals, counts)
+            if evidence is not None:
+                kept.append(evidence)
+        ctx.seen = None
         return grad, None, None, None, None
 
 

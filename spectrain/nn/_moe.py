@@ -55,6 +55,8 @@ class MoE(nn.Module):
     loads: Tensor
     tokens: Tensor
     histogram: Tensor | None
+    expected: Tensor | None
+    """Loads that a global penalty takes for those of this step."""
 
     def __init__(
         self,
@@ -108,6 +110,8 @@ class MoE(nn.Module):
         self.register_buffer("tokens", torch.zeros((), dtype=torch.long))
         histogram = self.balance.rule == "histogram"
         self.register_buffer("histogram", torch.zeros(experts, BINS, dtype=torch.long) if histogram else None)
+        by_step = penalty is not None and penalty.scope == "global"
+        self.register_buffer("expected", torch.zeros(experts, dtype=torch.long) if by_step else None)
         self._margins: list[Tensor] = []
         self._loss: Tensor | None = None
         self._made = self._collected = False
@@ -127,7 +131,8 @@ class MoE(nn.Module):
         self._loss = None
         if self.training and torch.is_grad_enabled():
             if self.penalty is not None:
-                self._loss = self.penalty(routing, sequence=x.shape[-2] if x.ndim > 1 else 1)
+                length = x.shape[-2] if x.ndim > 1 else 1
+                self._loss = self.penalty(routing, sequence=length, expected=self.expected)
                 self._made = True
             out = self._counted(out, routing)
         return out.view(x.shape)
@@ -163,8 +168,21 @@ class MoE(nn.Module):
         dynamic = self.router.select == "threshold"
         moved = self.balance.moved(self.bias, loads, evidence, top_k=self.router.top_k, dynamic=dynamic)
         self.bias.lerp_(moved, factor)
+        if self.expected is not None:
+            self.expected.copy_(loads.counts)
         self.discard_counts()
         return loads
+
+    @torch.no_grad()
+    def expect(self, loads: Loads) -> None:
+        """Take ``loads`` for those of the step to come, in the penalty of ``scope="global"``.
+
+        Those of a first pass without gradient over all micro-batches (:func:`expert_loads`) make it exact; without
+        this call it takes those of the step before. Raises ``ValueError`` where there is no such penalty.
+        """
+        if self.expected is None:
+            raise ValueError("MoE.expect: no penalty asks for loads; give MoE(penalty=nn.Penalty(scope='global')).")
+        self.expected.copy_(loads.counts)
 
     @torch.no_grad()
     def discard_counts(self) -> None:
@@ -189,6 +207,8 @@ class MoE(nn.Module):
             if part is not None:
                 part.initialise(generator=generator)
         self.bias.fill_(self.router.initial_bias())
+        if self.expected is not None:
+            self.expected.zero_()
         self.discard_counts()
 
     def _counted(self, out: Tensor, routing: Routing) -> Tensor:

@@ -97,7 +97,7 @@ def _which(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [("run", [run.name for run in runs])] if len(runs) > 1 else []
 
 
-Table = tuple[list[float], list[list[float]]]
+Table = tuple[list[int | float], list[list[float]]]
 
 
 def _tables(run: Run) -> list[Table]:
@@ -130,7 +130,7 @@ def _counts(row: Row) -> list[list[float]] | None:
     return counts if good else None  # type: ignore[return-value]
 
 
-def _load_view(steps: list[float], shares: list[list[float]], layer: int) -> View:
+def _load_view(steps: list[int | float], shares: list[list[float]], layer: int) -> View:
     names = [f"expert {e}" for e in range(len(shares))]
     trace: Trace = {
         "type": "heatmap", "x": steps, "y": names, "z": shares, "zmin": 0, "zmax": max(2.0, *map(max, shares)),

@@ -53,6 +53,7 @@ def test_the_dynamic_quantile_is_exact_in_one_step():
 
 @pytest.mark.parametrize("rule", ["quantile", "histogram"])
 def test_balances_within_steps(rule):
+    rule = nn.Balance(rule=rule, decay=0.0)
     moe = nn.MoE(16, experts=8, top_k=2, hidden=4, activation="sigmoid", balance=rule, generator=0)
     draw, seen = torch.Generator().manual_seed(0), []
     for _ in range(20):
@@ -60,6 +61,48 @@ def test_balances_within_steps(rule):
         seen.append(moe.update_bias().counts)
     assert violation(seen[0]) > 0.5
     assert violation(torch.stack(seen[10:]).sum(0)) < 0.04
+
+
+def of_moving_text(rule, *, factor=lambda step: 1.0, steps=120):
+    """MaxVio of the last bias on text of all kinds, after steps on batches of one kind each."""
+    moe = nn.MoE(16, experts=8, top_k=2, hidden=4, activation="sigmoid", balance=rule, generator=0)
+    draw = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        kind = torch.randn(16, generator=draw)
+        moe(torch.randn(512, 16, generator=draw) + kind).sum().backward()
+        moe.update_bias(factor=factor(step))
+    kinds = torch.randn(2000, 1, 16, generator=draw)
+    with nn.expert_loads(moe) as seen:
+        moe(torch.randn(2000, 64, 16, generator=draw) + kinds)
+    return seen[""].max_violation
+
+
+@pytest.mark.parametrize("rule", ["quantile", "histogram", "sign", "rms"])
+def test_a_factor_that_falls_makes_the_last_bias_a_mean_over_steps(rule):
+    rule = nn.Balance(rule=rule, rate=0.05, decay=0.0)
+    noisy, rested = of_moving_text(rule), of_moving_text(rule, factor=lambda step: (1 - step / 120) ** (2 / 3))
+    assert rested < 0.8 * noisy
+
+
+def test_quantiles_averaged_over_steps_balance_text_that_moves():
+    averaged, last = (of_moving_text(nn.Balance(rule="quantile", decay=decay)) for decay in (0.9, 0.0))
+    assert averaged < 0.6 * last
+
+
+@pytest.mark.parametrize("rule", ["sign", "rms", "quantile", "histogram"])
+def test_the_factor_scales_the_move(rule):
+    biases = {}
+    for factor in (0.0, 0.25, 1.0):
+        moe = nn.MoE(16, experts=8, top_k=2, hidden=4, activation="sigmoid", balance=rule, generator=0)
+        moe(torch.randn(64, 16, generator=torch.Generator().manual_seed(0))).sum().backward()
+        moe.update_bias(factor=factor)
+        biases[factor] = moe.bias.clone()
+    assert not biases[0.0].any()
+    assert biases[1.0].any()
+    torch.testing.assert_close(biases[0.25], biases[1.0] / 4)
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="factor must be from 0 to 1"):
+            moe.update_bias(factor=wrong)
 
 
 def test_histogram_agrees_with_the_exact_quantile():

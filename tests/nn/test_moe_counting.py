@@ -154,6 +154,24 @@ def test_the_old_bias_selects():
     assert not moe.loads.any()
 
 
+def test_loads_of_text_that_is_looked_at_leave_the_counts_alone():
+    model = Model(None)
+    model(batch(0)).square().sum().backward()
+    before = [layer.loads.clone() for layer in model.layers]
+    model.eval()
+    with nn.expert_loads(model) as seen, torch.no_grad():
+        for x in (batch(1), batch(2)):
+            model(x)
+    model(batch(3))
+    assert list(seen) == ["layers.0", "layers.1"]
+    for layer, counts, (total, tokens) in zip(model.layers, before, seen.values(), strict=True):
+        assert torch.equal(layer.loads, counts)
+        assert tokens == 2 * BATCH * 5
+        assert int(total.sum()) == 2 * tokens
+    first = sum(model.layers[0].router(batch(i).flatten(0, 1), model.layers[0].bias).chosen.sum(0) for i in (1, 2))
+    assert torch.equal(seen["layers.0"].counts, first)
+
+
 def test_a_skipped_step_is_forgotten():
     moe = Model(None).layers[0]
     moe(batch(0)).sum().backward()
@@ -169,6 +187,64 @@ def test_a_penalty_that_reaches_no_loss_is_an_error():
         moe.update_bias()
     with pytest.raises(ValueError, match="no MoE layer holds a penalty"):
         nn.auxiliary_loss(torch.nn.Linear(2, 2))
+
+
+def gradients(parts, *, scope="global", steps=2, kind="squared", exact=False, weighed=True):
+    """Gradients of the penalties alone at the last of some steps, of micro-batches that hold unequal tokens."""
+    model = Model(None, penalty=nn.Penalty(kind=kind, weight=1.0, z_weight=0.1, scope=scope))
+    for step in range(steps):
+        x = batch(step)
+        pieces = x.tensor_split([1, 3, 8][: parts - 1]) if parts < 8 else x.chunk(parts)
+        if exact:
+            with nn.expert_loads(model) as seen, torch.no_grad():
+                for piece in pieces:
+                    model(piece)
+            for name, loads in seen.items():
+                model.get_submodule(name).expect(loads)
+        model.zero_grad()
+        for piece in pieces:
+            model(piece).sum().mul(0.0).backward(retain_graph=True)
+            share = len(piece) / BATCH if weighed else 1 / len(pieces)
+            (nn.auxiliary_loss(model) * share).backward()
+        found = [layer.update_bias() for layer in model.layers]
+    assert all(loads.tokens == BATCH * 5 for loads in found)
+    return [layer.router.weight.grad for layer in model.layers]
+
+
+def close(got, truth):
+    return all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(got, truth, strict=True))
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["loads of the step before", "of a first pass"])
+@pytest.mark.parametrize("kind", ["squared", "product", "entropy"])
+def test_a_global_penalty_has_one_gradient_however_the_step_is_divided(kind, exact):
+    truth = gradients(1, kind=kind, exact=exact)
+    assert all(grad.abs().max() > 1e-4 for grad in truth)
+    for parts in (2, 4, 8):
+        assert close(gradients(parts, kind=kind, exact=exact), truth), parts
+    assert not close(gradients(4, kind=kind, exact=exact, weighed=False), truth)
+    for scope in ("batch", "sequence"):
+        assert not close(gradients(4, kind=kind, scope=scope), truth), scope
+
+
+@pytest.mark.parametrize("kind", ["squared", "product", "entropy"])
+def test_with_a_first_pass_a_global_penalty_is_that_of_the_undivided_batch(kind):
+    assert close(gradients(8, kind=kind, exact=True), gradients(1, kind=kind, scope="batch"))
+    assert not close(gradients(8, kind=kind), gradients(1, kind=kind, scope="batch"))
+
+
+def test_the_loads_of_a_global_penalty_are_saved_and_push_nowhere_at_first():
+    make = {"experts": 8, "top_k": 2, "hidden": 4, "generator": 0}
+    moe, other = (nn.MoE(WIDTH, **make, penalty=nn.Penalty(scope="global")) for _ in range(2))
+    moe(batch(0).float()).sum().mul(0.0).backward(retain_graph=True)
+    nn.auxiliary_loss(moe).backward()
+    assert moe.router.weight.grad.abs().max() < 1e-8
+    counts = moe.update_bias().counts
+    other.load_state_dict(moe.state_dict())
+    assert torch.equal(other.expected, counts)
+    assert "expected" not in nn.MoE(WIDTH, **make, penalty=nn.Penalty()).state_dict()
+    with pytest.raises(ValueError, match="no penalty asks for loads"):
+        nn.MoE(WIDTH, **make).expect(nn.Loads(counts, 80))
 
 
 def test_a_penalty_collected_outside_of_checkpoints_is_fine():

@@ -70,7 +70,7 @@ def metrics(*, steps, every, floor):
             "grad_norm": 0.4 + 3 / step + 0.1 * math.sin(step) ** 2,
             "step_seconds": 0.4 + 0.02 * math.cos(7.7 * step) ** 8,
             "optimizer_seconds": 0.031 + 0.003 * math.sin(step) ** 2,
-            "tokens_per_second": 9800 + 200 * math.cos(step),
+            "tokens_per_second": 9800 + 200 * math.cos(step), **expert_figures(step), "moe_loads": loads(step),
         }  # fmt: skip
         if step % every == 0:
             smooth = floor + 2.8 * step**-0.35
@@ -82,9 +82,30 @@ def metrics(*, steps, every, floor):
                 "loss": smooth,
                 "bits_per_byte": bits,
                 "seconds": seconds,
+                **expert_figures(step),
             }
             yield from spectrum_rows(step, steps)
+            yield from activation_rows(step)
             yield {"kind": "memory", "step": step, "note": "a kind that this reader does not know"}
+
+
+def loads(step):
+    """Tokens of four experts in each of two layers, more and more even."""
+    return [[1024, 1024 + 600 * layer // (step + 1), 1024 - 600 * layer // (step + 1), 1024] for layer in (1, 2)]
+
+
+def expert_figures(step):
+    each = [max(layer) / 1024 - 1 for layer in loads(step)]
+    return {"moe_max_violation": max(each), **{f"moe_max_violation.{i}": value for i, value in enumerate(each)}}
+
+
+def activation_rows(step):
+    for i, name in enumerate(("blocks.0.attention", "blocks.0.feed_forward", "norm")):
+        yield {
+            "kind": "activation", "step": step, "name": name, "calls": 1, "rows": 1024, "numbers": 262_144,
+            "not_finite": 0, "mean": 0.01, "rms": 1.0 + i + 0.01 * step, "largest": 9.5 + i, "quantile_0.99": 2.5,
+            "spectral_norm": 80.0 + step, "effective_rank": 120.0 - i, "stable_rank": 12.0 + i,
+        }  # fmt: skip
 
 
 def spectrum_rows(step, steps):

@@ -162,7 +162,14 @@ def test_no_clipping_is_no_clipping(tiny, reference, optimizer):
     assert losses[-1] < losses[0]
 
 
-SETTINGS = [{"tied": True}, {"tokenizer": "bytes"}, {"autocast": "bfloat16", "muon_dtype": "bfloat16"}]
+EXPERTS = {"moe_experts": 8, "moe_top_k": 2}
+SETTINGS = [
+    EXPERTS,
+    {**EXPERTS, "moe_balance": "quantile"},
+    {"tied": True},
+    {"tokenizer": "bytes"},
+    {"autocast": "bfloat16", "muon_dtype": "bfloat16"},
+]
 
 
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
