@@ -9,20 +9,22 @@ from spectrain.approx import Schedule, sign_schedule
 _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 
 
-_REACH, _REACH_LATER, _TURN = 10 / 3, 1.5, 6
-_HALF_LEAST = 2e-3  # below it rounding to bfloat16 decides what becomes of a singular value
+_FIRST, _REACH, _REACH_LATER, _TURN = 0.4, 10 / 3, 2.5, 6
+_HALF_LEAST = 1e-3  # below it rounding to bfloat16 decides what becomes of a singular value
 
 
 def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
     """Return the smallest singular value, relative to the largest, that ``steps=`` quintics are designed for.
 
     One more optimal quintic multiplies the slope at zero by four at most. Of these four every step up to the sixth
-    spends 10 / 3 on reach, lower = 0.5 (3 / 10)**(steps - 1), and every later one 1.5; what is left goes into accuracy.
+    spends 10 / 3 on reach, lower = 0.4 (3 / 10)**(steps - 1), and every later one 2.5; what is left goes into accuracy.
     So another step improves both ends: singular values within the interval, whose worst error in exact arithmetic
-    falls from 0.02 at two steps to 0.001 at five and 1e-5 at seven, and those below, which come nearer to 1. In half
-    precision the interval ends at 0.002. Spectra that reach below keep a larger error there.
+    falls from 0.04 at two steps to 0.004 at five and 2e-4 at seven, and those below, which come nearer to 1. In half
+    precision the interval ends at 0.001. Spectra that reach below keep a larger error there. The two constants are a
+    compromise between Gaussian matrices and momenta, whose smallest singular values are 100 to 100,000 times smaller
+    than the largest: benchmarks/msign_lower.py has the price of it on either side.
     """
-    lower = 0.5 / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** max(steps - _TURN, 0)
+    lower = _FIRST / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** max(steps - _TURN, 0)
     return max(lower, _HALF_LEAST) if dtype.itemsize == 2 else lower
 
 

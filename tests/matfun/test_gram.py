@@ -1,11 +1,15 @@
 """The Gram iteration: equal to the plain one, stable where Gram matrices are noisy, shared by all of one short side."""
 
+import itertools
+
 import pytest
 import torch
 
 from spectrain import approx, matfun
 from spectrain.matfun import _gram
-from spectrain.matfun._iterate import plain_iteration, started
+from spectrain.matfun._fixed import schedule_for_steps
+from spectrain.matfun._gram import gram_iteration, multiplier
+from spectrain.matfun._iterate import gram, odd_coefficients, plain_iteration, started
 from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products, restarts
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
@@ -128,3 +132,23 @@ def test_parts_of_a_large_group_equal_the_whole(monkeypatch):
     monkeypatch.setattr("spectrain.matfun._batches._MAX_ENTRIES", 400)
     for Y, Z in zip(whole, matfun.msign(matrices, steps=3), strict=True):
         torch.testing.assert_close(Y, Z, rtol=0, atol=1e-6)
+
+
+def test_a_tall_matrix_is_as_exact_as_its_transpose():
+    """R is a product of rounded factors that do not commute: tall matrices take its transpose, wide ones R itself."""
+    X = torch.randn(2, 512, 192, generator=torch.Generator().manual_seed(0))
+    X = X / torch.linalg.matrix_norm(X)[:, None, None]
+    schedule = schedule_for_steps(5, torch.bfloat16)
+    cuts = restarts(schedule, torch.bfloat16)
+
+    def iterated(Y):
+        Y = Y.bfloat16().contiguous()
+        return gram_iteration([Y], schedule.polynomials, start=started([Y]), restarts=cuts)[0].float()
+
+    tall, wide = polar_error(iterated(X), X), polar_error(iterated(X.mT), X.mT)
+    assert (tall < 1.2 * wide).all()
+    truth, wrong = exact_msign(X), X.bfloat16()
+    for begin, stop in itertools.pairwise((0, *cuts, 5)):  # X R, as it was
+        segment = [odd_coefficients(p) for p in schedule.polynomials[begin:stop]]
+        wrong = wrong @ multiplier(gram(wrong), segment, upper=None if begin else 1.0)
+    assert not (relative_error(wrong.float(), truth) < 1.2 * wide).all()
