@@ -1,12 +1,13 @@
 """msign against what others ship, at equal time or equal error, side by side: errors, times, share of the matmul peak.
 
-    python benchmarks/msign_targets.py [--checkpoint RUN/checkpoints/...] [--smoke]
+    python benchmarks/msign_targets.py [--checkpoint RUN/checkpoints/...] [--cases momenta] [--part NAME] [--smoke]
 
-Peers that are not installed are left out and named: gram-newton-schulz, pytorch_optimizer, optimuon, heavyball
-(`pip install --no-deps` is enough). Within each repetition all run in turn; what counts is the median of the ratios to
-the first one. Errors are polar errors against the float64 SVD, root mean square over the matrices. The share of the
-peak is that of the products which the iteration makes, in the form it takes here (plain or Gram), of the rate of one
-large product in its dtype measured in this run; nothing is said of methods whose products are not counted here.
+Peers that are not installed are left out and named: gram-newton-schulz, pytorch_optimizer, optimuon, heavyball, timm
+(`pip install --no-deps` is enough). Each ``--part`` is a record of its own. Within each repetition all run in turn; the
+measure is the median of the ratios to the first one. Errors are polar errors against the float64 SVD, root mean square
+over the matrices. The share of the peak is that of the multiplications which a method makes, of the rate of one large
+product in its dtype measured in this run: the products of the iteration in its form (plain or Gram), and for
+decompositions the count of Golub and Van Loan, 14 l k^2 + 8 k^3 for the SVD and 9 k^3 for eigenvectors.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import functools
 import importlib.util
 import os
 import statistics
+import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +30,12 @@ from torch.optim._muon import _zeropower_via_newtonschulz
 from spectrain import matfun
 from spectrain.matfun._fixed import schedule_for_steps
 from spectrain.matfun._gemm import bmm
+from spectrain.matfun._iterative import schedule_for
 from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
 from spectrain.testing import exact_msign, relative_error, zoo
 
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes
+SLOW = 10.0  # seconds of a first run after which there is no second
 JORDAN = (3.4445, -4.775, 2.0315)
 Method = Callable[[list[Tensor]], list[Tensor]]
 
@@ -54,7 +59,7 @@ def peers(missing: list[str], without: list[str]) -> tuple[dict[str, Method], di
     fine["scipy.linalg.polar"] = each(lambda X: torch.from_numpy(with_scipy.polar(X.numpy())[0]))
     for name, add in (
         ("gram_newton_schulz", _gram_newton_schulz), ("optimuon", _optimuon), ("heavyball", _heavyball),
-        ("pytorch_optimizer", _pytorch_optimizer),
+        ("pytorch_optimizer", _pytorch_optimizer), ("timm", _timm),
     ):  # fmt: skip
         if name in without:
             missing.append(f"{name}: by request")
@@ -114,6 +119,18 @@ def _pytorch_optimizer() -> tuple[dict[str, Method], dict[str, Method]]:
     }
 
 
+def _timm() -> tuple[dict[str, Method], dict[str, Method]]:
+    for name in ("timm", "timm.optim"):  # without their doors, which want torchvision
+        found = importlib.util.find_spec(name)
+        if found is None or found.submodule_search_locations is None:
+            raise ModuleNotFoundError(name)
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = list(found.submodule_search_locations)
+    muon = importlib.import_module("timm.optim.muon")
+    express = muon._COEFFICIENTS["polar_express"]
+    return {"timm, Polar Express": each(lambda X: muon.zeropower_via_newtonschulz(X, 5, express))}, {}
+
+
 def ours(steps: tuple[int, ...]) -> dict[str, Method]:
     """Quintics for the measured spectrum, and for the default one, in bfloat16."""
     table: dict[str, Method] = {}
@@ -131,16 +148,22 @@ def _ours(Xs: list[Tensor], *, steps: int, lower: str | None) -> list[Tensor]:
 def compare(Xs: list[Tensor], table: dict[str, Method], repeats: int) -> list[dict[str, Any]]:
     """One row a method: error, best time, median paired ratio of time to the first, ratio of errors."""
     truth = [exact_msign(X) for X in Xs]
-    errors, failed = {}, {}
+    errors, failed, slow = {}, {}, {}
     for name, run in table.items():
+        start = time.perf_counter()
         try:
             squares = [float(relative_error(Y.float(), T)) ** 2 for Y, T in zip(run(Xs), truth, strict=True)]
             errors[name] = statistics.mean(squares) ** 0.5
         except Exception as problem:  # a peer's failure is a result
             failed[name] = f"{type(problem).__name__}: {str(problem)[:60]}"
+        if (spent := time.perf_counter() - start) > SLOW:
+            slow[name] = spent
     times: dict[str, list[float]] = {name: [] for name in errors}
     for _ in range(repeats):
         for name in errors:
+            if name in slow:  # one run, the first, has to do
+                times[name].append(slow[name])
+                continue
             start = time.perf_counter()
             table[name](Xs)
             times[name].append(time.perf_counter() - start)
@@ -170,27 +193,33 @@ def peak(dtype: torch.dtype, n: int) -> float:
 
 
 def with_share(rows: list[dict[str, Any]], Xs: list[Tensor], rate: float) -> list[dict[str, Any]]:
-    """Add the share of the peak of those methods whose products are known."""
+    """Add the share of the peak."""
     for row in rows:
-        products = [_products(row["method"], X) for X in Xs]
-        if "best ms" in row and all(products):
-            flops = sum(2 * min(X.shape) ** 3 * count for X, count in zip(Xs, products, strict=True))
+        if "best ms" in row:
+            flops = sum(2 * min(X.shape) ** 3 * _products(row["method"], X) for X in Xs)
             row["share of the peak"] = flops / (1e6 * row["best ms"]) / rate
-        else:
-            row.setdefault("share of the peak", "")
     return rows
 
 
 def _products(method: str, X: Tensor) -> float:
-    """Products of k x k matrices that five plain quintics, or those of msign(steps=), make of X; 0 if not known."""
+    """Multiplications that a method makes of X, in those of a product of k x k."""
     short, aspect = min(X.shape), max(X.shape) / min(X.shape)
-    if method.startswith("torch 2.13"):
-        return 5 * (2 * aspect + 1)
-    if not method.startswith("msign(steps="):
-        return 0.0
-    schedule = schedule_for_steps(int(method[len("msign(steps=")]), torch.bfloat16)
-    steps, cuts = coefficients(schedule), gram_restarts(schedule, torch.bfloat16, (short, max(X.shape)))
-    return plain_products(steps, aspect) if cuts is None else gram_products(steps, cuts, aspect)
+    if method.startswith("msign(steps="):
+        schedule = schedule_for_steps(int(method[len("msign(steps=")]), torch.bfloat16)
+        steps, cuts = coefficients(schedule), gram_restarts(schedule, torch.bfloat16, (short, max(X.shape)))
+        return plain_products(steps, aspect) if cuts is None else gram_products(steps, cuts, aspect)
+    if method.startswith("msign(tol="):
+        if matfun.plan(tuple(X.shape), tol=1e-3).stages[0] != "iterate float32":
+            return 4.5 + 4 * aspect + 3
+        schedule = schedule_for(max(0.01, (aspect**0.5 - 1) / (aspect**0.5 + 1) / 1.15), 1e-3)
+        steps, cuts = coefficients(schedule), gram_restarts(schedule, torch.float32, (short, max(X.shape)))
+        return plain_products(steps, aspect) if cuts is None else gram_products(steps, cuts, aspect)
+    if "SVD" in method or "polar" in method:
+        return 7 * aspect + 4
+    count = {"heavyball msign 10": 10, "pytorch_optimizer PE8 float32": 8}.get(method, 5)
+    if "ram" in method and aspect > 1:  # Gram forms of five steps with one restart
+        return 4 * aspect + 5 + 3 * (5 - 2)
+    return count * (2 * aspect + 1)
 
 
 def momenta(path: Path, most: int) -> list[Tensor]:
@@ -228,6 +257,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="of GPT-2 small")
     parser.add_argument("--without", nargs="*", default=[], help="peers to leave out")
     parser.add_argument("--cases", nargs="*", help="parts of the names of the cases to run")
+    parser.add_argument("--part", help="name of the part that --cases make, for a record of its own")
     args = parser.parse_args()
     torch.set_num_threads(1)
     g = torch.Generator().manual_seed(0)
@@ -273,7 +303,7 @@ def main() -> None:
                 line[1] = "failed: " + row["failed"]
         body.append(f"## {name} ({len(Xs)} matrices)\n\n" + _record.table(header, cells))
         print(body[-1], flush=True)
-    label = "msign_targets"
+    label = f"msign_targets_{args.part}" if args.part else "msign_targets"
     path = _record.write(
         label, claim="msign beside what others ship", body="\n\n".join(body), data=data, folder=args.out
     )
