@@ -4,9 +4,13 @@
     python benchmarks/moe_balance.py --pace 1.5           # a step with experts costs 1.5 dense ones: measured elsewhere
     python benchmarks/moe_balance.py --smoke              # a few steps of each, nothing is recorded
 
-MaxVio is the largest load over the mean load, minus 1, of the loads summed over the whole validation set. Runs that
-are finished in --out-dir are kept. Steps are limited, not minutes, so that a busy machine changes nothing; --pace
-turns steps into time, and `--pace-only` measures it, on a quiet machine, in alternating steps of both models.
+MaxVio is the largest load over the mean load, minus 1, of the loads summed over the whole validation set: whole files
+that the run has not seen. Beside it stands that of as many tokens of the batches that the run would have read next: as
+new to it, but an exchangeable sample of the text that it learned from. What an exact fit on one does with the other
+says how much the two texts differ. The last checkpoint is measured on all of it, those before on --glance tokens. Runs
+and their loads that are finished in --out-dir are kept. Steps are limited, not minutes, so that a busy machine changes
+nothing; --pace turns steps into time, and `--pace-only` measures it, on a quiet machine, in alternating steps of both
+models.
 """
 
 import argparse
@@ -22,8 +26,10 @@ from _runs import held_out
 
 from spectrain import nn, objectives, optim, train
 from spectrain.nn._balance_rule import Loads
+from spectrain.train import _text
 from spectrain.train._language import build_model
 
+RULES = ("sign", "quantile")
 EXPERTS = {"attention": "mla", "moe_experts": 16, "moe_top_k": 4, "moe_shared": 1}
 SMALL = {"depth": 2, "width": 32, "heads": 2, "vocabulary": 300, "block": 32, "batch_size": 4, "eval_tokens": 2048}
 
@@ -49,6 +55,15 @@ def run(name: str, steps: int, args: argparse.Namespace, **flags: object) -> Pat
         **flags,
     )
     return train.train(config)
+
+
+def unread(made: train.TrainedRun, *, steps: int, tokens: int) -> torch.Tensor:
+    """Tokens of the batches that come after a run of ``steps`` steps; ``ValueError`` where it has read them before."""
+    text = _text.load(made.config, tokenizer_file=made.source.parent / "tokenizer.json")
+    stream, count = _text.stream(made.config, text), -(-tokens // made.config.tokens_per_step)
+    if stream.epoch(steps + count) > 1:
+        raise ValueError(f"{steps} and {count} steps are more than an epoch; give fewer --steps or --tokens.")
+    return torch.cat([stream.batch(steps + i)[0].flatten() for i in range(count)])[:tokens]
 
 
 @torch.no_grad()
@@ -93,29 +108,59 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
     return chosen[0], chosen[1]
 
 
-def balance(folder: Path, tokens: torch.Tensor | None, args: argparse.Namespace) -> tuple[dict, torch.Tensor]:
-    """What the checkpoints of a run do with the held-out tokens."""
+def fitted(scores: torch.Tensor, *, top_k: int) -> torch.Tensor:
+    """The bias that balances these scores, exactly."""
+    return nn.quantile_bias(scores, top_k=top_k, iterations=40)
+
+
+def violation_of(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> float:
+    best = (scores + bias).topk(top_k, dim=1).indices
+    return violation(best.flatten().bincount(minlength=len(bias)))
+
+
+def balance(folder: Path, args: argparse.Namespace) -> dict:
+    """What the checkpoints of a run do with held-out files and with batches that it has not read."""
+    done = folder / "balance.json"
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))
     made = train.load_run(folder)
-    tokens = held_out(made) if tokens is None else tokens
-    tokens = tokens[: 4096 if args.smoke else args.tokens]
-    steps, violations, bins = [], [], []
-    for checkpoint in sorted((folder / "checkpoints").glob("step-*"))[-args.checkpoints :]:
+    most = 1024 if args.smoke else args.tokens
+    files = held_out(made)[:most]
+    following = unread(made, steps=summary(folder)["steps"], tokens=len(files))
+    routed = [m for m in made.model.modules() if isinstance(m, nn.MoE)]
+    top_k = routed[0].router.top_k
+    found: dict = {"steps": [], "files": [], "unread": [], "tokens": len(files)}
+    checkpoints = sorted((folder / "checkpoints").glob("step-*"))[-args.checkpoints :]
+    for checkpoint in checkpoints:
+        size = len(files) if checkpoint == checkpoints[-1] else args.glance
         safetensors.torch.load_model(made.model, str(checkpoint / "model.safetensors"))
-        layers = seen(made, tokens)
-        steps.append(int(checkpoint.name.split("-")[1]))
-        violations.append([violation(loads) for loads, _ in layers])
-        routed = [m for m in made.model.modules() if isinstance(m, nn.MoE)]
-        bins.append([by_bins(s, m.bias, top_k=m.router.top_k) for (_, s), m in zip(layers, routed, strict=True)])
-        print(folder.name, steps[-1], violations[-1], bins[-1], flush=True)
+        found["steps"].append(int(checkpoint.name.split("-")[1]))
+        both = {"files": seen(made, files[:size]), "unread": seen(made, following[:size])}
+        for name, layers in both.items():
+            found[name].append([violation(loads) for loads, _ in layers])
+        print(folder.name, found["steps"][-1], found["files"][-1], found["unread"][-1], flush=True)
+    at = {name: [scores for _, scores in layers] for name, layers in both.items()}
+    fits = {name: [fitted(s, top_k=top_k) for s in scores] for name, scores in at.items()}
+    halves = [s.view(-1, made.config.block, s.shape[1]) for s in at["unread"]]
+    found["fits"] = {
+        "of the unread batches, on the files": _pairs(at["files"], fits["unread"], top_k=top_k),
+        "of the files, on the unread batches": _pairs(at["unread"], fits["files"], top_k=top_k),
+        "of every second sequence of the batches, on the others": _pairs(
+            [h[1::2].flatten(0, 1) for h in halves],
+            [fitted(h[::2].flatten(0, 1), top_k=top_k) for h in halves],
+            top_k=top_k,
+        ),
+    }
+    found["bins"] = [by_bins(s, m.bias, top_k=top_k) for s, m in zip(at["files"], routed, strict=True)]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     each = [row["moe_max_violation"] for row in rows if row["kind"] == "step" and row["step"] > 10]
-    return {
-        "steps": steps,
-        "violations": violations,
-        "bins": bins,
-        "mean_of_steps": statistics.fmean(each or [0.0]),
-        "loss": summary(folder)["validation_loss"],
-    }, tokens
+    found |= {"mean_of_steps": statistics.fmean(each or [0.0]), "loss": summary(folder)["validation_loss"]}
+    done.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def _pairs(scores: list[torch.Tensor], biases: list[torch.Tensor], *, top_k: int) -> list[float]:
+    return [violation_of(s, b, top_k=top_k) for s, b in zip(scores, biases, strict=True)]
 
 
 def summary(folder: Path) -> dict:
@@ -159,9 +204,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--pace", type=float, help="dense steps in the time of one with experts")
     parser.add_argument("--pace-only", action="store_true")
-    parser.add_argument("--only", choices=("sign", "quantile", "dense"), help="train this run and stop")
+    parser.add_argument("--only", choices=("sign", "quantile", "dense"), help="train and measure this run, and stop")
     parser.add_argument("--checkpoints", type=int, default=6, help="of each run, the last ones, that are measured")
-    parser.add_argument("--tokens", type=int, help="of the held-out text, at most; default: all")
+    parser.add_argument("--tokens", type=int, default=204_800, help="of either text, at most")
+    parser.add_argument("--glance", type=int, default=49_152, help="the same, of checkpoints before the last")
     parser.add_argument("--no-dense", action="store_true", help="leave the dense run out")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
@@ -174,56 +220,71 @@ def main() -> None:
         run("dense", round(args.steps * (args.pace or 1.5)), args)
         return
     if args.only:
-        run(args.only, args.steps, args, moe_balance=args.only, **EXPERTS)
+        balance(run(args.only, args.steps, args, moe_balance=args.only, **EXPERTS), args)
         return
     ratio = args.pace or pace(args)[2]
-    found, tokens = {}, None
-    for rule in ("sign", "quantile"):
-        found[rule], tokens = balance(run(rule, args.steps, args, moe_balance=rule, **EXPERTS), tokens, args)
-    assert tokens is not None
+    found = {rule: balance(run(rule, args.steps, args, moe_balance=rule, **EXPERTS), args) for rule in RULES}
     if not args.no_dense:
         dense = summary(run("dense", round(args.steps * ratio), args))
         found["dense"] = {"loss": dense["validation_loss"], "steps": dense["steps"]}
-    print(report(found, tokens=len(tokens), ratio=ratio, steps=args.steps))
+    body = report(found, ratio=ratio, steps=args.steps, glance=args.glance)
+    print(body)
     if not args.smoke:
-        data_ = {"runs": found, "tokens": len(tokens), "pace": ratio}
-        body = report(found, tokens=len(tokens), ratio=ratio, steps=args.steps)
+        data_ = {"runs": found, "pace": ratio}
         _record.write("moe_balance", claim="Loads of experts on held-out text, and experts beside a dense model",
                       body=body, data=data_)  # fmt: skip
 
 
-def report(found: dict, *, tokens: int, ratio: float, steps: int) -> str:
+def report(found: dict, *, ratio: float, steps: int, glance: int) -> str:
     """The record in words and tables."""
-    rows = []
-    for rule in ("sign", "quantile"):
-        run_ = found[rule]
-        for step, layers in zip(run_["steps"], run_["violations"], strict=True):
-            rows.append((rule, step, *(f"{v:.3f}" for v in layers), f"{max(layers):.3f}"))
-    depth = len(found["sign"]["violations"][0])
-    table = _record.table(("rule", "step", *(f"layer {i}" for i in range(depth)), "largest"), rows)
-    means = {
-        rule: statistics.fmean(max(v) for s, v in zip(found[rule]["steps"], found[rule]["violations"], strict=True)
-                               if s > 10)
-        for rule in ("sign", "quantile")
-    }  # fmt: skip
-    apart = max(abs(a - b) for run_ in (found["sign"], found["quantile"]) for row in run_["bins"] for a, b in row)
+    depth, tokens = len(found["sign"]["files"][0]), found["sign"]["tokens"]
+    tables = {name: _violations(found, name, depth=depth) for name in ("files", "unread")}
+    fits = [
+        (rule, words, *(f"{v:.3f}" for v in each), f"{max(each):.3f}")
+        for rule in RULES
+        for words, each in found[rule]["fits"].items()
+    ]
+    layers = (*(f"layer {i}" for i in range(depth)), "largest")
+    apart = max(abs(a - b) for rule in RULES for a, b in found[rule]["bins"])
+    lines = [
+        *(f"{rule} at the end: {max(found[rule]['files'][-1]):.3f} on held-out files, "
+          f"{max(found[rule]['unread'][-1]):.3f} on unread batches (asked, of the sign rule: at most 0.04)."
+          for rule in RULES),
+        *(f"Mean over the checkpoints after step 10 on {words}: "
+          + ", ".join(f"{rule} {_mean(found[rule], name):.3f}" for rule in RULES)
+          + " (asked: quantile lower)."
+          for name, words in (("files", "held-out files"), ("unread", "unread batches"))),
+        "Mean over single training steps after the tenth, the worst layer of each: "
+        + ", ".join(f"{rule} {found[rule]['mean_of_steps']:.3f}" for rule in RULES) + ".",
+        f"Histogram against exact quantile on the routers' scores: MaxVio at most {apart:.4f} apart (asked: 0.02).",
+        f"A step with MLA and experts takes the time of {ratio:.2f} dense ones.",
+        f"Loss on all held-out text after {steps} steps: "
+        + ", ".join(f"{rule} {found[rule]['loss']:.4f}" for rule in RULES) + ".",
+        f"Dense, in the same time, {found['dense']['steps']} steps: {found['dense']['loss']:.4f}."
+        if "dense" in found else "The dense run of the same time was left out.",
+    ]  # fmt: skip
     return (
-        f"MaxVio of the loads summed over {tokens:,} held-out tokens, at the checkpoints of a run of {steps} steps.\n\n"
-        f"{table}\n\n"
-        f"- Sign rule at the end: {max(found['sign']['violations'][-1]):.3f} (asked: at most 0.04).\n"
-        f"- Mean over the checkpoints after step 10: sign {means['sign']:.3f}, quantile {means['quantile']:.3f}.\n"
-        f"- Mean over single training steps after the tenth, the worst layer of each: sign "
-        f"{found['sign']['mean_of_steps']:.3f}, quantile {found['quantile']['mean_of_steps']:.3f}.\n"
-        f"- Histogram against exact quantile on the routers' scores: MaxVio at most {apart:.4f} apart (asked: 0.02).\n"
-        f"- A step with MLA and experts takes the time of {ratio:.2f} dense ones.\n"
-        f"- Loss on all held-out text after {steps} steps: sign {found['sign']['loss']:.4f}, quantile "
-        f"{found['quantile']['loss']:.4f}.\n"
-        + (
-            f"- Dense, in the same time, {found['dense']['steps']} steps: {found['dense']['loss']:.4f}.\n"
-            if "dense" in found
-            else "- The dense run of the same time was left out.\n"
-        )
+        f"Runs of {steps} steps; MaxVio of the loads summed over {tokens:,} tokens at the end, and over the first "
+        f"{glance:,} of them at the checkpoints before, where chance alone leaves more.\n\n"
+        f"Held-out files, the validation text of the run:\n\n{tables['files']}\n\n"
+        f"The training batches that would have come next, which the run has not read:\n\n{tables['unread']}\n\n"
+        "How much of it is the text and not the rule: the last model's scores with biases fitted by exact quantiles\n\n"
+        f"{_record.table(('run', 'fit', *layers), fits)}\n\n" + "".join(f"- {line}\n" for line in lines)
     )
+
+
+def _violations(found: dict, name: str, *, depth: int) -> str:
+    rows = [
+        (rule, step, *(f"{v:.3f}" for v in layers), f"{max(layers):.3f}")
+        for rule in RULES
+        for step, layers in zip(found[rule]["steps"], found[rule][name], strict=True)
+    ]
+    return _record.table(("rule", "step", *(f"layer {i}" for i in range(depth)), "largest"), rows)
+
+
+def _mean(run_: dict, name: str) -> float:
+    each = zip(run_["steps"], run_[name], strict=True)
+    return statistics.fmean(max(layers) for step, layers in each if step > 10)
 
 
 if __name__ == "__main__":
