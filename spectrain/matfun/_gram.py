@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial
-from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._input import Real
-from spectrain.matfun._iterate import Start, gram, odd_coefficients, product, stepped, times, without_identity
+from spectrain.matfun._iterate import Start, gram, odd_coefficients, product, times, without_identity
 from spectrain.matfun._largest import norm_bound
+from spectrain.matfun._symmetric import symmetric_baddbmm, symmetric_bmm
 
 
 def gram_iteration(
@@ -52,7 +52,7 @@ def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: 
     """
     if upper is None:
         return _multiplier(G, segment, None, None)
-    G2 = bmm(G, G)
+    G2 = symmetric_bmm(G, G)
     B, G, r = Start(G, G2, norm_bound(G2)).first(segment[0], upper)
     return _multiplier(G, segment, B, r)
 
@@ -68,12 +68,12 @@ def _multiplier(
     for i, c in enumerate(segment):
         B = without_identity(G, c) if i > 0 or first is None else first
         if i < len(segment) - 1:
-            M = stepped(B, c[0], G)
-            G = baddbmm(M, M, B, beta=c[0])
+            M = symmetric_baddbmm(G, B, G, beta=c[0])
+            G = symmetric_baddbmm(M, M, B, beta=c[0])
         if R is None:
             R = B.clone() if i < len(segment) - 1 else B
             R.diagonal(dim1=-2, dim2=-1).add_(c[0])
         else:
-            R = stepped(B, c[0], R)
+            R = symmetric_baddbmm(R, B, R, beta=c[0])
     assert R is not None
     return R if r is None else times(R, r)

@@ -11,6 +11,7 @@ from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._input import Real
 from spectrain.matfun._largest import norm_bound
 from spectrain.matfun._scale import recording
+from spectrain.matfun._symmetric import symmetric_baddbmm, symmetric_bmm
 
 _LARGE = 96  # from this short side on a call for each matrix costs less than a copy of the batch in float32
 
@@ -42,17 +43,17 @@ def without_identity(
     Paterson and Stockmeyer with blocks of two: floor(len(c) / 2) products.
     """
     if len(c) == 3 and G2 is None:
-        return baddbmm(G, G, G, beta=c[1], alpha=c[2])
+        return symmetric_baddbmm(G, G, G, beta=c[1], alpha=c[2])
     return _blocks(G, G2, c) if len(c) > 2 else G * (c[1] if len(c) == 2 else 0.0)
 
 
 def _blocks(G: Tensor, G2: Tensor | None, c: list[float]) -> Tensor:
     """Return the part without c[0]: c[1] G + c[2] G^2 + G^2 (c[3] G + c[4] G^2 + ...), from the inside out."""
-    G2 = bmm(G, G) if G2 is None else G2
+    G2 = symmetric_bmm(G, G) if G2 is None else G2
     odd = len(c) - 2 if len(c) % 2 else len(c) - 1
     Q = combined(G, G2, c[odd], c[odd + 1]) if len(c) % 2 else c[odd] * G
     for j in range(odd - 2, 0, -2):
-        Q = baddbmm(combined(G, G2, c[j], c[j + 1]), G2, Q)
+        Q = symmetric_baddbmm(combined(G, G2, c[j], c[j + 1]), G2, Q)
     return Q
 
 
@@ -80,7 +81,7 @@ def _one_by_one(A: Float[Tensor, "b m n"]) -> bool:
 
 def gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
     """Return the Gram matrix on the short side: X X^T for wide X, X^T X for tall."""
-    return bmm(X.mT, X) if X.shape[-2] > X.shape[-1] else bmm(X, X.mT)
+    return symmetric_bmm(X.mT, X) if X.shape[-2] > X.shape[-1] else symmetric_bmm(X, X.mT)
 
 
 def product(
@@ -141,7 +142,7 @@ class Start(NamedTuple):
 def started(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
     """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
     G = gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
-    G2 = bmm(G, G)
+    G2 = symmetric_bmm(G, G)
     return Start(G, G2, norm_bound(G2))
 
 
