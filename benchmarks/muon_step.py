@@ -5,9 +5,10 @@
     python benchmarks/muon_step.py --smoke    a few small matrices, nothing is recorded
 
 The optimizers take turns, so that all see the same machine; a ratio is the median over rounds of the ratio within
-a round. Beside the time stands the polar error of each Muon's msign on Gaussian matrices of these shapes, for equal
-steps are not equal work well done. Memory is what a step needs
-for a moment above what is held between steps, in a process of its own.
+a round. Before the first round a tensor of 24 MiB is freed, as training does all the time: the C library keeps memory
+for later tensors from then on, and no step waits for fresh pages. Beside the time stands the polar error of each
+Muon's msign on Gaussian matrices of these shapes, for equal steps are not equal work well done. Memory is what a step
+needs for a moment above what is held between steps, in a process of its own.
 """
 
 import argparse
@@ -25,10 +26,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from spectrain import matfun
+from spectrain.approx import Schedule, sign_schedule
 from spectrain.nn import LanguageModel
 from spectrain.optim import Muon
 from spectrain.optim._update import working_dtype
@@ -87,6 +89,11 @@ def models(size: str) -> nn.Module:
     return model
 
 
+def quintics(steps: int, lower: float) -> Schedule:
+    """So many quintics for singular values down to ``lower``; nothing is finished after them."""
+    return sign_schedule(lower, steps=steps, dtype=str(working_dtype("auto", torch.zeros(1, 1))).removeprefix("torch."))
+
+
 def torchs_muon(model: nn.Module, **adamw: object) -> Step:
     """torch.optim.Muon for the same matrices, AdamW for the rest."""
     rows = {row["name"]: row["algorithm"] for row in Muon(model).rows}
@@ -98,9 +105,10 @@ def torchs_muon(model: nn.Module, **adamw: object) -> Step:
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], Step]] = {
     "Muon": lambda model: Muon(model).step,
-    "Muon, steps=4": lambda model: Muon(model, steps=4).step,
     "Muon, steps=3": lambda model: Muon(model, steps=3).step,
-    "Muon, steps=2": lambda model: Muon(model, steps=2).step,
+    "Muon, 4 on [0.006, 1]": lambda model: Muon(model, schedule=quintics(4, 6e-3)).step,
+    "Muon, 3 on [0.03, 1]": lambda model: Muon(model, schedule=quintics(3, 0.03)).step,
+    "Muon, 2 on [0.07, 1]": lambda model: Muon(model, schedule=quintics(2, 0.07)).step,
     "Muon, float32": lambda model: Muon(model, compute_dtype="float32").step,
     "torch Muon + AdamW": torchs_muon,
     "torch Muon + fused AdamW": lambda model: torchs_muon(model, fused=True),
@@ -110,13 +118,14 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], Step]] = {
 
 
 def chosen(size: str) -> list[str]:
-    """All optimizers; of the large set those whose step takes seconds rather than minutes."""
-    return [name for name in OPTIMIZERS if size != "large" or "float32" not in name]
+    """All optimizers; of the large set Muon in bfloat16 and its closest peer."""
+    return [name for name in OPTIMIZERS if size != "large" or ("Muon" in name and "float32" not in name)]
 
 
 def interleaved(size: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of each optimizer in each round, after one round to warm up."""
     steps = {name: OPTIMIZERS[name](models(size)) for name in chosen(size)}
+    torch.empty(3 * 2**21).fill_(0)  # 24 MiB, freed at once; from 32 MiB on glibc learns nothing from it
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(rounds + 1):
         for name, step in steps.items():
@@ -159,6 +168,17 @@ def memory(size: str) -> dict[str, float]:
     return found
 
 
+def signs(X: Tensor) -> dict[str, Tensor]:
+    """msign as each Muon computes it."""
+    dtype = working_dtype("auto", X)
+    found = {"torch Muon": _zeropower_via_newtonschulz(X.clone(), (3.4445, -4.775, 2.0315), 5, 1e-7)}
+    for name, steps in (("Muon", 5), ("Muon, steps=3", 3)):
+        found[name] = matfun.msign([X], steps=steps, dtype=dtype)[0]
+    for steps, lower in ((4, 0.006), (3, 0.03), (2, 0.07)):
+        found[f"Muon, {steps} on [{lower:g}, 1]"] = matfun.msign([X], schedule=quintics(steps, lower), dtype=dtype)[0]
+    return found | {"Muon, float32": matfun.msign([X], steps=5)[0]}
+
+
 def polar_errors(size: str) -> dict[str, float]:
     """Mean relative polar error of one msign over a Gaussian matrix of each shape."""
     shapes = {p.shape for name, p in models(size).named_parameters() if p.ndim == 2 and "blocks" in name}
@@ -166,16 +186,7 @@ def polar_errors(size: str) -> dict[str, float]:
     for shape in sorted(shapes):
         X = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         U, _, Vh = torch.linalg.svd(X.double(), full_matrices=False)
-        dtype = working_dtype("auto", X)
-        found = {
-            "Muon": matfun.msign([X.to(dtype)], steps=5, out_dtype=torch.float32)[0],
-            "Muon, steps=4": matfun.msign([X.to(dtype)], steps=4, out_dtype=torch.float32)[0],
-            "Muon, steps=3": matfun.msign([X.to(dtype)], steps=3, out_dtype=torch.float32)[0],
-            "Muon, steps=2": matfun.msign([X.to(dtype)], steps=2, out_dtype=torch.float32)[0],
-            "Muon, float32": matfun.msign([X], steps=5)[0],
-            "torch Muon": _zeropower_via_newtonschulz(X.clone(), (3.4445, -4.775, 2.0315), 5, 1e-7),
-        }
-        for name, Y in found.items():
+        for name, Y in signs(X).items():
             errors[name].append(float((Y.double() - U @ Vh).norm() / Vh.shape[0] ** 0.5))
     return {name: statistics.mean(values) for name, values in errors.items()}
 
@@ -185,11 +196,7 @@ def slopes() -> dict[str, float]:
     U, S, Vh = torch.linalg.svd(torch.randn(256, 256, generator=torch.Generator().manual_seed(0)).double())
     S[-1] = 1e-4 * S[0]
     X = ((U * S) @ Vh).float()
-    dtype = working_dtype("auto", X)
-    found = {"torch Muon": _zeropower_via_newtonschulz(X.clone(), (3.4445, -4.775, 2.0315), 5, 1e-7)}
-    for name, steps in (("Muon", 5), ("Muon, steps=4", 4), ("Muon, steps=3", 3), ("Muon, steps=2", 2)):
-        found[name] = matfun.msign([X.to(dtype)], steps=steps, out_dtype=torch.float32)[0]
-    return {name: float(U[:, -1] @ Y.double() @ Vh[-1]) * 1e4 for name, Y in found.items()}
+    return {name: float(U[:, -1] @ Y.double() @ Vh[-1]) * 1e4 for name, Y in signs(X).items()}
 
 
 def share(rounds: int) -> tuple[float, float]:
@@ -296,12 +303,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="the shapes of GPT-2 small")
     parser.add_argument("--smoke", action="store_true", help="a few small matrices; nothing is recorded")
-    parser.add_argument("--rounds", type=int, default=None, help="timed rounds (default 15, large 5, smoke 2)")
+    parser.add_argument("--rounds", type=int, default=None, help="timed rounds (default 15, large 3, smoke 2)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = "smoke" if options.smoke else "large" if options.large else "small"
-    record = measured(size, options.rounds or {"smoke": 2, "large": 5, "small": 15}[size])
+    record = measured(size, options.rounds or {"smoke": 2, "large": 3, "small": 15}[size])
     print(markdown(record))
     if size != "smoke":
         stem = RECORDS / f"{record['date']}_muon_step{'_large' if size == 'large' else ''}"
