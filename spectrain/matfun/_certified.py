@@ -57,15 +57,15 @@ def certified_sign(
     """Return msign(X) with every error bound below tol, which includes the measured rounding to the output dtype.
 
     ``slack`` is kept free for what happens to Y afterwards. With ``threshold`` the singular values above it count,
-    instead of those above the rank floor. ``method`` names one kind of stage, else the plan decides. Where not even the
+    instead of those above the rank floor. ``method`` names one kind of stage, or all stages of a plan with " > "
+    between, else the plan of this process decides. Where not even the
     last stage proves tol, a tol that was asked for is a ValueError and the default one a RuntimeWarning.
     """
     if X.numel() == 0:
         none = X.new_zeros(len(X), dtype=torch.float64)
         return Certified(X.to(out_dtype), none, none, none + 1)
     target = (default_tolerance(out_dtype) if tol is None else tol) - slack
-    decided = plan(tuple(X.shape), out_dtype, tol).stages
-    stages = list(decided if method is None else _METHODS.get(method, decided))
+    stages = _stages(method, tuple(X.shape), out_dtype, tol)
     if threshold is not None or X.dtype == torch.float64:
         stages = [s for s in stages if s != "iterate float32" and (threshold is None or s != "qdwh float64")]
     unit, k = to_unit(X, name)
@@ -80,6 +80,12 @@ def certified_sign(
     found = Certified(Y, error, best.rank, best.smallest)
     _check(found, target, asked=tol is not None, name=name)
     return found
+
+
+def _stages(method: str | None, shape: tuple[int, ...], dtype: torch.dtype, tol: Real | None) -> list[str]:
+    if method is None:
+        return list(plan(shape, dtype, tol).stages)
+    return list(_METHODS[method]) if method in _METHODS else method.split(" > ")
 
 
 def _staged(X: Tensor, stages: list[str], tol: Real, cut: Cut) -> Sign:

@@ -12,6 +12,7 @@ from spectrain.matfun._batches import flat, in_batches
 from spectrain.matfun._derivative import change_of_sign, spectral_function
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
+from spectrain.matfun._plan import Plan
 from spectrain.matfun._sign import sign
 from spectrain.matfun._steps import Recipe
 
@@ -34,10 +35,13 @@ class _Request:
     out_dtype: torch.dtype | None
     dtype: torch.dtype | None
     lower: Real | str | None
+    plan: Plan | None
     embedded: bool = False  # whether some matrix is complex and has come as a real one of twice the size
 
     def __post_init__(self) -> None:
         budget = self.steps is not None or self.schedule is not None
+        if self.plan is not None and (budget or self.tol is not None or self.method is not None):
+            raise ValueError("msign: plan= says tol and method itself; leave tol=, steps=, schedule= and method= out")
         if sum(x is not None for x in (self.tol, self.steps, self.schedule)) > 1:
             raise ValueError("msign: tol=, steps= and schedule= are three ways to say one thing; give at most one")
         if self.steps is not None and self.steps < 1:
@@ -57,6 +61,21 @@ class _Request:
             )
         if not budget and (self.method in ("plain", "gram") or self.dtype is not None):
             raise ValueError('msign: method="plain", method="gram" and dtype= go with steps= or schedule=')
+
+    def checked(self, X: Tensor) -> None:
+        """Raise ValueError where the tolerance or the plan does not fit X."""
+        dtype = self.out_dtype or X.dtype
+        checked_tolerance(self.tol, dtype, "msign")
+        if self.plan is not None and (self.plan.shape, self.plan.dtype) != (tuple(X.shape[-2:]), dtype):
+            raise ValueError(
+                f"msign: the plan is for matrices {self.plan.shape} and results in {self.plan.dtype}, got "
+                f"{tuple(X.shape[-2:])} and {dtype}; make another with matfun.plan"
+            )
+
+    @property
+    def stages(self) -> str | None:
+        """What the certified computation takes as its method: one of them, or the stages of a plan."""
+        return self.method if self.plan is None else " > ".join(self.plan.stages)
 
     @property
     def iterates(self) -> bool:
@@ -85,6 +104,7 @@ def msign(
     out_dtype: torch.dtype | None = None,
     dtype: torch.dtype | None = None,
     lower: Real | str | None = None,
+    plan: Plan | None = None,
 ) -> Array | list[Array]:
     """Return U V^T over the nonzero singular values of X = U diag(S) V^T: every one of them becomes 1.
 
@@ -100,7 +120,9 @@ def msign(
     which returns it; :func:`plan` prints how. Where float64 cannot prove tol (condition above 1e5 with the default of
     float64), a tol that was given is a ValueError and the default one a RuntimeWarning. ``method`` "eigh" or "svd"
     leaves out all others; "iterate" (polynomials) and "qdwh" (weighted Halley steps) come before "svd", which takes
-    the matrices for which they prove nothing.
+    the matrices for which they prove nothing. ``plan``, one that :func:`plan` made here or ``Plan.from_json`` read,
+    stands for tol and method: the same stages in the same order, whatever table of costs this process has, hence the
+    same result bit for bit on the same machine.
 
     With ``steps`` (so many optimal quintics) or ``schedule`` (from :func:`spectrain.approx.sign_schedule`) the
     schedule is applied as it is, after division by a bound on sigma_max that costs nearly nothing: the lesser of the
@@ -146,13 +168,13 @@ def msign(
     single = not isinstance(X, list | tuple)
     given = [X] if single else X
     request = _Request(
-        tol, steps, schedule, method, rtol, out_dtype, dtype, lower, embedded=any(map(is_complex, given))
+        tol, steps, schedule, method, rtol, out_dtype, dtype, lower, plan, embedded=any(map(is_complex, given))
     )
     doors = [entered(matrix, "msign") for matrix in given]
     matrices = [matrix for matrix, _ in doors]
     if not request.iterates:
         for matrix in matrices:
-            checked_tolerance(tol, out_dtype or matrix.dtype, "msign")
+            request.checked(matrix)
     if single or (torch.is_grad_enabled() and any(Y.requires_grad for Y in matrices)):
         results = [_differentiable(Y, request) for Y in matrices]
     else:
@@ -190,9 +212,9 @@ def _certified(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ 
         return [flat(X) for X in group]
     found = sign(
         torch.cat([flat(X) for X in group]),
-        tol=request.tol,
+        tol=request.tol if request.plan is None else request.plan.tol,
         rtol=request.rtol,
-        method=request.method,
+        method=request.stages,
         out_dtype=request.out_dtype or first.dtype,
         name="msign",
         slack=torch.finfo(request.out_dtype or first.dtype).eps / 2 if request.embedded else 0.0,

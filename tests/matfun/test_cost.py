@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -70,3 +73,43 @@ def test_calibrating_measures_every_row_and_writes_the_table(tmp_path, monkeypat
     matfun.calibrate(repeats=1, save=False)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         matfun.calibrate(repeats=0)
+
+
+REPLAY = """
+import sys, torch
+from spectrain import matfun
+from spectrain.matfun._cost import costs
+from spectrain.matfun._plan import Plan
+X = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
+plan = Plan.from_json(open(sys.argv[1]).read())
+torch.save((costs().machine, matfun.plan(X.shape).stages, matfun.msign(X), matfun.msign(X, plan=plan)), sys.argv[2])
+"""
+
+
+def test_a_saved_plan_gives_the_same_choice_and_bits_in_a_process_with_another_table(tmp_path):
+    """A run saves its plan; the process that resumes has calibrated meanwhile, and by itself would choose otherwise."""
+    X = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
+    plan = matfun.plan(X.shape, costs=SHIPPED)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    (tmp_path / "spectrain").mkdir()
+    slow = dataclasses.replace(with_rate("product_float32", 0.01), machine="another")
+    (tmp_path / "spectrain" / "costs.json").write_text(slow.to_json())
+    command = [sys.executable, "-c", REPLAY, str(tmp_path / "plan.json"), str(tmp_path / "found.pt")]
+    where = {"XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run(command, env=os.environ | where, check=True)
+    machine, stages, alone, replayed = torch.load(tmp_path / "found.pt")
+    assert machine == "another"
+    assert stages[0] != plan.stages[0]
+    assert torch.equal(replayed, matfun.msign(X, plan=plan))
+    assert not torch.equal(alone, replayed)
+
+
+def test_a_plan_is_for_its_shape_and_dtype_alone():
+    plan = matfun.plan((8, 12))
+    assert torch.equal(matfun.msign(torch.eye(8, 12), plan=plan), torch.eye(8, 12))
+    for X, more in (
+        (torch.eye(8, 13), {}), (torch.eye(8, 12).double(), {}), (torch.eye(8, 12), {"tol": 1e-3}),
+        (torch.eye(8, 12), {"steps": 2}), (torch.eye(8, 12), {"method": "svd"}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"plan"):
+            matfun.msign(X, plan=plan, **more)
