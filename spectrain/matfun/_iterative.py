@@ -26,7 +26,7 @@ def by_iteration(X: Float[Tensor, "b k l"], cut: Cut, tol: Real) -> Sign:
     """Return msign of wide float32 X of full rank by odd polynomials, with a proven bound, or inf.
 
     The interval comes from the Gram matrix: a bound on sigma_max (:func:`norm_bound`) and, by inverse iteration with
-    its Cholesky factor, an estimate of sigma_min. The least number of quintics that reaches a tenth of tol on it is
+    its Cholesky factor, an estimate of sigma_min. The least number of quintics whose result can be proven on it is
     applied, in Gram or plain form, and :func:`verified` looks at what came out. No bound is claimed where the
     Gram matrix has no Cholesky factor, where sigma_min is so small that rounding leaves nothing to prove, or where it
     does not exceed the size that counts as zero.
@@ -71,10 +71,20 @@ def _smallest(start: Start) -> Float[Tensor, " b"]:
 
 
 def schedule_for(relative: float, tol: Real) -> Schedule:
-    """Return as few quintics as reach tol / 10 from 0.9 of the relative sigma_min on, rounded down to the grid."""
-    return _designed(math.floor(_GRID * math.log2(min(0.9 * relative, 0.9))), max(float(tol) / 10, 1e-7))
+    """Return as few quintics as let :func:`verified` prove tol, from 0.9 of the relative sigma_min on, rounded down.
+
+    With singular values p of Y and s of X, the residual s (1 - p^2) over sigma_min costs most in the proof: a schedule
+    of error E is proven to 2 to 5 E up to a condition of 20, more above. So E is a tenth of tol, less from there.
+    """
+    share = min(0.1, 2 * relative)
+    return _designed(math.floor(_GRID * math.log2(min(0.9 * relative, 0.9))), max(float(tol) * share, 1e-7))
 
 
 @functools.lru_cache(maxsize=256)
 def _designed(exponent: int, tol: float) -> Schedule:
-    return sign_schedule(2.0 ** (exponent / _GRID), tol=tol, margin=1.02)
+    """Return a schedule of error tol with its safety margin included, which sign_schedule's ``tol`` does not count."""
+    low = 2.0 ** (exponent / _GRID)
+    schedule = sign_schedule(low, tol=tol, margin=1.02)
+    if schedule.error > tol:
+        schedule = sign_schedule(low, steps=len(schedule.polynomials) + 1, margin=1.02)
+    return schedule
