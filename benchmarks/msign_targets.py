@@ -103,6 +103,7 @@ def _optimuon() -> tuple[dict[str, Method], dict[str, Method]]:
 def _heavyball() -> tuple[dict[str, Method], dict[str, Method]]:
     import heavyball.utils as hu
 
+    hu.compile_mode = None  # else its first call compiles for minutes
     return {
         "heavyball": each(hu.zeropower_via_newtonschulz5),
         "heavyball msign 10": each(lambda X: hu.msign(X, steps=10)),
