@@ -14,7 +14,8 @@ from spectrain.matfun._iterative import LEAST, schedule_for
 from spectrain.matfun._qdwh import factorizations
 from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
 
-_STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 3e-4  # seconds a batch of calls to torch that do not depend on the size
+# seconds a batch of calls to torch that do not depend on the size: weighted Halley steps, iteration, others
+_HALLEY_OVERHEAD, _STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 6.5e-4, 3e-4
 # A float32 Gram matrix serves a tolerance above 1e-2 up to conditions of a few hundred. A random matrix with aspect 1.5
 # has a condition below 10 (Marchenko and Pastur), a square one of k rows near 2 k: it is not iterated on.
 _FLOAT32_TOL, _FLOAT32_ASPECT = 1e-2, 1.5
@@ -94,7 +95,7 @@ def plan(
     >>> from spectrain.matfun._cost import SHIPPED
     >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
     msign of 256 x 1024 bfloat16, tol=0.05
-      first,  iterate float32 for 4.9 ms: odd polynomials for the interval measured, error about 6e-8 condition
+      first,  iterate float32 for 4.1 ms: odd polynomials for the interval measured, error about 6e-8 condition
       if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
       if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
     """
@@ -126,7 +127,7 @@ def _prices(k: int, aspect: float, tol: float, table: CostTable) -> dict[str, fl
     qdwh = (by_qr + aspect / 2) * table.decomposition("qr", "float64", k) + table.product("float64", k, 2 * aspect + 6)
     prices = {
         "eigh float64": _OVERHEAD + table.decomposition("eigh", "float64", k) + table.product("float64", k, exact),
-        "qdwh float64": _STEPS_OVERHEAD + qdwh + by_cholesky * table.decomposition("halley", "float64", k),
+        "qdwh float64": _HALLEY_OVERHEAD + qdwh + by_cholesky * table.decomposition("halley", "float64", k),
         "svd float64": _OVERHEAD + svd,
     }
     if tol >= _FLOAT32_TOL and aspect >= _FLOAT32_ASPECT:
