@@ -1,5 +1,6 @@
 """``spectrain sample``: let a trained model continue a prompt."""
 
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Sample:
     form: Literal["auto", "absorbed", "expanded", "full"] = "auto"
     """With a cache, chosen by shape; absorbed and expanded: the two forms of a latent; full: without a cache."""
     speed: bool = False
-    """Write nothing, but measure tokens per second of every form."""
+    """Write nothing, but measure tokens per second of every form, in turns; the medians of three."""
 
 
 def main(argv: list[str]) -> int:
@@ -53,16 +54,23 @@ def main(argv: list[str]) -> int:
     if asked.form in ("absorbed", "expanded") and not latent:
         raise ValueError(f"--form {asked.form} is for --attention mla; the run has {run.config.attention}.")
     if asked.speed:
-        for form in _FORMS if latent else ("auto", "full"):
-            _, rate = _write(run, asked, form, shown=False)
-            print(f"{'cached' if form == 'auto' else form:>9}: {rate:8.1f} tokens/s")
-        print(f"{run.model.cache_numbers:,} numbers cached a token")
+        _race(run, asked, _FORMS if latent else ("auto", "full"))
         return 0
     texts, rate = _write(run, asked, asked.form, shown=len(asked.prompt) * asked.copies == 1)
     for i, text in enumerate(texts if len(texts) > 1 else []):
         print(f"=== {i + 1}\n{text}")
     print(f"{rate:.1f} tokens/s, {run.model.cache_numbers:,} numbers cached a token", file=sys.stderr)
     return 0
+
+
+def _race(run: train.TrainedRun, asked: Sample, forms: tuple[str, ...]) -> None:
+    """Print tokens per second of each form, and how often that is the rate without a cache."""
+    rounds = [[_write(run, asked, form, shown=False)[1] for form in forms] for _ in range(4)][1:]  # the first warms up
+    for i, form in enumerate(forms):
+        rate = statistics.median(rates[i] for rates in rounds)
+        times = statistics.median(rates[i] / rates[-1] for rates in rounds)
+        print(f"{'cached' if form == 'auto' else form:>9}: {rate:8.1f} tokens/s, {times:5.2f} times full")
+    print(f"{run.model.cache_numbers:,} numbers cached a token")
 
 
 def _write(run: train.TrainedRun, asked: Sample, form: str, *, shown: bool) -> tuple[list[str], float]:

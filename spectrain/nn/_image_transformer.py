@@ -55,7 +55,8 @@ class ImageTransformer(nn.Module):
             self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
             self.modulation = nn.Linear(width, 2 * width)
             self.head = nn.Linear(width, channels * patch**2)
-        self._initialise(generator)
+        if self.embed.weight.device.type != "meta":
+            self.initialise(generator=generator)
 
     def forward(
         self,
@@ -69,17 +70,16 @@ class ImageTransformer(nn.Module):
         if labels is None:
             labels = torch.full((len(x),), self.classes, device=x.device)
         told = F.silu(self.times[0](t) + self.times[1](t - r) + self.label(labels))
-        patches = F.pixel_unshuffle(x, self.patch).flatten(2).mT
-        h = self.embed(patches) + self.places.weight
+        h = self.embed(_patches(x, self.patch)) + self.places.weight
         for block in self.blocks:
             h = block(h, told)
         scale, shift = self.modulation(told)[:, None].chunk(2, dim=-1)
         out = self.head(F.rms_norm(h, h.shape[-1:]) * (1 + scale) + shift)
-        side = x.shape[-1] // self.patch
-        return F.pixel_shuffle(out.mT.unflatten(2, (side, side)), self.patch)
+        return _image(out, self.patch, like=x)
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator | int | None) -> None:
+    def initialise(self, *, generator: torch.Generator | int | None = None) -> None:
+        """Draw all weights in place; what writes to the image starts at zero."""
         draw = generator_of(generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -90,6 +90,20 @@ class ImageTransformer(nn.Module):
         silent = [self.head, self.modulation, *(block.modulation for block in self.blocks if isinstance(block, _Block))]
         for module in silent:
             nn.init.zeros_(module.weight)
+
+
+def _patches(x: Float[Tensor, "batch channels size size"], patch: int) -> Float[Tensor, "batch patches numbers"]:
+    """Squares of ``patch`` pixels, row by row; torch's ``pixel_unshuffle`` gives no patches where the batch is empty."""
+    side = x.shape[-1] // patch
+    cut = x.unflatten(3, (side, patch)).unflatten(2, (side, patch))
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(len(x), side**2, x.shape[1] * patch**2)
+
+
+def _image(patches: Float[Tensor, "batch patches numbers"], patch: int, *, like: Tensor) -> Tensor:
+    """The inverse of :func:`_patches`."""
+    side = like.shape[-1] // patch
+    cut = patches.unflatten(1, (side, side)).unflatten(3, (like.shape[1], patch, patch))
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(like.shape)
 
 
 class _Times(nn.Module):

@@ -155,6 +155,14 @@ class LanguageModel(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LanguageModel":
+        """Keep tied weights tied where torch makes two of them, as ``to_empty`` does."""
+        tied = self.head.weight is self.embedding.weight
+        super()._apply(fn, recurse)
+        if tied:
+            self.head.weight = self.embedding.weight
+        return self
+
     def empty_caches(self) -> list[Cache]:
         """One empty cache a block, for decoding."""
         return [block.attention.empty_cache() for block in self.blocks if isinstance(block, Block)]

@@ -42,7 +42,8 @@ class TextEncoder(nn.Module):
             self.embedding = nn.Embedding(vocabulary, width)
             self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
             self.norm = nn.RMSNorm(width)
-        self._initialise(generator)
+        if self.embedding.weight.device.type != "meta":
+            self.initialise(generator=generator)
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch width"]:
         """One vector a text, of length about ``sqrt(width)``."""
@@ -58,7 +59,8 @@ class TextEncoder(nn.Module):
         return out
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator | int | None) -> None:
+    def initialise(self, *, generator: torch.Generator | int | None = None) -> None:
+        """Draw all weights in place; what writes to the stream starts at zero, gains at one."""
         draw = generator_of(generator)
         nn.init.normal_(self.embedding.weight, generator=draw)
         for block in self.blocks:
@@ -67,6 +69,9 @@ class TextEncoder(nn.Module):
                 nn.init.normal_(reader.weight, std=reader.in_features**-0.5, generator=draw)
             nn.init.zeros_(block.output.weight)
             block.feed_forward.initialise(generator=draw)
+        for module in self.modules():
+            if isinstance(module, nn.RMSNorm):
+                nn.init.ones_(module.weight)
 
 
 class _Block(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectrain.nn import ImageTransformer
-from spectrain.nn._image_transformer import _Times
+from spectrain.nn._image_transformer import _image, _patches, _Times
 
 
 def model(**changes):
@@ -75,3 +75,9 @@ def test_the_generator_decides_and_the_global_one_is_left_alone():
 def test_impossible_shapes(bad):
     with pytest.raises(ValueError, match="ImageTransformer needs"):
         model(**bad)
+
+
+def test_patches_are_torchs_and_come_together_again():
+    cut = _patches(X, 4)
+    assert torch.equal(cut, torch.nn.functional.pixel_unshuffle(X, 4).flatten(2).mT)
+    assert torch.equal(_image(cut, 4, like=X), X)

@@ -1,5 +1,6 @@
 """A language model with experts under torch.compile: one graph, the same steps, every trained token counted once."""
 
+import shutil
 import subprocess
 import sys
 
@@ -81,3 +82,56 @@ def test_one_graph_with_the_steps_and_the_counts_of_eager(kind):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "equal"
+
+
+INDUCTOR = """
+import sys
+import torch
+from spectrain import nn
+
+dtype = getattr(torch, sys.argv[1])
+
+def made():
+    def experts(block):
+        shape = {"experts": 4, "top_k": 2, "hidden": 16, "shared": 1, "activation": "sigmoid", "renormalise": True}
+        return nn.MoE(32, **shape, balance="histogram", penalty=nn.Penalty(weight=0.1), generator=block)
+    model = nn.LanguageModel(vocabulary=40, width=32, depth=2, heads=2, attention={"latent": 8, "log_n": 8},
+                             feed_forward=experts, generator=0).to(dtype)
+    draw = torch.Generator().manual_seed(5)
+    for p in model.parameters():
+        p.data += (0.1 * torch.randn(p.shape, generator=draw, dtype=torch.float64)).to(dtype)
+    return model
+
+def steps(model, call):
+    optimizer, out = torch.optim.SGD(model.parameters(), lr=0.1), []
+    for step in range(3):
+        tokens = torch.randint(0, 40, (4, 9), generator=torch.Generator().manual_seed(step))
+        logits = call(tokens[:, :-1]).flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten()) + nn.auxiliary_loss(model)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        layers = [m for m in model.modules() if isinstance(m, nn.MoE)]
+        out += [loss.detach(), *(layer.update_bias().counts for layer in layers), *(layer.bias.clone() for layer in layers)]
+    return [*out, *(p.detach() for p in model.parameters())]
+
+eager, other = made(), made()
+bound = {"float64": 1e-8, "float32": 1e-3}[sys.argv[1]]
+torch.testing.assert_close(
+    steps(other, torch.compile(other, backend="inductor", fullgraph=True)), steps(eager, eager), rtol=bound, atol=bound
+)
+print("equal")
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_inductor_takes_the_same_steps(dtype):
+    """Forward and backward of a model with a latent and experts, in generated C++ (needs g++)."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++, which Inductor compiles with")
+    done = subprocess.run(
+        [sys.executable, "-c", INDUCTOR, dtype], capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().splitlines()[-1] == "equal"
