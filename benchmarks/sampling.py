@@ -3,7 +3,7 @@
     python benchmarks/sampling.py            # writes benchmarks/records/<date>_sampling.{md,json}
     python benchmarks/sampling.py --smoke    # small
 
-The models that `spectrain train` and `spectrain train --attention mla` make, at their initial weights: the time does not
+The models that `spectrain train` and `spectrain train --attention mla` make, at initial weights: the time does not
 depend on them. One sequence, float32, `--temperature 0.8 --top-k 50` as `spectrain sample` has it. Each text is begun
 from a prompt; the time is that of the tokens after the first one, so that reading the prompt is in none of the figures.
 The forms take turns; rates are medians, ratios medians of paired runs.

@@ -93,7 +93,7 @@ class ImageTransformer(nn.Module):
 
 
 def _patches(x: Float[Tensor, "batch channels size size"], patch: int) -> Float[Tensor, "batch patches numbers"]:
-    """Squares of ``patch`` pixels, row by row; torch's ``pixel_unshuffle`` gives no patches where the batch is empty."""
+    """Squares of ``patch`` pixels, row by row; torch's ``pixel_unshuffle`` fails for an empty batch."""
     side = x.shape[-1] // patch
     cut = x.unflatten(3, (side, patch)).unflatten(2, (side, patch))
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(len(x), side**2, x.shape[1] * patch**2)

@@ -1,4 +1,4 @@
-"""Every block that ``spectrain.nn`` exports, with an input for it; run as a program it compiles them. By test_blocks.py.
+"""Every block that ``spectrain.nn`` exports, with an input for it; run as a program it compiles them.
 
 A process of its own for compiling: the checks of shape annotations that the tests put on every function cannot be
 traced.

@@ -112,7 +112,8 @@ def steps(model, call):
         optimizer.step()
         optimizer.zero_grad()
         layers = [m for m in model.modules() if isinstance(m, nn.MoE)]
-        out += [loss.detach(), *(layer.update_bias().counts for layer in layers), *(layer.bias.clone() for layer in layers)]
+        out += [loss.detach(), *(layer.update_bias().counts for layer in layers)]
+        out += [layer.bias.clone() for layer in layers]
     return [*out, *(p.detach() for p in model.parameters())]
 
 eager, other = made(), made()
@@ -125,7 +126,7 @@ print("equal")
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64"])
 def test_inductor_takes_the_same_steps(dtype):
     """Forward and backward of a model with a latent and experts, in generated C++ (needs g++)."""
     if shutil.which("g++") is None:
