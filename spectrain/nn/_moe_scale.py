@@ -50,7 +50,7 @@ def scaling_factor(
     generator = torch.Generator().manual_seed(seed)
     count, mean, spread = 0, 0.0, 0.0
     while True:
-        logits = torch.randn(CHUNK, experts - shared, generator=generator, dtype=torch.float64)
+        logits = torch.randn(CHUNK, experts - shared, generator=generator, dtype=torch.float64, device="cpu")
         gates = activate(logits, activation).topk(active - shared, dim=1).values
         if renormalise:
             gates = gates / gates.sum(dim=1, keepdim=True).clamp_min(torch.finfo(gates.dtype).tiny)
