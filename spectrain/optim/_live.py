@@ -24,32 +24,40 @@ class Live(NamedTuple):
         return Live(self.group, *([items[i] for i in indices] for items in lists))  # type: ignore[arg-type]
 
 
-def portions(live: list[Live]) -> Iterator[list[Live]]:
+def portions(live: list[Live], *, streams: int = 1) -> Iterator[list[Live]]:
     """Return lists that together hold everything once, equal shapes side by side.
+
+    On one device and with ``streams`` above 1 each group is cut into about as many portions of equal size.
 
     On a processor a step over a whole model at once would read and write every intermediate result in memory, most of
     it fresh from the system, which costs as much as the products. Accelerators have the cache for nothing but
     tiles, and take all in as few calls as there are; so does a graph that is being recorded. Where msign may refuse a
     tolerance nothing is to be moved before all are known.
     """
-    whole = [part for part in live if torch.compiler.is_compiling() or part.group["tol"] is not None or _far(part)]
+    whole = [part for part in live if torch.compiler.is_compiling() or part.group["tol"] is not None]
+    far = [part for part in live if _far(part) and not any(part is other for other in whole)]
+    if streams == 1:
+        whole, far = whole + far, []
     if whole:
         yield whole
     for part in live:
-        if not any(part is other for other in whole):
-            yield from ([part.some(indices)] for indices in _cut(part.params))
+        if any(part is other for other in far):
+            most = -(-sum(p.numel() for p in part.params) // streams)
+            yield from ([part.some(indices)] for indices in _cut(part.params, most))
+        elif not any(part is other for other in whole):
+            yield from ([part.some(indices)] for indices in _cut(part.params, _PORTION))
 
 
 def _far(part: Live) -> bool:
     return any(p.device.type != "cpu" for p in part.params)
 
 
-def _cut(params: list[Tensor]) -> Iterator[list[int]]:
-    """Return the places of the parameters, by shape, in runs of at most so many entries, or of one parameter."""
+def _cut(params: list[Tensor], most: int) -> Iterator[list[int]]:
+    """Return the places of the parameters, by shape, in runs of at most ``most`` entries, or of one parameter."""
     chunk: list[int] = []
     entries = 0
     for i in sorted(range(len(params)), key=lambda i: (sorted(params[i].shape), params[i].shape)):
-        if chunk and entries + params[i].numel() > _PORTION:
+        if chunk and entries + params[i].numel() > most:
             yield chunk
             chunk, entries = [], 0
         chunk.append(i)

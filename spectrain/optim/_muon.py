@@ -31,6 +31,7 @@ from spectrain.optim._route import route
 from spectrain.optim._scale import canonical
 from spectrain.optim._spread import check_spread, gradient, local
 from spectrain.optim._state import ready
+from spectrain.optim._streams import check_streams, side_by_side
 from spectrain.optim._update import apply, momentum_average
 from spectrain.optim._variants import adam_direction
 
@@ -70,6 +71,8 @@ class Muon(Optimizer):
       ``tol``. ``torch.compile`` takes such a step as one graph.
     - Over ranks: parameters may be ``DTensor`` of any mesh; ``process_group``: ranks that hold the same plain
       parameters share the work; ``machine``: figures for the choice of who does what, which ``optim.plan`` prints.
+    - ``streams``: on a GPU matrices are divided over so many CUDA streams, which hides the latency of small products;
+      never measured, so the default is 1. Elsewhere, over ranks and with ``tol`` it changes nothing.
 
     State: ``momentum_buffer`` in float32 (or float64, as the weights); ``step``, ``exp_avg``, ``exp_avg_sq``.
     Weights of 16 bits are updated in float32 and rounded once. ``p.grad`` is never written to. Parameters
@@ -113,8 +116,10 @@ class Muon(Optimizer):
         rules: Mapping[str, Any] | None = None,
         process_group: Any = None,
         machine: Machine | None = None,
+        streams: int = 1,
     ) -> None:
         distributed(process_group)
+        self.streams = check_streams(streams)
         self.process_group, self.machine = process_group, machine
         defaults = {
             "lr": lr,
@@ -280,8 +285,14 @@ class Muon(Optimizer):
 
     def _orthogonal_steps(self, live: list[Live], company: Company | None) -> None:
         """Move the matrices of all groups; over ranks all at once, else in portions."""
-        for portion in [live] if company is not None and live else portions(live):
-            self._orthogonal_step(portion, company)
+        if company is not None:
+            if live:
+                self._orthogonal_step(live, company)
+            return
+        streams = self.__dict__.get("streams", 1)
+        side_by_side(
+            portions(live, streams=streams), lambda portion: self._orthogonal_step(portion, None), streams=streams
+        )
 
     def _orthogonal_step(self, live: list[Live], company: Company | None) -> None:
         """Move matrices, with msign of as many as possible in one call."""
