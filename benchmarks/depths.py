@@ -69,8 +69,8 @@ def main() -> None:
         "all other settings are the defaults of `spectrain train`: learning rates fall as 1 / depth from a sweep at "
         "depth 4, and are not tuned at each depth; AdamW's runs with few steps end in or just after the warm-up of 20, "
         "and may spike there. So this says what the defaults do, in short runs. Loss is that of all held-out text, in "
-        "nats a token. The fit is log loss = a - b log C, C = (6 weights + 6 depth block width) tokens. With as many models "
-        "as here the intervals say how well a line fits them, not what larger models would do."
+        "nats a token. The fit is log loss = a - b log C, C = (6 weights + 6 depth block width) tokens. With as many "
+        "models as here the intervals say how well a line fits them, not what larger models would do."
     )
     print(_record.write("depths", claim=claim, body=body + notes, data=result))
 

@@ -129,13 +129,24 @@ def read(run: Path) -> Run:
         activations=_of_kind(lines, "activation"),
         pictures=_of_kind(lines, "pictures"),
         routing=read_rows(run / "routing.json", notes=notes),
-        schedules=objects(read_object(run / "polynomials.json", notes=notes).get("schedules")),
-        samples=read_blocks(run / "samples.txt", notes=notes) if config.get("job", "train") == "train" else [],
+        schedules=objects(_schedules(run, config, notes).get("schedules")),
+        samples=read_blocks(run / "samples.txt", notes=notes) if _samples(config) else [],
         notes=notes,
     )
     notes.extend(_not_finite(result.steps, "loss"))
     notes.extend(_not_finite(result.steps, "grad_norm"))
     return result
+
+
+def _schedules(run: Path, config: Row, notes: list[str]) -> Row:
+    """What ``polynomials.json`` holds; a run of AdamW has none and none is missed."""
+    file = run / "polynomials.json"
+    return read_object(file, notes=notes) if config.get("optimizer") != "adamw" or file.exists() else {}
+
+
+def _samples(config: Row) -> bool:
+    """Whether the run was to write samples."""
+    return config.get("job", "train") == "train" and config.get("sample_tokens") != 0
 
 
 def _of_kind(lines: Sequence[Row], kind: str) -> list[Row]:

@@ -42,6 +42,16 @@ def test_a_missing_file_is_said(run_folder, name):
     assert report.read(run_folder).notes == [f"{name} is missing."]
 
 
+@pytest.mark.parametrize(
+    ("setting", "name"), [({"optimizer": "adamw"}, "polynomials.json"), ({"sample_tokens": 0}, "samples.txt")]
+)
+def test_a_file_that_the_run_was_not_to_write_is_not_missed(run_folder, setting, name):
+    (run_folder / name).unlink()
+    config = json.loads((run_folder / "config.json").read_text(encoding="utf-8"))
+    (run_folder / "config.json").write_text(json.dumps(config | setting), encoding="utf-8")
+    assert report.read(run_folder).notes == []
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2", b"7", b"\xff\xfe\x00", b"[" * 100_000])
 @pytest.mark.parametrize("name", FILES[:-1])
 def test_a_damaged_file_is_said(run_folder, name, content):
