@@ -15,6 +15,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
     On devices that have it this is the fused kernel, one pass over the memory.
     """
     beta1, beta2 = group["betas"]
+    aligned = all(_aligned(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True))
     compiling = torch.compiler.is_compiling()  # a graph takes the formula, and fuses it itself
     adamw(
         params,
@@ -24,7 +25,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
         [],
         [s["step"] for s in states],
         foreach=False,
-        fused=not compiling and all(p.device.type in FUSED for p in params),
+        fused=not compiling and aligned and all(p.device.type in FUSED for p in params),
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
@@ -33,3 +34,13 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
         eps=group["eps"],
         maximize=group["maximize"],
     )
+
+
+def _aligned(*tensors: Tensor) -> bool:
+    """Whether equal places in memory are equal entries, as the fused kernel assumes without looking.
+
+    They are not after ``model.to(memory_format=...)``, or where a state comes from weights laid out otherwise.
+    """
+    if all(tensor.is_contiguous() for tensor in tensors):
+        return True
+    return len({tensor.stride() for tensor in tensors}) == 1

@@ -21,7 +21,12 @@ def independent(weights: list[Tensor], updates: list[Tensor], group: dict[str, A
     factor is 1 - wd.
     """
     start = group.get("initial_lr", lr)
-    torch._foreach_mul_(weights, 1 - group["weight_decay"] * (lr / start if start else 0.0))
+    share: Rate
+    if isinstance(start, Tensor):  # reads no value, for a CUDA graph
+        share = torch.where(start == 0, 0.0, lr / start).reshape(())
+    else:
+        share = lr / start if start else 0.0
+    torch._foreach_mul_(weights, 1 - group["weight_decay"] * share)
 
 
 def cautious(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:

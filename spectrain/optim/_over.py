@@ -76,13 +76,19 @@ def _rates(squares: Tensor, shapes: Sequence[tuple[int, int]], group: dict[str, 
 
 def row_normalised(averages: list[Tensor], plans: Plans) -> list[Tensor]:
     """Return each row divided by its norm, also where a row is cut between ranks; zero stays zero."""
-    found = [torch.where(a == 0, a, a / torch.linalg.vector_norm(a, dim=-1, keepdim=True)) for a in averages]
+    found = [_unit_rows(a) for a in averages]
     for plan, members in plans:
         shares = [averages[i].clone() for i in members]
         plan.scale_rows(shares, [torch.where(s > 0, s.rsqrt(), 0.0) for s in plan.row_squares(shares)])
         for i, share in zip(members, shares, strict=True):
             found[i] = share
     return found
+
+
+def _unit_rows(a: Tensor) -> Tensor:
+    """Each row over its norm; over its largest entry first, since squares of tiny and of huge ones are 0 and inf."""
+    near = torch.where(a == 0, a, a / a.abs().amax(-1, keepdim=True))
+    return torch.where(a == 0, a, near / torch.linalg.vector_norm(near, dim=-1, keepdim=True))
 
 
 def leading_over(weights: Sequence[Tensor], groups: Sequence[dict[str, Any]], plans: Plans) -> list[Tensor | None]:

@@ -57,7 +57,7 @@ def _linear_role(module: nn.Module, name: str, shape: Size) -> Role | None:
         return Role("adamw", None, "Linear with one row or column") if min(shape) == 1 else _muon(kind)
     if isinstance(module, nn.modules.conv._ConvNd) and name == "weight":
         return _convolution(module, kind, shape)
-    if isinstance(module, nn.MultiheadAttention):
+    if isinstance(module, nn.MultiheadAttention) and name.endswith("weight"):
         fused = Matrix(split=(shape[0] // 3,) * 3) if name == "in_proj_weight" else Matrix()
         return _muon(kind, fused)
     if kind in RECURRENT and isinstance(module, (nn.RNNBase, nn.RNNCellBase)):

@@ -76,3 +76,26 @@ def test_own_settings_of_the_adamw_half():
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
     assert (group["betas"], group["eps"]) == ((0.1, 0.2), 1e-3)
     assert "momentum" not in group
+
+
+def channels_last(p):
+    return torch.nn.Parameter(p.detach().clone(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize("late", ["weights", "gradients", "state"])
+def test_layouts_in_memory_change_nothing(late):
+    """The fused kernel walks over memory and does not look at strides: torch's own goes wrong here."""
+    generator = torch.Generator().manual_seed(2)
+    p = torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=generator))
+    q = torch.nn.Parameter(p.detach().clone()) if late == "weights" else channels_last(p)
+    first, second = ours(lr=0.1)([p]), ours(lr=0.1)([q])
+    for i in range(3):
+        p.grad = torch.randn(4, 3, 2, 2, generator=generator)
+        q.grad = p.grad.clone() if late == "gradients" else p.grad.to(memory_format=torch.channels_last)
+        first.step()
+        second.step()
+        if i == 0 and late == "weights":
+            q.data = q.data.to(memory_format=torch.channels_last)
+        if i == 0 and late == "state":
+            second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(p, q.contiguous(), rtol=1e-5, atol=1e-6)

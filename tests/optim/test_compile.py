@@ -81,3 +81,15 @@ def test_the_check_sees_a_value_that_is_read():
 def test_capturable_and_a_check_contradict_each_other():
     with pytest.raises(ValueError, match="CUDA graph"):
         made(capturable=True, check_finite=True)
+
+
+@pytest.mark.parametrize(("start", "left"), [(0.02, 0.95), (0.0, 1.0)])
+def test_independent_decay_reads_no_value_of_where_the_rate_began(start, left, monkeypatch):
+    monkeypatch.setattr(_scale, "recording", lambda: True)
+    p = nn.Parameter(torch.ones(2, 2))
+    p.grad = torch.zeros(2, 2)
+    optimizer = Muon([p], lr=torch.tensor(0.01), weight_decay=0.1, decay="independent", capturable=True)
+    optimizer.param_groups[0]["initial_lr"] = torch.tensor(start)
+    with NoReading():
+        optimizer.step()
+    torch.testing.assert_close(p, torch.full((2, 2), left))

@@ -267,3 +267,9 @@ def test_lazy_modules_are_refused_by_name():
         model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
     with pytest.raises(ValueError, match=r"0\.weight.*one batch"):
         Muon(model)
+
+
+def test_the_vectors_that_attention_adds_to_keys_and_values_are_vectors():
+    rows = {row["name"]: row for row in route(nn.MultiheadAttention(16, 2, kdim=8, vdim=8, add_bias_kv=True)).rows}
+    assert (rows["bias_k"]["algorithm"], rows["bias_k"]["weight_decay"]) == ("adamw", 0.0)
+    assert rows["k_proj_weight"]["matrix"] == "16x8"

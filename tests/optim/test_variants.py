@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from spectrain.optim import Matrix, Muon
 
@@ -117,3 +118,13 @@ def test_heads_along_the_input_have_rows_of_their_own(generator):
     torch.testing.assert_close(
         moved("normuon", grads, **Matrix(heads=(2,), along="in").as_dict()), torch.cat(apart, 1), rtol=0, atol=1e-13
     )
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-42, 1.0, 1e30])
+def test_rows_of_any_size_have_norm_one(size):
+    p = nn.Parameter(torch.zeros(2, 4))
+    optimizer = Muon([{"params": [p], "algorithm": "rows"}], lr=1.0, scale="none", weight_decay=0.0)
+    p.grad = torch.zeros(2, 4)
+    p.grad[1] = size
+    optimizer.step()
+    torch.testing.assert_close(p, torch.tensor([[0.0] * 4, [-0.5] * 4]))
