@@ -47,6 +47,11 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float | int, *, scope: str =
         raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}.")
     if scope not in ("adamw", "all"):
         raise ValueError(f"clip_grad_norm_: scope must be 'adamw' or 'all', got {scope!r}.")
+    if not all("algorithm" in group for group in optimizer.param_groups):
+        raise TypeError(
+            f"clip_grad_norm_: needs a spectrain.optim.Muon, got {type(optimizer).__name__}, whose groups do not say "
+            "what is Muon's. Use torch.nn.utils.clip_grad_norm_."
+        )
     adamw, matrices = _grads(optimizer, adamw=True), _grads(optimizer, adamw=False)
     norm = _norm(adamw)
     rest = _norm(matrices).to(norm.device)

@@ -12,6 +12,7 @@ from spectrain.optim._matrix import Matrix
 from spectrain.optim._roles import ALGORITHMS
 from spectrain.optim._variants import VARIANTS
 
+MOST_STEPS = 60  # of matfun.msign
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -20,15 +21,19 @@ def check_settings(group: Mapping[str, Any]) -> None:
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Muon: a tensor lr must have one element, got shape {tuple(lr.shape)}.")
-    for name in ("lr", "weight_decay"):
-        if not group[name] >= 0:
-            raise ValueError(f"Muon: {name} must be >= 0, got {group[name]}.")
+    sizes = {"lr": lr, "weight_decay": group["weight_decay"], "eps": group.get("eps", group["adamw_eps"])}
+    for name, value in sizes.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"Muon: {name} must be >= 0 and finite, got {value}.")
     decays = {"momentum": group["momentum"], "betas": group.get("betas", group["adamw_betas"])}
+    if not isinstance(decays["betas"], (tuple, list)) or len(decays["betas"]) != 2:
+        raise ValueError(f"Muon: betas must be a pair, got {decays['betas']}.")
     for name, value in decays.items():
         if not all(0 <= beta < 1 for beta in (value if isinstance(value, (tuple, list)) else (value,))):
             raise ValueError(f"Muon: {name} must be in [0, 1), got {value}.")
     if sum(group[name] is not None for name in ("tol", "steps", "schedule")) > 1:
         raise ValueError("Muon: give one of tol=, steps= and schedule=; each decides how exact msign is.")
+    _check_exactness(group["steps"], group["tol"])
     if group["decay"] not in KINDS or (group["decay"] == "spectral" and group["algorithm"] in ("sign", "rows")):
         raise ValueError(
             f"Muon: decay must be one of {', '.join(KINDS)} (spectral: of matrices), got {group['decay']!r}."
@@ -40,6 +45,13 @@ def check_settings(group: Mapping[str, Any]) -> None:
         )
     if group["compute_dtype"] not in DTYPES:
         raise ValueError(f"Muon: compute_dtype must be one of {', '.join(DTYPES)}, got {group['compute_dtype']!r}.")
+
+
+def _check_exactness(steps: object, tol: float | int | None) -> None:
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS):
+        raise ValueError(f"Muon: steps must be an integer from 1 to {MOST_STEPS}, got {steps!r}.")
+    if tol is not None and not 0 < tol < 1:
+        raise ValueError(f"Muon: tol is a relative error and must be between 0 and 1, got {tol}.")
 
 
 def check_capturable(*, capturable: bool, finite: bool | None) -> bool:

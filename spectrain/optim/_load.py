@@ -34,6 +34,8 @@ def _converted(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
         )
     kept = {name: value for name, value in saved.items() if name not in FOREIGN | {"eps"}}
     converted = {**ours, **kept, "algorithm": "muon", "scale": canonical(saved["adjust_lr_fn"] or "original")}
+    names = [*ours["param_names"], *(f"group.{i}" for i in range(len(saved["params"])))][: len(saved["params"])]
+    converted["param_names"] = saved.get("param_names", names)
     return converted | {"steps": saved["ns_steps"] if ours["tol"] is None else None}
 
 

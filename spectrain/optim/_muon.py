@@ -156,6 +156,7 @@ class Muon(Optimizer):
         check_foreign(group, {"betas", "eps"} if group["algorithm"] != "adamw" else MUON - ADAMW)
         params, names = _named(group["params"], len(self.param_groups))
         group["params"] = list(zip(names, params, strict=True))
+        group["param_names"] = names  # torch sees none in an empty group, and would miss them there
         group.setdefault("reasons", ["given by the caller"] * len(params))
         settings = self._settings(group)
         check_settings(settings)
@@ -211,6 +212,10 @@ class Muon(Optimizer):
         else:
             self._advance_eagerly(company)
         return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: all but the model, which it knows weakly, and the process group."""
+        return {**super().__getstate__(), **{name: self.__dict__.get(name) for name in ("streams", "machine")}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, momentum in its own precision; refuse another routing, with the difference.

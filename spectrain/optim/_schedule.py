@@ -2,6 +2,7 @@
 
 import abc
 import math
+import numbers
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, final
@@ -44,7 +45,7 @@ class Schedule(AbstractSchedule):
     warm-up begins at 1/warmup and the last step is one before the end of the fall. Later steps have ``final``.
     ``joint`` moves the decay along with the learning rate.
 
-    Raises ValueError for steps < 1, warm-up longer than the run, shares outside [0, 1].
+    Raises ValueError for steps < 1, warm-up longer than the run or no whole number, shares outside [0, 1].
 
     >>> schedule = Schedule(steps=10, warmup=2)
     >>> [schedule(step).lr for step in range(11)]
@@ -59,8 +60,8 @@ class Schedule(AbstractSchedule):
     joint: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.warmup <= self.steps:
-            raise ValueError(f"Schedule: needs steps >= 1 and 0 <= warmup <= steps, got {self}.")
+        if not _integers(self.steps, self.warmup) or self.steps < 1 or not 0 <= self.warmup <= self.steps:
+            raise ValueError(f"Schedule: needs integers steps >= 1 and 0 <= warmup <= steps, got {self}.")
         if not (0 <= self.decay <= 1 and 0 <= self.final <= 1):
             raise ValueError(f"Schedule: decay and final are shares between 0 and 1, got {self}.")
         if self.tail not in TAILS:
@@ -79,6 +80,11 @@ class Schedule(AbstractSchedule):
             return 1.0
         x = min(1.0, (step - start) / (self.steps - start)) if start < self.steps else 1.0
         return self.final + (1 - self.final) * TAILS[self.tail](x)
+
+
+def _integers(*counts: object) -> bool:
+    """Whether all are numbers of steps; a warm-up of 0.1, meant as a share, would begin at 10 times the rate."""
+    return all(isinstance(count, numbers.Integral) for count in counts)
 
 
 TAILS = {
@@ -120,9 +126,11 @@ class UniformMemory(AbstractSchedule):
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.weight_decay >= 0 and self.lr * self.weight_decay < 1 and self.warmup >= 0):
+        rates = self.lr > 0 and self.weight_decay >= 0 and self.lr * self.weight_decay < 1
+        if not rates or not _integers(self.warmup) or self.warmup < 0:
             raise ValueError(
-                f"UniformMemory: needs lr > 0, weight_decay >= 0, their product below 1 and warmup >= 0, got {self}."
+                "UniformMemory: needs lr > 0, weight_decay >= 0, their product below 1 and an integer warmup >= 0, "
+                f"got {self}."
             )
 
     def __call__(self, step: int) -> Factors:

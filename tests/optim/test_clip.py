@@ -115,3 +115,8 @@ def test_global_clipping_that_changes_nothing_says_nothing():
     assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), before, strict=True))
     with pytest.raises(ValueError, match="'adamw' or 'all'"):
         clip_grad_norm_(optimizer, 1.0, scope="everything")
+
+
+def test_another_optimizer_is_refused():
+    with pytest.raises(TypeError, match=r"needs a spectrain\.optim\.Muon, got AdamW"):
+        clip_grad_norm_(torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]), 1.0)

@@ -1,12 +1,13 @@
 """Nothing passes silently: bad gradients, bad parameters, bad settings, bad states."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Muon
+from spectrain.optim import Machine, Muon
 
 
 def model():
@@ -100,6 +101,11 @@ SETTINGS = {
     "betas": ({"adamw_betas": (0.9, 1.0)}, "betas"),
     "unknown scale": ({"scale": "moonshine"}, "scale must be one of"),
     "another library's spectral": ({"scale": "megatron_spectral"}, "sqrt.max.out, in.*5 x 'match_rms_adamw'"),
+    "infinite lr": ({"lr": float("inf")}, "lr must be >= 0 and finite"),
+    "negative eps": ({"adamw_eps": -1e-8}, "eps must be >= 0"),
+    "no steps": ({"steps": 0}, "steps must be an integer from 1 to 60"),
+    "too many steps": ({"steps": 100}, "steps must be an integer from 1 to 60"),
+    "negative tol": ({"tol": -1e-2}, "tol is a relative error"),
     "tol and steps": ({"tol": 1e-2, "steps": 4}, "give one of"),
     "decay": ({"decay": "l2"}, "decay must be one of"),
     "dtype": ({"compute_dtype": "fp8"}, "compute_dtype"),
@@ -118,6 +124,9 @@ GROUPS = {
     "misspelt algorithm": ({"algorithm": "lion"}, "algorithm must be one of"),
     "momentum for AdamW": ({"algorithm": "adamw", "momentum": 0.9}, "has no momentum"),
     "betas for Muon": ({"betas": (0.9, 0.95)}, "has no betas"),
+    "a pair of one": ({"algorithm": "adamw", "betas": (0.9,)}, "betas must be a pair"),
+    "one number for a pair": ({"algorithm": "adamw", "betas": 0.9}, "betas must be a pair"),
+    "half a step": ({"steps": 2.5}, "steps must be an integer"),
     "two ways": ({"use_muon": True, "algorithm": "muon"}, "one of them"),
     "unknown field of the matrix": ({"matrix": {"head": 4}}, "Matrix has no head"),
 }
@@ -200,3 +209,30 @@ def test_the_state_of_something_else_is_refused():
     sgd.step()
     with pytest.raises(ValueError, match="neither of this optimizer"):
         Muon([p]).load_state_dict(sgd.state_dict())
+
+
+@pytest.mark.parametrize(("saved", "here"), [(3, 2), (2, 3)])
+def test_torchs_muon_with_another_number_of_parameters_is_refused_with_the_difference(saved, here):
+    params = [nn.Parameter(torch.zeros(3, 3)) for _ in range(3)]
+    with pytest.raises(ValueError, match=r"another model or routing:\n  parameter 2: saved .*, here "):
+        Muon(params[:here]).load_state_dict(torch.optim.Muon(params[:saved]).state_dict())
+
+
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_group_without_parameters_is_nothing_to_do(empty):
+    p = nn.Parameter(torch.ones(3, 3))
+    groups = [{"params": [p]}]
+    groups.insert(empty, {"params": [], "use_muon": False})
+    optimizer = Muon(groups)
+    p.grad = torch.eye(3)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert len(optimizer.rows) == 1
+    assert not torch.equal(p, torch.ones(3, 3))
+
+
+def test_copies_keep_streams_and_machine():
+    machine = Machine(flops=1e12)
+    optimizer = Muon(model(), streams=2, machine=machine)
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert (copied.streams, copied.machine) == (2, machine)

@@ -131,3 +131,16 @@ def test_a_tensor_rate_is_moved_in_place():
     scheduler.step()
     assert moved.param_groups[0]["lr"] is live
     assert live.item() == 0.25
+
+
+FLAT = UniformMemory(lr=0.1, weight_decay=0.1)
+SHARES = [(Schedule(steps=5), "warmup", 0.1), (Schedule(steps=5), "steps", 5.5), (FLAT, "warmup", 0.1)]
+
+
+@pytest.mark.parametrize(("schedule", "field", "value"), SHARES, ids=["warmup", "steps", "flat"])
+def test_a_warm_up_given_as_a_share_is_refused(schedule, field, value):
+    """It would begin at 10 times the learning rate. Set afterwards, since the tests' type checks come before ours."""
+    wrong = copy.copy(schedule)
+    object.__setattr__(wrong, field, value)
+    with pytest.raises(ValueError, match="integer"):
+        wrong.__post_init__()
