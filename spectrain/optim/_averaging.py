@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -47,7 +48,7 @@ class Averaging:
 
 
 def averaging_coefficients(
-    lr: Values, wd: Values, betas: float | int | tuple[float | int, float | int] | None = None
+    lr: Values, wd: Values, betas: float | int | Sequence[float | int] | None = None
 ) -> Averaging:
     r"""Return the weights with which the updates of a run enter its final weights; exact, not an estimate.
 
@@ -72,13 +73,13 @@ def averaging_coefficients(
     keep = 1 - rates * decays
     after = np.concatenate((np.cumprod(keep[::-1])[::-1], [1.0]))
     coefficients = rates * after[1:]
-    first = betas[0] if isinstance(betas, tuple) else betas
+    first = betas[0] if isinstance(betas, Sequence) else betas
     if first is None:
         return Averaging(coefficients, float(after[0]))
     if not 0 <= first < 1:
         raise ValueError(f"averaging_coefficients: momentum must be in [0, 1), got {first}.")
     life = float(np.log(2) / -np.log(first)) if first else 0.0
-    gradients = None if isinstance(betas, tuple) else through_momentum(coefficients, first)
+    gradients = None if isinstance(betas, Sequence) else through_momentum(coefficients, first)
     return Averaging(coefficients, float(after[0]), gradients, life)
 
 
@@ -92,9 +93,15 @@ def through_momentum(coefficients: Float[np.ndarray, " steps"], beta: float | in
     return weights
 
 
+def _array(values: Values) -> Float[np.ndarray, "..."]:
+    """In float64; a tensor of any dtype and device, whatever it is needed for."""
+    plain = values.detach().to("cpu", torch.float64) if isinstance(values, Tensor) else values
+    return np.asarray(plain, dtype=np.float64)
+
+
 def _sequences(lr: Values, wd: Values) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
     """Both as float64 arrays of one length, checked."""
-    rates, decays = np.asarray(lr, dtype=np.float64), np.asarray(wd, dtype=np.float64)
+    rates, decays = _array(lr), _array(wd)
     if rates.ndim > 1 or decays.ndim > 1 or (rates.ndim == 0 and decays.ndim == 0):
         raise ValueError(
             "averaging_coefficients: lr or wd must hold one value for each step, got shapes "

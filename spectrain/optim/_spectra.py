@@ -12,6 +12,7 @@ from spectrain.optim._matrix import Matrix
 from spectrain.optim._route import route
 from spectrain.optim._spread import whole
 from spectrain.optim._update import orthogonalized
+from spectrain.optim._variants import adam_scaled, rates_of
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -91,11 +92,23 @@ def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | Non
     average = momentum
     if group["nesterov"] and p.grad is not None:
         average = torch.lerp(whole(p.grad).to(momentum.dtype), momentum, group["momentum"])
+    if group["variant"] == "adam" and state["step"] > 0:
+        average = adam_scaled(average, state["exp_avg_sq"], state["step"], beta2=group["beta2"])
     (sign,) = orthogonalized([average], [{**group, "scale": "none"}], [p])
     (scaled,) = orthogonalized([average], [group], [p])
     layout = Matrix.from_dict(group["matrix"])
+    if group["variant"] == "normuon":
+        _normalise(layout.views(scaled), state["row_second_moment"])
     error = _polar_error(layout.views(average.contiguous()), layout.views(sign.contiguous()))
     return Move(momentum, scaled * float(group["lr"]), error)
+
+
+def _normalise(views: list[Tensor], moment: Tensor) -> None:
+    """Scale rows in place as the last step did."""
+    pieces = [len(view) for view in views]
+    rates = rates_of(moment, torch.cat([view.square().sum(1) for view in views]), pieces)
+    for view, rate in zip(views, rates.split(pieces), strict=True):
+        view.mul_(rate[:, None])
 
 
 def _adam_update(group: dict[str, Any], state: dict[str, Any]) -> Tensor:

@@ -30,11 +30,13 @@ def adam_direction(
     torch._foreach_add_(steps, 1)
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, list(grads), list(grads), value=1 - beta2)
-    directions = []
-    for N, V, t in zip(averages, squares, steps, strict=True):
-        correction = 1 - beta2 ** t.to(N.dtype)
-        directions.append(N / ((V / correction).sqrt() + eps))
-    return directions
+    return [adam_scaled(*state, beta2=beta2, eps=eps) for state in zip(averages, squares, steps, strict=True)]
+
+
+def adam_scaled(N: Tensor, V: Tensor, t: Tensor, *, beta2: float | int, eps: float | int = 1e-8) -> Tensor:
+    """N / (sqrt(V / (1 - beta2^t)) + eps)."""
+    correction = 1 - beta2 ** t.to(N.dtype)
+    return N / ((V / correction).sqrt() + eps)
 
 
 def row_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[int], *, beta2: float | int) -> Tensor:
@@ -51,6 +53,11 @@ def row_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[
     [16.0, 8.0]
     """
     moment.lerp_(squares / widths, 1 - beta2)
+    return rates_of(moment, squares, pieces)
+
+
+def rates_of(moment: Tensor, squares: Tensor, pieces: Sequence[int]) -> Tensor:
+    """``row_rates`` of row averages that have taken in this step."""
     rates = torch.where(moment > 0, moment.rsqrt(), 0.0)
     scales = [
         torch.where(new > 0, (old / new).sqrt(), 0.0).expand(len(r))

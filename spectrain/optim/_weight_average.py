@@ -1,5 +1,6 @@
 """Averages of the weights over training, several at once, and any other half-life after the fact."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from spectrain.optim._profile import combination, decayed_profile, profile
 from spectrain.optim._schedule import TAILS
 from spectrain.optim._spread import local, spread_like
 
+FAR = 0.1  # relative error from which a synthesized average is another one
 Buffers: TypeAlias = Literal["live", "average"]
 
 
@@ -100,13 +102,20 @@ class WeightAverage:
     ) -> Iterator[None]:
         """Evaluate with averaged weights: inside, the model holds them; afterwards it has its own back, bit for bit.
 
-        ``half_life``: one of those kept, or another one to synthesize; by default the only one or the longest.
+        ``half_life``: one of those kept, or another one to synthesize; by default the only one or the longest. A
+        warning says where the combination is off by more than 0.1.
         ``weights``: those of ``synthesize`` or ``decayed`` instead. Inside, ``state_dict()`` of the model and of its
         parts, pickling it, ``update`` and this object's ``state_dict`` raise RuntimeError, so that no checkpoint can be
         written from averaged weights by mistake; ``averaged()`` gives them for export.
         """
         self._outside("applied")
         values = self._values(max(self.half_lives) if half_life is None else half_life) if weights is None else weights
+        self._sources = _sources(self._model, self._buffers)  # those of now: load_state_dict(assign=True) replaces them
+        wrong = [name for name, p in self._sources.items() if name not in values or values[name].shape != p.shape]
+        if wrong:
+            raise ValueError(
+                f"WeightAverage.applied: weights= lack these, or have them in other shapes: {', '.join(wrong)}."
+            )
         own = {name: p.detach().clone() for name, p in self._sources.items()}
         guards = [m.register_state_dict_pre_hook(self._refuse_saving) for m in self._model.modules()]
         self._applied = True
@@ -126,7 +135,7 @@ class WeightAverage:
             *self._model.named_parameters(remove_duplicate=False),
             *self._model.named_buffers(remove_duplicate=False),
         ]
-        first = {id(p): name for name, p in self._sources.items()}
+        first = {id(p): name for name, p in _sources(self._model, self._buffers).items()}
         source = {name: first[id(p)] for name, p in places if id(p) in first}
         return {
             name: values[source[name]].to(value.dtype) if name in source else value.detach().clone()
@@ -214,7 +223,16 @@ class WeightAverage:
     def _values(self, half_life: float | int) -> dict[str, Tensor]:
         if not self._amounts:
             raise RuntimeError("WeightAverage: there is no average before the first update.")
-        return self._averages[half_life] if half_life in self._averages else self.synthesize(half_life)[0]
+        if half_life in self._averages:
+            return self._averages[half_life]
+        weights, error = self.synthesize(half_life)
+        if error > FAR:
+            warnings.warn(
+                f"WeightAverage: half-life {half_life} is too far from those kept, {list(self.half_lives)}: its "
+                f"weights over time are off by {error:.2g} of their size. Keep a nearer one.",
+                stacklevel=4,
+            )
+        return weights
 
     def _remember(self, amount: float) -> None:
         """Amounts so far, run-length coded: a run with equal steps is one entry."""

@@ -195,3 +195,10 @@ def test_uniform_memory_is_the_articles_formula():
     np.testing.assert_allclose(decays / wd, rates / lr, rtol=1e-13)
     approximate = averaging_coefficients(lr / np.sqrt(2 * wd * lr * s + 1), wd / np.sqrt(2 * wd * lr * s + 1))
     assert np.ptp(approximate.coefficients) > 1e-9 * lr, "the article's continuous form is not exactly uniform"
+
+
+def test_tensors_and_lists_as_torch_and_json_have_them():
+    rates = torch.full((4,), 0.5, dtype=torch.bfloat16, requires_grad=True)
+    run = averaging_coefficients(rates, 0.5, [0.9, 0.95])
+    assert run.coefficients.tolist() == averaging_coefficients([0.5] * 4, 0.5).coefficients.tolist()
+    assert run.gradients is None

@@ -112,3 +112,17 @@ def test_before_the_first_step_updates_are_zero():
     rows = spectra(net, Muon(net))
     assert all(row["update"] == [0.0] * 7 and row["polar_error"] == 0.0 for row in rows)
     assert spectra(net, torch.optim.AdamW(net.parameters())) == []
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("variant", ["plain", "normuon", "adam"])
+def test_the_update_is_what_the_last_step_subtracted(variant, nesterov):
+    settings = {"lr": 0.03, "weight_decay": 0.0, "compute_dtype": "float32", "rules": {"qkv.weight": {"split": (6, 8)}}}
+    net, optimizer = moved(lambda net: Muon(net, variant=variant, nesterov=nesterov, **settings))
+    before = {name: p.detach().double() for name, p in net.named_parameters()}
+    optimizer.step()
+    for row in spectra(net, optimizer):
+        moved_by = before[row["name"]] - dict(net.named_parameters())[row["name"]].detach().double()
+        pieces = moved_by.split([6, 8] if "qkv" in row["name"] else [6])
+        values = [np.linalg.svd(piece, compute_uv=False) for piece in pieces]
+        np.testing.assert_allclose(row["update"], np.quantile(np.concatenate(values), QUANTILES), rtol=1e-3, atol=1e-6)

@@ -239,3 +239,39 @@ def test_weights_from_elsewhere_can_be_applied():
     with average.applied(weights=weights):
         torch.testing.assert_close(net.embedding.weight.detach(), weights["embedding.weight"])
     assert net.norm.running_mean.eq(8.0).all()
+
+
+def test_parameters_that_were_replaced_after_the_last_update():
+    """``load_state_dict(assign=True)`` puts new tensors in: averages are applied to those."""
+    net = nn.Linear(2, 2)
+    average = WeightAverage(net, half_lives=[2.0])
+    for value in (1.0, 4.0):
+        nn.init.constant_(net.weight, value)
+        average.update()
+    mean = average.averaged()["weight"]
+    net.load_state_dict({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, assign=True)
+    assert torch.equal(average.averaged()["weight"], mean)
+    with average.applied():
+        assert torch.equal(net.weight, mean)
+    assert torch.equal(net.weight, torch.zeros(2, 2))
+
+
+def test_a_half_life_far_from_those_kept_warns():
+    net = nn.Linear(2, 2)
+    average = WeightAverage(net, half_lives=[2.0])
+    for _ in range(50):
+        average.update()
+    with pytest.warns(UserWarning, match=r"half-life 200 is too far from those kept, \[2.0\]"), average.applied(200):
+        pass
+    with pytest.warns(UserWarning, match="half-life 200"):
+        average.averaged(200)
+
+
+@pytest.mark.parametrize("weights", [{}, {"weight": torch.zeros(1), "bias": torch.zeros(2)}], ids=["none", "shape"])
+def test_weights_of_something_else_are_refused(weights):
+    net = nn.Linear(2, 2)
+    average = WeightAverage(net, half_lives=[2.0])
+    average.update()
+    with pytest.raises(ValueError, match=r"applied: weights= lack these.*weight"), average.applied(weights=weights):
+        pass
+    assert len(net.state_dict()) == 2
