@@ -3,6 +3,9 @@
 import functools
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,6 +89,31 @@ def costs() -> CostTable:
         return CostTable.from_json(table_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return SHIPPED
+
+
+_replayed: ContextVar[CostTable | None] = ContextVar("_replayed", default=None)
+
+
+def costs_in_force() -> CostTable:
+    """Return the table that is replayed here, else that of the process."""
+    return _replayed.get() or costs()
+
+
+@contextmanager
+def replaying(table: CostTable | None) -> Iterator[None]:
+    """Let plans inside follow ``table``, which an earlier process has recorded; with None that of this process.
+
+    >>> from spectrain.matfun import plan
+    >>> slow = CostTable.from_json(SHIPPED.to_json().replace("258", "2.58"))
+    >>> with replaying(slow):
+    ...     plan((512, 2048), tol=1e-3).stages[0]
+    'eigh float64'
+    """
+    before = _replayed.set(table)
+    try:
+        yield
+    finally:
+        _replayed.reset(before)
 
 
 def _between(row: tuple[Real, ...], k: int) -> float:

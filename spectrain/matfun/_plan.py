@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from spectrain.matfun._cost import CostTable
-from spectrain.matfun._cost import costs as process_costs
+from spectrain.matfun._cost import CostTable, costs_in_force
 from spectrain.matfun._input import Real, checked_tolerance, real_dtype
 from spectrain.matfun._iterative import LEAST, schedule_for
 from spectrain.matfun._qdwh import factorizations
@@ -103,7 +102,7 @@ def plan(
         raise ValueError(f"plan: needs the shape of a matrix, got {tuple(shape)}; for example (256, 1024)")
     dtype = real_dtype(dtype)
     tol = float(checked_tolerance(tol, dtype, "plan"))
-    return _planned((shape[-2], shape[-1]), dtype, tol, costs or process_costs())
+    return _planned((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from spectrain.matfun._cost import costs
 from spectrain.optim._adamw import adamw_step
 from spectrain.optim._cost import Machine
 from spectrain.optim._explain import Row, factors, rows, table
@@ -38,7 +39,7 @@ from spectrain.optim._variants import adam_direction
 VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}
 MUON = ADAMW | {"momentum", "nesterov", "scale", "decay", "tol", "steps", "schedule", "compute_dtype"} | VARIANT
-KEYS = {"params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
+KEYS = {"costs", "params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
 
 
 class Muon(Optimizer):
@@ -58,7 +59,8 @@ class Muon(Optimizer):
       ``use_muon=True | False``, and say ``matrix=Matrix(...)`` where a shape is not plain ``out x in``.
     - How exact msign is: ``steps`` (default 5) of a schedule designed for the working dtype, or ``tol``, or
       ``schedule``. ``compute_dtype``: ``"float32"``, ``"bfloat16"``, or ``"auto"``, bfloat16 for float32 weights
-      where the hardware multiplies it natively and no ``tol`` is given.
+      where the hardware multiplies it natively and no ``tol`` is given. The state carries the table of costs by which
+      ``tol`` chooses, so that a resumed run chooses alike.
     - AdamW: ``adamw_betas``, ``adamw_eps``, and ``adamw_lr``, ``adamw_weight_decay`` where they differ from
       ``lr`` and ``weight_decay``; in a group these are ``betas``, ``eps``, ``lr``, ``weight_decay``. It is
       ``torch.optim.AdamW`` to rounding. ``route`` frees norms and biases from decay.
@@ -166,6 +168,8 @@ class Muon(Optimizer):
         super().add_param_group(settings)
         for name in self.defaults.keys() - (ADAMW if settings["algorithm"] == "adamw" else MUON):
             del settings[name]
+        if settings.get("tol") is not None:
+            settings.setdefault("costs", costs().to_json())  # what a resumed run plans by, whatever its process has
         for p in params:
             ready(self.state[p], p, settings)
 

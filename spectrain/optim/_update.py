@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain.approx import Schedule
+from spectrain.matfun._cost import CostTable, replaying
 from spectrain.optim._decay import DECAYS
 from spectrain.optim._explain import factors
 from spectrain.optim._matrix import Matrix
@@ -79,7 +80,8 @@ def _msign(matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     dtype = dtype_of(group, matrices[0])
     out: torch.dtype = matrices[0].dtype
     if group["tol"] is not None:
-        return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=group["tol"], out_dtype=out)
+        with replaying(_table(group.get("costs"))):
+            return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=group["tol"], out_dtype=out)
     if group["schedule"] is not None:
         return matfun.msign(matrices, schedule=schedule_from_text(group["schedule"]), dtype=dtype, out_dtype=out)
     return matfun.msign(matrices, steps=group["steps"] or STEPS, dtype=dtype, out_dtype=out)
@@ -101,6 +103,12 @@ def schedule_from_text(text: str) -> Schedule:
 @functools.lru_cache(maxsize=64)
 def _parsed(text: str) -> Schedule:
     return Schedule.from_json(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(text: str | None) -> CostTable | None:
+    """The table of costs that a group carries, so that a resumed run plans as the one before; None: the process's."""
+    return None if text is None else CostTable.from_json(text)
 
 
 def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) -> torch.dtype:
