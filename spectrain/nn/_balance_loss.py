@@ -57,9 +57,11 @@ class Penalty:
     ) -> Float[Tensor, ""]:
         """The loss of one forward pass, whose tokens lie in sequences of length ``sequence``.
 
-        ``expected``: with ``scope="global"`` the loads that F is made of, all zero for unknown.
+        ``expected``: with ``scope="global"`` the loads that F is made of, all zero for unknown. No tokens: 0.
         """
         scores = routing.scores
+        if not len(scores):
+            return scores.sum()
         length = sequence if self.scope == "sequence" else len(scores)
         n = scores.shape[1]
         target = scores.new_full((n,), 1 / n) if self.target is None else scores.new_tensor(self.target)

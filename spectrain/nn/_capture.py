@@ -117,7 +117,9 @@ def matching(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
     found = {pattern: {n: m for n, m in modules.items() if _matches(n, m, pattern)} for pattern in patterns}
     for pattern, matched in found.items():
         if not matched:
-            raise ValueError(f"capture: pattern {pattern!r} matches no module; {_nearest(pattern, list(modules))}.")
+            costly = [name for name in modules if fnmatchcase(name, pattern)]
+            near = f"it must end in the name for {costly[0]!r}" if costly else _nearest(pattern, list(modules))
+            raise ValueError(f"capture: pattern {pattern!r} matches no module; {near}.")
     return {name: module for name, module in modules.items() if any(name in matched for matched in found.values())}
 
 

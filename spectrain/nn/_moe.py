@@ -30,7 +30,9 @@ class MoE(nn.Module):
     optimizer step. A token is counted when its gradient passes, in training mode: so gradient accumulation,
     activation checkpointing of either kind and evaluation in between all count each trained token exactly once.
     Counts are integer buffers, saved with the bias. Adding up ``loads``, ``tokens`` and ``histogram`` over ranks before
-    ``update_bias`` is exact.
+    ``update_bias`` is exact. ``DistributedDataParallel`` broadcasts the buffers of rank 0 before a forward pass: a step
+    of several micro-batches needs its ``no_sync()`` for all but the last, or ``broadcast_buffers=False``; with neither
+    what the other ranks have counted is lost, without a word.
 
     **Losses.** ``penalty`` adds nothing by itself: collect it with :func:`auxiliary_loss` after the forward pass.
     Forgetting that is an error at the next ``update_bias``.
@@ -199,6 +201,10 @@ class MoE(nn.Module):
         loss, self._loss = self._loss, None
         self._collected |= loss is not None
         return loss
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is copied and pickled: all but a penalty that waits, whose graph is that of the original's weights."""
+        return {**self.__dict__, "_loss": None, "_made": self._collected}
 
     @torch.no_grad()
     def initialise(self, *, generator: torch.Generator) -> None:

@@ -70,6 +70,8 @@ def soft_topk(
     if kind not in get_args(Kind):
         raise ValueError(f"soft_topk: kind must be one of {', '.join(get_args(Kind))}, got {kind!r}.")
     rows = x.movedim(dim, -1)
+    if not rows.shape[-1]:
+        raise ValueError(f"soft_topk: nothing to choose from, x has shape {tuple(x.shape)} and size 0 along dim={dim}.")
     scores = rows.double()
     heat = _one_a_row(temperature, scores, "temperature")
     if kind in _THRESHOLD:

@@ -98,7 +98,7 @@ class Statistics:
         """The number below which a share ``q`` of all numbers lies, within 1 % of its size."""
         if not 0 <= q <= 1:
             raise ValueError(f"Statistics: a quantile must be from 0 to 1, got {q}.")
-        if self._below is None or self._above is None:
+        if self._below is None or self._above is None or not self.numbers:
             return math.nan
         counts = torch.cat((self._below.flip(0), self._above)).cumsum(0)
         rank = min(self.numbers - 1, math.floor(q * self.numbers))

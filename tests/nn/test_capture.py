@@ -181,6 +181,14 @@ def test_memory_is_bounded_by_last(model):
         pass
 
 
+def test_a_pattern_that_would_match_maps_says_how_to_ask_for_them(model):
+    with (
+        pytest.raises(ValueError, match=r"must end in the name for 'blocks\.0\.attention\.maps'"),
+        nn.capture(model, "*.map*"),
+    ):
+        pass
+
+
 def test_the_nearest_names_are_told(model):
     with (
         pytest.raises(

@@ -253,6 +253,7 @@ BAD = {
     "temperature NaN": (lambda: nn.soft_topk(x3, 1, temperature=float("nan")), ValueError, "temperature"),
     "integers": (lambda: nn.soft_topk(torch.zeros(3, dtype=torch.long), 1), TypeError, "floating"),
     "a number": (lambda: nn.soft_topk(torch.tensor(1.0), 1), ValueError, "single number"),
+    "no scores": (lambda: nn.soft_topk(torch.zeros(2, 0), 1), ValueError, "nothing to choose from"),
     "k of a wrong shape": (lambda: nn.soft_topk(torch.zeros(2, 3), torch.ones(3)), ValueError, "broadcast"),
 }
 

@@ -71,6 +71,13 @@ def test_zeros_and_nothing():
         empty.singular_values()
 
 
+def test_of_nothing_finite_no_quantile_is_a_number():
+    seen = nn.Statistics()
+    seen.add(torch.full((2, 3), torch.nan))
+    assert seen.not_finite == 6
+    assert all(math.isnan(seen.row()[name]) for name in ("mean", "rms", "quantile_0.01", "quantile_0.5"))
+
+
 def test_memory_does_not_grow():
     seen = nn.Statistics()
 
