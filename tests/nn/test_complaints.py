@@ -91,34 +91,39 @@ def test_the_penalty_needs_no_flag_and_no_output_of_the_model():
 
 RANKS = """
 import json, os, sys
+from contextlib import nullcontext
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from spectrain import nn
 
+def train(way):
+    arguments = dict(shared=1, balance="histogram", activation="sigmoid", generator=0)
+    moe = nn.MoE(6, experts=4, top_k=2, hidden=5, **arguments).double()
+    draw = torch.Generator().manual_seed(1)
+    for p in moe.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=draw, dtype=torch.float64)
+    model = DistributedDataParallel(moe, broadcast_buffers=way != "no broadcast")
+    found = {}
+    for step in range(3):
+        whole = torch.randn(8, 3, 6, generator=draw, dtype=torch.float64)
+        mine = whole.chunk(world)[rank].chunk(2)                                   # two micro-batches
+        model.zero_grad()
+        with model.no_sync() if way == "no_sync" else nullcontext():
+            (model(mine[0]).square().sum() * world / whole.numel()).backward()
+        (model(mine[1]).square().sum() * world / whole.numel()).backward()         # DDP averages over ranks
+        for counter in (moe.loads, moe.tokens, moe.histogram):
+            dist.all_reduce(counter)
+        found[f"loads {step}"] = moe.update_bias().counts.tolist()
+        found[f"gradient {step}"] = torch.cat([p.grad.flatten() for p in moe.parameters()]).tolist()
+        found[f"bias {step}"] = moe.bias.tolist()
+    return found
+
 rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-moe = nn.MoE(6, experts=4, top_k=2, hidden=5, shared=1, balance="histogram", activation="sigmoid", generator=0).double()
-draw = torch.Generator().manual_seed(1)
-for p in moe.parameters():
-    p.data += 0.3 * torch.randn(p.shape, generator=draw, dtype=torch.float64)
-model = DistributedDataParallel(moe)
-found = {}
-for step in range(3):
-    whole = torch.randn(8, 3, 6, generator=draw, dtype=torch.float64)
-    mine = whole.chunk(world)[rank].chunk(2)                                   # two micro-batches
-    model.zero_grad()
-    with model.no_sync():
-        (model(mine[0]).square().sum() * world / whole.numel()).backward()
-    (model(mine[1]).square().sum() * world / whole.numel()).backward()         # DDP averages over ranks
-    for counter in (moe.loads, moe.tokens, moe.histogram):
-        dist.all_reduce(counter)
-    found[f"loads {step}"] = moe.update_bias().counts.tolist()
-    found[f"gradient {step}"] = torch.cat([p.grad.flatten() for p in moe.parameters()]).tolist()
-    found[f"bias {step}"] = moe.bias.tolist()
-print(json.dumps(found))
+found = {way: train(way) for way in ("no_sync", "no broadcast", "neither")}
 dist.barrier()
 dist.destroy_process_group()
-sys.stdout.flush()
+print(json.dumps(found), flush=True)  # a full pipe stops a rank: no other may still wait for it
 os._exit(0)  # a gloo thread may ask for an interpreter that is gone
 """
 
@@ -138,9 +143,17 @@ def of_ranks(folder, world):
     return [json.loads(out.splitlines()[-1]) for out, _ in answers]
 
 
-def test_gradients_and_counts_of_two_ranks_are_those_of_one(tmp_path):
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What one rank finds, and what each of two does, by the way they accumulate."""
+    folder = tmp_path_factory.mktemp("ranks")
+    return *of_ranks(folder, 1), of_ranks(folder, 2)
+
+
+@pytest.mark.parametrize("way", ["no_sync", "no broadcast"])
+def test_gradients_and_counts_of_two_ranks_are_those_of_one(ranks, way):
     """pytorch #160285: the gradients of experts came out doubled on two ranks; here also loads, twice accumulated."""
-    (one,), two = of_ranks(tmp_path, 1), of_ranks(tmp_path, 2)
+    one, two = ranks[0][way], [found[way] for found in ranks[1]]
     assert two[0] == two[1]
     assert {key: sum(counts) for key, counts in one.items() if "loads" in key} == {f"loads {i}": 48 for i in range(3)}
     for key, truth in one.items():
@@ -150,6 +163,14 @@ def test_gradients_and_counts_of_two_ranks_are_those_of_one(tmp_path):
             got, truth = (torch.tensor(values, dtype=torch.float64) for values in (two[0][key], truth))
             torch.testing.assert_close(got, truth, rtol=1e-9, atol=1e-9)
             assert not torch.allclose(2 * got, truth, rtol=1e-3)  # what was complained of
+
+
+def test_accumulating_neither_way_counts_tokens_of_rank_0_for_those_of_others(ranks):
+    """DDP hands out rank 0's buffers before a forward pass: nothing is missing from the sum, so that nobody notices."""
+    one, two = ranks[0]["neither"], ranks[1][0]["neither"]
+    assert one == ranks[0]["no_sync"]
+    assert sum(two["loads 0"]) == sum(one["loads 0"])
+    assert two["loads 0"] != one["loads 0"]
 
 
 def test_the_cache_of_a_latent_holds_no_keys_and_values_of_heads():
