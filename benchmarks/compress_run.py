@@ -71,7 +71,8 @@ def record(rows: list[dict], steps: int, out: Path) -> Path:
         f"Half of the linear weights: {best} has {ratio[best]:.2f}, svd for the inputs seen {ratio['svd']:.2f} of the "
     )
     claim += "loss increase of plain SVD truncation"
-    return _record.write("compress_run", claim=claim, body=body, data={"rows": rows}, folder=out)
+    named = [row | {"run": Path(row["run"]).name} for row in rows]
+    return _record.write("compress_run", claim=claim, body=body, data={"rows": named}, folder=out)
 
 
 if __name__ == "__main__":

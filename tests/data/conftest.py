@@ -17,6 +17,11 @@ ENDINGS = {
 }
 
 
+def heed_ctrl_c():
+    """A suite that a shell has put into the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def ends_cleanly(tmp_path):
     """Run a program that prints 0 and has ``{ending}`` as its last line; it must end so and leave no process."""
@@ -27,6 +32,7 @@ def ends_cleanly(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(file)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
         assert process.stdout.readline() == "0\n"
         if ending == "by Ctrl-C":
