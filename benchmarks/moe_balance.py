@@ -70,24 +70,18 @@ def unread(made: train.TrainedRun, *, steps: int, tokens: int) -> torch.Tensor:
 def seen(made: train.TrainedRun, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For each layer of experts the loads and the router's scores on all ``tokens``."""
     layers = [module for module in made.model.modules() if isinstance(module, nn.MoE)]
-    loads = [torch.zeros(len(layer.bias), dtype=torch.long) for layer in layers]
     scores: list[list[torch.Tensor]] = [[] for _ in layers]
-
-    def watch(i: int):
-        def hook(_, __, routing) -> None:
-            loads[i] += routing.chosen.sum(dim=0)
-            scores[i].append(routing.scores)
-
-        return hook
-
-    handles = [layer.router.register_forward_hook(watch(i)) for i, layer in enumerate(layers)]
+    handles = [
+        layer.router.register_forward_hook(lambda _, __, routing, kept=kept: kept.append(routing.scores))
+        for layer, kept in zip(layers, scores, strict=True)
+    ]
     block = made.config.block
-    for rows in tokens[: len(tokens) // block * block].view(-1, block).split(16):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+    with nn.expert_loads(made.model) as loads, torch.autocast("cpu", dtype=torch.bfloat16):
+        for rows in tokens[: len(tokens) // block * block].view(-1, block).split(16):
             made.model.features(rows)
     for handle in handles:
         handle.remove()
-    return [(load, torch.cat(parts)) for load, parts in zip(loads, scores, strict=True)]
+    return [(load.counts, torch.cat(parts)) for load, parts in zip(loads.values(), scores, strict=True)]
 
 
 def violation(loads: torch.Tensor) -> float:
@@ -103,8 +97,7 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
             evidence = balance.evidence(scores, moved, top_k=top_k)
             loads = Loads(torch.zeros(len(bias), dtype=torch.long), tokens=len(scores))
             moved = balance.moved(moved, loads, evidence, top_k=top_k, dynamic=False)
-        best = (scores + moved).topk(top_k, dim=1).indices
-        chosen.append(violation(best.flatten().bincount(minlength=len(bias))))
+        chosen.append(violation_of(scores, moved, top_k=top_k))
     return chosen[0], chosen[1]
 
 

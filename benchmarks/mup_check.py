@@ -14,7 +14,6 @@ import _record
 from spectrain.train._check import check, member_of
 from spectrain.train._check_config import CheckConfig
 from spectrain.train._family import Family
-from spectrain.train._measure import Row, measure
 from spectrain.train._verdict import judge
 
 CASES = {
@@ -33,7 +32,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+def measured(asked: argparse.Namespace, name: str, *, seeds: int = 5, steps: int = 10) -> dict[str, Any]:
     """One case: the verdict and every size."""
     optimizer, scale, parametrisation, lr = CASES[name]
     config = CheckConfig(
@@ -42,8 +41,8 @@ def measured(asked: argparse.Namespace, name: str) -> dict[str, Any]:
         scale=scale,
         parametrisation=parametrisation,
         lr=lr,
-        seeds=(0,) if asked.smoke else (0, 1, 2, 3, 4),
-        steps=1 if asked.smoke else 10,
+        seeds=tuple(range(seeds)),
+        steps=steps,
         threads=1,
     )
     family = Family(config)
@@ -52,48 +51,36 @@ def measured(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     )
 
 
-def started(asked: argparse.Namespace, *, seeds: int) -> list[Row]:
-    """Sizes at the start under muP for many seeds."""
-    config = CheckConfig(data=tuple(asked.data), parametrisation="mup", seeds=tuple(range(seeds)), steps=1, threads=1)
-    family = Family(config)
-    return [
-        {"role": "", **row, "width": width, "seed": seed}
-        for width in config.widths
-        for seed in config.seeds
-        for row in measure(member_of(family, width, seed), steps=1)
-        if row["kind"] == "start"
-    ]
-
-
-def spread_of(rows: list[Row], seeds: range) -> tuple[float, str]:
-    """Spread and name of the hidden module that differs most between widths, in the mean over some seeds."""
-    judged = judge([row for row in rows if row["seed"] in seeds], ("start",))
-    return max((row["spread"], row["name"]) for row in judged if row["name"] != "head")
-
-
-def worst(found: dict[str, Any], kind: str) -> dict[str, Any]:
+def worst(judged: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     """The hidden module or parameter of a kind that moves most."""
-    return max(
-        (row for row in found["judged"] if row["kind"] == kind and row["role"] != "output"), key=lambda r: r["spread"]
-    )
+    return max((row for row in judged if row["kind"] == kind and row["role"] != "output"), key=lambda r: r["spread"])
+
+
+def worst_at_start(found: dict[str, Any], seeds: range) -> dict[str, Any]:
+    """The hidden module that differs most between widths at the start, in the mean over some of the seeds."""
+    return worst(judge([row for row in found["rows"] if row["seed"] in seeds], ("start",)), "start")
 
 
 def main() -> None:
     asked = arguments()
-    found = {name: measured(asked, name) for name in CASES}
+    short = {"seeds": 1, "steps": 1} if asked.smoke else {}
+    found = {name: measured(asked, name, **short) for name in CASES}
     kinds = ("start", "activation", "change", "weight", "update", "decay")
     head = ["case", "passes", *(f"{kind}: spread (power)" for kind in kinds)]
     rows = []
     for name, case in found.items():
-        cells = [f"{worst(case, k)['spread']:.3f} ({worst(case, k)['exponent']:+.2f})" for k in kinds]
+        most = [worst(case["judged"], kind) for kind in kinds]
+        cells = [f"{row['spread']:.3f} ({row['exponent']:+.2f})" for row in most]
         rows.append([name, "yes" if case["ok"] else "no", *cells])
     body = _record.table(head, rows)
     body += "\n\nWorst hidden module or parameter of each kind:\n\n"
-    body += _record.table(["case", *kinds], [[n, *(worst(c, k)["name"] for k in kinds)] for n, c in found.items()])
+    body += _record.table(
+        ["case", *kinds], [[n, *(worst(c["judged"], k)["name"] for k in kinds)] for n, c in found.items()]
+    )
     many = 10 if asked.smoke else 40
-    rows_at_start = started(asked, seeds=many)
-    groups = [spread_of(rows_at_start, range(k, k + 5))[0] for k in range(0, many, 5)]
-    whole, name = spread_of(rows_at_start, range(many))
+    started = measured(asked, "muP, AdamW", seeds=many, steps=1)
+    groups = [worst_at_start(started, range(k, k + 5))["spread"] for k in range(0, many, 5)]
+    whole, name = (worst_at_start(started, range(many))[key] for key in ("spread", "name"))
     body += (
         f"\n\nAt the start under muP the worst hidden module over {many} seeds is {name} with {whole:.3f}; over groups "
         f"of five seeds the worst has {', '.join(f'{group:.3f}' for group in sorted(groups))}: scatter of the draws."
@@ -101,7 +88,7 @@ def main() -> None:
     print(body)
     if asked.smoke:
         return
-    of = {name: [worst(found[name], kind)["spread"] for kind in ("start", "activation")] for name in CASES}
+    of = {name: [worst(found[name]["judged"], kind)["spread"] for kind in ("start", "activation")] for name in CASES}
     claim = "; ".join(f"{name}: {a:.3f} at the start, {b:.3f} after ten steps" for name, (a, b) in of.items())
     note = (
         "Largest over smallest mean over widths 64, 128, 256; five seeds; mean absolute outputs of hidden modules.\n\n"

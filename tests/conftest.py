@@ -1,5 +1,8 @@
 """One seed, one dtype, two sizes: what every test starts from. Does not import spectrain."""
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -11,6 +14,31 @@ def pytest_addoption(parser):
 def full(request):
     """Whether the large version of a suite was asked for."""
     return request.config.getoption("--full")
+
+
+@pytest.fixture(scope="session")
+def printed_by_ranks(tmp_path_factory):
+    """Run a program once a rank, with rank, world, file of the store and more as arguments; what each rank printed."""
+
+    def run(program, world, *arguments):
+        store = str(tmp_path_factory.mktemp("ranks") / "store")
+        command = [sys.executable, "-W", "ignore", "-c", program]
+        ranks = [
+            subprocess.Popen(
+                [*command, str(rank), str(world), store, *arguments],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for rank in range(world)
+        ]  # fmt: skip
+        try:
+            answers = [process.communicate(timeout=300) for process in ranks]
+        finally:
+            for process in ranks:
+                process.kill()
+        assert all(process.returncode == 0 for process in ranks), answers
+        return [out for out, _ in answers]
+
+    return run
 
 
 def pytest_collection_modifyitems(config, items):

@@ -34,18 +34,22 @@ def portions(live: list[Live], *, streams: int = 1) -> Iterator[list[Live]]:
     tiles, and take all in as few calls as there are; so does a graph that is being recorded. Where msign may refuse a
     tolerance nothing is to be moved before all are known.
     """
-    whole = [part for part in live if torch.compiler.is_compiling() or part.group["tol"] is not None]
-    far = [part for part in live if _far(part) and not any(part is other for other in whole)]
-    if streams == 1:
-        whole, far = whole + far, []
+    most = [_most(part, streams) for part in live]
+    whole = [part for part, entries in zip(live, most, strict=True) if entries is None]
     if whole:
         yield whole
-    for part in live:
-        if any(part is other for other in far):
-            most = -(-sum(p.numel() for p in part.params) // streams)
-            yield from ([part.some(indices)] for indices in _cut(part.params, most))
-        elif not any(part is other for other in whole):
-            yield from ([part.some(indices)] for indices in _cut(part.params, _PORTION))
+    for part, entries in zip(live, most, strict=True):
+        if entries is not None:
+            yield from ([part.some(indices)] for indices in _cut(part.params, entries))
+
+
+def _most(part: Live, streams: int) -> int | None:
+    """Entries of a portion at most; None where the part is not to be cut."""
+    if torch.compiler.is_compiling() or part.group["tol"] is not None:
+        return None
+    if not _far(part):
+        return _PORTION
+    return -(-sum(p.numel() for p in part.params) // streams) if streams > 1 else None
 
 
 def _far(part: Live) -> bool:

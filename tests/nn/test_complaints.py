@@ -128,26 +128,11 @@ os._exit(0)  # a gloo thread may ask for an interpreter that is gone
 """
 
 
-def of_ranks(folder, world):
-    command = [sys.executable, "-W", "ignore", "-c", RANKS]
-    ranks = [
-        subprocess.Popen([*command, str(r), str(world), str(folder / f"store{world}")], stdout=-1, stderr=-1, text=True)
-        for r in range(world)
-    ]
-    try:
-        answers = [process.communicate(timeout=240) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert all(process.returncode == 0 for process in ranks), answers
-    return [json.loads(out.splitlines()[-1]) for out, _ in answers]
-
-
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(printed_by_ranks):
     """What one rank finds, and what each of two does, by the way they accumulate."""
-    folder = tmp_path_factory.mktemp("ranks")
-    return *of_ranks(folder, 1), of_ranks(folder, 2)
+    (one,), two = ([json.loads(out.splitlines()[-1]) for out in printed_by_ranks(RANKS, world)] for world in (1, 2))
+    return one, two
 
 
 @pytest.mark.parametrize("way", ["no_sync", "no broadcast"])

@@ -1,8 +1,6 @@
 """On several ranks: the reduced gradient is that of the global batch, whichever way gradients are reduced."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -49,35 +47,19 @@ os._exit(0)
 """
 
 
-def run(tmp_path, *, world, how="averaged", parallel="plain"):
-    store = tmp_path / f"store-{world}-{how}-{parallel}"
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, str(rank), str(world), str(store), how, parallel],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        answers = [process.communicate(timeout=240) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert all(process.returncode == 0 for process in ranks), answers
-    value, gradient = json.loads(answers[0][0].splitlines()[-1])
+def answer(printed):
+    value, gradient = json.loads(printed[0].splitlines()[-1])
     return value, torch.tensor(gradient, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("one"), world=1)
+def one(printed_by_ranks):
+    return answer(printed_by_ranks(PROGRAM, 1, "averaged", "plain"))
 
 
 @pytest.mark.parametrize(("how", "parallel"), [("averaged", "plain"), ("summed", "plain"), ("averaged", "ddp")])
-def test_two_ranks_give_the_gradient_of_one(tmp_path, one, how, parallel):
-    value, gradient = run(tmp_path, world=2, how=how, parallel=parallel)
+def test_two_ranks_give_the_gradient_of_one(printed_by_ranks, one, how, parallel):
+    value, gradient = answer(printed_by_ranks(PROGRAM, 2, how, parallel))
     assert value == pytest.approx(one[0], rel=1e-13)
     assert ((gradient - one[1]).norm() / one[1].norm()).item() < 1e-13
 
