@@ -1,15 +1,25 @@
 """Schedules for powers P^(s/r) of positive definite matrices, by a coupled iteration."""
 
 import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import repeat
 
 from spectrain.approx._polynomial import Number, Polynomial
-from spectrain.approx._schedule import Schedule, certified
+from spectrain.approx._schedule import Interval, Schedule, certified, error_of_image
 
 _MOST_STEPS = 60
 
 
 def root_schedule(
-    r: int, s: int = 1, *, lower: Number, steps: int | None = None, tol: Number | None = None, terms: int = 3
+    r: int,
+    s: int = 1,
+    *,
+    lower: Number,
+    steps: int | None = None,
+    tol: Number | None = None,
+    terms: int = 3,
+    dtype: str = "float64",
 ) -> Schedule:
     """Steps ``w_t(x) x`` that take x = eigenvalue^(1/r), eigenvalues of P in [lower, 1], to 1.
 
@@ -19,35 +29,48 @@ def root_schedule(
     exponent k r - s for s > 0 (article 11175, kexue.fm/archives/11175; Higham, *Functions of Matrices*, section
     7.4). Each p is the best
     ``c0 x + c1 x^(r+1) + ... `` of ``terms`` terms for 1 on the image of those before, which is best for the whole.
+    The image is widened by what rounding in ``dtype`` ("float64" or "float32") adds to it, for values just above it
+    leave it further at every step.
 
-    ``error`` is the proven ``max |x - 1|`` at the end, so the computed root is off by at most the factor
-    (1 + error)^(exponent). Default: tol = 1e-10. Raises ValueError for r < 1, s = 0, lower outside (0, 1).
+    ``error`` is the proven ``max |x - 1|`` at the end, in exact arithmetic, so the computed root is off by a factor
+    between (1 - error)^e and (1 + error)^e, e the exponent. Default: tol = 1e-10. Raises ValueError for r < 1, s = 0,
+    lower outside (0, 1).
 
     >>> schedule = root_schedule(4, -1, lower=1e-4, steps=4)
     >>> [round(c, 6) for c in schedule.polynomials[0].coefficients], round(schedule.error, 6)
     ([3.850032, -10.85386, 8.618934], 0.000227)
     """
-    _check(r, s, lower, steps, tol, terms)
+    _check(r, s, lower, steps, tol, terms, dtype)
     tol = 1e-10 if tol is None and steps is None else tol
-    low = float(lower) ** (1 / r) * (1 - 2.0**-52)
-    price = 0.0
+    start = (_root_below(lower, r), 1.0)
+    step = terms - 2 + _power_products(r) + 1 + _power_products(abs(s)) + 1
     polynomials: list[Polynomial] = []
-    for count in range(1, _MOST_STEPS + 1):
-        polynomials = _compose(low, r, terms, count)
-        price = float(count) * (terms - 2 + _power_products(r) + 1 + _power_products(abs(s)) + 1)
-        if count == steps:
+    for p, image in _designed(start, r, repeat(terms, steps or _MOST_STEPS), dtype):
+        polynomials.append(p)
+        if tol is not None and error_of_image(image) <= tol:
             break
-        if (
-            tol is not None
-            and (result := certified(polynomials, (low, 1.0), products=price, target="root")).error <= tol
-        ):
-            return result
-    if tol is not None:
-        raise ValueError(
-            f"root_schedule: tol={tol} is not reached in {_MOST_STEPS} steps for r={r}, lower={lower}; error "
-            f"{result.error:.2g}."
-        )
-    return certified(polynomials, (low, 1.0), products=price, target="root")
+    else:
+        if tol is not None:
+            raise ValueError(
+                f"root_schedule: tol={tol} is not reached in {_MOST_STEPS} steps for r={r}, lower={lower}; error "
+                f"{error_of_image(image):.2g}."
+            )
+    return certified(polynomials, start, products=float(len(polynomials) * step), dtype=dtype, target="root")
+
+
+def _designed(start: Interval, r: int, terms: Iterable[int], dtype: str) -> Iterator[tuple[Polynomial, Interval]]:
+    from spectrain.approx._designed import designed, rounding_of_power
+    from spectrain.approx._roundoff import UNIT_ROUNDOFF
+
+    return designed(start, terms, r, noise=partial(rounding_of_power, unit=UNIT_ROUNDOFF[dtype]))
+
+
+def _root_below(lower: Number, r: int) -> float:
+    """A double at most lower^(1/r)."""
+    from spectrain.approx._precision import ball, float_down, precise
+
+    with precise(128):
+        return float_down(ball(lower).root(r))
 
 
 def _power_products(n: int) -> int:
@@ -55,7 +78,11 @@ def _power_products(n: int) -> int:
     return n.bit_length() - 1 + n.bit_count() - 1
 
 
-def _check(r: int, s: int, lower: Number, steps: int | None, tol: Number | None, terms: int) -> None:
+def _check(r: int, s: int, lower: Number, steps: int | None, tol: Number | None, terms: int, dtype: str) -> None:
+    if dtype not in ("float64", "float32"):
+        raise ValueError(
+            f'root_schedule: dtype must be "float64" or "float32", the coupled iteration\'s, got {dtype!r}.'
+        )
     if r < 1 or s == 0 or math.gcd(r, s) != 1:
         raise ValueError(f"root_schedule: P^(s/r) needs r >= 1 and s != 0 without a common factor, got s/r = {s}/{r}.")
     if not 0 < lower < 1:
@@ -66,17 +93,3 @@ def _check(r: int, s: int, lower: Number, steps: int | None, tol: Number | None,
         raise ValueError(f"root_schedule: steps from 1 to {_MOST_STEPS}, tol from 4e-16 to 1, got {steps} and {tol}.")
     if not 2 <= terms <= 8:
         raise ValueError(f"root_schedule: terms must be from 2 to 8, got {terms}.")
-
-
-def _compose(low: float, r: int, terms: int, count: int) -> list[Polynomial]:
-    from spectrain.approx._precision import ball, precise
-    from spectrain.approx._unit import unit_step
-
-    result = []
-    with precise(400):
-        a, b = ball(low), ball(1.0)
-        for _ in range(count):
-            c, error = unit_step(a, b, terms, r)
-            result.append(Polynomial(tuple(1 + r * j for j in range(terms)), tuple(map(float, c))))
-            a, b = (1 - error).mid(), (1 + error).mid()
-    return result

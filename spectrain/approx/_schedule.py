@@ -90,27 +90,16 @@ class Schedule:
 def images(steps: Sequence[Polynomial], interval: Interval) -> tuple[Interval, ...]:
     """Where the values stand before each step and after the last one, proven by balls (outward rounded).
 
-    The image of an interval under a continuous function is an interval, so step by step nothing is lost.
+    The image of an interval under a continuous function is an interval, so step by step nothing is lost. After
+    (-inf, inf), the image that a diverging recipe has, no more follow.
     """
-    from flint import arb_poly
-
-    from spectrain.approx._precision import ball, float_down, float_up, precise
-    from spectrain.approx._range import UnprovableError, polynomial_range
+    from spectrain.approx._image import image
 
     result = [interval]
-    with precise(160):
-        for p in steps:
-            coefficients: list[Any] = [0] * (p.degree + 1)
-            for n, c in zip(p.powers, p.coefficients, strict=True):
-                coefficients[n] = ball(c)
-            low, high = map(ball, result[-1])
-            try:
-                low_bound, _, _, high_bound = polynomial_range(arb_poly(coefficients), low, high)
-                result.append((float_down(low_bound), float_up(high_bound)))
-            except UnprovableError:
-                # Overflow: a diverging recipe has no finite image.
-                result.append((-math.inf, math.inf))
-                break
+    for p in steps:
+        result.append(image(p, result[-1]))
+        if result[-1][1] == math.inf:
+            break
     return tuple(result)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -68,6 +69,25 @@ def test_the_coupled_iteration_gives_the_power(r, s):
         W = sum(c * P**j for j, c in enumerate(p.coefficients))
         G, P = G * W ** abs(s), P * W**r
     np.testing.assert_allclose(G, x ** (s / r), rtol=1e-7)
+
+
+@pytest.mark.parametrize(("r", "terms"), [(24, 5), (48, 3), (48, 8), (100, 3), (200, 8), (10**5, 3)])
+@pytest.mark.parametrize("lower", [1e-30, 1e-4, 0.5])
+def test_high_roots_converge(r, terms, lower):
+    schedule = root_schedule(r, -1, lower=lower, terms=terms)
+    assert schedule.error <= 1e-10
+    x = np.geomspace(lower, 1, 50) ** (1 / r)
+    np.testing.assert_allclose(schedule(np.clip(x, *schedule.interval)), 1, atol=1e-10 + 1e-15 * r)
+
+
+def test_a_root_of_the_lower_end_is_below_it():
+    """(5e-324)^(1/3) in doubles can be above the root by more than an ulp, for 1 / 3 is rounded first."""
+    for lower in (5e-324, 1e-300, 1e-30, 1e-4, 0.3, 1 - 2.0**-53):
+        for r in (1, 3, 7, 100):
+            low = root_schedule(r, -1, lower=lower, steps=1).interval[0]
+            with mpmath.workdps(50):
+                truth = mpmath.root(mpmath.mpf(lower), r)
+                assert truth * (1 - mpmath.mpf(2) ** -51) <= low <= truth
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,29 @@ def test_a_tolerance_takes_the_fewest_steps():
     assert schedule.error <= 1e-3 < sign_schedule(1e-3, steps=len(schedule) - 1).error
 
 
+@pytest.mark.parametrize("lower", [1e-10, 1e-16, 1e-30])
+@pytest.mark.parametrize("degree", [5, 9, 13])
+def test_the_upper_end_does_not_run_away(lower, degree):
+    """A quintic takes what rounding leaves above its interval 13 times further away: after 12 steps, anywhere."""
+    schedule = sign_schedule(lower, degree=degree, tol=1e-10)
+    assert schedule.error <= 1e-10
+    assert worst(schedule, lower) <= schedule.error + 1e-12
+
+
+@pytest.mark.parametrize(("arguments", "error"), [
+    ({"lower": 0.5, "degree": 21, "steps": 3}, 0.0), ({"lower": 0.89, "degree": 21, "steps": 1}, 0.0),
+    ({"lower": 0.89, "degree": 31, "steps": 1}, 0.0), ({"lower": 1e-4, "degree": 41, "steps": 1}, 0.9931187),
+])  # fmt: skip
+def test_high_degrees(arguments, error):
+    """The last error is 1 - 1e-4 times the limit of the slope; by a linear program 0.993119."""
+    assert sign_schedule(**arguments).error == pytest.approx(error, abs=2e-8 if error else 1e-14)
+
+
+@pytest.mark.parametrize("margin", [1.0, 1.001, 1.01])
+def test_a_tolerance_holds_with_a_margin(margin):
+    assert sign_schedule(1e-2, tol=1e-4, margin=margin).error <= 1e-4
+
+
 def test_every_step_equioscillates_on_its_interval():
     for curve in step_curves(sign_schedule(1e-3, steps=4)):
         heights = np.array(curve.heights)
