@@ -14,7 +14,7 @@ _BITS = 192
 _SHARP = 2.0**-140
 """What zeros of p' are enclosed to, far below the spacing of doubles."""
 _MOST_DENSE = 4096
-"""Powers that branch and bound writes out."""
+"""The degree up to which a polynomial is written out with all its powers."""
 
 
 def image(p: Polynomial, interval: Interval) -> Interval:
@@ -38,6 +38,8 @@ def _at_extrema(p: Polynomial, low: arb, high: arb) -> list[arb] | None:
     """p at both ends and at every zero of p' between them; None where the zeros are not isolated."""
     first = p.powers[0]
     stride = math.gcd(*(n - first for n in p.powers)) or 1
+    if (p.degree - first) // stride > _MOST_DENSE:
+        return None
     slope = acb_poly([0] * ((p.degree - first) // stride + 1))
     for n, c in zip(p.powers, p.coefficients, strict=True):
         slope[(n - first) // stride] = n * ball(c)

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
 from spectrain.approx._polynomial import Number, Polynomial, print_terms
+from spectrain.approx._reading import number, parsed, row, table, whole
 
 Interval = tuple[float, float]
 
@@ -21,7 +22,8 @@ class Schedule:
     ``error`` bounds ``|result - target|`` on ``interval`` in exact arithmetic, for the coefficients as they stand;
     it is proven by ball arithmetic. ``intervals[t]`` is where the values stand before step t, ``intervals[-1]`` the
     image of the whole. ``products`` is the price (`Cost`), ``dtype`` the arithmetic it was designed for, and
-    ``reached`` the error that its model of roundoff predicts there (0 < error <= reached). Calling it takes floats,
+    ``reached`` the error that its model of roundoff predicts there, a statistical statement (0: none was made). It may
+    be below ``error``: it is a norm over whole spectra, and ``error`` is the worst value. Calling it takes floats,
     arrays and tensors, entry by entry.
 
     >>> from spectrain.approx import sign_schedule
@@ -73,18 +75,76 @@ class Schedule:
 
     @classmethod
     def from_json(cls, text: str) -> "Schedule":
-        """The schedule that `to_json` wrote. Raises ValueError for anything else."""
+        """The schedule that `to_json` wrote, proven again: its polynomials map ``interval`` as it says.
+
+        Raises ValueError for anything else, also where ``error`` or one of ``intervals`` is narrower than what balls
+        prove of the coefficients as they stand (a wider one is still a bound).
+        """
         try:
-            data = json.loads(text)
-            steps = tuple(Polynomial(tuple(p["powers"]), tuple(p["coefficients"])) for p in data["polynomials"])
-            pairs = tuple((float(a), float(b)) for a, b in data["intervals"])
-            low, high = data["interval"]
-            return cls(
-                steps, float(data["error"]), float(data["products"]), (float(low), float(high)), data["dtype"], pairs,
-                data["target"], float(data["reached"]),
-            )  # fmt: skip
-        except (KeyError, TypeError, json.JSONDecodeError) as problem:
-            raise ValueError(f"Schedule.from_json: not a schedule written by to_json ({problem!r}).") from problem
+            found = cls(**_fields(parsed(text)))
+            _check_claims(found)
+        except ValueError as problem:
+            raise ValueError(f"Schedule.from_json: not a schedule written by to_json ({problem}).") from problem
+        return found
+
+
+_TARGETS = ("sign", "root")
+# What no schedule that is made here comes near; more would only take long to prove.
+_MOST_POLYNOMIALS, _MOST_TERMS, _HIGHEST_POWER = 1000, 64, 2**31
+
+
+def _fields(data: Any) -> dict[str, Any]:
+    """The arguments of `Schedule` that the JSON holds. Raises ValueError for what is none."""
+    given = table(data, {f.name for f in fields(Schedule)})
+    steps, pairs = row(given["polynomials"], "polynomials"), row(given["intervals"], "intervals")
+    if not 1 <= len(steps) <= _MOST_POLYNOMIALS or len(pairs) > len(steps) + 1:
+        raise ValueError(f"got {len(steps)} polynomials and {len(pairs)} intervals")
+    if given["dtype"] not in DTYPES or given["target"] not in _TARGETS:
+        raise ValueError(
+            f"dtype must be one of {', '.join(DTYPES)} and target one of {', '.join(_TARGETS)}, got "
+            f"{given['dtype']!r} and {given['target']!r}"
+        )
+    return {
+        "polynomials": tuple(map(_polynomial, steps)),
+        "error": number(given["error"], "error", least=0, finite=False),
+        "products": number(given["products"], "products", least=0),
+        "interval": _pair(given["interval"], finite=True),
+        "dtype": given["dtype"],
+        "intervals": tuple(_pair(pair, finite=False) for pair in pairs),
+        "target": given["target"],
+        "reached": number(given["reached"], "reached", least=0, finite=False),
+    }
+
+
+def _polynomial(data: Any) -> Polynomial:
+    given = table(data, {f.name for f in fields(Polynomial)})
+    powers = tuple(whole(n, "a power", least=0) for n in row(given["powers"], "powers"))
+    if len(powers) > _MOST_TERMS or max(powers, default=0) > _HIGHEST_POWER:
+        raise ValueError(f"a polynomial has at most {_MOST_TERMS} terms and powers up to {_HIGHEST_POWER}")
+    return Polynomial(powers, tuple(number(c, "a coefficient") for c in row(given["coefficients"], "coefficients")))
+
+
+def _pair(data: Any, *, finite: bool) -> Interval:
+    ends = row(data, "an interval")
+    if len(ends) != 2:
+        raise ValueError(f"an interval has two ends, got {len(ends)}")
+    low, high = (number(end, "an end of an interval", finite=finite) for end in ends)
+    if not low <= high:
+        raise ValueError(f"an interval must not be reversed, got [{low}, {high}]")
+    return low, high
+
+
+def _check_claims(schedule: Schedule) -> None:
+    """Raise ValueError unless the error and the intervals of a schedule cover what is proven of it."""
+    proven = images(schedule.polynomials, schedule.interval)
+    error = error_of_image(proven[-1])
+    covered = (a <= c and d <= b for (a, b), (c, d) in zip(schedule.intervals, proven, strict=False))
+    if schedule.error < error or len(schedule.intervals) not in (0, len(proven)) or not all(covered):
+        raise ValueError(
+            f"it says error <= {schedule.error:.17g}, but for these coefficients error <= {error:.17g} is proven and "
+            f"the intervals are {proven}; coefficients that were changed need a bound of their own: make the schedule "
+            "anew with sign_schedule or root_schedule"
+        )
 
 
 def images(steps: Sequence[Polynomial], interval: Interval) -> tuple[Interval, ...]:

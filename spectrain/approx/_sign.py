@@ -92,8 +92,9 @@ def sign_schedule(
         return compute_sign_schedule(**setting)
     # Beam searches take up to a second; everything else is faster than a file.
     return cached(
-        (key_of(setting), WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _SAFETIES), lambda: compute_sign_schedule(**setting)
-    )
+        (key_of(setting), WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _SAFETIES), lambda: compute_sign_schedule(**setting),
+        fits=lambda found: (found.interval, found.dtype, found.target) == ((float(lower), float(upper)), dtype, "sign"),
+    )  # fmt: skip
 
 
 def compute_sign_schedule(

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from spectrain.approx._cache import cache_folder
+from spectrain.approx._reading import number, parsed, row, table
 from spectrain.matfun._input import Real
 
 SIDES = (64, 128, 256, 512, 1024)
@@ -53,13 +54,24 @@ class CostTable:
     def from_json(cls, text: str) -> "CostTable":
         """The table that `to_json` wrote. Raises ValueError for anything else."""
         try:
-            data = json.loads(text)
-            table = cls(data.pop("machine"), **{name: tuple(map(float, row)) for name, row in data.items()})
-        except (KeyError, TypeError, AttributeError, ValueError) as problem:
-            raise ValueError(f"CostTable.from_json: not a table written by to_json ({problem!r})") from problem
-        if any(len(row) != len(SIDES) or min(row) <= 0 for name, row in vars(table).items() if name != "machine"):
-            raise ValueError(f"CostTable.from_json: every row needs {len(SIDES)} positive numbers, for k in {SIDES}")
-        return table
+            data = table(parsed(text), {field.name for field in fields(cls)})
+            machine = data.pop("machine")
+            if not isinstance(machine, str):
+                raise ValueError("machine must be a text")
+            return cls(machine, **{name: _row(values, name) for name, values in data.items()})
+        except ValueError as problem:
+            raise ValueError(f"CostTable.from_json: not a table written by to_json ({problem})") from problem
+
+
+def _row(values: object, name: str) -> tuple[float, ...]:
+    """The numbers of one row of a table that was read. Raises ValueError unless each is positive and none too small."""
+    found = tuple(number(value, name, least=_LEAST_COST) for value in row(values, name))
+    if len(found) != len(SIDES):
+        raise ValueError(f"{name} needs {len(SIDES)} positive numbers, for k in {SIDES}, got {len(found)}")
+    return found
+
+
+_LEAST_COST = 1e-12  # below it prices overflow
 
 
 SHIPPED = CostTable(

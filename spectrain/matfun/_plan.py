@@ -3,10 +3,12 @@
 import functools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 
+from spectrain.approx._reading import number, parsed, row, table, whole
 from spectrain.matfun._cost import CostTable, costs_in_force
 from spectrain.matfun._input import Real, checked_tolerance, real_dtype
 from spectrain.matfun._iterative import LEAST, schedule_for
@@ -55,14 +57,8 @@ class Plan:
     def from_json(cls, text: str) -> "Plan":
         """The plan that `to_json` wrote. Raises ValueError for anything else."""
         try:
-            data = json.loads(text)
-            stages = tuple(data["stages"])
-            if not stages or not set(stages) <= set(WHAT):
-                raise ValueError(f"stages must be some of {', '.join(WHAT)}")
-            m, n = data["shape"]
-            dtype = getattr(torch, data["dtype"])
-            return cls((int(m), int(n)), dtype, float(data["tol"]), stages, tuple(map(float, data["seconds"])))
-        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            return cls(**_fields(table(parsed(text), {field.name for field in fields(cls)})))
+        except ValueError as problem:
             raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
 
 
@@ -75,6 +71,26 @@ WHAT = {
 }
 
 
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `Plan` that JSON holds. Raises ValueError for what `plan` would not have returned."""
+    shape, stages, seconds = (row(given[name], name) for name in ("shape", "stages", "seconds"))
+    if len(shape) != 2 or not stages or len(stages) != len(seconds) or not all(s in WHAT for s in map(str, stages)):
+        raise ValueError(f"needs a shape of two sides and as many seconds as stages, out of {', '.join(WHAT)}")
+    if str(given["dtype"]) not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {given['dtype']!r:.40}")
+    dtype = _DTYPES[given["dtype"]]
+    return {
+        "shape": (whole(shape[0], "a side", least=0), whole(shape[1], "a side", least=0)),
+        "dtype": dtype,
+        "tol": checked_tolerance(number(given["tol"], "tol", least=0), dtype, "Plan.from_json"),
+        "stages": tuple(stages),
+        "seconds": tuple(number(value, "seconds", least=0) for value in seconds),
+    }
+
+
 def plan(
     shape: tuple[int, ...],
     dtype: torch.dtype = torch.float32,
@@ -84,19 +100,20 @@ def plan(
 ) -> Plan:
     """Return which algorithms ``msign`` and ``polar`` try, in order, for a matrix of this shape within tol.
 
-    The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
-    or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
-    that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
-    singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
-    price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
-    rounding of dtype.
+        The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
+        or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
+        that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
+        singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
+        price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
+        rounding of dtype.
 
-    >>> from spectrain.matfun._cost import SHIPPED
-    >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
-    msign of 256 x 1024 bfloat16, tol=0.05
-      first,  iterate float32 for 4.1 ms: odd polynomials for the interval measured, error about 6e-8 condition
-      if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
-      if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
+        >>> from spectrain.approx._reading import number, parsed, row, table, whole
+    from spectrain.matfun._cost import SHIPPED
+        >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
+        msign of 256 x 1024 bfloat16, tol=0.05
+          first,  iterate float32 for 4.1 ms: odd polynomials for the interval measured, error about 6e-8 condition
+          if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
+          if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
     """
     if len(shape) < 2:
         raise ValueError(f"plan: needs the shape of a matrix, got {tuple(shape)}; for example (256, 1024)")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +46,54 @@ def test_a_table_and_a_plan_are_recorded_and_replayed():
             CostTable.from_json(bad)
         with pytest.raises(ValueError, match=r"Plan.from_json"):
             Plan.from_json(bad)
+
+
+def spoiled(record, **fields):
+    return json.dumps(json.loads(record.to_json()) | fields)
+
+
+DEEP = "[" * 100_000
+HUGE = 10**400
+ROW = list(SHIPPED.eigh_float32)
+SPOILED_TABLES = {
+    "NaN": {"eigh_float32": [float("nan"), *ROW[1:]]}, "infinite": {"eigh_float32": [float("inf"), *ROW[1:]]},
+    "beyond doubles": {"eigh_float32": [HUGE, *ROW[1:]]}, "zero": {"eigh_float32": [0, *ROW[1:]]},
+    "negative": {"eigh_float32": [-1, *ROW[1:]]}, "denormal": {"eigh_float32": [5e-324, *ROW[1:]]},
+    "short": {"eigh_float32": ROW[1:]}, "a text": {"eigh_float32": "12345"}, "truth": {"eigh_float32": [True] * 5},
+    "no row": {"eigh_float32": None}, "another name": {"eigh_int8": ROW}, "machine": {"machine": 3},
+}  # fmt: skip
+PLAN = matfun.plan((96, 384), torch.bfloat16, costs=SHIPPED)
+SPOILED_PLANS = {
+    "a function of torch": {"dtype": "load"}, "another dtype": {"dtype": "int8"}, "no name": {"dtype": ["bfloat16"]},
+    "NaN": {"tol": float("nan")}, "infinite": {"tol": float("inf")}, "below rounding": {"tol": 1e-9},
+    "negative": {"tol": -1.0}, "beyond doubles": {"tol": HUGE}, "a negative side": {"shape": [-1, 5]},
+    "a fraction": {"shape": [1.5, 5]}, "three sides": {"shape": [1, 2, 3]}, "a truth value": {"shape": [True, 5]},
+    "no stages": {"stages": [], "seconds": []}, "another stage": {"stages": ["guess"], "seconds": [1.0]},
+    "stages as text": {"stages": "svd float64"}, "negative time": {"seconds": [-1.0] * len(PLAN.stages)},
+    "NaN time": {"seconds": [float("nan")] * len(PLAN.stages)}, "a time too few": {"seconds": list(PLAN.seconds[1:])},
+    "another name": {"more": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILED_TABLES)
+def test_a_table_that_cannot_be_one_is_refused(name):
+    with pytest.raises(ValueError, match=r"CostTable\.from_json: not a table written by to_json"):
+        CostTable.from_json(spoiled(SHIPPED, **SPOILED_TABLES[name]))
+
+
+@pytest.mark.parametrize("name", SPOILED_PLANS)
+def test_a_plan_that_cannot_be_one_is_refused(name):
+    with pytest.raises(ValueError, match=r"Plan\.from_json: not a plan written by to_json"):
+        Plan.from_json(spoiled(PLAN, **SPOILED_PLANS[name]))
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "", "3", "null", '{"a":' * 50_000], ids=["deep", "empty", "3", "null", "objects"]
+)
+@pytest.mark.parametrize("kind", [CostTable, Plan])
+def test_what_is_no_record_is_refused(kind, text):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\.from_json"):
+        kind.from_json(text)
 
 
 def test_a_process_reads_one_table_and_keeps_it(tmp_path, monkeypatch):
