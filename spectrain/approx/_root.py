@@ -8,7 +8,7 @@ from itertools import repeat
 from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._schedule import Interval, Schedule, certified, error_of_image
 
-_MOST_STEPS = 60
+MOST_STEPS = 60
 
 
 def root_schedule(
@@ -45,14 +45,14 @@ def root_schedule(
     start = (_root_below(lower, r), 1.0)
     step = terms - 2 + _power_products(r) + 1 + _power_products(abs(s)) + 1
     polynomials: list[Polynomial] = []
-    for p, image in _designed(start, r, repeat(terms, steps or _MOST_STEPS), dtype):
+    for p, image in _designed(start, r, repeat(terms, steps or MOST_STEPS), dtype):
         polynomials.append(p)
         if tol is not None and error_of_image(image) <= tol:
             break
     else:
         if tol is not None:
             raise ValueError(
-                f"root_schedule: tol={tol} is not reached in {_MOST_STEPS} steps for r={r}, lower={lower}; error "
+                f"root_schedule: tol={tol} is not reached in {MOST_STEPS} steps for r={r}, lower={lower}; error "
                 f"{error_of_image(image):.2g}."
             )
     return certified(polynomials, start, products=float(len(polynomials) * step), dtype=dtype, target="root")
@@ -89,7 +89,7 @@ def _check(r: int, s: int, lower: Number, steps: int | None, tol: Number | None,
         raise ValueError(f"root_schedule: lower must be in (0, 1), the least eigenvalue over the largest, got {lower}.")
     if steps is not None and tol is not None:
         raise ValueError(f"root_schedule: give steps or tol, not both, got steps={steps}, tol={tol}.")
-    if (steps is not None and not 1 <= steps <= _MOST_STEPS) or (tol is not None and not 4e-16 <= tol < 1):
-        raise ValueError(f"root_schedule: steps from 1 to {_MOST_STEPS}, tol from 4e-16 to 1, got {steps} and {tol}.")
+    if (steps is not None and not 1 <= steps <= MOST_STEPS) or (tol is not None and not 4e-16 <= tol < 1):
+        raise ValueError(f"root_schedule: steps from 1 to {MOST_STEPS}, tol from 4e-16 to 1, got {steps} and {tol}.")
     if not 2 <= terms <= 8:
         raise ValueError(f"root_schedule: terms must be from 2 to 8, got {terms}.")

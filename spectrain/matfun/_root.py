@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain.approx._root import MOST_STEPS
 from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._coupled import coupled_root
@@ -15,6 +16,7 @@ from spectrain.matfun._differences import Differential, change_of_symmetric, dif
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
+from spectrain.matfun._scale import recording
 
 _norm = torch.linalg.matrix_norm
 
@@ -46,7 +48,9 @@ def mroot(
 
     ``steps=k`` takes k steps of the coupled iteration of articles 11158 and 11175 (kexue.fm/archives/11175) instead,
     with the best polynomials for eigenvalues in [1e-4, 1] of a bound on the largest: products only, in one graph under
-    ``torch.compile``, in float32 or float64. It carries no bound.
+    ``torch.compile``, in float32 or float64. It carries no bound: eigenvalues below 1e-4 arrive with more steps. P must
+    be positive definite to rounding, or semidefinite for s > 0 and few steps: else ValueError, told by Cholesky
+    factorizations; in a compiled graph such matrices of a batch give NaN.
 
     Shapes: P (*batch, n, n) real symmetric or complex Hermitian, G (*batch, m, n) or (*batch, n, m). Differentiable
     once, at ties too. TypeError and ValueError for what is not a finite square matrix, ValueError for r < 1, for P that
@@ -82,8 +86,10 @@ def _check_request(P: Tensor, r: int, side: str, steps: int | None, tol: Real | 
         raise ValueError(f"mroot: r must be at least 1, got {r}; a negative power is s < 0")
     if side not in ("left", "right"):
         raise ValueError(f'mroot: side must be "left" or "right", got {side!r}')
-    if steps is not None and (steps < 1 or tol is not None or rtol is not None):
-        raise ValueError(f"mroot: steps={steps} must be at least 1 and takes no tol= or rtol=; it carries no bound")
+    if steps is not None and (not 1 <= steps <= MOST_STEPS or tol is not None or rtol is not None):
+        raise ValueError(
+            f"mroot: steps={steps} must be from 1 to {MOST_STEPS} and takes no tol= or rtol=; it carries no bound"
+        )
 
 
 def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
@@ -104,6 +110,9 @@ def _by_steps(P: Tensor, G: Tensor | None, r: int, s: int, steps: int, side: str
 
     def compute(batch: Tensor) -> tuple[Tensor]:
         with torch.autocast(batch.device.type, enabled=False):
+            if not recording():
+                unit, _ = unit_size(batch, "mroot")
+                _check_symmetric(unit, 0.5 * (unit + adjoint(unit)), batch.dtype)
             return (coupled_root(batch, r, s, steps=steps),)
 
     (root,) = spectral_function(flat(P), compute, partial(_change, r=r, s=s, rtol=None))

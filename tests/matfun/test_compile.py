@@ -68,6 +68,13 @@ try:
 except ValueError as error:
     print(error)
 
+# The second matrix has no inverse root; a graph cannot refuse it, and must not answer.
+P = torch.diag_embed(torch.tensor([[0.1, 1.0], [-0.1, 1.0], [0.2, 1.0]], dtype=torch.float64))
+root = torch.compile(lambda P: matfun.mroot(P, 2, -1, steps=10), backend="aot_eager", fullgraph=True)(P)
+assert root[1].isnan().all()
+for i in (0, 2):
+    torch.testing.assert_close(root[i].diagonal(), P[i].diagonal() ** -0.5, rtol=1e-12, atol=0)
+
 X = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
 sign, clip = torch.ops.spectrain.sign.default, torch.ops.spectrain.clip.default
 opcheck(sign, (X, torch.float64, "msign", None, 1e-8, None, 0.0, None))

@@ -1,5 +1,6 @@
 """mroot against closed forms and mpmath-free identities: powers of what it returns give back P."""
 
+import mpmath
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -174,3 +175,78 @@ def test_what_is_not_symmetric_is_refused():
     assert relative_error(matfun.mroot(almost, 2), matfun.mroot(P, 2)) < 1e-13
     with pytest.raises(ValueError, match="steps"):
         matfun.mroot(P, 2, steps=3, tol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 1e-12), (torch.float32, 3e-5)])
+@pytest.mark.parametrize("r", [2, 24, 48, 100, 200])
+def test_high_roots_by_steps(r, dtype, digits):
+    """The identity times 4 gave NaN for r = 100; 200 decimal digits say 1.01396."""
+    with mpmath.workdps(200):
+        truth = {s: float(mpmath.root(4, r) ** s) for s in (1, -1)}
+    for s in (1, -1):
+        for steps in (12, 30, 60):
+            found = matfun.mroot(4 * torch.eye(3, dtype=dtype), r, s, steps=steps)
+            torch.testing.assert_close(found, truth[s] * torch.eye(3, dtype=dtype), rtol=digits, atol=digits)
+    assert r != 100 or f"{truth[1]:.6g}" == "1.01396"
+
+
+def of_values(values, dtype=torch.float64, seed=0):
+    V = random_orthonormal(len(values), len(values), generator=seed)
+    P = (V * torch.tensor(values, dtype=torch.float64)) @ V.mT
+    return ((P + P.mT) / 2).to(dtype)
+
+
+NOT_DEFINITE = {
+    "zero": [0.0, 0.0, 0.0],
+    "singular": [0.0, 0.5, 1.0, 1.0],
+    "rank one": [0.0, 0.0, 0.0, 3.0],
+    "indefinite": [-0.3, 0.1, 0.5, 1.0],
+    "slightly indefinite": [-1e-5, 0.1, 0.5, 1.0],
+    "negative": [-1.0, -2.0],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", NOT_DEFINITE)
+@pytest.mark.parametrize("r", [1, 2, 5, 100])
+def test_steps_refuse_inverse_roots_of_what_has_none(name, dtype, r):
+    """Where the truth is infinite or does not exist: NaN, infinities and numbers up to 1e85 came back."""
+    P = of_values(NOT_DEFINITE[name], dtype)
+    for steps in (1, 4, 12, 60):
+        with pytest.raises(ValueError, match=rf"mroot: P is not positive definite to rounding, .* steps={steps}"):
+            matfun.mroot(P, r, -1, steps=steps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [4, 8, 12, 20, 60])
+def test_steps_take_square_roots_of_semidefinite_matrices_or_refuse(dtype, steps):
+    """Rounding leaves zero eigenvalues at +-u; what runs away from there is told, before it shows."""
+    P = of_values([0.0, 0.0, 0.3, 0.6, 1.0, 2.0], dtype)
+    truth = of_values([0.0, 0.0, 0.3**0.5, 0.6**0.5, 1.0, 2.0**0.5])
+    try:
+        found = matfun.mroot(P, 2, steps=steps)
+    except ValueError:
+        assert steps > 8
+    else:
+        assert relative_error(found, truth) <= (2e-2 if steps == 4 else 1e-3)
+    for name in ("indefinite", "negative"):
+        with pytest.raises(ValueError, match="not positive definite"):
+            matfun.mroot(of_values(NOT_DEFINITE[name], dtype), 2, steps=steps)
+
+
+def test_steps_name_the_matrix_of_a_batch():
+    batch = torch.stack([of_values([0.1, 1.0]), of_values([-0.1, 1.0]), of_values([0.2, 1.0]), of_values([0.0, 1.0])])
+    with pytest.raises(ValueError, match=r"2 of 4 matrices, the first at index 1\): add a multiple of the identity"):
+        matfun.mroot(batch, 3, -1, steps=10)
+    with pytest.raises(ValueError, match="2 of 4 matrices"):
+        torch.vmap(lambda P: matfun.mroot(P, 3, -1, steps=10))(batch)
+    for extreme in (2.0**-500, 2.0**500):
+        with pytest.raises(ValueError, match="2 of 4 matrices"):
+            matfun.mroot(extreme * batch, 3, -1, steps=10)
+    with pytest.raises(ValueError, match="not symmetric"):
+        matfun.mroot(torch.tensor([[2.0, 1.0], [0.5, 2.0]]), 2, steps=3)
+    with pytest.raises(ValueError, match="from 1 to 60"):
+        matfun.mroot(torch.eye(2), 2, steps=61)
+    assert matfun.mroot(torch.zeros(0, 0), 3, -1, steps=3).shape == (0, 0)
+    assert matfun.mroot(torch.zeros(0, 4, 4), 3, -1, steps=3).shape == (0, 4, 4)
+    assert not matfun.mroot(torch.zeros(3, 3), 2, steps=12).any()
