@@ -1,11 +1,16 @@
 """Schedules for min(x, 1) and for the step at 1, from the sign."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from spectrain.approx._polynomial import Number
 from spectrain.approx._schedule import Schedule
 from spectrain.approx._sign import sign_schedule
+
+_ROOM = 2.0**-40
+"""For the roundings of the formulas around a schedule, relative."""
+_LARGEST = Fraction(2) ** 1000
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def step_schedule(
     >>> [round(step(x), 2) + 0.0 for x in (0.0, 0.5, 0.9, 1.1, 2.0)]
     [0.0, 0.0, 0.0, 1.0, 1.0]
     """
-    sign, scale = _sign_across(upper, gap, steps, 2 * tol if tol is not None else None, degree)
+    sign, scale = _sign_across(upper, gap, steps, _for_sign(2, tol), degree)
     return GapSchedule("step", sign, float(upper), scale, (1 - gap, 1 + gap), _up(sign.error / 2))
 
 
@@ -72,22 +77,39 @@ def clip_schedule(
     [0.0, 0.3, 0.9, 1.0, 1.0]
     """
     spread = max(1.0, float(upper) - 1)
-    sign, scale = _sign_across(upper, gap, steps, 2 * tol / spread if tol is not None else None, degree)
+    sign, scale = _sign_across(upper, gap, steps, _for_sign(2 / spread, tol), degree)
     return GapSchedule("clip", sign, float(upper), scale, (1 - gap, 1 + gap), _up(sign.error * spread / 2))
+
+
+def _for_sign(factor: Number, tol: Number | None) -> Number | None:
+    """What the sign must reach, so that ``_up`` of it stays within the tolerance; any below 1 is more than enough."""
+    return None if tol is None else min(factor * tol * (1 - 2 * _ROOM), 0.5)
 
 
 def _up(value: float) -> float:
     """A little more, for the roundings of the formulas around the schedule."""
-    return value * (1 + 2.0**-40)
+    return value * (1 + _ROOM)
 
 
 def _sign_across(
     upper: Number, gap: Number, steps: int | None, tol: Number | None, degree: int
 ) -> tuple[Schedule, float]:
+    """A schedule for the sign of (x^2 - 1) / scale on [0, upper] outside the gap, and the scale.
+
+    The interval and the scale are taken from the ends as they stand in doubles, in exact arithmetic, with room for the
+    rounding of 1 / scale: differences of squares near 1 would lose what the bound rests on.
+    """
     if not (0 < gap < 1 and 1 + gap < upper < float("inf")):
         raise ValueError(f"a gap in (0, 1) and an upper end above 1 + gap are needed, got gap={gap}, upper={upper}.")
-    scale = max(1.0, float(upper) ** 2 - 1)
-    lower = (1 - (1 - float(gap)) ** 2) / scale * (1 - 2.0**-40)
+    low, high, top = (Fraction(float(v)) for v in (1 - gap, 1 + gap, upper))
+    nearest, farthest = min(1 - low**2, high**2 - 1), max(Fraction(1), top**2 - 1)
+    if nearest <= 0 or farthest > _LARGEST:
+        raise ValueError(
+            f"gap={gap} must be visible beside 1, and upper={upper} have a square in double precision; scale x, or "
+            "take a wider gap."
+        )
+    scale = float(farthest) * (1 + _ROOM)
+    lower = float(nearest / Fraction(scale)) * (1 - _ROOM)
     if steps is None and tol is None:
         tol = 1e-6
     return sign_schedule(lower, 1.0, steps=steps, tol=tol, degree=degree), scale

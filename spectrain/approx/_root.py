@@ -42,7 +42,7 @@ def root_schedule(
     """
     _check(r, s, lower, steps, tol, terms, dtype)
     tol = 1e-10 if tol is None and steps is None else tol
-    start = (_root_below(lower, r), 1.0)
+    start = (root_below(lower, r), 1.0)
     step = terms - 2 + _power_products(r) + 1 + _power_products(abs(s)) + 1
     polynomials: list[Polynomial] = []
     for p, image in _designed(start, r, repeat(terms, steps or MOST_STEPS), dtype):
@@ -65,7 +65,7 @@ def _designed(start: Interval, r: int, terms: Iterable[int], dtype: str) -> Iter
     return designed(start, terms, r, noise=partial(rounding_of_power, unit=UNIT_ROUNDOFF[dtype]))
 
 
-def _root_below(lower: Number, r: int) -> float:
+def root_below(lower: Number, r: int) -> float:
     """A double at most lower^(1/r)."""
     from spectrain.approx._precision import ball, float_down, precise
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from spectrain.approx._cost import Cost
 from spectrain.approx._polynomial import Number, Polynomial
+from spectrain.approx._root import root_below
 from spectrain.approx._schedule import Schedule, certified
 
 Rows = tuple[tuple[float, ...], ...]
@@ -186,4 +187,4 @@ def certify_root(r: int) -> Schedule:
     """
     if r not in ROOT_RECIPES:
         raise ValueError(f"tables were published for r in {tuple(ROOT_RECIPES)}, got {r}.")
-    return certified(ROOT_RECIPES[r].steps, (1e-4 ** (1 / r), 1.0), products=0.0, target="root")
+    return certified(ROOT_RECIPES[r].steps, (root_below(1e-4, r), 1.0), products=0.0, target="root")

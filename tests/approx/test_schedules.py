@@ -116,6 +116,29 @@ def test_step_and_clip_keep_their_promise_outside_the_gap(upper, gap):
     assert np.abs(clip(x) - np.minimum(x, 1)).max() <= clip.error + gap
 
 
+@pytest.mark.parametrize("upper", [1.0000001, 2**0.5 + 1e-9, 3.3, 1e5])
+@pytest.mark.parametrize("gap", [1e-8, 1e-4, 0.3])
+def test_the_bound_holds_at_the_ends_of_the_gap_in_fifty_digits(upper, gap):
+    """There the sign is worst: at 1 -+ gap as doubles say it, and at upper, whose square must stay in its interval."""
+    if 1 + gap >= upper:
+        return
+    clip, step = (make(upper, gap=gap, tol=1e-3) for make in (clip_schedule, step_schedule))
+    assert max(clip.error, step.error) <= 1e-3
+    with mpmath.workdps(50):
+        for made, target in ((clip, lambda x: min(x, 1)), (step, lambda x: int(x > 1))):
+            assert made.gap == (1 - gap, 1 + gap)
+            for x in map(mpmath.mpf, (0, *made.gap, upper, upper * (1 - 2.0**-53))):
+                inside = (x * x - 1) * (1.0 / made.scale)
+                assert made.sign.interval[0] <= abs(inside) <= made.sign.interval[1]
+                assert abs(made(x) - target(x)) <= made.error
+
+
+@pytest.mark.parametrize(("upper", "gap"), [(2.0, 1e-17), (1e200, 0.1)])
+def test_gaps_that_doubles_cannot_see_are_refused(upper, gap):
+    with pytest.raises(ValueError, match="visible beside 1"):
+        clip_schedule(upper, gap=gap)
+
+
 @pytest.mark.parametrize(("upper", "gap"), [(1.0, 0.1), (2.0, 0.0), (2.0, 1.0), (math.inf, 0.1)])
 def test_bad_gaps_are_refused(upper, gap):
     with pytest.raises(ValueError, match="gap"):
