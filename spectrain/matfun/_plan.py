@@ -100,20 +100,19 @@ def plan(
 ) -> Plan:
     """Return which algorithms ``msign`` and ``polar`` try, in order, for a matrix of this shape within tol.
 
-        The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
-        or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
-        that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
-        singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
-        price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
-        rounding of dtype.
+    The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
+    or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
+    that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
+    singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
+    price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
+    rounding of dtype.
 
-        >>> from spectrain.approx._reading import number, parsed, row, table, whole
-    from spectrain.matfun._cost import SHIPPED
-        >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
-        msign of 256 x 1024 bfloat16, tol=0.05
-          first,  iterate float32 for 4.1 ms: odd polynomials for the interval measured, error about 6e-8 condition
-          if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
-          if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
+    >>> from spectrain.matfun._cost import SHIPPED
+    >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
+    msign of 256 x 1024 bfloat16, tol=0.05
+      first,  iterate float32 for 4.1 ms: odd polynomials for the interval measured, error about 6e-8 condition
+      if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
+      if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
     """
     if len(shape) < 2:
         raise ValueError(f"plan: needs the shape of a matrix, got {tuple(shape)}; for example (256, 1024)")

@@ -116,9 +116,10 @@ def test_high_degrees(arguments, error):
     assert sign_schedule(**arguments).error == pytest.approx(error, abs=2e-8 if error else 1e-14)
 
 
-@pytest.mark.parametrize("margin", [1.0, 1.001, 1.01])
+@pytest.mark.parametrize("margin", [1.0, 1.001, 1.02, 1.05])
 def test_a_tolerance_holds_with_a_margin(margin):
-    assert sign_schedule(1e-2, tol=1e-4, margin=margin).error <= 1e-4
+    """Counted without the margin, the steps end at 8e-3 and 3e-2 for the last two."""
+    assert sign_schedule(1e-3, tol=1e-3, margin=margin).error <= 1e-3
 
 
 def test_every_step_equioscillates_on_its_interval():
