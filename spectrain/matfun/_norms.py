@@ -103,7 +103,7 @@ def _norms(X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def enclosed_norms(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Return the bounds for matrices of Frobenius norm at most 1, computed in their dtype."""
+    """Return the bounds computed in the dtype of X, whose squares must neither over- nor underflow."""
     return _enclosure(X)[:2]
 
 
@@ -120,7 +120,8 @@ def _enclosure(X: Float[Tensor, "b m n"]) -> tuple[Tensor, Tensor, Tensor, Tenso
     bound = torch.linalg.matrix_norm(power) + power.shape[-1] * unit
     for size in reversed(sizes[1:]):
         bound = (size + power.shape[-1] * unit) * bound.sqrt()
-    upper = ((sizes[0] + max(X.shape[-2:]) * unit * (sizes[0] > 0)) * bound.sqrt()).sqrt() * (1 + 16 * unit)
+    rounding = max(X.shape[-2:]) * unit * torch.linalg.matrix_norm(X).square()
+    upper = ((sizes[0] + rounding) * bound.sqrt()).sqrt() * (1 + 16 * unit)
     lower, u, v = _quotient(X, power)
     return lower.clamp(max=upper), upper, u, v
 
