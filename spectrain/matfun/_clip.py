@@ -117,8 +117,8 @@ def _check(error: Tensor, tol: Real, *, asked: bool) -> None:
         refuse(
             f"mclip: cannot prove a relative error of {tol:g}; the bound is {float(error[worst]):.2g} for matrix "
             f"{worst}: a positive lower bound lifts singular values at the rounding noise of float64, or one lies "
-            "within rounding of rtol times the largest. Pass an rtol= in a gap below them to make them zero, lower=0 to leave "
-            "them alone, or a larger tol=",
+            "within rounding of rtol times the largest. Pass an rtol= in a gap below them to make them zero, lower=0 "
+            "to leave them alone, or a larger tol=",
             asked=asked,
         )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrain.approx import Schedule
 from spectrain.matfun._batches import flat, in_batches
-from spectrain.matfun._derivative import change_of_sign, spectral_function
+from spectrain.matfun._derivative import change_of_sign, differentiated, spectral_function
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._plan import Plan
@@ -175,7 +175,7 @@ def msign(
     if not request.iterates:
         for matrix in matrices:
             request.checked(matrix)
-    if single or (torch.is_grad_enabled() and any(Y.requires_grad for Y in matrices)):
+    if single or differentiated(matrices):
         results = [_differentiable(Y, request) for Y in matrices]
     else:
         results = _all(matrices, request)

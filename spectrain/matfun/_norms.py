@@ -79,8 +79,9 @@ class _Norms(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, D: Tensor) -> tuple[Tensor | None, ...]:
-        _, u, v = ctx.saved_tensors
+        X, u, v = ctx.saved_tensors
         along = (u.mT @ D.to(u.dtype) @ v)[:, 0, 0].to(torch.promote_types(D.dtype, torch.float32))
+        along = Once.apply(along, X, "spectral_norm")
         return along, along.clone(), None, None
 
     @staticmethod
