@@ -11,8 +11,8 @@ from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import unit_size
 from spectrain.matfun._derivative import spectral_function
 from spectrain.matfun._differences import Differential, change_of_odd, differentiable_once
-from spectrain.matfun._input import Array, Real, entered, like
-from spectrain.matfun._scale import times_power_of_two
+from spectrain.matfun._input import Array, Real, entered, like, rounded
+from spectrain.matfun._scale import recording, times_power_of_two
 
 
 def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dtype: torch.dtype | None = None) -> Array:
@@ -26,37 +26,53 @@ def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dty
     The result is that of a matrix within about 1e-15 ||X|| of X; how far that carries depends on f: at most the
     largest divided difference of f, continued as an odd function, between the singular values. Differentiable once,
     forward and backward, by divided differences that are finite at ties, for f that acts on each singular value by
-    itself (ValueError for another). Errors: TypeError and ValueError for what is not a finite matrix, ValueError
-    where f changes the shape. Cost: one SVD, and one more for a derivative.
+    itself (ValueError for another). A singular value within rounding of the cut may fall on either side of it.
+    Errors: TypeError and ValueError for what is not a finite matrix, ValueError where f changes the shape or is not
+    finite, and where the result does not fit its dtype. Cost: one SVD, and one more for a derivative.
 
     >>> X = torch.tensor([[0.0, 4.0], [-9.0, 0.0]])
     >>> mapply(torch.sqrt, X).tolist()
     [[0.0, 2.0], [-3.0, 0.0]]
     """
-    X, leave = entered(X, "mapply", embed=False)
-    dtype = like(X, out_dtype)
+    return applied(f, X, name="mapply", rtol=rtol, out_dtype=out_dtype)
+
+
+def applied(
+    f: Callable[[Tensor], Tensor], X: Array, *, name: str, rtol: Real = 0.0, out_dtype: torch.dtype | None = None
+) -> Array:
+    """Return what :func:`mapply` does, with the name of the function that was called in its errors."""
+    X, leave = entered(X, name, embed=False)
+    dtype = like(X, out_dtype, name)
+    if not 0 <= rtol < 1:
+        raise ValueError(f"{name}: rtol must be in [0, 1), got {rtol}")
 
     def compute(batch: Tensor) -> tuple[Tensor]:
         with torch.autocast(X.device.type, enabled=False):
-            return (_applied(f, batch, rtol).to(dtype),)
+            return (rounded(_applied(f, batch, rtol, name), dtype, name),)
 
     def change(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:
         rule = partial(change_of_odd, values=partial(_values, f=f, rtol=rtol))
-        return Differential.apply(X, D, rule, differentiable_once("mapply"))
+        return Differential.apply(X, D, rule, differentiable_once(name))
 
     return leave(spectral_function(flat(X), compute, change)[0].reshape(X.shape))
 
 
-def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real) -> Tensor:
-    unit, k = unit_size(X, "mapply")
+def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> Tensor:
+    unit, k = unit_size(X, name)
     U, S, Vh = torch.linalg.svd(unit, full_matrices=False)
     true = times_power_of_two(S[..., None], k)[..., 0]
     image = f(true)
     if image.shape != S.shape:
         raise ValueError(
-            f"mapply: f must keep the shape {tuple(S.shape)} of the singular values, got {tuple(image.shape)}"
+            f"{name}: f must keep the shape {tuple(S.shape)} of the singular values, got {tuple(image.shape)}"
         )
-    return torch.bmm(U * torch.where(_kept(S, rtol), image, 0.0)[..., None, :], Vh)
+    image = torch.where(_kept(S, rtol), image, 0.0)
+    if not recording() and not bool(image.isfinite().all()):
+        raise ValueError(
+            f"{name}: f is {float(image[~image.isfinite()][0])} at the singular value "
+            f"{float(true[~image.isfinite()][0]):.3g}; pass rtol= to leave small ones out, or another f"
+        )
+    return torch.bmm(U * image[..., None, :], Vh)
 
 
 def _kept(S: Float[Tensor, "b k"], rtol: Real) -> Tensor:

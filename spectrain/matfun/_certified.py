@@ -1,18 +1,19 @@
 """msign within a tolerance: the cheapest stage of the plan first, its bound checked, the next where that fails."""
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spectrain.matfun._exact import Cut, Sign, absolute, by_eigh, by_svd
+from spectrain.matfun._cut import Cut, absolute
+from spectrain.matfun._exact import Sign, by_eigh, by_svd
 from spectrain.matfun._input import Real, default_tolerance
 from spectrain.matfun._iterative import by_iteration
 from spectrain.matfun._plan import plan
 from spectrain.matfun._qdwh import by_qdwh
+from spectrain.matfun._refusal import refuse
 from spectrain.matfun._scale import to_unit
 
 Stage: TypeAlias = Callable[[Tensor, Cut, Real], Sign]
@@ -58,8 +59,9 @@ def certified_sign(
 
     ``slack`` is kept free for what happens to Y afterwards. With ``threshold`` the singular values above it count,
     instead of those above the rank floor. ``method`` names one kind of stage, or all stages of a plan with " > "
-    between, else the plan of this process decides. Where not even the
-    last stage proves tol, a tol that was asked for is a ValueError and the default one a RuntimeWarning.
+    between, else the plan of this process decides. Where not even the last stage proves tol, which it does not where a
+    singular value is within its own error of the cut, a tol that was asked for is a ValueError and the default one a
+    RuntimeWarning.
     """
     if X.numel() == 0:
         none = X.new_zeros(len(X), dtype=torch.float64)
@@ -78,7 +80,10 @@ def certified_sign(
         error = error + torch.linalg.matrix_norm(Y.double() - best.Y.double()) / best.rank.clamp_min(1).sqrt()
     Y = Y if X.shape[-2] <= X.shape[-1] else Y.mT.contiguous()
     found = Certified(Y, error, best.rank, best.smallest)
-    _check(found, target, asked=tol is not None, name=name)
+    good = _settled(error, best.undecided, target)
+    if not bool(good.all()):
+        worst = int(torch.where(good, -1.0, error).argmax())
+        refuse(_message(found, worst, best.undecided, cut, target, name), asked=tol is not None)
     return found
 
 
@@ -92,7 +97,7 @@ def _staged(X: Tensor, stages: list[str], tol: Real, cut: Cut) -> Sign:
     """Return the first stage whose bound is below tol, matrix by matrix, else the last one."""
     best = _run(stages[0], X, cut, tol)
     for stage in stages[1:]:
-        again = (~(best.error <= tol)).nonzero().flatten()
+        again = (~_settled(best.error, best.undecided, tol)).nonzero().flatten()
         if len(again) == len(X):
             best = _run(stage, X, cut, tol)
         elif len(again):
@@ -103,22 +108,27 @@ def _staged(X: Tensor, stages: list[str], tol: Real, cut: Cut) -> Sign:
     return best
 
 
+def _settled(error: Float[Tensor, " b"], undecided: Float[Tensor, " b"], tol: Real) -> Bool[Tensor, " b"]:
+    """Whether the bound is below tol, and the bound of the right rank: no singular value lies next to the cut."""
+    return (error <= tol) & (undecided == 0)
+
+
 def _run(stage: str, X: Tensor, cut: Cut, tol: Real) -> Sign:
     Y, *numbers = STAGES[stage](X, cut, tol)
     return Sign(Y, *(number.double() for number in numbers))
 
 
-def _check(found: Certified, tol: Real, *, asked: bool, name: str) -> None:
-    """Raise or warn where the bound of some matrix is above tol."""
-    if bool((found.error <= tol).all()):
-        return
-    worst = int(found.error.argmax())
-    bound, smallest = float(found.error[worst]), float(found.smallest[worst])
-    message = (
-        f"{name}: cannot prove a relative error of {tol:g}; the bound is {bound:.2g} for matrix {worst}, whose nonzero "
-        f"singular values reach down to {smallest:.2g} of the largest, near the end of float64. Pass rtol= to count "
-        "such small ones as zero, or a larger tol="
+def _message(found: Certified, worst: int, undecided: Tensor, cut: Cut, tol: Real, name: str) -> str:
+    """Say what keeps the bound of the worst matrix above tol: values next to the cut, or small ones."""
+    beside, smallest, bound = int(undecided[worst]), float(found.smallest[worst]), float(found.error[worst])
+    start = f"{name}: cannot prove a relative error of {tol:g}"
+    if beside:
+        return (
+            f"{start}: {beside} singular values of matrix {worst} lie within rounding of {cut}, and float64 cannot "
+            f"tell on which side. Move it into a gap, 1e-13 of the largest singular value away from all of them"
+        )
+    return (
+        f"{start}; the bound is {bound:.2g} for matrix {worst}, whose nonzero singular values reach down to "
+        f"{smallest:.2g} of the largest, near the end of float64. Pass rtol= to count such small ones as zero, or a "
+        "larger tol="
     )
-    if asked:
-        raise ValueError(message)
-    warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -11,7 +11,16 @@ from spectrain.matfun._clip_change import Interval, change_of_clip
 from spectrain.matfun._clip_signs import clip_by_signs
 from spectrain.matfun._clipped import clipped
 from spectrain.matfun._derivative import spectral_function
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounding_of_complex
+from spectrain.matfun._input import (
+    Array,
+    Real,
+    checked_out_dtype,
+    checked_tolerance,
+    entered,
+    real_dtype,
+    rounded,
+    rounding_of_complex,
+)
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 
@@ -61,6 +70,7 @@ def mclip(
     source, (X, leave) = X, entered(X, "mclip")
     _check_request(lower, upper, tol, steps, method, rtol)
     interval = Interval(float(lower), float(upper), float(rtol))
+    checked_out_dtype(out_dtype, "mclip")
     out_dtype = real_dtype(out_dtype or X.dtype)
     if steps is not None or method == "signs":
         return leave(_by_steps(X, interval, steps or 4).to(out_dtype).reshape(X.shape))
@@ -75,6 +85,8 @@ def _check_request(
 ) -> None:
     if not (lower <= upper and upper >= 0):
         raise ValueError(f"mclip: needs lower <= upper and upper >= 0, got lower={lower}, upper={upper}")
+    if lower == float("inf"):
+        raise ValueError("mclip: lower must be finite, got inf; a matrix has no infinite singular values")
     if not 0 <= rtol < 1:
         raise ValueError(f"mclip: rtol must be in [0, 1), got {rtol}")
     if method is not None and method not in _METHODS:
@@ -108,7 +120,7 @@ def _compute(
     limit = checked_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2 - slack
     found = clipped(X, Interval(lower, upper, rtol), tol=limit, method=method)
     _check(found.error, limit, asked=tol is not None)
-    return found.Y.to(out_dtype), found.error
+    return rounded(found.Y, out_dtype, "mclip"), found.error
 
 
 def _check(error: Tensor, tol: Real, *, asked: bool) -> None:
@@ -116,8 +128,9 @@ def _check(error: Tensor, tol: Real, *, asked: bool) -> None:
         worst = int(error.argmax())
         refuse(
             f"mclip: cannot prove a relative error of {tol:g}; the bound is {float(error[worst]):.2g} for matrix "
-            f"{worst}: a positive lower bound lifts singular values at the rounding noise of float64. Pass rtol= to "
-            "make them zero, lower=0 to leave them alone, or a larger tol=",
+            f"{worst}: a positive lower bound lifts singular values at the rounding noise of float64, or one lies "
+            "within rounding of rtol times the largest. Pass an rtol= in a gap below them to make them zero, lower=0 "
+            "to leave them alone, or a larger tol=",
             asked=asked,
         )
 

@@ -7,11 +7,11 @@ error whatever the condition, and a tolerance is proven without a look at small 
 import torch
 from torch import Tensor
 
-from spectrain.matfun._apply import mapply
+from spectrain.matfun._apply import applied
 from spectrain.matfun._batches import flat
 from spectrain.matfun._clip_change import Interval, change_of_clip
 from spectrain.matfun._clipped import clipped
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounded
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 
@@ -29,7 +29,7 @@ def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) ->
     """
     if not upper > 0:
         raise ValueError(f"msoftclip: upper must be positive, got {upper}; mclip(X, 0, 0) is zero")
-    return mapply(lambda s: s / (1 + (s / upper) ** 2).sqrt(), X, out_dtype=out_dtype)
+    return applied(lambda s: s / torch.hypot(torch.ones_like(s), s / upper), X, name="msoftclip", out_dtype=out_dtype)
 
 
 def mthreshold(X: Array, threshold: Real, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
@@ -62,7 +62,7 @@ def _thresholded(X: Tensor, threshold: float, tol: float | None, out_dtype: torc
             "for a larger tol=",
             asked=tol is not None,
         )
-    return (wide - found.Y).to(out_dtype), found.error
+    return rounded(wide - found.Y, out_dtype, "mthreshold"), found.error
 
 
 def _empty(X: Tensor, threshold: float, tol: float | None, out_dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -6,11 +6,12 @@ equations, which can be differentiated again (article 11025, kexue.fm/archives/1
 Everything runs in float64.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from spectrain.matfun._sylvester import inverse, sylvester
 
@@ -25,6 +26,16 @@ def spectral_function(X: Tensor, compute: Callable[[Tensor], Outputs], change: C
     """
     node = _Traced if torch.compiler.is_compiling() else _Eager
     return node.apply(X, compute, change)
+
+
+def differentiated(matrices: Sequence[Tensor]) -> bool:
+    """Whether a derivative of something is being taken here: then each matrix must go through its own node.
+
+    Forward mode and the transforms of torch.func do not show in ``requires_grad``.
+    """
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(X.requires_grad for X in matrices)
 
 
 class _Traced(torch.autograd.Function):
@@ -58,13 +69,71 @@ class _Eager(_Traced):
     @staticmethod
     def jvp(ctx: Any, D: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         X, Y = ctx.saved_tensors
-        return ctx.change(X, Y, D).to(Y.dtype), *[None] * ctx.others
+        return _Changed.apply(X, Y, D, ctx.change).to(Y.dtype), *[None] * ctx.others
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, X: Tensor, *rest: Any) -> tuple[Outputs, tuple[int, ...]]:
         X = X.movedim(in_dims[0], 0)
         parts = _Eager.apply(X.flatten(0, 1), *rest)
         return tuple(part.unflatten(0, X.shape[:2]) for part in parts), (0,) * len(parts)
+
+
+class _Changed(torch.autograd.Function):
+    """change(X, Y, D) inside of a forward derivative, where operations of torch's own carry no tangents.
+
+    A forward derivative of a forward derivative would be zero without a word (torch 2.13): here it is that of the
+    change. There is no third one.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(X: Tensor, Y: Tensor, D: Tensor, change: Change) -> Tensor:
+        return change(X, Y, D)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.save_for_forward(*inputs[:3])
+        ctx.change = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return *torch.func.vjp(ctx.change, *ctx.saved_tensors)[1](g), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        given = zip(ctx.saved_tensors, tangents[:3], strict=True)
+        moves = (torch.zeros_like(T) if move is None else move for T, move in given)
+        return _ChangedTwice.apply(*ctx.saved_tensors, *moves, ctx.change)
+
+
+class _ChangedTwice(torch.autograd.Function):
+    """The forward derivative of a change."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(X: Tensor, Y: Tensor, D: Tensor, dX: Tensor, dY: Tensor, dD: Tensor, change: Change) -> Tensor:
+        return torch.func.jvp(change, (X, Y, D), (dX, dY, dD))[1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        """Nothing is kept: what follows is refused."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> NoReturn:
+        raise RuntimeError(_TOO_MANY)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        raise RuntimeError(_TOO_MANY)
+
+
+_TOO_MANY = (
+    "matfun: the forward derivative of a forward derivative is not differentiated again; take backward derivatives, "
+    "torch.func.grad of torch.func.grad, of which there is any number"
+)
 
 
 def change_of_sign(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:

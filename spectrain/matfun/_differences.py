@@ -128,3 +128,15 @@ class Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> NoReturn:
         return differentiable_once(ctx.name)(g, g, g)  # type: ignore[misc]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        return differentiable_once(ctx.name)(*[tangents[0]] * 3)  # type: ignore[misc]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, derivative: Tensor, X: Tensor, name: str) -> tuple[Tensor, int]:
+        wide = (
+            T.expand(info.batch_size, *T.shape) if d is None else T.movedim(d, 0)
+            for d, T in zip(in_dims[:2], (derivative, X), strict=True)
+        )
+        return Once.apply(*wide, name), 0

@@ -28,9 +28,9 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
 
     A scale changes nothing, a zero matrix gives 0. By singular values in float64, relative error about 1e-15 k; float64
     for float64 input, else float32. Shapes: X (*batch, m, n) real or complex, the result (*batch). Differentiable by
-    torch's derivative of singular values. ValueError for another kind or a power that is not positive; TypeError and
-    ValueError for what is not a matrix, torch's LinAlgError for NaN and infinite entries. Cost: one SVD without
-    vectors.
+    torch's derivative of singular values, to which an exact zero among them adds nothing. ValueError for another kind
+    or a power that is not positive and finite; TypeError and ValueError for what is not a matrix, torch's LinAlgError
+    for NaN and infinite entries. Cost: one SVD without vectors.
 
     >>> [round(float(effective_rank(torch.diag(torch.tensor([2.0, 2.0, 0.0])), kind=kind)), 6)
     ...  for kind in ("entropy", "stable", "intrinsic", "participation")]
@@ -38,8 +38,8 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
     """
     if kind != "entropy" and kind not in _KINDS:
         raise ValueError(f'effective_rank: kind must be "entropy", {", ".join(_KINDS)}, got {kind!r}')
-    if not power > 0 or (power != 1 and kind != "entropy"):
-        raise ValueError(f'effective_rank: power={power} must be positive and goes with kind="entropy"')
+    if not 0 < power < float("inf") or (power != 1 and kind != "entropy"):
+        raise ValueError(f'effective_rank: power={power} must be positive and finite, and goes with kind="entropy"')
     numbers = scalar_door(X)
     X, _ = entered(X, "effective_rank", embed=False)
     if min(X.shape[-2:]) == 0:
@@ -47,7 +47,7 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
     S = torch.linalg.svdvals(_unit(widened(flat(X))))
     some = S[..., 0] > 0
     S = torch.where(some[..., None], S, 1.0)
-    rank = _entropy(S**power) if kind == "entropy" else _KINDS[kind](S)
+    rank = _entropy(S / S[..., :1], power) if kind == "entropy" else _KINDS[kind](S)
     return numbers(torch.where(some, rank, 0.0).to(_answer(X.dtype)).reshape(X.shape[:-2]))
 
 
@@ -61,6 +61,12 @@ def _answer(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
 
 
-def _entropy(weights: Tensor) -> Tensor:
-    p = weights / weights.sum(-1, keepdim=True)
-    return torch.special.entr(p).sum(-1).exp()
+def _entropy(S: Tensor, power: Real) -> Tensor:
+    """Return exp(H(p)) for singular values relative to the largest, H = log sum w - sum w log w / sum w, w = s^power.
+
+    Weights that are zero are left out before any power or logarithm: their slope is that of nothing.
+    """
+    logs = power * torch.where(S > 0, S, 1.0).log()
+    weights = torch.where(S > 0, logs.exp(), 0.0)
+    total = weights.sum(-1)
+    return (total.log() - (weights * logs).sum(-1) / total).exp()

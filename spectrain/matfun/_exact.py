@@ -3,16 +3,15 @@
 Everything runs in the dtype of the argument, float64 or, where a loose tolerance allows, float32.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spectrain.matfun._input import Real
+from spectrain.matfun._cut import Cut, beside, exact_zeros
 from spectrain.matfun._norms import enclosed_norms
-from spectrain.matfun._scale import times_power_of_two
 
 _norm = torch.linalg.matrix_norm
 
@@ -24,42 +23,7 @@ class Sign(NamedTuple):
     error: Float[Tensor, " b"]  # bound on ||Y - msign(X)||_F / ||msign(X)||_F at the rank stated
     rank: Float[Tensor, " b"]
     smallest: Float[Tensor, " b"]  # of the singular values that count as nonzero, relative to the largest
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Which singular values count: those above a threshold, above rtol * max(S), or above rounding noise."""
-
-    dtype: torch.dtype
-    rtol: Real | None = None
-    threshold: Tensor | None = None
-
-    def of(self, items: Tensor) -> "Cut":
-        """Return the cut for some matrices of the batch."""
-        return self if self.threshold is None else Cut(self.dtype, None, self.threshold[items])
-
-    def floor(self, S: Float[Tensor, "b k"], X: Float[Tensor, "b k l"]) -> Float[Tensor, " b"]:
-        """Return the size at or below which the singular values S of X count as zero.
-
-        By default the larger of u rms(X) (sqrt(m) + sqrt(n)), u the unit roundoff of ``dtype``, which is what rounding
-        the entries of X to that dtype creates by itself (the norm of a random matrix, Davidson and Szarek 2001), and
-        eps max(S) max(m, n), eps of S: the noise of the decomposition, which counts where it is done in the input
-        dtype (Golub and Van Loan, Matrix Computations, 5.4.1).
-        """
-        if self.threshold is not None:
-            return self.threshold.to(S.dtype)
-        if self.rtol is not None:
-            return self.rtol * S.amax(-1)
-        m, n = X.shape[-2:]
-        rms = torch.linalg.vector_norm(S, dim=-1) / (m * n) ** 0.5
-        noise = torch.finfo(self.dtype).eps / 2 * rms * (m**0.5 + n**0.5)
-        return torch.maximum(noise, torch.finfo(S.dtype).eps * S.amax(-1) * max(m, n))
-
-
-def absolute(value: Real, k: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Return value * 2**-k: a size in the units of matrices that were scaled by 2**-k."""
-    filled = torch.full((len(k), 1, 1), float(value), dtype=torch.float64, device=k.device)
-    return times_power_of_two(filled, -k)[:, 0, 0]
+    undecided: Float[Tensor, " b"]  # how many singular values are within their errors of the cut
 
 
 def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
@@ -67,10 +31,11 @@ def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
 
     With Q_U and Q_V the orthonormal matrices next to U and V, B = Q_U S Q_V^T has msign_r(B) = Q_U Q_V^T over the kept
     values exactly. The rows and columns of X - B in the singular basis are those of the residuals U^T X - S V^T and X V
-    - U S, and what U and V lack in orthonormality.
+    - U S, and what U and V lack in orthonormality. The first value that is dropped is at most ||X - U_r S_r V_r^T||
+    (Eckart and Young): that decides where S alone cannot.
     """
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
-    keep = cut.floor(S, X)[:, None] < S
+    keep = cut.below(S, X.shape)[:, None] < S
     Y = torch.bmm(U * keep[..., None, :], Vh)
     lost_U, lost_V = _defects(U.mT), _defects(Vh)
     lost = 0.5 * (_rows(lost_U * S[:, None, :]) + _rows(lost_V * S[:, None, :]))
@@ -78,7 +43,13 @@ def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     residual_U, residual_V = torch.bmm(U.mT, X) - S[..., None] * Vh, torch.bmm(X, Vh.mT) - U * S[..., None, :]
     rows = (0.5 * (_rows(residual_U).square() + _rows(residual_V.mT).square())).sqrt() + lost + _row_noise(X)
     defect = 0.5 * (_norm(keep[..., None] * lost_U) + _norm(keep[..., None] * lost_V))
-    return _sign(Y, X, S, keep, rows, torch.where(keep, 0.0, S).amax(-1), defect)
+    found = _sign(Y, X, S, keep, rows, torch.where(keep, 0.0, S).amax(-1), defect)
+
+    def rest() -> Tensor:
+        remains = X - torch.bmm(U * torch.where(keep, S, 0.0)[:, None, :], Vh)
+        return enclosed_norms(remains)[1] + _product_error(X, found.rank)
+
+    return _decided(found, cut, X, S, keep, torch.linalg.vector_norm(rows, dim=-1), rest)
 
 
 def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
@@ -88,13 +59,12 @@ def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     at unit length, are W, with W W^T = I + E, and E is about eps condition^2. The square root of Z Z^T = S (I + E) S to
     first order gives msign(Z) = (I - F) W, F_ij = E_ij s_j / (s_i + s_j). What remains, X - B for B with msign_r(B) = V
     (I - F) W at unit length, is of second order in E, the products of kept and dropped rows, and what V lacks in
-    orthonormality. Only the trivial bound is claimed where a singular value is so near the floor that its side is
-    uncertain. Cost: 4 k^2 l + 3 k^3 multiplications beside eigh.
+    orthonormality. Nothing is claimed where E is too large for that. Cost: 4 k^2 l + 3 k^3 multiplications beside eigh.
     """
     V = torch.linalg.eigh(torch.bmm(X, X.mT))[1]
     Z = torch.bmm(V.mT, X)
     S = torch.linalg.vector_norm(Z, dim=-1)
-    floor = cut.floor(S, X)
+    floor = cut.below(S, X.shape)
     keep = floor[:, None] < S
     inverse = torch.where(keep, 1 / S, 0.0)
     W = Z * inverse[..., None]
@@ -113,9 +83,29 @@ def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
         Y, X, S, keep, rows, dropped, 0.5 * _norm(keep[..., None] * lost) + correction * (2 * off + correction)
     )
     delta = torch.linalg.vector_norm(rows, dim=-1)
-    clear = (torch.where(keep, S, torch.inf).amin(-1) - delta > floor) | (floor == 0)
-    clear &= ((dropped + delta <= floor) | keep.all(-1)) & (off < 0.1)
-    return found._replace(error=torch.where(clear, found.error, 2 + found.error))
+    found = found._replace(error=torch.where(off < 0.1, found.error, torch.inf))
+    return _decided(found, cut, X, S, keep, delta, lambda: dropped + delta)
+
+
+def _decided(
+    found: Sign,
+    cut: Cut,
+    X: Float[Tensor, "b k l"],
+    S: Float[Tensor, "b k"],
+    keep: Bool[Tensor, "b k"],
+    delta: Float[Tensor, " b"],
+    rest: Callable[[], Float[Tensor, " b"]],
+) -> Sign:
+    """Return what was found, and how many singular values may be on the other side of the cut.
+
+    ``delta`` bounds the errors of S, ``rest()`` what was dropped; the latter only matters beside the cut.
+    """
+    band = cut.band(S, X.shape, delta)
+    undecided = beside(band, S, keep, delta, torch.full_like(delta, torch.inf))
+    if bool((undecided > 0).any()):
+        most = torch.where(keep.shape[-1] - keep.sum(-1) <= exact_zeros(X), 0.0, rest())
+        undecided = beside(band, S, keep, delta, most)
+    return found._replace(undecided=undecided)
 
 
 def _share(S: Float[Tensor, "b k"], keep: Bool[Tensor, "b k"]) -> Float[Tensor, "b k k"]:
@@ -155,7 +145,8 @@ def _sign(
     trivial = 2 + defect  # two matrices of that norm are no farther apart, whatever they are
     error = torch.where(least > most, torch.minimum(bound / rank.clamp_min(1).sqrt(), trivial), trivial)
     some = rank > 0
-    return Sign(Y, torch.where(some, error, 0.0), rank, torch.where(some, smallest / S.amax(-1), 1.0))
+    relative = torch.where(some, smallest / S.amax(-1), 1.0)
+    return Sign(Y, torch.where(some, error, 0.0), rank, relative, torch.zeros_like(error))
 
 
 def _row_noise(X: Float[Tensor, "b k l"]) -> Float[Tensor, "b 1"]:
@@ -165,6 +156,13 @@ def _row_noise(X: Float[Tensor, "b k l"]) -> Float[Tensor, "b 1"]:
     (probabilistic, Higham and Mary, SISC 41, 2019). The factor is for sums that are less random.
     """
     return torch.finfo(X.dtype).eps / 2 * (sum(X.shape[-2:]) / X.shape[-2]) ** 0.5 * _norm(X)[:, None]
+
+
+def _product_error(X: Float[Tensor, "b k l"], rank: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Return the spectral norm of the rounding error of U_r S_r V_r^T: entries are sums of r terms, of random signs."""
+    m, n = X.shape[-2:]
+    entries = torch.finfo(X.dtype).eps / 2 * (rank + 1).sqrt() * _norm(X)
+    return entries * min(1.0, (m**0.5 + n**0.5) / (m * n) ** 0.5)
 
 
 def _product_noise(X: Tensor) -> float:

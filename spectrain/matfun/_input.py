@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrain.matfun._complex import as_real, from_real
+from spectrain.matfun._scale import recording
 
 Real: TypeAlias = float | int
 Array: TypeAlias = Any  # what the doors take: a torch.Tensor, a NumPy array, anything with __dlpack__
@@ -79,7 +80,12 @@ def _to_numpy(X: Tensor) -> Array:
 
 
 def _check_matrix(X: Tensor, name: str) -> None:
-    """Raise TypeError or ValueError unless X is floating and of two or more dimensions."""
+    """Raise TypeError or ValueError unless X is dense, floating, with values, and of two or more dimensions."""
+    if X.layout != torch.strided or X.is_nested or X.is_quantized:
+        kind = "nested" if X.is_nested else "quantized" if X.is_quantized else str(X.layout).removeprefix("torch.")
+        raise TypeError(f"{name}: needs a dense tensor, got a {kind} one; .to_dense() or .dequantize() makes one")
+    if X.device.type == "meta":
+        raise ValueError(f"{name}: X is on the meta device, which holds no values; make it on a device that does")
     if _REAL_OF.get(X.dtype, X.dtype) not in _DEFAULT_TOL:
         raise TypeError(
             f"{name}: needs float16, bfloat16, float32, float64, complex64 or complex128, got {X.dtype}; convert with "
@@ -97,6 +103,30 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
     return _REAL_OF.get(dtype, dtype)
 
 
+def checked_out_dtype(out_dtype: torch.dtype | None, name: str) -> None:
+    """Raise TypeError for a dtype that no result has."""
+    if out_dtype is not None and real_dtype(out_dtype) not in _DEFAULT_TOL:
+        raise TypeError(
+            f"{name}: out_dtype must be float16, bfloat16, float32, float64, complex64 or complex128, got {out_dtype}"
+        )
+
+
+def rounded(Y: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """Return a finite Y in dtype; ValueError where its entries are larger than the dtype can hold.
+
+    >>> rounded(torch.tensor([1e30], dtype=torch.float64), torch.float32, "example").dtype
+    torch.float32
+    """
+    narrow = Y.to(dtype)
+    hidden = recording() or torch._C._are_functorch_transforms_active()  # a graph, or vmap: no value can be read
+    if not hidden and not bool(narrow.isfinite().all()):
+        raise ValueError(
+            f"{name}: the result has entries beyond {torch.finfo(dtype).max:.3g}, the largest number of {dtype}; pass "
+            "a wider out_dtype=, or scale the input"
+        )
+    return narrow
+
+
 def default_tolerance(dtype: torch.dtype) -> float:
     """Return the tolerance used when the caller names none: 5e-2, 1e-4 or 1e-10 by dtype."""
     return _DEFAULT_TOL[real_dtype(dtype)]
@@ -109,8 +139,11 @@ def rounding_floor(dtype: torch.dtype) -> float:
 
 def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Real:
     """Return tol or the default for the output dtype; ValueError when no result in that dtype can honour it."""
+    checked_out_dtype(out_dtype, name)
     if tol is None:
         return default_tolerance(out_dtype)
+    if not tol < float("inf"):
+        raise ValueError(f"{name}: tol must be a finite number, got {tol}; a bound of any size is no tolerance")
     floor = rounding_floor(out_dtype)
     if not tol >= 2 * floor:
         better = torch.float32 if tol >= 2 * rounding_floor(torch.float32) else torch.float64
@@ -122,8 +155,9 @@ def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Re
     return tol
 
 
-def like(X: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
-    """Return the output dtype for X: its own, or that asked for, complex where X is complex."""
+def like(X: Tensor, out_dtype: torch.dtype | None, name: str) -> torch.dtype:
+    """Return the output dtype for X: its own, or that asked for, complex where X is complex. Else TypeError."""
+    checked_out_dtype(out_dtype, name)
     if out_dtype is None or not X.is_complex() or out_dtype.is_complex:
         return out_dtype or X.dtype
     return torch.promote_types(out_dtype, torch.complex64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrain.approx import Schedule
 from spectrain.matfun._batches import flat, in_batches
-from spectrain.matfun._derivative import change_of_sign, spectral_function
+from spectrain.matfun._derivative import change_of_sign, differentiated, spectral_function
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._plan import Plan
@@ -115,10 +115,12 @@ def msign(
 
     With ``tol`` (default by output dtype: 5e-2 for bfloat16 and float16, 1e-4 for float32, 1e-10 for float64) the
     relative Frobenius error ||Y - msign(X)|| / ||msign(X)|| is at most tol. Singular values below the rounding
-    noise of the input, u rms(X) (sqrt(m) + sqrt(n)) with u the unit roundoff of its dtype, or below rtol times
-    the largest, count as zero and stay zero. The bound is proven from the input and the result, see :func:`polar`,
-    which returns it; :func:`plan` prints how. Where float64 cannot prove tol (condition above 1e5 with the default of
-    float64), a tol that was given is a ValueError and the default one a RuntimeWarning. ``method`` "eigh" or "svd"
+    noise of the input, u rms(X) (sqrt(m) + sqrt(n)) with u the unit roundoff of its dtype (of float64: that of its
+    decomposition, 2 u (max(m, n) + 8) sigma_max), or below rtol times the largest, count as zero and stay zero; one
+    within its own error of that cut is refused like a tolerance that cannot be proven. The bound is proven from the
+    input and the result, see :func:`polar`, which returns it; :func:`plan` prints how. Where float64 cannot prove tol
+    (condition above 1e5 with the default of float64), a tol that was given is a ValueError and the default one a
+    RuntimeWarning. ``method`` "eigh" or "svd"
     leaves out all others; "iterate" (polynomials) and "qdwh" (weighted Halley steps) come before "svd", which takes
     the matrices for which they prove nothing. ``plan``, one that :func:`plan` made here or ``Plan.from_json`` read,
     stands for tol and method: the same stages in the same order, whatever table of costs this process has, hence the
@@ -175,7 +177,7 @@ def msign(
     if not request.iterates:
         for matrix in matrices:
             request.checked(matrix)
-    if single or (torch.is_grad_enabled() and any(Y.requires_grad for Y in matrices)):
+    if single or differentiated(matrices):
         results = [_differentiable(Y, request) for Y in matrices]
     else:
         results = _all(matrices, request)

@@ -79,8 +79,9 @@ class _Norms(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, D: Tensor) -> tuple[Tensor | None, ...]:
-        _, u, v = ctx.saved_tensors
+        X, u, v = ctx.saved_tensors
         along = (u.mT @ D.to(u.dtype) @ v)[:, 0, 0].to(torch.promote_types(D.dtype, torch.float32))
+        along = Once.apply(along, X, "spectral_norm")
         return along, along.clone(), None, None
 
     @staticmethod
@@ -103,7 +104,7 @@ def _norms(X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def enclosed_norms(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Return the bounds for matrices of Frobenius norm at most 1, computed in their dtype."""
+    """Return the bounds computed in the dtype of X, whose squares must neither over- nor underflow."""
     return _enclosure(X)[:2]
 
 
@@ -120,7 +121,8 @@ def _enclosure(X: Float[Tensor, "b m n"]) -> tuple[Tensor, Tensor, Tensor, Tenso
     bound = torch.linalg.matrix_norm(power) + power.shape[-1] * unit
     for size in reversed(sizes[1:]):
         bound = (size + power.shape[-1] * unit) * bound.sqrt()
-    upper = ((sizes[0] + max(X.shape[-2:]) * unit * (sizes[0] > 0)) * bound.sqrt()).sqrt() * (1 + 16 * unit)
+    rounding = max(X.shape[-2:]) * unit * torch.linalg.matrix_norm(X).square()
+    upper = ((sizes[0] + rounding) * bound.sqrt()).sqrt() * (1 + 16 * unit)
     lower, u, v = _quotient(X, power)
     return lower.clamp(max=upper), upper, u, v
 

@@ -116,6 +116,8 @@ def plan(
     """
     if len(shape) < 2:
         raise ValueError(f"plan: needs the shape of a matrix, got {tuple(shape)}; for example (256, 1024)")
+    if not all(side == int(side) and side >= 0 for side in shape):
+        raise ValueError(f"plan: the sides of a matrix are whole numbers from 0 up, got {tuple(shape)}")
     dtype = real_dtype(dtype)
     tol = float(checked_tolerance(tol, dtype, "plan"))
     return _planned((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())

@@ -12,6 +12,7 @@ from spectrain.matfun._input import (
     entered,
     is_complex,
     real_dtype,
+    rounded,
     rounding_of_complex,
     scalar_door,
 )
@@ -37,9 +38,10 @@ def polar(
     loss of orthonormality, divided by the gap between the smallest singular value that counts as nonzero and the
     largest that does not; so it needs sigma_min and grows with the condition. It includes rounding to the output
     dtype. ``rank`` is the number of singular values above the rounding noise of the input (see :func:`msign`) or
-    rtol * sigma_max. H is the symmetric part of U^T X, formed in float64 and rounded; its relative error is about
-    that of U. Shapes: X (*batch, m, n), U the same, H (*batch, n, n), error and rank (*batch). U and H
-    are differentiable, as :func:`msign` is.
+    rtol * sigma_max; ``error`` is that of U for this rank. Where one lies within its own error of the cut, the rank is
+    not certain, and that is refused like a tolerance. H is the symmetric part of U^T X, formed in float64 and rounded;
+    its relative error is about that of U; ValueError where it does not fit its dtype. Shapes: X (*batch, m, n), U the
+    same, H (*batch, n, n), error and rank (*batch). U and H are differentiable, as :func:`msign` is.
 
     Errors: as :func:`msign`. Where the input is so ill conditioned that float64 cannot prove tol, a tol that was
     given is a ValueError, the default one a RuntimeWarning, and ``error`` says what holds. Cost: :func:`plan`, and
@@ -58,8 +60,8 @@ def polar(
     slack = rounding_of_complex(source, out_dtype)
     with torch.autocast(X.device.type, enabled=False):
         Y, error, rank, _ = sign(flat(X), tol=tol, rtol=rtol, out_dtype=out_dtype, name="polar", slack=slack)
-        T = torch.bmm(Y.double().mT, flat(X).double())
-        H = (0.5 * (T + T.mT)).to(out_dtype)
+        T = torch.bmm(0.5 * Y.double().mT, flat(X).double())
+        H = rounded(T + T.mT, out_dtype, "polar")
     if complex_input:
         error, rank = error + slack, rank / 2
     lead = X.shape[:-2]

@@ -9,7 +9,7 @@ from torch import Tensor
 from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._differences import Differential, change_of_symmetric, differences, differentiable_once
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
+from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype, rounded
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 from spectrain.matfun._scale import times_power_of_two
@@ -34,7 +34,7 @@ def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = N
     A, leave = entered(A, "mpsd", embed=False)
     if A.shape[-1] != A.shape[-2]:
         raise ValueError(f"mpsd: needs square matrices, got shape {tuple(A.shape)}; X.mT @ X is square")
-    dtype = like(A, out_dtype)
+    dtype = like(A, out_dtype, "mpsd")
     checked_tolerance(tol, real_dtype(dtype), "mpsd")
     Y, _ = _operator(flat(A), None if tol is None else float(tol), dtype)
     return leave(Y.reshape(A.shape))
@@ -56,7 +56,7 @@ def _compute(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, 
             "tol=",
             asked=tol is not None,
         )
-    return _rescaled(Y, k).to(dtype), error
+    return rounded(_rescaled(Y, k), dtype, "mpsd"), error
 
 
 def _rescaled(Y: Tensor, k: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._exact import Cut, Sign
+from spectrain.matfun._cut import Cut
+from spectrain.matfun._exact import Sign
 from spectrain.matfun._largest import chirps
 from spectrain.matfun._norms import enclosed_norms
-from spectrain.matfun._scale import rounding_noise
 from spectrain.matfun._verify import verified
 
 _BY_QR = 100.0  # a larger weight c makes I + c X^T X too ill conditioned for its Cholesky factor
@@ -46,9 +46,7 @@ def by_qdwh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     """
     Q, R = torch.linalg.qr(X.mT)
     top, least = enclosed_norms(R)[1], _least(R)
-    eps = torch.finfo(X.dtype).eps
-    noise = torch.maximum(rounding_noise(X, cut.dtype), eps * top * max(X.shape[-2:]))
-    floor = noise if cut.rtol is None else cut.rtol * top
+    floor = cut.floor(top, torch.linalg.matrix_norm(X), X.shape)  # from above, as top is
     error = torch.full_like(top, torch.inf)
     Y, proven = torch.zeros_like(X), torch.zeros_like(top)
     items = (least > floor).nonzero().flatten()
@@ -60,7 +58,7 @@ def by_qdwh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
         Y[items], proven[items] = signs, found.least.to(X.dtype)
         sure = found.least > floor[items]
         error[items] = torch.where(sure, found.error / X.shape[-2] ** 0.5, torch.inf).to(X.dtype)
-    return Sign(Y, error, torch.full_like(error, X.shape[-2]), proven / top)
+    return Sign(Y, error, torch.full_like(error, X.shape[-2]), proven / top, torch.zeros_like(error))
 
 
 def halley(Y: Float[Tensor, "b k k"], lower: Float[Tensor, " b"]) -> Float[Tensor, "b k k"]:

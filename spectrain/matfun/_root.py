@@ -63,7 +63,7 @@ def mroot(
     """
     P, leave = entered(P, "mroot", embed=False)
     _check_request(P, r, side, steps, tol, rtol)
-    dtype = like(P, out_dtype)
+    dtype = like(P, out_dtype, "mroot")
     checked_tolerance(tol, real_dtype(dtype), "mroot")
     right = None if times is None else _fitting(entered(times, "mroot(times=)", embed=False)[0], P, side)
     if steps is not None:

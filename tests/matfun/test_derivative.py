@@ -98,6 +98,54 @@ def test_at_rank_deficiency_the_derivative_is_finite_and_right_within_the_rank()
     torch.testing.assert_close(found[:2, :3], truth, rtol=1e-10, atol=1e-12)
 
 
+LISTS = {
+    "a list": lambda X: sum(Y.sum(0) for Y in matfun.msign([X, 2 * X.flip(0) + 1])),
+    "a list(steps=)": lambda X: sum(Y.sum(0) for Y in matfun.msign([X, 2 * X.flip(0) + 1], steps=14)),
+    "shapes(steps=)": lambda X: sum(Y.sum(0)[:3] for Y in matfun.msign([X, X[:3], X[:, :4]], steps=14)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS) + sorted(LISTS) + ["mthreshold"])
+def test_forward_mode_of_every_kind_against_finite_differences(name):
+    """torch's forward mode of a forward mode is zero for a custom function, without a word; a list lost its graph."""
+    f = {**FUNCTIONS, **LISTS, "mthreshold": lambda X: matfun.mthreshold(X, 0.9)}[name]
+    X, step = matrix((4, 5)).detach(), 1e-5
+    D, E = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def slope(X):
+        return torch.func.jvp(f, (X,), (D,))[1]
+
+    first = (f(X + step * D) - f(X - step * D)) / (2 * step)
+    for found in (slope(X), torch.vmap(slope)(X[None])[0], torch.no_grad()(slope)(X), torch.func.vjp(f, X)[1]):
+        if callable(found):
+            W = torch.ones_like(first)
+            assert float((found(W)[0] * D).sum()) == pytest.approx(float((W * first).sum()), rel=1e-4, abs=1e-4)
+        else:
+            torch.testing.assert_close(found, first, rtol=1e-4, atol=1e-5)
+    second = (slope(X + step * E) - slope(X - step * E)) / (2 * step)
+    torch.testing.assert_close(torch.func.jvp(slope, (X,), (E,))[1], second, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="not differentiated again"):
+        torch.func.jvp(lambda X: torch.func.jvp(slope, (X,), (E,))[1], (X,), (D,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("function", ["msign", "mstep"])
+def test_rounding_of_the_result_is_not_divided_by_noise(function, dtype):
+    """At a low rank the derivative of a narrow dtype is that of float64: it was 1e7 in bfloat16."""
+    call = {"msign": matfun.msign, "mstep": lambda X: matfun.mstep(X, 0.1)}[function]
+    for seed in range(4):
+        for shape in ((4, 6), (9, 5), (12, 12)):
+            A, B = (torch.randn(n, 2, generator=torch.Generator().manual_seed(seed)).sign() for n in shape)
+            X = (A @ B.mT + 2 * A[:, :1] @ B[:, :1].mT).to(dtype)  # integers, exact in every dtype
+            g = torch.randn(shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).bfloat16()
+            slopes = []
+            for kind in (dtype, torch.float64):
+                Z = X.to(kind).requires_grad_()
+                slopes.append(torch.autograd.grad(call(Z), Z, g.to(kind))[0].double())
+            gap = torch.linalg.matrix_norm(slopes[0] - slopes[1]) / torch.linalg.matrix_norm(slopes[1])
+            assert gap < 8 * torch.finfo(dtype).eps, (seed, shape)
+
+
 def test_memory_does_not_depend_on_the_steps():
     saved = []
     X = matrix((4, 6))

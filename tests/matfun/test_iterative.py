@@ -5,7 +5,7 @@ import torch
 
 from spectrain import matfun
 from spectrain.approx import sign_schedule
-from spectrain.matfun._exact import Cut
+from spectrain.matfun._cut import Cut
 from spectrain.matfun._iterate import plain_iteration, started
 from spectrain.matfun._iterative import by_iteration
 from spectrain.matfun._verify import verified

@@ -102,3 +102,18 @@ def test_complex_matrices():
     A = X.clone().requires_grad_()
     matfun.spectral_norm(A).lower.sum().backward()
     torch.testing.assert_close(A.grad, U[..., :1] @ Vh[..., :1, :], rtol=0, atol=1e-6)
+
+
+def test_first_derivatives_of_every_kind_and_no_second_one_that_is_wrong():
+    """vmap and jacrev of the gradient are there; a second derivative is refused in all four orders."""
+    X = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    norm = lambda A: matfun.spectral_norm(A).lower  # noqa: E731
+    U, _, Vh = torch.linalg.svd(X)
+    truth = U[:, :, :1] @ Vh[:, :1]
+    torch.testing.assert_close(torch.vmap(torch.func.grad(norm))(X), truth, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.func.jacrev(norm)(X[0]), truth[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.func.jacfwd(norm)(X[0]), truth[0], rtol=0, atol=1e-5)
+    for outer in (torch.func.jacrev, torch.func.jacfwd):
+        for inner in (torch.func.jacrev, torch.func.jacfwd):
+            with pytest.raises(RuntimeError, match="differentiated once"):
+                outer(inner(norm))(X[0])
