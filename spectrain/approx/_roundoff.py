@@ -7,22 +7,7 @@ from math import floor, hypot, inf, log2
 
 from spectrain.approx._cost import Cost
 from spectrain.approx._polynomial import Number, Polynomial
-
-UNIT_ROUNDOFF = {
-    "bfloat16": 2.0**-8,
-    "float16": 2.0**-11,
-    "tfloat32": 2.0**-11,
-    "float32": 2.0**-24,
-    "float64": 2.0**-53,
-}
-"""Of the operands of a matrix product; sums are accumulated in float32 or better."""
-
-# Fitted to measurements with emulated bfloat16 (benchmarks/approx_roundoff.py: polynomials of degree 3 to 13, twelve
-# spectra, two shapes). With M = sum |c_j| x^(2j+1) at the top of the interval, one step adds noise of spectral
-# norm at most
-# SPECTRAL u M in 90 % of some 300 measurements, twice that in all (tests/approx/test_roundoff.py): statistics, no
-# proof.
-SPECTRAL = 0.3
+from spectrain.approx._widened import UNIT_ROUNDOFF, widened_top
 
 
 @dataclass(frozen=True)
@@ -42,6 +27,9 @@ WEIGHTS = (Weights(0.06, 0.0045, 0.1), Weights(0.1, 0.002, 0.03))
 
 _DEGREES = (3, 5, 9, 13)
 _CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
+_LEAST = 0.25  # in units of u: below it rounding, not the design, decides what becomes of a singular value
+_MOST_SHRINKING = 0.5
+_FINE_MARGIN = 1.001  # room for the drift of a Gram iteration, in fine arithmetic far more than rounding needs
 _GRID = 24
 """Designs are made for lower ends rounded down to this many an octave."""
 
@@ -85,8 +73,9 @@ def robust_compositions(
     composition.
     """
     u = UNIT_ROUNDOFF[dtype]
-    top = upper * (1 + SPECTRAL * u)
-    fronts: dict[float, list[State]] = {0.0: [State(lower / top, 0.0, (), (), top, inf)]}
+    top = upper * (1 + 2 * u)  # entries are rounded twice before the first product: to the dtype, and scaled
+    low = max(lower / top, _LEAST * u)
+    fronts: dict[float, list[State]] = {0.0: [State(low, 0.0, (), (), top, inf)]}
     best: dict[float, State] = {}
     while fronts:
         price = min(fronts)
@@ -112,20 +101,21 @@ def _thinned(states: list[State], most: int = 16) -> list[State]:
 def _next(state: State, degree: int, u: float, weights: Weights) -> Iterable[State]:
     """The state after one more step, for every cushion that matters."""
     coarse = u > 1e-5
+    margin = 1.0 if coarse or not state.steps else _FINE_MARGIN
+    arriving, top = state.low / margin, state.scale * margin
     for cushion in _CUSHIONS if coarse else (0.0,):
-        if 0 < cushion <= state.low:
+        if 0 < cushion <= arriving:
             continue
-        start = max(state.low, cushion)
+        start = max(arriving, cushion)
         c, error = _design(_rounded_down(start) if coarse else start, degree)
         # Below its part of the interval the polynomial rises from 0, so its least value there is the first.
-        first = sum(cj * state.low ** (1 + 2 * j) for j, cj in enumerate(c))
-        low, high = min(first, 1 - error), 1 + error
+        first = sum(cj * arriving ** (1 + 2 * j) for j, cj in enumerate(c))
+        low, high = min(first, 1 - error), widened_top(c, 1.0, u, first=not state.steps)
         if low <= 0:
             continue
-        low = low / (1 + weights.shrinking * u * c[0] / low)
-        high = high + SPECTRAL * u * sum(map(abs, c))
+        low = low / (1 + min(weights.shrinking * u * c[0] / low, _MOST_SHRINKING))
         middle = (low + high) / 2
-        scaled = (cj / middle / state.scale ** (1 + 2 * j) for j, cj in enumerate(c))
+        scaled = (cj / middle / top ** (1 + 2 * j) for j, cj in enumerate(c))
         mass = sum(map(abs, c))
         noise = state.noise + u * (weights.values * (1 + error) + weights.terms * mass) / low
         yield State(

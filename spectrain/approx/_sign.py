@@ -10,9 +10,10 @@ from spectrain.approx._cache import cached
 from spectrain.approx._cost import Cost
 from spectrain.approx._frozen import frozen, key_of
 from spectrain.approx._polynomial import Number, Polynomial
-from spectrain.approx._roundoff import UNIT_ROUNDOFF, WEIGHTS, State, robust_compositions
+from spectrain.approx._roundoff import WEIGHTS, State, robust_compositions
 from spectrain.approx._schedule import DTYPES, Schedule, certified, error_of_image, images
 from spectrain.approx._simulate import simulated_error
+from spectrain.approx._widened import UNIT_ROUNDOFF, is_safe, odd_coefficients
 
 if TYPE_CHECKING:
     from flint import arb
@@ -22,13 +23,17 @@ _DEGREES = (3, 5, 9, 13)
 
 DEFAULT_TOL = {"float64": 1e-10, "float32": 1e-4, "tfloat32": 5e-2, "float16": 5e-2, "bfloat16": 5e-2}
 
+_EDITION = 3  # of the designs for a dtype: files of another one are not used
 _MOST_STEPS = 60
+_NOISE_OF_SUMS = 16 * UNIT_ROUNDOFF["float32"]
 _SHORTLIST = 18
 _FINALISTS = 6
 _SEEDS = (1, 2, 3)
 
 _SAFETIES = tuple(
-    (c, m) for c in (0.0, 0.015, 0.024, 0.04, 0.06, 0.09, 0.4, 0.9, 0.999) for m in (1.0, 1.005, 1.01, 1.02)
+    (c, m)
+    for c in (0.0, 0.015, 0.024, 0.04, 0.06, 0.09, 0.4, 0.9, 0.999)
+    for m in (1.0, 1.001, 1.005, 1.01, 1.02, 1.04, 1.05)
 )
 """Cushion and margin of quintics that compete with what the beam search proposes; published ones among them."""
 
@@ -92,9 +97,10 @@ def sign_schedule(
         return compute_sign_schedule(**setting)
     # Beam searches take up to a second; everything else is faster than a file.
     return cached(
-        (key_of(setting), WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _SAFETIES), lambda: compute_sign_schedule(**setting),
+        (key_of(setting), _EDITION, WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _SAFETIES),
+        lambda: compute_sign_schedule(**setting),
         fits=lambda found: (found.interval, found.dtype, found.target) == ((float(lower), float(upper)), dtype, "sign"),
-    )  # fmt: skip
+    )
 
 
 def compute_sign_schedule(
@@ -168,8 +174,11 @@ def _robust(
         # Steps beyond the floor of rounding only add noise, so fewer compete as well where they are not prescribed.
         counts = [count] if steps or not isinstance(fixed, str) else range(max(1, count - 2), count + 1)
         candidates += [tuple(_compose(low, high, (5,) * n, cushion=c, margin=m)) for n in counts for c, m in _SAFETIES]
-    rough = sorted((c for c in candidates if c), key=lambda c: simulated_error(c, low, high, dtype))
-    final = [(simulated_error(c, low, high, dtype, size=96, seeds=_SEEDS), c) for c in rough[:_FINALISTS]]
+    candidates = [c for c in candidates if is_safe(odd_coefficients(c), high, UNIT_ROUNDOFF[dtype])]
+    # Below the noise of float32 sums nothing is told apart: there the best would be who raises nothing at all.
+    least = max(low, high * _NOISE_OF_SUMS) if dtype == "float32" else low
+    rough = sorted((c for c in candidates if c), key=lambda c: simulated_error(c, least, high, dtype))
+    final = [(simulated_error(c, least, high, dtype, size=96, seeds=_SEEDS), c) for c in rough[:_FINALISTS]]
     reached, chosen = min(final, key=lambda pair: pair[0])
     price = cost.total([p.degree for p in chosen])
     return certified(chosen, (low, high), products=price, dtype=dtype, reached=reached)

@@ -6,6 +6,7 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.matfun._apply import mapply as mapply
+    from spectrain.matfun._bounded import tries as tries
     from spectrain.matfun._calibrate import calibrate as calibrate
     from spectrain.matfun._clip import mclip as mclip
     from spectrain.matfun._contractions import msoftclip as msoftclip
@@ -35,5 +36,6 @@ __getattr__, __dir__ = door(
         "plan": "_plan",
         "polar": "_polar",
         "spectral_norm": "_norms",
+        "tries": "_bounded",
     },
 )

@@ -5,12 +5,16 @@ import functools
 import torch
 
 from spectrain.approx import Schedule, sign_schedule
+from spectrain.approx._schedule import certified
+from spectrain.approx._widened import guarded, is_safe, odd_coefficients
 
 _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 
 
 _FIRST, _REACH, _REACH_LATER, _TURN = 0.4, 10 / 3, 2.5, 6
-_HALF_LEAST = 1e-3  # below it rounding to bfloat16 decides what becomes of a singular value
+_FEW = (0.56, 0.165, 0.045)  # one to three quintics leave 0.015 from here on: beyond them nothing is raised past 1.02
+_HALF = 1.08  # every step in half precision gives up that much of its growth for what rounding adds
+_LEAST = 0.26  # in units of u, the unit roundoff: below it rounding decides what becomes of a singular value
 
 
 def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
@@ -19,13 +23,18 @@ def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
     One more optimal quintic multiplies the slope at zero by four at most. Of these four every step up to the sixth
     spends 10 / 3 on reach, lower = 0.4 (3 / 10)**(steps - 1), and every later one 2.5; what is left goes into accuracy.
     So another step improves both ends: singular values within the interval, whose worst error in exact arithmetic
-    falls from 0.04 at two steps to 0.004 at five and 2e-4 at seven, and those below, which come nearer to 1. In half
-    precision the interval ends at 0.001. Spectra that reach below keep a larger error there. The two constants are a
-    compromise between Gaussian matrices and momenta, whose smallest singular values are 100 to 100,000 times smaller
-    than the largest: benchmarks/msign_lower.py has the price of it on either side.
+    falls from 0.015 at one step to 0.004 at five and 8e-5 at seven, and those below, which come nearer to 1. One to
+    three steps end where the error is 0.015, so that no result has a singular value above 1.02. In half precision each
+    step gives up 8 % of its growth to rounding, and the interval ends at about u / 4, in float32 as well.
+    Spectra that reach below keep a larger error there. The two constants are a compromise between Gaussian matrices
+    and momenta, whose smallest singular values are 100 to 100,000 times smaller than the largest:
+    benchmarks/msign_lower.py has the price of it on either side.
     """
-    lower = _FIRST / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** max(steps - _TURN, 0)
-    return max(lower, _HALF_LEAST) if dtype.itemsize == 2 else lower
+    few = _FEW[steps - 1] if steps <= len(_FEW) else 0.0
+    lower = _FIRST / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** min(max(steps - _TURN, 0), 99)
+    if dtype.itemsize == 2:
+        lower *= _HALF ** (steps - 1)
+    return max(lower, few, _LEAST * torch.finfo(dtype).eps / 2)
 
 
 @torch.compiler.assume_constant_result
@@ -41,6 +50,27 @@ def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = Non
 @functools.lru_cache(maxsize=256)
 def _designed(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
     return sign_schedule(lower, steps=steps, dtype=_NAMES[dtype])
+
+
+@torch.compiler.assume_constant_result
+def safe_schedule(schedule: Schedule, dtype: torch.dtype) -> Schedule:
+    """Return the schedule, or where rounding in dtype could carry values out of its intervals one that is safe there.
+
+    Every step but the last is made smaller by what rounding adds at most (`spectrain.approx._widened.guarded`): by 1e-5
+    in float32 for an exactly optimal schedule, in bfloat16 by a twentieth.
+    """
+    return _guarded(schedule, torch.finfo(dtype).eps / 2)
+
+
+@functools.lru_cache(maxsize=256)
+def _guarded(schedule: Schedule, u: float) -> Schedule:
+    steps, high = schedule.polynomials, schedule.interval[1]
+    if is_safe(odd_coefficients(steps), high, u):
+        return schedule
+    return certified(
+        guarded(steps, high, u), schedule.interval, products=schedule.products, dtype=schedule.dtype,
+        target=schedule.target, reached=schedule.reached,
+    )  # fmt: skip
 
 
 def working_dtype(requested: torch.dtype | None, inputs: torch.dtype, schedule: Schedule | None) -> torch.dtype:

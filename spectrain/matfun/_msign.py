@@ -10,7 +10,7 @@ from torch import Tensor
 from spectrain.approx import Schedule
 from spectrain.matfun._batches import flat, in_batches
 from spectrain.matfun._derivative import change_of_sign, differentiated, spectral_function
-from spectrain.matfun._fixed import schedule_for_steps, working_dtype
+from spectrain.matfun._fixed import safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._plan import Plan
 from spectrain.matfun._sign import sign
@@ -86,7 +86,7 @@ class _Request:
         """Return how the schedule is applied to inputs of a dtype."""
         dtype = working_dtype(self.dtype, inputs, self.schedule)
         if self.schedule is not None:
-            return Recipe(self.schedule, dtype, self.method)
+            return Recipe(safe_schedule(self.schedule, dtype), dtype, self.method)
         measured = self.lower == "measured"
         lower = None if isinstance(self.lower, str) or self.lower is None else float(self.lower)
         schedule = schedule_for_steps(self.steps or 1, dtype, lower)

@@ -8,13 +8,17 @@ import numpy as np
 import torch
 
 from spectrain.approx import Schedule
+from spectrain.approx._widened import Steps, odd_coefficients, rooms, widened_tops
 from spectrain.matfun._input import Real
-from spectrain.matfun._iterate import odd_coefficients
 
 _NOISE = 0.3  # spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._roundoff.SPECTRAL`
 _MOST = 3
+_ROOM, _ROOM_BY_GRAM = 4.0, 0.004  # in roundoffs and at least: what the Gram form may add at the end to the plain one
+_GRID = np.linspace(0.0, 1.0, 257)
+_SOURCES = ("B", "q g", "g", "R")
+_FINE = 1e-5  # roundoff from which effects of rounding add up
+_LONGEST = 4  # steps on one Gram matrix in half precision; more were never safe
 
-Steps: TypeAlias = tuple[tuple[float, ...], ...]  # odd coefficients of each polynomial
 Interval: TypeAlias = tuple[float, float]
 
 
@@ -27,11 +31,16 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
     would become -e q(-e)^2, with q at its largest there: it is cut off before it matters, because a Gram matrix that
     is formed anew has none. Perturbations that do not commute with G cost as much here as in the plain iteration.
 
+    Safe means further: with every rounding of a segment as large as u allows (:func:`_top`), no singular value comes to
+    stand where the polynomials that are left could carry it past the end of their intervals
+    (`spectrain.approx._widened.rooms`). In bfloat16 two steps on one Gram matrix move the largest value by a quarter
+    in the worst case: there only the last steps of long schedules share one, and the plain form is taken instead.
+
     >>> from spectrain.approx import sign_schedule
-    >>> [restarts(sign_schedule(lower, steps=5), torch.bfloat16) for lower in (0.3, 3e-3)]
-    [(2,), (1, 3)]
-    >>> restarts(sign_schedule(3e-3, steps=5), torch.float32)
+    >>> restarts(sign_schedule(3e-3, steps=5, dtype="float32"), torch.float32)
     ()
+    >>> restarts(sign_schedule(3e-3, steps=5, dtype="bfloat16"), torch.bfloat16) is None
+    True
     """
     known = len(schedule.intervals) > len(schedule.polynomials)  # else made by hand, nothing is known
     return _constant(coefficients(schedule), tuple(schedule.intervals), schedule.error, dtype) if known else None
@@ -39,7 +48,7 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
 def coefficients(schedule: Schedule) -> Steps:
     """Return the odd coefficients of every polynomial."""
-    return tuple([tuple(odd_coefficients(p)) for p in schedule.polynomials])
+    return odd_coefficients(schedule.polynomials)
 
 
 def gram_restarts(
@@ -54,8 +63,8 @@ def gram_restarts(
     cuts = restarts(schedule, dtype)
     if always and cuts is None:
         raise ValueError(
-            f'msign: method="gram" is not safe in {dtype} for a schedule on {schedule.interval}: more than {_MOST} '
-            'restarts would be needed. Use method="plain", a wider dtype, or an interval that starts higher'
+            f'msign: method="gram" is not safe in {dtype} for a schedule on {schedule.interval}: even with '
+            f'{_MOST} restarts rounding could carry values out of its intervals. Use method="plain" or a wider dtype'
         )
     if cuts is None or always:
         return cuts
@@ -89,16 +98,68 @@ def _constant(
 @functools.lru_cache(maxsize=256)
 def _fewest(steps: Steps, intervals: tuple[Interval, ...], error: float, u: float) -> tuple[int, ...] | None:
     drift = functools.cache(lambda start, stop: _drift(steps[start:stop], intervals[start], _NOISE * u))
+    top = functools.cache(lambda start, stop, high: _top(steps[start:stop], high, u, first=start == 0))
     inner, last = _allowed(intervals[0], error, u)
+    end = max(widened_tops(steps, intervals[0][1], u)[-1], 1 + error) + max(_ROOM * u, _ROOM_BY_GRAM)
+    room = rooms(steps, end, u)
     for count in range(min(_MOST, len(steps) - 1) + 1):
         safe = []
         for cuts in itertools.combinations(range(1, len(steps)), count):
-            drifts = [drift(a, b) for a, b in itertools.pairwise((0, *cuts, len(steps)))]
-            if max(max(d) for d in drifts) <= inner and drifts[-1][1] <= last:
+            segments = list(itertools.pairwise((0, *cuts, len(steps))))
+            drifts = [drift(a, b) for a, b in segments]
+            if max(max(d) for d in drifts) > inner or drifts[-1][1] > last:
+                continue
+            high, fits = intervals[0][1], True
+            for a, b in segments:
+                high = top(a, b, high)
+                fits = fits and high <= room[b]
+            if fits:
                 safe.append((drifts[-1][1], cuts))
         if safe:
             return min(safe)[1]
     return None
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _top(segment: Steps, high: float, u: float, *, first: bool) -> float:
+    """Return the largest singular value after a segment on one Gram matrix of values in [0, high], rounding at worst.
+
+    In half precision it is the largest over all choices of signs, one for each step and one for the start and for R;
+    in finer arithmetic effects add up, and each rounding is looked at by itself.
+    """
+    sources = 1 + len(_SOURCES) * len(segment)
+    if u < _FINE:
+        exact = _after(segment, high, u, np.zeros(sources), first=first)
+        parts = [np.abs(_after(segment, high, u, signs, first=first) - exact) for signs in np.eye(sources)]
+        return float(np.nan_to_num(np.abs(exact) + sum(parts), nan=np.inf).max())
+    if len(segment) > _LONGEST:
+        return np.inf
+    worst = 0.0
+    for start, turn, *signs in itertools.product((-1.0, 0.0, 1.0), (-1.0, 1.0), *[(-1.0, 1.0)] * len(segment)):
+        every = [start, *[value for sign in signs for value in (sign, sign, sign, turn)]]
+        worst = max(worst, float(np.abs(_after(segment, high, u, np.array(every), first=first)).max()))
+    return worst if np.isfinite(worst) else np.inf
+
+
+def _after(segment: Steps, high: float, u: float, signs: np.ndarray, *, first: bool) -> np.ndarray:
+    """Return R x for x in [0, high] when the roundings of G, then in each step of B, q g, g and R are signs times u.
+
+    The tracked square g and the value x part ways: every error has the size u times the norm of its matrix.
+    """
+    x = high * _GRID
+    g, R = x**2 + signs[0] * u * high**2, np.ones_like(x)
+    for i, c in enumerate(segment):
+        of_b, of_product, of_square, of_factor = u * signs[1 + len(_SOURCES) * i :][: len(_SOURCES)]
+        b = np.polyval([*reversed(c[1:]), 0.0], g)
+        size = np.abs(b).max()
+        if first and i == 0:  # G^2 is rounded by itself
+            size += sum([abs(cj) * high ** (2 * j) for j, cj in enumerate(c) if j > 1])
+        q = c[0] + b + of_b * size
+        R = q * R
+        R = R + of_factor * np.abs(R).max()
+        g = q * g + of_product * np.abs(q * g).max()
+        g = q * g + of_square * np.abs(q * g).max()
+    return R * x * (1 + u)
 
 
 def _allowed(interval: Interval, error: float, u: float) -> tuple[float, float]:

@@ -11,14 +11,18 @@ from torch import Tensor
 
 from spectrain.approx import Schedule
 from spectrain.matfun._batches import by_shape, flat, gathered
+from spectrain.matfun._bounded import within_bounds
 from spectrain.matfun._finish import finish_size, finished
-from spectrain.matfun._fixed import schedule_for_steps
+from spectrain.matfun._fixed import safe_schedule, schedule_for_steps
 from spectrain.matfun._gram import gram_iteration
 from spectrain.matfun._iterate import Start, plain_iteration, started
+from spectrain.matfun._largest import schatten_bound
 from spectrain.matfun._measured import measured_lowers
 from spectrain.matfun._restarts import gram_restarts
 from spectrain.matfun._scale import rounding_noise
 from spectrain.matfun._spectrum import quadrature
+
+_MEASURED_ERROR = 0.1  # of the candidates for a measured spectrum: `spectrain.matfun._measured.candidates`
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,23 @@ class Recipe:
         Xs = [gathered(matrices, self.dtype, "msign") for matrices in lists]
         groups = [Xs] if cuts is not None else [[X] for X in Xs]
         work = self._by_spectrum if self.measured else self._apply
-        return [Y for group in groups for Y in work(group, started(group), lists[0][0].dtype)]
+        Ys = [Y for group in groups for Y in work(group, started(group), lists[0][0].dtype)]
+        return [self._checked(Y, matrices) for Y, matrices in zip(Ys, lists, strict=True)]
+
+    def _checked(self, Y: Tensor, matrices: list[Tensor]) -> Tensor:
+        """Return the results for matrices of one shape, those beyond the bounds of the schedule computed again."""
+        error = _MEASURED_ERROR if self.measured else self.schedule.error
+        return within_bounds(Y, error, lambda wrong: self._again(torch.cat([flat(X) for X in matrices])[wrong]))
+
+    def _again(self, X: Tensor) -> Tensor:
+        """Return the results of few matrices in the next wider dtype, from a bound on the norm that always holds."""
+        dtype = torch.float32 if self.dtype.itemsize == 2 else torch.float64
+        steps, lower = len(self.schedule.polynomials), self.schedule.interval[0]
+        schedule = schedule_for_steps(steps, dtype, lower) if self.finish else safe_schedule(self.schedule, dtype)
+        recipe = Recipe(schedule, dtype, "plain", finish=self.finish)
+        batch = gathered([X], dtype, "msign")
+        start = started([batch])
+        return recipe._apply([batch], start._replace(top=schatten_bound(start.G2)), X.dtype)[0]
 
     def _by_spectrum(self, Xs: list[Tensor], start: Start, inputs: torch.dtype) -> list[Tensor]:
         """Return every matrix by the schedule for its spectrum, those with one schedule together."""

@@ -68,9 +68,14 @@ def test_no_nan_from_an_ill_conditioned_matrix_in_bfloat16(method):
     """
     X = with_singular_values(torch.logspace(0, -6, 32), 32, 128, generator=0)
     for scale in (1.0, 1e20):
-        Y = matfun.msign((scale * X).bfloat16(), steps=6, method=method)
+        X16 = (scale * X).bfloat16()
+        if method == "gram":  # refused, where two steps on one rounded Gram matrix are not safe
+            with pytest.raises(ValueError, match=r"not safe in torch.bfloat16"):
+                matfun.msign(X16, steps=6, method=method)
+            X16 = X16.float()
+        Y = matfun.msign(X16, steps=6, method=method)
         assert Y.isfinite().all()
-        assert torch.linalg.matrix_norm(Y.double(), 2) < 1.2
+        assert torch.linalg.matrix_norm(Y.double(), 2) < 1.05
 
 
 def test_singular_values_are_1():

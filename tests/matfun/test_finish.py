@@ -38,6 +38,27 @@ def test_what_is_missing_is_added_exactly(tall):
         assert relative_error(W, truth) > 0.05, name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_what_is_no_singular_space_is_not_finished(dtype):
+    """More directions are missing than there is room for: two rounds of the power method tell them apart only in part,
+    and the result had singular values of 1.41. Raising all that the block holds still does.
+    """
+    s = torch.cat([torch.ones(100), torch.linspace(0.98, 0.2, 70)]).double()
+    Y = with_singular_values(s, 170, 200, generator=0)[None].to(dtype)
+    most = 1.02 if dtype == torch.float32 else 1.05
+    assert torch.linalg.matrix_norm(finished(Y, 16, torch.zeros(1)).double(), 2) < most
+    X = with_singular_values(torch.logspace(0, -2, 170), 170, 170, generator=3).float()
+    for steps in range(1, 8):
+        assert torch.linalg.matrix_norm(matfun.msign(X, steps=steps, dtype=dtype).double(), 2) < most
+    rows = torch.randn(16, 170, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        rows = rows - rows @ Y[0].float() @ Y[0].float().mT
+    Q = torch.linalg.qr(rows.mT)[0]
+    T = Q.mT @ Y[0].float()
+    wrong = Y[0].float() + Q @ (exact_msign(T).float() - T)
+    assert torch.linalg.matrix_norm(wrong, 2) > most
+
+
 def test_what_counts_as_zero_stays():
     Y = nearly([0.3, 0.01])
     s = torch.linalg.svdvals(finished(Y, 6, NO_FLOOR + 0.05)[0])
@@ -56,7 +77,7 @@ def test_rounding_noise_of_the_input_is_not_finished():
     size = torch.linalg.matrix_norm(matfun.msign(X, steps=3).double())
     assert float(size**2) < 251.5
     assert finish_size(256) >= 6
-    exact = matfun.msign(X.float(), steps=3, dtype=torch.bfloat16)
+    exact = matfun.msign(X.float(), steps=6)
     assert float(torch.linalg.matrix_norm(exact.double()) ** 2) > 253
 
 
@@ -82,7 +103,7 @@ def test_the_quadrature_sees_the_distribution(dtype):
 
 
 def test_the_measured_lower_end_is_within_a_factor_of_the_best():
-    """On four spectra the chosen design is at most twice as far off as the best of the candidates."""
+    """On four spectra the chosen design is at most half as far off again as the best of the candidates."""
     k = 160
     spectra = {
         "well conditioned": torch.linspace(0.5, 1, k),
@@ -98,8 +119,8 @@ def test_the_measured_lower_end_is_within_a_factor_of_the_best():
                 for low in candidates(steps, torch.float32)
             }
             chosen = float(polar_error(matfun.msign(X, steps=steps, lower="measured"), X))
-            assert chosen <= 2 * min(errors.values()) + 0.002, (name, steps)
-            assert max(errors.values()) > 2 * min(errors.values()) + 0.002, (name, steps)
+            assert chosen <= 1.5 * min(errors.values()) + 0.002, (name, steps)
+            assert max(errors.values()) > 1.5 * min(errors.values()) + 0.002, (name, steps)
 
 
 def test_matrices_of_one_call_take_different_schedules():

@@ -35,8 +35,11 @@ def test_it_composes_the_polynomials_exactly_as_the_plain_iteration(cuts):
 def test_it_is_as_accurate_as_the_plain_iteration(dtype, low, steps):
     """On the zoo and on the spectrum it was designed for, beside twice the error of the plain one."""
     schedule = approx.sign_schedule(low, steps=steps, dtype=NAMES[dtype])
-    cuts = restarts(schedule, dtype)
-    assert cuts is not None
+    if restarts(schedule, dtype) is None:
+        assert dtype == torch.bfloat16
+        assert low < 0.05
+        dtype = torch.float32  # what is designed for bfloat16 goes as well
+    assert restarts(schedule, dtype) is not None
     k, long_side = 48, 96
     animals = zoo(k, long_side, generator=steps)
     animals["designed for"] = with_singular_values(low ** torch.linspace(0, 0.9, k), k, long_side)
@@ -62,32 +65,34 @@ def without_restarts(X, schedule, dtype):
     return _gram.gram_iteration([unit], schedule.polynomials, start=started([unit]))[0][0]
 
 
-def test_without_restarts_it_blows_up():
-    """Negative eigenvalues of the bfloat16 Gram matrix, raised by every step: what the restarts are for."""
-    schedule = approx.sign_schedule(1e-3, steps=7, dtype="bfloat16")
-    assert len(restarts(schedule, torch.bfloat16)) >= 2
-    worst = 0.0
-    for X in zoo(64, 128, generator=0).values():
-        if X.any():
-            Y = without_restarts(X, schedule, torch.bfloat16).double()
-            worst = max(worst, float(Y.norm().nan_to_num(torch.inf)))
-            safe = matfun.msign(X.float(), schedule=schedule, dtype=torch.bfloat16, method="gram")
-            assert torch.linalg.matrix_norm(safe, 2) < 1.2
-    assert worst > 50
+def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
+    """The schedule of 2026-11-24 with its restarts (1, 3) made 1 of 24 matrices of 16 x 32 larger than 1.1, one 391,000
+    times: rounding leaves a value past the end of the interval, where a quintic grows like the fifth power. Without
+    restarts all small values blow up. The plain form of the same schedule, and ours, do not.
+    """
+    before = approx.sign_schedule(3.24e-3, steps=5)
+    X = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(0))
+    units = (X / torch.linalg.matrix_norm(X)[:, None, None]).bfloat16()
+    for cuts in ((), (1, 3), (2,)):
+        Y = _gram.gram_iteration([units.clone()], before.polynomials, start=started([units]), restarts=cuts)[0]
+        assert not (torch.linalg.matrix_norm(Y.float().nan_to_num(1e9), 2) < 1.1).all()
+    for schedule in (before, None):
+        Y = matfun.msign(X, **({"schedule": schedule} if schedule else {"steps": 5}), dtype=torch.bfloat16)
+        assert (torch.linalg.matrix_norm(Y, 2) < 1.05).all()
 
 
 def test_restarts_come_with_small_values_and_coarse_numbers():
-    wide = [len(restarts(approx.sign_schedule(0.3, steps=2), dtype)) for dtype in UNIT]
-    assert wide == [0, 0, 0]
+    counts = [restarts(schedule_for_steps(steps, torch.float32), torch.float32) for steps in range(1, 13)]
+    assert all(cuts is not None for cuts in counts)
+    assert counts[4] == ()
+    assert len(counts[-1]) >= 2
+    finer = [restarts(schedule_for_steps(steps, torch.float64), torch.float64) for steps in range(1, 13)]
+    assert all(len(f) <= len(c) for f, c in zip(finer, counts, strict=True))
     schedule = approx.sign_schedule(1e-3, steps=5)
-    counts = [len(restarts(schedule, dtype)) for dtype in UNIT]
-    assert counts == sorted(counts, reverse=True)
-    assert counts[0] >= 2
-    assert counts[-1] == 0
     assert restarts(approx.Schedule(schedule.polynomials, 0.1, 15.0, (0.1, 1.0)), torch.float64) is None
     hopeless = approx.sign_schedule(1e-6, steps=12)
     assert restarts(hopeless, torch.bfloat16) is None
-    with pytest.raises(ValueError, match=r"not safe in torch.bfloat16 .* more than 3 restarts"):
+    with pytest.raises(ValueError, match=r"not safe in torch.bfloat16 .* with 3 restarts"):
         matfun.msign(torch.eye(4, 8), schedule=hopeless, dtype=torch.bfloat16, method="gram")
     assert gram_restarts(hopeless, torch.bfloat16, (8, 80)) is None
 
@@ -138,8 +143,7 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
     """R is a product of rounded factors that do not commute: tall matrices take its transpose, wide ones R itself."""
     X = torch.randn(2, 512, 192, generator=torch.Generator().manual_seed(0))
     X = X / torch.linalg.matrix_norm(X)[:, None, None]
-    schedule = schedule_for_steps(5, torch.bfloat16)
-    cuts = restarts(schedule, torch.bfloat16)
+    schedule, cuts = approx.sign_schedule(3.24e-3, steps=5, margin=1.0625), (1, 3)
 
     def iterated(Y):
         Y = Y.bfloat16().contiguous()

@@ -66,21 +66,27 @@ def test_even_polynomials_are_refused():
 
 
 def _largest(margin, steps):
-    """The largest singular value that a bfloat16 iteration leaves, over the zoo."""
+    """The largest singular value that a bfloat16 iteration leaves, over the zoo, polynomials as they are."""
     schedule = approx.sign_schedule(0.5 / 4 ** (steps - 1), steps=steps, margin=margin)
-    matrices = [X.float() for X in zoo(96, 160, generator=0).values()]
-    results = matfun.msign(matrices, schedule=schedule, dtype=torch.bfloat16)
+    matrices = [X.float() for X in zoo(96, 160, generator=0).values() if X.any()]
+    units = [(X / torch.linalg.matrix_norm(X, 2) * 0.999).bfloat16()[None] for X in matrices]
+    results = [plain_iteration(X, schedule.polynomials)[0].float() for X in units]
     return max(float(torch.linalg.matrix_norm(Y.nan_to_num(1e30), 2)) for Y in results)
 
 
 def test_in_bfloat16_the_exact_optimum_blows_up_and_ours_does_not():
-    """An optimal schedule leaves its interval and blows up; a margin, or a design for bfloat16, keeps below 1.12."""
+    """An optimal schedule leaves its interval and blows up; a margin, or a design for bfloat16, keeps below 1.05. What
+    a caller brings along is made safe.
+    """
     assert _largest(1.0, 5) > 1.5
     assert _largest(1.0625, 5) < 1.1
+    exact = approx.sign_schedule(0.5 / 4**4, steps=5)
+    for X in zoo(96, 160, generator=0).values():
+        assert torch.linalg.matrix_norm(matfun.msign(X, schedule=exact, dtype=torch.bfloat16), 2) < 1.05
     for steps in range(2, 9):
         matrices = [X.float() for X in zoo(48, 80, generator=steps).values()]
         for Y in matfun.msign(matrices, steps=steps, dtype=torch.bfloat16):
-            assert torch.linalg.matrix_norm(Y, 2) < 1.12
+            assert torch.linalg.matrix_norm(Y, 2) < 1.05
 
 
 def test_autocast_does_not_reach_inside():
@@ -167,13 +173,12 @@ def test_more_steps_never_leave_a_larger_error(dtype):
 
 
 @pytest.mark.parametrize("lower", [0.00333, 0.0012, 0.0028])
-@pytest.mark.parametrize("method", ["plain", "gram"])
-def test_the_first_step_cancels_in_float32(lower, method):
+def test_the_first_step_cancels_in_float32(lower):
     """The largest singular values are the small difference of large terms: factors rounded to bfloat16 moved all of
     them across zero or out of the interval, and one matrix in three came out with an error of 0.4 to infinity.
     """
     X = torch.randn(12, 192, 400, generator=torch.Generator().manual_seed(7))
-    Y = matfun.msign(X, steps=5, lower=lower, dtype=torch.bfloat16, method=method)
+    Y = matfun.msign(X, steps=5, lower=lower, dtype=torch.bfloat16)
     assert polar_error(Y, X).max() < 0.12
     G = gram(X.bfloat16() / 30)
     a, b, x = -23.03, 16.72, torch.full((12, 1, 1), 0.998)
@@ -189,7 +194,8 @@ def test_more_steps_in_bfloat16_lose_nothing():
     X = torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
     for steps in range(6, 11):
         assert polar_error(matfun.msign(X, steps=steps, dtype=torch.bfloat16), X) < 3 * 2**-8
-        wrong = matfun.msign(X, schedule=approx.sign_schedule(1e-3, steps=steps), dtype=torch.bfloat16)
+        exact = approx.sign_schedule(1e-3, steps=steps).polynomials
+        wrong = plain_iteration((X / torch.linalg.matrix_norm(X, 2) * 0.999).bfloat16()[None], exact)[0].float()
         assert not polar_error(wrong, X) < 3 * 2**-8
 
 

@@ -1,0 +1,132 @@
+"""How far rounding carries the largest singular value in one step, and whether all steps together stay in bounds.
+
+One step of an iteration rounds three matrices to the working dtype, u its unit roundoff: G = X X^T, then
+B = c_1 G + c_2 G^2 + ..., then Y = c_0 X + B X. Let the singular values of X lie in [0, h]. An error of norm
+u ||G|| moves B by |b'(g)| u h^2 at g = x^2, with b(g) = c_1 g + c_2 g^2 + ..., and so on, hence
+
+    |y - p(x)| <= u (x |b'(x^2)| h^2 + x max|b| + max|p|).
+
+For diagonal matrices (and numbers) this is a theorem to first order in u. For dense ones an error matrix with entries
+within u |a_ij| has spectral norm at most u sqrt(k) ||A||, which errors of independent signs do not come near: over
+10^6 matrices of sides 1 to 512, flat, graded, Gaussian and of low rank, the largest excess was 0.75 of the bound
+(benchmarks/msign_safety.py). What goes past all the same is seen in the result (`spectrain.matfun`).
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from spectrain.approx._polynomial import Polynomial
+
+UNIT_ROUNDOFF = {
+    "bfloat16": 2.0**-8,
+    "float16": 2.0**-11,
+    "tfloat32": 2.0**-11,
+    "float32": 2.0**-24,
+    "float64": 2.0**-53,
+}
+"""Of the operands of a matrix product; sums are accumulated in float32 or better."""
+
+Steps: TypeAlias = tuple[tuple[float, ...], ...]
+"""Odd coefficients of every polynomial."""
+
+_POINTS = 513
+_GRID = np.linspace(0.0, 1.0, _POINTS)
+_TINY = 1e-5  # what maxima over the grid may miss, relative: an eighth of a squared gap times a second derivative
+_SAFE = 4.0
+_NOTHING = 1e-6  # relative; in float64 more than rounding, and nothing all the same
+_HUGE, _WIDEST = 1e30, 1e3
+
+
+def widened_top(c: Sequence[float], high: float, u: float, *, first: bool = False) -> float:
+    """The most that one rounded step can make of singular values in [0, high]: max p and the rounding on top of it.
+
+    ``c`` are the odd coefficients, p(x) = c[0] x + c[1] x^3 + ... In a ``first`` step G^2, which also bounds the norm,
+    is rounded by itself before it is combined with G: another u x (|c[2]| high^4 + |c[3]| high^6 + ...). Beyond degree
+    5 so are the powers of G in every step, and the sums of two terms.
+
+    >>> 1 < widened_top((1.875, -1.25, 0.375), 1.0, 2.0**-8) < 1.015
+    True
+    """
+    x = high * _GRID
+    g = x * x
+    b = np.polyval([*reversed(c[1:]), 0.0], g)
+    slope = np.polyval([j * cj for j, cj in enumerate(c)][:0:-1], g)
+    p = x * (c[0] + b)
+    rounding = u * (x * np.abs(slope) * high**2 + x * np.abs(b).max() + np.abs(p).max())
+    apart = first + 2 * (len(c) > 3)
+    if apart:
+        rounding = rounding + apart * u * x * sum(abs(cj) * high ** (2 * j) for j, cj in enumerate(c) if j > 1)
+    total = np.abs(p) + rounding
+    # Between its points the grid misses a little of a maximum inside, at the end it misses nothing.
+    return max(float(total[:-1].max()) + _TINY * float(np.ptp(p)), float(total[-1]))
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def widened_tops(steps: Steps, high: float, u: float) -> tuple[float, ...]:
+    """Where the largest singular value may stand before each rounded step and after the last one.
+
+    >>> from spectrain.approx import sign_schedule
+    >>> exact, safe = sign_schedule(3e-3, steps=5), sign_schedule(3e-3, steps=5, dtype="bfloat16")
+    >>> widened_tops(odd_coefficients(exact.polynomials), 1.0, 2.0**-8)[-1] > 1000
+    True
+    >>> widened_tops(odd_coefficients(safe.polynomials), 1.0, 2.0**-8)[-1] < 1.03
+    True
+    """
+    tops = [high]
+    for t, c in enumerate(steps):
+        tops.append(min(widened_top(c, tops[-1], u, first=t == 0), _HUGE))
+    return tuple(tops)
+
+
+def is_safe(steps: Steps, high: float, u: float) -> bool:
+    """Whether rounding all steps moves the largest value by no more than four times what rounding the last one does.
+
+    Then no step leaves its interval: beyond its end errors grow tenfold a step.
+    """
+    exact, widened = (widened_tops(steps, high, unit) for unit in (0.0, u))
+    last = widened_top(steps[-1], exact[-2], u, first=len(steps) == 1) - exact[-1]
+    return widened[-1] <= exact[-1] + max(_SAFE * last, _NOTHING * exact[-1])
+
+
+def rooms(steps: Steps, limit: float, u: float) -> tuple[float, ...]:
+    """The largest value before each step from which rounded steps cannot lead beyond ``limit``, by bisection."""
+    found = [limit]
+    for t, c in reversed(list(enumerate(steps))):
+        low, high = 0.0, _WIDEST
+        for _ in range(60):
+            middle = (low + high) / 2
+            fits = widened_top(c, middle, u, first=t == 0) <= found[0] * (1 + _TINY)  # the grid moves with its end
+            low, high = (middle, high) if fits else (low, middle)
+        found.insert(0, low)
+    return tuple(found)
+
+
+def guarded(steps: Sequence[Polynomial], high: float, u: float) -> tuple[Polynomial, ...]:
+    """The steps, each but the last made smaller by the rounding that it adds at most, so that all are safe.
+
+    Every one then begins inside of the interval it was made for: with tops h_t in exact arithmetic and h'_t with
+    rounding in step t alone, step t is multiplied by h_(t+1) / h'_(t+1). Small values lose that factor of their growth.
+    """
+    odd = odd_coefficients(steps)
+    tops = widened_tops(odd, high, 0.0)
+    result = []
+    for t, (p, c) in enumerate(zip(steps[:-1], odd, strict=False)):
+        factor = tops[t + 1] / widened_top(c, tops[t], u, first=t == 0)
+        result.append(Polynomial(p.powers, tuple(factor * cj for cj in p.coefficients)))
+    return (*result, *steps[-1:])
+
+
+def odd_coefficients(steps: Sequence[Polynomial]) -> Steps:
+    """For each step c with p(x) = x (c[0] + c[1] x^2 + ...); ValueError unless all are odd."""
+    return tuple([_odd(p) for p in steps])
+
+
+def _odd(p: Polynomial) -> tuple[float, ...]:
+    if any(power % 2 == 0 for power in p.powers):
+        raise ValueError(f"a schedule for msign needs odd polynomials, got powers {p.powers}")
+    c = [0.0] * (max(p.powers) // 2 + 1)
+    for power, value in zip(p.powers, p.coefficients, strict=True):
+        c[power // 2] = float(value)
+    return tuple(c)
