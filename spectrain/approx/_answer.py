@@ -86,7 +86,7 @@ class Minimax:
                 if not self.problem.followed:
                     raise NotFollowedError("the target is known at doubles only")
                 digits = log2(self.size / self.error) if self.error else 0.0
-                model = ErrorModel(replace(self.problem), self.local, order=8 + int(digits / 5))
+                model = ErrorModel(replace(self.problem), self.local, order=8 + int(max(digits, 0.0) / 5))
                 slack = ball(self.error) * ball(2.0**-50) + ball(self.size) * ball(2.0) ** -(
                     self.precision - 2 * self.problem.powers[-1] - 60
                 )

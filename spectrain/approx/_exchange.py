@@ -1,6 +1,7 @@
 """The exchange algorithm of Remez, with all points moved at once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -121,6 +122,24 @@ def initial_grid(problem: Problem, count: int) -> Array:
     return s
 
 
+def first_reference(problem: Problem, grid: Array, count: int) -> Array:
+    """Where the exchange starts: evenly among the points of one interval, which lie as Chebyshev's.
+
+    On several intervals it is not known how many points belong on each, and a wrong number makes a polynomial that no
+    exchange comes back from. There they are approximate Fekete points: the largest pivots of the basis with one power
+    more (Sommariva and Vianello, *Computing approximate Fekete points by QR factorizations of Vandermonde matrices*,
+    Comput. Math. Appl. 2009).
+    """
+    if len(problem.pieces) == 1:
+        return grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
+    from scipy.linalg import qr
+
+    more = problem.powers[-1] + (problem.stride or 1)
+    rows = replace(problem, powers=(*problem.powers, more)).basis(problem.doubles(grid))
+    pivots = qr(rows.T, mode="r", pivoting=True)[1]
+    return np.sort(grid[pivots[:count]])
+
+
 def exchange(
     problem: Problem,
     arithmetic: Arithmetic,
@@ -137,7 +156,7 @@ def exchange(
     """
     count = problem.unknowns + 1
     grid = initial_grid(problem, count)
-    s = start if start is not None else grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
+    s = start if start is not None else first_reference(problem, grid, count)
     highest, least, stuck, iteration = 0.0, np.inf, 0, 0
     while True:
         iteration += 1

@@ -33,11 +33,11 @@ class Problem:
 
     @cached_property
     def centre(self) -> arb:
-        return (ball(self.pieces[0][0]) + ball(self.pieces[-1][1])) / 2
+        return ((ball(self.pieces[0][0]) + ball(self.pieces[-1][1])) / 2).mid()
 
     @cached_property
     def half(self) -> arb:
-        return (ball(self.pieces[-1][1]) - ball(self.pieces[0][0])) / 2
+        return ((ball(self.pieces[-1][1]) - ball(self.pieces[0][0])) / 2).mid()
 
     @property
     def unknowns(self) -> int:
@@ -81,7 +81,10 @@ class Problem:
     def ends(self) -> Array:
         """The ends of the pieces as s, two a row."""
         rows = [[float((ball(e) - self.centre) / self.half) for e in piece] for piece in self.pieces]
-        return np.clip(np.array(rows), -1.0, 1.0)
+        ends = np.clip(np.array(rows), -1.0, 1.0)
+        # Rounding may leave the ends of the hull inside by a bit, which is far from them where the target is steep.
+        ends[0, 0], ends[-1, 1] = -1.0, 1.0
+        return ends
 
     @no_type_check  # called for every point
     def exact(self, s: float) -> arb:
@@ -94,9 +97,12 @@ class Problem:
     def doubles(self, s: Array) -> Array:
         """The same in double precision."""
         low, high = self.pieces[0][0], self.pieces[-1][1]
-        if len(self.pieces) == 1:
-            return np.clip(low * ((1 - s) / 2) + high * ((1 + s) / 2), low, high)
-        return np.array([float(self.exact(v)) for v in s])
+        x = low * ((1 - s) / 2) + high * ((1 + s) / 2)
+        outside = np.maximum(self.ends[:, 0] - s[:, None], s[:, None] - self.ends[:, 1])
+        k = np.argmin(outside, axis=1)
+        a, b = np.array(self.pieces).T
+        x = np.clip(x, a[k], b[k])
+        return np.where(s <= self.ends[k, 0], a[k], np.where(s >= self.ends[k, 1], b[k], x))
 
     # The basis
 
