@@ -2,10 +2,12 @@
 
 import math
 
+import flint
 from flint import arb, arb_mat, arb_poly, arb_series
 
 from spectrain.approx._exchange import Known
 from spectrain.approx._jet import UndecidedError, follow
+from spectrain.approx._precision import precise
 from spectrain.approx._problem import Problem
 from spectrain.approx._range import BudgetError, proven_range
 
@@ -20,6 +22,13 @@ def dual_bound(problem: Problem, points: list[Known], signs: list[int]) -> arb:
     if not points:
         return arb(0)
     rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
+    with precise(max(128, flint.ctx.prec - problem.spare)):
+        bound = _dual(rows, points)
+    # A system that fewer digits do not solve gets them all.
+    return bound if problem.spare == 0 or bound.rel_accuracy_bits() > 64 else _dual(rows, points)
+
+
+def _dual(rows: list[list[arb]], points: list[Known]) -> arb:
     n = len(points)
     try:
         m = arb_mat(rows).transpose().solve(arb_mat([[int(i == n - 1)] for i in range(n)]))
@@ -98,7 +107,7 @@ class ErrorModel:
         not come to an end: recurrences in ``f`` widen balls by orders of magnitude, which a high power of the radius
         makes up for.
         """
-        for order, budget in ((self.order, 600), (3 * self.order, 2_000), (6 * self.order, 6_000)):
+        for order, budget in ((self.order, 600 + 6 * self.polynomial.length()), (3 * self.order, 2_000), (6 * self.order, 6_000)):
             model = ErrorModel(self.problem, self.polynomial, order)
             try:
                 low_bound, _, high, high_bound = proven_range(

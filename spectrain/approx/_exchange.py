@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import flint
 import numpy as np
 from flint import arb, arb_mat
 
-from spectrain.approx._precision import ball
+from spectrain.approx._precision import ball, precise
 from spectrain.approx._problem import Problem
 
 Array = np.ndarray
@@ -99,7 +100,8 @@ class Balls:
 def solve_level(problem: Problem, points: list[Known], signs: Sequence[int]) -> tuple[list[arb], arb]:
     """Coefficients and h with w (f - p) = signs * h at the points (x, f, w)."""
     rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
-    solution = arb_mat(rows).solve(arb_mat([[f.mid()] for _, f, _ in points]), algorithm="approx")
+    with precise(max(128, flint.ctx.prec - problem.spare)):
+        solution = arb_mat(rows).solve(arb_mat([[f.mid()] for _, f, _ in points]), algorithm="approx")
     n = len(points)
     return [solution[i, 0].mid() for i in range(n - 1)], solution[n - 1, 0].mid()
 

@@ -53,6 +53,13 @@ class Problem:
         return steps.pop() if len(steps) == 1 else 0
 
     @property
+    def spare(self) -> int:
+        """Bits of a working precision that only the coefficients of powers need, not systems in the basis."""
+        if not self.stride:
+            return 0
+        return (2 if len(self.pieces) == 1 else 1) * self.powers[-1]
+
+    @property
     def full(self) -> bool:
         """Whether the powers are 0, 1, ..., n."""
         return self.powers[0] == 0 and self.stride == 1
