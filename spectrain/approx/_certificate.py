@@ -107,7 +107,11 @@ class ErrorModel:
         not come to an end: recurrences in ``f`` widen balls by orders of magnitude, which a high power of the radius
         makes up for.
         """
-        for order, budget in ((self.order, 600 + 6 * self.polynomial.length()), (3 * self.order, 2_000), (6 * self.order, 6_000)):
+        for order, budget in (
+            (self.order, 600 + 6 * self.polynomial.length()),
+            (3 * self.order, 2_000),
+            (6 * self.order, 6_000),
+        ):
             model = ErrorModel(self.problem, self.polynomial, order)
             try:
                 low_bound, _, high, high_bound = proven_range(

@@ -118,10 +118,20 @@ def initial_grid(problem: Problem, count: int) -> Array:
     for (a, b), size in zip(problem.ends, share, strict=True):
         m = max(24, int(8 * count * min(1.0, size) + 8))
         parts.append((a + b) / 2 - (b - a) / 2 * np.cos(np.pi * np.arange(m + 1) / m))
-    s = np.unique(np.concatenate(parts))
+    s = np.unique(np.concatenate([*parts, _watched(problem)]))
     if problem.powers[0] > 0:
         s = np.array([v for v in s if problem.exact(float(v)) != 0])
     return s
+
+
+def _watched(problem: Problem) -> Array:
+    """The watched points, each with a ladder to both sides: what is narrow has its feet at some rung."""
+    if not problem.watched:
+        return np.array([])
+    s = np.array([float((ball(x) - problem.centre) / problem.half) for x in problem.watched])
+    steps = 2.0 ** -np.arange(4.0, 51.0, 2)
+    s = (s[:, None] + np.concatenate([[0.0], steps, -steps])).ravel()
+    return s[((s[:, None] >= problem.ends[:, 0]) & (s[:, None] <= problem.ends[:, 1])).any(axis=1)]
 
 
 def first_reference(problem: Problem, grid: Array, count: int) -> Array:

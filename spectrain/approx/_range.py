@@ -13,6 +13,10 @@ Point = Callable[[arb], tuple[arb, arb]]
 """x -> (g(x), g'(x))."""
 
 
+_FINE, _FINEST = arb(2) ** -80, arb(2) ** -400
+"""The smallest pieces, relative: where no bound is known, and where one is."""
+
+
 class UnprovableError(Exception):
     """The budget of subdivisions was spent, or the function cannot be followed by balls."""
 
@@ -34,6 +38,7 @@ class _Search:
     low_bound: arb
     high_bound: arb
     found: list[arb]
+    width: arb
 
     def take(self, at: arb, value: arb, widen: arb | None = None) -> None:
         """Record that g takes ``value`` at this point, and that on some piece it exceeds it by ``widen`` at most."""
@@ -91,7 +96,7 @@ def proven_range(
         raise UnprovableError("the first value is not finite")
     zero = arb(0)
     search = _Search(model, point, symmetric, slack or zero, start.upper(), start.lower(), start.lower(), start.upper(),
-                     found if found is not None else [])  # fmt: skip
+                     found if found is not None else [], pieces[-1][1] - pieces[0][0])  # fmt: skip
     search.take(pieces[0][0], start)
     for a, b in pieces:
         search.take(a, point(a)[0])
@@ -116,8 +121,12 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     expansion = search.model(centre, radius)
     t = arb(0, radius)
     values = expansion(t)
-    if not values.is_finite() and radius <= abs(centre) * arb(2) ** -80:
+    if not values.is_finite() and radius <= search.width * _FINE:
         raise UnprovableError(f"no bound is found near {float(centre):.17g}")
+    if radius <= search.width * _FINEST:
+        # A jump: no smaller piece will tell more, so the bounds take in all that is left.
+        search.hold(values)
+        return True
     if search.harmless(values):
         search.hold(values)
         return True
