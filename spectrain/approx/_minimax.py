@@ -1,6 +1,5 @@
 """Best uniform approximation by given powers, with a lower and an upper bound of the least error."""
 
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +36,7 @@ _CLOSED = 1e-3
 
 def minimax(
     f: Target,
-    powers: Sequence[float | int] | float | int,
+    powers: Sequence[Any] | float | int | np.integer[Any],
     interval: Sequence[Any],
     *,
     weight: Target | None = None,
@@ -85,9 +84,10 @@ def minimax(
     return closed(Problem(*given), _attempt)
 
 
-def _powers(powers: Sequence[float | int] | float | int) -> tuple[int, ...]:
+def _powers(powers: Sequence[Any] | float | int | np.integer[Any]) -> tuple[int, ...]:
     """The powers as whole numbers, none cut to one. Raises ValueError for what is not."""
-    given = [powers] if isinstance(powers, numbers.Real) else list(powers)
+    single = isinstance(powers, (float, int, np.integer))
+    given: list[Any] = [powers] if isinstance(powers, (float, int, np.integer)) else list(powers)
     if not given:
         raise ValueError("minimax: at least one power is needed, got none.")
     check_powers(given)
@@ -96,7 +96,7 @@ def _powers(powers: Sequence[float | int] | float | int) -> tuple[int, ...]:
         raise ValueError(
             f"minimax: the highest power is at most {_HIGHEST}, got {wanted[-1]}: digits grow with it, time faster."
         )
-    return tuple(range(wanted[0] + 1)) if isinstance(powers, numbers.Real) else wanted
+    return tuple(range(wanted[0] + 1)) if single else wanted
 
 
 def _attempt(problem: Problem) -> Minimax:

@@ -84,7 +84,7 @@ class Polynomial:
         return print_terms(self.powers, [repr(c) for c in self.coefficients])
 
 
-def check_powers(powers: Sequence[float | int]) -> None:
+def check_powers(powers: Sequence[Any]) -> None:
     """Raise ValueError unless the powers are whole, rising, without repetition and from 0 up."""
     if any(not float(n).is_integer() or n < 0 for n in powers):
         raise ValueError(f"powers must be whole numbers from 0 up, got {tuple(powers)}.")

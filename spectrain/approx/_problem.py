@@ -206,7 +206,7 @@ def evaluate(f: Callable1, x: Array) -> Array:
         try:
             values = np.broadcast_to(_real(f(x)), x.shape)
         except (TypeError, ValueError):
-            values = np.array([float(_real(f(float(v)))) for v in x])
+            values = np.array([_real(f(float(v))) for v in x]).reshape(x.shape)
     _check_real(values, x)
     if not np.isfinite(values).all():
         bad = x[~np.isfinite(values)][0]

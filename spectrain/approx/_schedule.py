@@ -21,7 +21,8 @@ class Schedule:
     ``error`` bounds ``|result - target|`` on ``interval`` in exact arithmetic, for the coefficients as they stand;
     it is proven by ball arithmetic. ``intervals[t]`` is where the values stand before step t, ``intervals[-1]`` the
     image of the whole. ``products`` is the price (`Cost`), ``dtype`` the arithmetic it was designed for, and
-    ``reached`` the error that its model of roundoff predicts there (0 < error <= reached). Calling it takes floats,
+    ``reached`` the relative Frobenius error that its model of roundoff expects there, 0 without one: an expectation,
+    which may be below ``error``, a proven maximum. Calling it takes floats,
     arrays and tensors, entry by entry.
 
     >>> from spectrain.approx import sign_schedule
