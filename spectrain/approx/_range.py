@@ -88,8 +88,9 @@ def proven_range(
 
     A piece is settled when a direct enclosure stays inside the values already taken, when g' keeps its sign there
     (the ends decide), or when g'' does (an end and the one stationary point decide); otherwise it is halved. With
-    ``symmetric`` only the larger of max g and -min g matters. ``found`` gets the points where g
-    was larger (or lower) than before. Raises BudgetError when the budget is spent, UnprovableError where a value or every bound of it is not finite.
+    ``symmetric`` only the larger of max g and -min g matters. ``found`` gets the points where g was larger (or lower)
+    than before. Raises BudgetError when the budget is spent, UnprovableError where a value or every bound of it is not
+    finite.
     """
     start = point(pieces[0][0])[0]
     if not start.is_finite():
