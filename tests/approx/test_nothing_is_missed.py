@@ -176,6 +176,7 @@ def test_complex_values_are_refused(f):
         minimax(f, 3, (-1, 1))
 
 
+@pytest.mark.full
 def test_an_error_below_the_range_of_doubles_is_none():
     # exp at degree 130: E < 2^-130 e / 131! = 2.7e-261 (Taylor's remainder over 2^n, as for monomials).
     best = minimax(np.exp, 130, (-1, 1))
@@ -193,6 +194,7 @@ def chebyshev(n):
     return value
 
 
+@pytest.mark.full
 def test_a_recurrence_of_high_degree_is_proven():
     best = minimax(chebyshev(60), 30, (-1, 1))
     assert best.error == pytest.approx(1.0, rel=1e-13)
