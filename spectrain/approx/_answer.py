@@ -11,12 +11,21 @@ import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
 from spectrain.approx._certificate import ErrorModel, dual_bound
-from spectrain.approx._exchange import Known
+from spectrain.approx._exchange import Known, peaks_of
 from spectrain.approx._jet import NotFollowedError, UndecidedError
 from spectrain.approx._polynomial import Polynomial
 from spectrain.approx._precision import ball, float_down, float_up, precise
 from spectrain.approx._problem import Problem
 from spectrain.approx._range import UnprovableError
+
+EXACT = 2.0**-90
+"""An error of less than this times the target counts as none."""
+
+EXACT_LEVEL = 2.0**-960
+"""A level of less than this times the target leaves the range of doubles: the search for one ends."""
+
+_PEAKS = 8
+"""Peaks above the level that are handed back, beside as many as the reference has points."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,11 @@ class Minimax:
     ``reference`` are the points where the error takes the level with ``signs``. ``status`` is one of
 
     - ``alternation``: the powers form a Chebyshev system and the error alternates at one point more than there are
-      powers, which characterises the best approximation;
+      powers, which characterises the best approximation; the bounds meet within ``tolerance``;
     - ``duality``: they do not, so alternation proves nothing; the lower bound comes from LP duality;
-    - ``exact``: the target is a polynomial of these powers up to the working precision;
+    - ``exact``: the target is a polynomial of these powers up to the working precision, and the proof agrees;
     - ``rounding``: the error is at the rounding of the target, which is known in double precision only;
-    - ``stopped``: the exchange ended with a gap; the bounds say how large.
+    - ``stopped``: the search ended with a gap; the bounds say how large.
     """
 
     polynomial: Polynomial
@@ -80,31 +89,37 @@ class Minimax:
             return tuple(_chebyshev_form(self.local(inner)))
 
     @cached_property
-    def _enclosure(self) -> tuple[float, float, bool]:
+    def _enclosure(self) -> tuple[float, float, bool, tuple[float, ...]]:
+        """Both bounds of the error, whether they are a proof, and points with large errors."""
         with precise(self.precision):
             try:
                 if not self.problem.followed:
                     raise NotFollowedError("the target is known at doubles only")
-                digits = log2(self.size / self.error) if self.error else 0.0
-                model = ErrorModel(replace(self.problem), self.local, order=8 + int(digits / 5))
+                digits = log2(self.size) - log2(self.error) if self.error else 0.0
+                model = ErrorModel(replace(self.problem), self.local, order=8 + int(max(digits, 0.0) / 5))
+                # What is exact needs no more than to be far below EXACT.
                 slack = ball(self.error) * ball(2.0**-50) + ball(self.size) * ball(2.0) ** -(
-                    self.precision - 2 * self.problem.powers[-1] - 60
+                    min(self.precision - 2 * self.problem.powers[-1] - 60, 1100 - 100 * (self.status == "exact"))
                 )
                 pieces = [(ball(a), ball(b)) for a, b in self.problem.pieces]
-                low, high = model.bounds(pieces, slack)
-                return float_down(low), float_up(high), True
+                met: list[arb] = []
+                low, high = model.bounds(pieces, slack, met)
+                return float_down(low), float_up(high), True, tuple(float(x) for x in met[:-4:-1])
             except (NotFollowedError, UndecidedError, UnprovableError):
-                largest = self._sampled()
-                return largest, largest, False
+                largest, peaks = self._sampled()
+                return largest, largest, False, peaks
 
-    def _sampled(self) -> float:
-        """The largest error on a dense grid, in double precision."""
+    def _sampled(self) -> tuple[float, tuple[float, ...]]:
+        """The largest error on a dense grid, in double precision, and where it is above the level."""
         x = np.concatenate([a + (b - a) * (1 - np.cos(np.linspace(0, np.pi, 20_001))) / 2 for a, b in self.interval])
-        x = np.concatenate([x, self.reference])
+        x = np.unique(np.concatenate([x, self.reference]))
         f, w = self.problem.values(x)
         hull = (self.interval[0][0], self.interval[-1][1])
         p = np.polynomial.Chebyshev(np.array(self.chebyshev), domain=hull)
-        return float(np.abs(w * (f - p(x))).max())
+        e = np.abs(w * (f - p(x)))
+        least = self.error * (1 + 1e-12) + 2.0**-44 * self.size
+        peaks = sorted(peaks_of(e, least), key=lambda k: -e[k])[: len(self.reference) + _PEAKS]
+        return float(e.max()), tuple(float(x[k]) for k in peaks)
 
     @property
     def upper(self) -> float:
@@ -115,6 +130,26 @@ class Minimax:
     def proven(self) -> bool:
         """Whether ``upper`` is a proof rather than the largest error on a dense grid."""
         return self._enclosure[2]
+
+    @property
+    def peaks(self) -> tuple[float, ...]:
+        """Points where the error is larger than the level: the largest that the proof, or the dense grid, met."""
+        return self._enclosure[3]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the bounds meet: within ``tolerance`` of each other, or both at the working precision."""
+        if self.status == "exact":
+            return self.upper <= EXACT * self.size
+        if self.status == "rounding":
+            return self.upper <= 2.0**-40 * self.size
+        return self.upper - self.lower <= self.tolerance * self.upper
+
+    @property
+    def tolerance(self) -> float:
+        """The gap at which the search is over: 1e-12, or what the rounding of a sampled target leaves."""
+        rounding = 2.0**-50 * self.size / self.error if self.error and not self.proven else 0.0
+        return max(1e-12, min(rounding, 1.0))
 
     @property
     def gap(self) -> float:

@@ -1,11 +1,15 @@
 """Both bounds of a best approximation: duality below, Taylor models in balls above."""
 
+import math
+
+import flint
 from flint import arb, arb_mat, arb_poly, arb_series
 
 from spectrain.approx._exchange import Known
 from spectrain.approx._jet import UndecidedError, follow
+from spectrain.approx._precision import precise
 from spectrain.approx._problem import Problem
-from spectrain.approx._range import proven_range
+from spectrain.approx._range import BudgetError, proven_range
 
 
 def dual_bound(problem: Problem, points: list[Known], signs: list[int]) -> arb:
@@ -18,6 +22,13 @@ def dual_bound(problem: Problem, points: list[Known], signs: list[int]) -> arb:
     if not points:
         return arb(0)
     rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
+    with precise(max(128, flint.ctx.prec - problem.spare)):
+        bound = _dual(rows, points)
+    # A system that fewer digits do not solve gets them all.
+    return bound if problem.spare == 0 or bound.rel_accuracy_bits() > 64 else _dual(rows, points)
+
+
+def _dual(rows: list[list[arb]], points: list[Known]) -> arb:
     n = len(points)
     try:
         m = arb_mat(rows).transpose().solve(arb_mat([[int(i == n - 1)] for i in range(n)]))
@@ -35,6 +46,7 @@ class ErrorModel:
         self.problem = problem
         self.polynomial = polynomial
         self.order = order
+        self._slopes = [polynomial]
 
     def _series(self, x: arb, order: int) -> tuple[arb_poly, arb_poly]:
         points = [arb_series([x, 1] if order > 1 else [x], prec=order)]
@@ -50,8 +62,16 @@ class ErrorModel:
     def derivatives(self, x: arb, order: int) -> list[arb]:
         """Taylor coefficients of the error at x."""
         f, w = self._series(x, order)
-        e = w * (f - self._expansion(x))
+        e = w * (f - self._start(x, order))
         return [e[k] for k in range(order)]
+
+    def _start(self, x: arb, order: int) -> arb_poly:
+        """The first coefficients of the expansion at x, a Horner's rule for each: a whole shift costs far more."""
+        z = (x - self.problem.shift) / self.problem.scale
+        while len(self._slopes) < order:
+            self._slopes.append(self._slopes[-1].derivative())
+        terms = zip(self._slopes[:order], range(order), strict=True)
+        return arb_poly([q(z) / (self.problem.scale**k * math.factorial(k)) for q, k in terms])
 
     def point(self, x: arb) -> tuple[arb, arb]:
         """The error and its derivative (nan at a kink)."""
@@ -80,7 +100,24 @@ class ErrorModel:
             raise UndecidedError
         return f, w
 
-    def bounds(self, pieces: list[tuple[arb, arb]], slack: arb) -> tuple[arb, arb]:
-        """Proven lower and upper bound of max |w (f - p)|; raises UnprovableError."""
-        low_bound, _, high, high_bound = proven_range(self.model, self.point, pieces, symmetric=True, slack=slack)
-        return high, max(high_bound, -low_bound)
+    def bounds(self, pieces: list[tuple[arb, arb]], slack: arb, found: list[arb] | None = None) -> tuple[arb, arb]:
+        """Proven lower and upper bound of max |w (f - p)|; raises UnprovableError.
+
+        ``found`` collects the points where larger and larger errors were met. Models grow longer where short ones do
+        not come to an end: recurrences in ``f`` widen balls by orders of magnitude, which a high power of the radius
+        makes up for.
+        """
+        for order, budget in (
+            (self.order, 600 + 6 * self.polynomial.length()),
+            (3 * self.order, 2_000),
+            (6 * self.order, 6_000),
+        ):
+            model = ErrorModel(self.problem, self.polynomial, order)
+            try:
+                low_bound, _, high, high_bound = proven_range(
+                    model.model, model.point, pieces, symmetric=True, slack=slack, budget=budget, found=found
+                )
+                return high, max(high_bound, -low_bound)
+            except BudgetError as problem:
+                last = problem
+        raise last

@@ -5,7 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from flint import arb, arb_series
 
+from spectrain.approx._jet import follow
+from spectrain.approx._precision import ball
 from spectrain.approx._problem import Callable1, Problem
 
 
@@ -33,16 +36,42 @@ def reduced(problem: Problem) -> Problem:
     if half is None or parity is None:
         return problem
     # The mean of p(x) and p(-x), or of p(x) and -p(-x), is no worse than p, so powers of the other parity are idle.
+    more = (tuple(abs(x) for x in problem.watched), problem.sampled)
     kept = tuple(n for n in problem.powers if n % 2 == parity)
     if not kept:
         return problem
     if kept == problem.powers:
-        return Problem(problem.target, problem.weight, kept, half, problem.target_ball, problem.weight_ball)
+        return Problem(problem.target, problem.weight, kept, half, problem.target_ball, problem.weight_ball, *more)
     sign = -1 if parity else 1
     return Problem(
         _part(problem.target, sign), _mean(problem.weight), kept, half,
-        _part(problem.target_ball, sign), _mean(problem.weight_ball),
+        _part(problem.target_ball, sign), _mean(problem.weight_ball), *more,
     )  # fmt: skip
+
+
+def check_bounded(problem: Problem, x: np.ndarray) -> None:
+    """Raise ValueError where the target grows without end at one of these points: a pole that no double meets.
+
+    At the largest value the target is looked at from distances of 2^-30 and 2^-46: the inverse of a root of the
+    distance grows by 2^8. A high narrow peak that balls enclose is none.
+    """
+    values = np.abs(problem.values(x)[0])
+    at, half = float(x[np.argmax(values)]), float(problem.half)
+    low, high = problem.pieces[0][0], problem.pieces[-1][1]
+    far, near = (np.clip(at + half * 2.0**-k * np.array([-1, 1]), low, high) for k in (30, 46))
+    far, near = (np.abs(problem.values(v)[0]).max() for v in (far, near))
+    if max(near, values.max()) < 64 * far or (problem.followed and _enclosed(problem, at)):
+        return
+    raise ValueError(
+        f"minimax: the function has no bound near x = {at:.17g}, where it is {values.max():.3g}: a pole inside the "
+        "interval. Leave its neighbourhood out: interval=[(a, b), (c, d)]."
+    )
+
+
+def _enclosed(problem: Problem, at: float) -> bool:
+    """Whether balls bound the target around this point."""
+    wide = arb(ball(at), problem.half * ball(2.0**-46))
+    return bool(follow(problem.target_ball, [arb_series([wide], prec=1)], 1)[0][0].is_finite())
 
 
 def is_chebyshev(problem: Problem) -> bool:
@@ -52,7 +81,7 @@ def is_chebyshev(problem: Problem) -> bool:
 
 
 def _samples(problem: Problem) -> np.ndarray:
-    return np.concatenate([np.linspace(a, b, 129) for a, b in problem.pieces])
+    return np.concatenate([*(np.linspace(a, b, 129) for a, b in problem.pieces), problem.watched])
 
 
 def check_weight(problem: Problem) -> None:

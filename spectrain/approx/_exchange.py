@@ -1,13 +1,15 @@
 """The exchange algorithm of Remez, with all points moved at once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import flint
 import numpy as np
 from flint import arb, arb_mat
 
-from spectrain.approx._precision import ball
+from spectrain.approx._precision import ball, precise
 from spectrain.approx._problem import Problem
 
 Array = np.ndarray
@@ -98,7 +100,8 @@ class Balls:
 def solve_level(problem: Problem, points: list[Known], signs: Sequence[int]) -> tuple[list[arb], arb]:
     """Coefficients and h with w (f - p) = signs * h at the points (x, f, w)."""
     rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
-    solution = arb_mat(rows).solve(arb_mat([[f.mid()] for _, f, _ in points]), algorithm="approx")
+    with precise(max(128, flint.ctx.prec - problem.spare)):
+        solution = arb_mat(rows).solve(arb_mat([[f.mid()] for _, f, _ in points]), algorithm="approx")
     n = len(points)
     return [solution[i, 0].mid() for i in range(n - 1)], solution[n - 1, 0].mid()
 
@@ -115,10 +118,38 @@ def initial_grid(problem: Problem, count: int) -> Array:
     for (a, b), size in zip(problem.ends, share, strict=True):
         m = max(24, int(8 * count * min(1.0, size) + 8))
         parts.append((a + b) / 2 - (b - a) / 2 * np.cos(np.pi * np.arange(m + 1) / m))
-    s = np.unique(np.concatenate(parts))
+    s = np.unique(np.concatenate([*parts, _watched(problem)]))
     if problem.powers[0] > 0:
         s = np.array([v for v in s if problem.exact(float(v)) != 0])
     return s
+
+
+def _watched(problem: Problem) -> Array:
+    """The watched points, each with a ladder to both sides: what is narrow has its feet at some rung."""
+    if not problem.watched:
+        return np.array([])
+    s = np.array([float((ball(x) - problem.centre) / problem.half) for x in problem.watched])
+    steps = 2.0 ** -np.arange(4.0, 51.0, 2)
+    s = (s[:, None] + np.concatenate([[0.0], steps, -steps])).ravel()
+    return s[((s[:, None] >= problem.ends[:, 0]) & (s[:, None] <= problem.ends[:, 1])).any(axis=1)]
+
+
+def first_reference(problem: Problem, grid: Array, count: int) -> Array:
+    """Where the exchange starts: evenly among the points of one interval, which lie as Chebyshev's.
+
+    On several intervals it is not known how many points belong on each, and a wrong number makes a polynomial that no
+    exchange comes back from. There they are approximate Fekete points: the largest pivots of the basis with one power
+    more (Sommariva and Vianello, *Computing approximate Fekete points by QR factorizations of Vandermonde matrices*,
+    Comput. Math. Appl. 2009).
+    """
+    if len(problem.pieces) == 1:
+        return grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
+    from scipy.linalg import qr
+
+    more = problem.powers[-1] + (problem.stride or 1)
+    rows = replace(problem, powers=(*problem.powers, more)).basis(problem.doubles(grid))
+    pivots = qr(rows.T, mode="r", pivoting=True)[1]
+    return np.sort(grid[pivots[:count]])
 
 
 def exchange(
@@ -137,7 +168,7 @@ def exchange(
     """
     count = problem.unknowns + 1
     grid = initial_grid(problem, count)
-    s = start if start is not None else grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
+    s = start if start is not None else first_reference(problem, grid, count)
     highest, least, stuck, iteration = 0.0, np.inf, 0, 0
     while True:
         iteration += 1

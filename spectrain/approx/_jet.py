@@ -29,6 +29,7 @@ class Branches:
         self.forced: list[bool] = []
         self.used = 0
         self.most = most
+        self.signs: dict[str, frozenset[int]] = {}
 
     def ask(self) -> bool:
         if self.used == len(self.forced):
@@ -38,9 +39,18 @@ class Branches:
         self.used += 1
         return self.forced[self.used - 1]
 
+    def possible(self, gap: arb, signs: frozenset[int]) -> frozenset[int]:
+        """The signs that earlier answers about the same difference leave."""
+        return self.signs.get(repr(gap), signs)
+
+    def note(self, gap: arb, signs: frozenset[int]) -> None:
+        """Remember an answer, so that nothing is neither above nor below nor equal."""
+        self.signs[repr(gap)] = signs
+
     def another(self) -> bool:
         """Move on to the next combination of answers; False when all have been given."""
         del self.forced[self.used :]
+        self.signs.clear()
         while self.forced and not self.forced[-1]:
             self.forced.pop()
         if not self.forced:
@@ -48,6 +58,9 @@ class Branches:
         self.forced[-1] = False
         self.used = 0
         return True
+
+
+_LESS, _SAME, _MORE = (frozenset({sign}) for sign in (-1, 0, 1))
 
 
 @no_type_check  # a call for every number: checks in tests would cost more than the arithmetic
@@ -155,30 +168,38 @@ class Jet:
         """Number of coefficients that are kept."""
         return int(flint.ctx.cap)
 
-    def _decide(self, yes: bool, no: bool) -> bool:
-        if yes or no:
-            return bool(yes)
+    def _holds(self, x: object, wanted: frozenset[int]) -> bool:
+        """Whether the sign of self - x is among the wanted ones."""
+        gap = (self - x).lead
+        possible = frozenset(
+            sign for sign, no in ((-1, gap >= 0), (0, not gap.contains(arb(0))), (1, gap <= 0)) if not no
+        )
+        if self.branches is not None:
+            possible = self.branches.possible(gap, possible)
+        if possible <= wanted:
+            return True
+        if not possible & wanted:
+            return False
         if self.branches is None:
             raise UndecidedError
-        return self.branches.ask()
+        answer = self.branches.ask()
+        self.branches.note(gap, possible & wanted if answer else possible - wanted)
+        return answer
 
     def __lt__(self, x: object) -> bool:
-        gap = (self - x).lead
-        return self._decide(gap < 0, gap >= 0)
+        return self._holds(x, _LESS)
 
     def __ge__(self, x: object) -> bool:
         return not self < x
 
     def __gt__(self, x: object) -> bool:
-        gap = (self - x).lead
-        return self._decide(gap > 0, gap <= 0)
+        return self._holds(x, _MORE)
 
     def __le__(self, x: object) -> bool:
         return not self > x
 
     def __eq__(self, x: object) -> bool:
-        gap = (self - x).lead
-        return self._decide(gap.is_zero(), not gap.contains(arb(0)))
+        return self._holds(x, _SAME)
 
     def __ne__(self, x: object) -> bool:
         return not self == x
@@ -208,10 +229,15 @@ class Jet:
         return 1 / self
 
     def cbrt(self) -> "Jet":
+        if self.order == 1:
+            low, high = (_cube_root(end) for end in (self.lead.lower(), self.lead.upper()))
+            return self._new(arb_series([low.union(high)]))
+        if self.lead.contains(arb(0)):
+            raise UndecidedError
         return (self.log() / 3).exp() if self > 0 else -((-self).log() / 3).exp()
 
     def sign(self) -> "Jet":
-        return self._new(arb_series([1 if self > 0 else -1]))
+        return self._new(arb_series([1 if self > 0 else -1 if self < 0 else 0]))
 
     def conjugate(self) -> "Jet":
         return self
@@ -247,6 +273,12 @@ class Jet:
 
     def arctanh(self) -> "Jet":
         return ((1 + self) / (1 - self)).log() / 2
+
+
+def _cube_root(x: arb) -> arb:
+    if x.is_zero():
+        return arb(0)
+    return x.root(3) if x > 0 else -(-x).root(3)
 
 
 def _delegate(name: str, inner: str) -> None:
@@ -289,7 +321,10 @@ def follow(f: Callable[[Any], Any], points: list[arb_series], order: int) -> lis
 def _call(f: Callable[[Any], Any], points: list[arb_series], branches: Branches | None) -> list[arb_series]:
     x = np.empty(len(points), dtype=object)
     x[:] = [Jet(p, branches) for p in points]
-    values = np.broadcast_to(np.asarray(f(x), dtype=object), x.shape)
+    try:
+        values = np.broadcast_to(np.asarray(f(x), dtype=object), x.shape)
+    except (TypeError, ValueError):  # a function of numbers, not of arrays
+        values = np.array([f(v) for v in x], dtype=object)
     return [v.series if isinstance(v, Jet) else arb_series([ball(v)]) for v in values]
 
 

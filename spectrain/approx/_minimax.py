@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from spectrain.approx._answer import Minimax, finish
+from spectrain.approx._answer import EXACT_LEVEL, Minimax, finish
 from spectrain.approx._constraint import Condition, Constrained, check_conditions
-from spectrain.approx._domain import check_weight, intervals_of, is_chebyshev, reduced
+from spectrain.approx._domain import check_bounded, check_weight, intervals_of, is_chebyshev, reduced
 from spectrain.approx._duality import refine
 from spectrain.approx._exchange import (
     Balls,
@@ -22,17 +22,21 @@ from spectrain.approx._polish import polish
 from spectrain.approx._polynomial import check_powers
 from spectrain.approx._precision import ball, precise
 from spectrain.approx._problem import Problem
+from spectrain.approx._rounds import closed
 
 Target = Callable[[Any], Any]
 
 _CROWDINGS = (0.0, 3.0, 5.0, 2.0, 4.0, 1.0)
+_HIGHEST = 2000
+"""The highest power: dense exact coefficients have two bits a power."""
+
 _CLOSED = 1e-3
 """The relative gap from where Newton's method goes on alone."""
 
 
 def minimax(
     f: Target,
-    powers: Sequence[int] | int,
+    powers: Sequence[Any] | float | int | np.integer[Any],
     interval: Sequence[Any],
     *,
     weight: Target | None = None,
@@ -56,11 +60,11 @@ def minimax(
     in ball
     arithmetic of growing precision where the error is small against the target. The lower bound is LP duality at
     the reference, de la Vallee-Poussin's bound for Chebyshev systems; the upper bound is a proof by Taylor models in
-    balls, computed when first asked for. Odd and even sets on symmetric intervals go by parity. See `Minimax`.
+    balls, computed at once; where it meets a larger error than the search knew, the search takes that point in and goes
+    on, so that nothing narrow is missed. Odd and even sets on symmetric intervals go by parity. See `Minimax`.
 
-    Raises ValueError for bad intervals, powers or weights, for values that are not finite, and for sets of powers
-    without 0
-    on an interval that holds 0 unless f(0) = 0.
+    Raises ValueError for bad intervals, powers (whole, at most 2000) or weights, for values that are complex or not
+    finite, for poles inside, and for sets of powers without 0 on an interval that holds 0 unless f(0) = 0.
 
     >>> best = minimax(lambda x: 1 + 0 * x, (1, 3, 5), (0.001, 1.0))
     >>> print(", ".join(f"{c:.4f}" for c in best.coefficients), f"error {best.error:.4f}")
@@ -69,18 +73,33 @@ def minimax(
     >>> best.proven and best.lower <= best.error <= best.upper and best.gap < 1e-12
     True
     """
-    wanted = tuple(range(powers + 1)) if isinstance(powers, int) else tuple(int(n) for n in powers)
-    if not wanted:
-        raise ValueError("minimax: at least one power is needed, got none.")
-    check_powers(wanted)
+    wanted = _powers(powers)
     pieces = tuple(intervals_of(interval))
     given = (f, weight, wanted, pieces, f_ball or f, (weight_ball or weight) if weight else None)
     if constraints:
         check_conditions(constraints, wanted)
         constrained = Constrained(*given, conditions=tuple(constraints))
         check_weight(constrained)
-        return _by_duality(constrained)
-    problem = Problem(*given)
+        return closed(constrained, _by_duality)
+    return closed(Problem(*given), _attempt)
+
+
+def _powers(powers: Sequence[Any] | float | int | np.integer[Any]) -> tuple[int, ...]:
+    """The powers as whole numbers, none cut to one. Raises ValueError for what is not."""
+    single = isinstance(powers, (float, int, np.integer))
+    given: list[Any] = [powers] if isinstance(powers, (float, int, np.integer)) else list(powers)
+    if not given:
+        raise ValueError("minimax: at least one power is needed, got none.")
+    check_powers(given)
+    wanted = tuple(int(n) for n in given)
+    if wanted[-1] > _HIGHEST:
+        raise ValueError(
+            f"minimax: the highest power is at most {_HIGHEST}, got {wanted[-1]}: digits grow with it, time faster."
+        )
+    return tuple(range(wanted[0] + 1)) if single else wanted
+
+
+def _attempt(problem: Problem) -> Minimax:
     small = reduced(problem)
     return _solve(problem, small) if is_chebyshev(small) else _by_duality(problem)
 
@@ -93,6 +112,7 @@ def _by_duality(problem: Problem) -> Minimax:
         problem = replace(problem)
         floor = 2.0**-100 if problem.followed else 2.0**-46
         found = refine(problem, size, floor)
+        check_bounded(problem, np.array([float(x) for x, _, _ in found.points]))
         points, c, h = found.points, found.coefficients, ball(found.largest)
         status = "duality"
         if found.largest <= floor * size:
@@ -134,8 +154,9 @@ def _solve_in_balls(problem: Problem, small: Problem, size: float, iterations: i
         floor = 2.0 ** -(bits - spent - 90)
         run = _exchange_in_balls(small, size, bits, floor)
         iterations += run.iterations
+        floor = max(floor, EXACT_LEVEL)
         trusted = abs(run.level) > floor or not small.followed
-        if trusted or bits - spent > 3000:
+        if trusted or floor == EXACT_LEVEL:
             break
         bits *= 2
     status = "exact" if not trusted else "alternation" if run.gap <= _CLOSED else "stopped"
@@ -174,6 +195,7 @@ def _in_balls(
     """The answer at this precision from a reference that doubles can hold."""
     with precise(bits):
         problem, small = replace(problem), replace(small)
+        check_bounded(small, small.doubles(s))
         signs = alternating(len(s))
         points, c, h = polish(small, Balls(small).points(s), signs, gap)
         return finish(problem, small, points, signs, c, h, size=size, iterations=iterations, status=status)
@@ -181,7 +203,11 @@ def _in_balls(
 
 def _size(problem: Problem) -> float:
     """About the largest weighted value of the target."""
-    x = np.concatenate([np.linspace(a, b, 65) for a, b in problem.pieces])
+    even = np.linspace(0.0, 1.0, 65)
+    # Multiples of the golden ratio keep in step with no period.
+    odd = np.arange(1, 512) * ((5**0.5 - 1) / 2) % 1.0
+    x = np.concatenate([a + (b - a) * part for a, b in problem.pieces for part in (even, odd)])
+    x = np.concatenate([np.clip(x, problem.pieces[0][0], problem.pieces[-1][1]), problem.watched])
     f, w = problem.values(x)
     return float(np.abs(f * w).max())
 

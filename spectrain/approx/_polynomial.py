@@ -84,9 +84,9 @@ class Polynomial:
         return print_terms(self.powers, [repr(c) for c in self.coefficients])
 
 
-def check_powers(powers: Sequence[int]) -> None:
+def check_powers(powers: Sequence[Any]) -> None:
     """Raise ValueError unless the powers are whole, rising, without repetition and from 0 up."""
-    if any(n < 0 or n != int(n) for n in powers):
+    if any(not float(n).is_integer() or n < 0 for n in powers):
         raise ValueError(f"powers must be whole numbers from 0 up, got {tuple(powers)}.")
     if len(set(powers)) < len(powers):
         raise ValueError(f"duplicate powers in {tuple(powers)}: name each power once.")

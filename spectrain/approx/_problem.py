@@ -21,7 +21,8 @@ class Problem:
 
     Points are doubles s in [-1, 1] for x = centre + half s, the hull of the domain, so that neither tiny nor huge
     intervals lose digits. ``stride`` is the common difference of the powers (0: none); with it the basis is
-    z^first T_k(affine(z^stride)), well conditioned, else the monomials z^power, z = (x - shift) / scale.
+    z^first T_k(affine(z^stride)), well conditioned, else the monomials z^power, z = (x - shift) / scale. ``watched``
+    are points that a search met between those of its grid, ``sampled`` says that balls are of no use.
     """
 
     target: Callable1
@@ -30,14 +31,21 @@ class Problem:
     pieces: tuple[tuple[float, float], ...]
     target_ball: Callable1
     weight_ball: Callable1 | None
+    watched: tuple[float, ...] = ()
+    sampled: bool = False
 
     @cached_property
     def centre(self) -> arb:
-        return (ball(self.pieces[0][0]) + ball(self.pieces[-1][1])) / 2
+        return ((ball(self.pieces[0][0]) + ball(self.pieces[-1][1])) / 2).mid()
 
     @cached_property
     def half(self) -> arb:
-        return (ball(self.pieces[-1][1]) - ball(self.pieces[0][0])) / 2
+        return ((ball(self.pieces[-1][1]) - ball(self.pieces[0][0])) / 2).mid()
+
+    @property
+    def conditions(self) -> tuple[Any, ...]:
+        """What the polynomial has to meet besides."""
+        return ()
 
     @property
     def unknowns(self) -> int:
@@ -51,6 +59,13 @@ class Problem:
             return 1
         steps = {b - a for a, b in zip(self.powers, self.powers[1:], strict=False)}
         return steps.pop() if len(steps) == 1 else 0
+
+    @property
+    def spare(self) -> int:
+        """Bits of a working precision that only the coefficients of powers need, not systems in the basis."""
+        if not self.stride:
+            return 0
+        return (2 if len(self.pieces) == 1 else 1) * self.powers[-1]
 
     @property
     def full(self) -> bool:
@@ -81,22 +96,30 @@ class Problem:
     def ends(self) -> Array:
         """The ends of the pieces as s, two a row."""
         rows = [[float((ball(e) - self.centre) / self.half) for e in piece] for piece in self.pieces]
-        return np.clip(np.array(rows), -1.0, 1.0)
+        ends = np.clip(np.array(rows), -1.0, 1.0)
+        # Rounding may leave the ends of the hull inside by a bit, which is far from them where the target is steep.
+        ends[0, 0], ends[-1, 1] = -1.0, 1.0
+        return ends
 
     @no_type_check  # called for every point
     def exact(self, s: float) -> arb:
         """The point of the domain that s stands for: ends are met exactly, no point is outside."""
         x = (self.centre + self.half * ball(float(s))).mid()
-        k = int(np.argmin(np.maximum(self.ends[:, 0] - s, s - self.ends[:, 1])))
+        k = 0
+        if len(self.pieces) > 1:
+            k = int(np.argmin(np.maximum(self.ends[:, 0] - s, s - self.ends[:, 1])))
         low, high = map(ball, self.pieces[k])
         return low if x < low or s <= self.ends[k, 0] else high if x > high or s >= self.ends[k, 1] else x
 
     def doubles(self, s: Array) -> Array:
         """The same in double precision."""
         low, high = self.pieces[0][0], self.pieces[-1][1]
-        if len(self.pieces) == 1:
-            return np.clip(low * ((1 - s) / 2) + high * ((1 + s) / 2), low, high)
-        return np.array([float(self.exact(v)) for v in s])
+        x = low * ((1 - s) / 2) + high * ((1 + s) / 2)
+        outside = np.maximum(self.ends[:, 0] - s[:, None], s[:, None] - self.ends[:, 1])
+        k = np.argmin(outside, axis=1)
+        a, b = np.array(self.pieces).T
+        x = np.clip(x, a[k], b[k])
+        return np.where(s <= self.ends[k, 0], a[k], np.where(s >= self.ends[k, 1], b[k], x))
 
     # The basis
 
@@ -155,11 +178,16 @@ class Problem:
         series = [arb_series([x], prec=1) for x in points]
         targets = follow(self.target_ball, series, 1)
         weights = follow(self.weight_ball, series, 1) if self.weight_ball else [arb_series([1])] * len(points)
-        return [(a[0], b[0]) for a, b in zip(targets, weights, strict=True)]
+        values = [(a[0], b[0]) for a, b in zip(targets, weights, strict=True)]
+        if not all(f.is_finite() and w.is_finite() for f, w in values):
+            raise NotFollowedError("finite in doubles, not in balls")
+        return values
 
     @cached_property
     def followed(self) -> bool:
         """Whether target and weight are known in ball arithmetic."""
+        if self.sampled:
+            return False
         x = self.exact(0.15625 * self.ends[0, 0] + 0.84375 * self.ends[0, 1])
         try:
             for g in filter(None, (self.target_ball, self.weight_ball)):
@@ -176,9 +204,10 @@ def evaluate(f: Callable1, x: Array) -> Array:
     """f at doubles: on the array, or one by one where it only takes numbers. Raises ValueError unless finite."""
     with np.errstate(all="ignore"):
         try:
-            values = np.broadcast_to(np.asarray(f(x), dtype=float), x.shape)
+            values = np.broadcast_to(_real(f(x)), x.shape)
         except (TypeError, ValueError):
-            values = np.array([float(f(float(v))) for v in x])
+            values = np.array([_real(f(float(v))) for v in x]).reshape(x.shape)
+    _check_real(values, x)
     if not np.isfinite(values).all():
         bad = x[~np.isfinite(values)][0]
         raise ValueError(
@@ -186,3 +215,17 @@ def evaluate(f: Callable1, x: Array) -> Array:
             "whole interval; leave the singular point out."
         )
     return np.array(values)
+
+
+def _real(values: Any) -> Array:
+    """Values as doubles; NaN with an imaginary part, which `_check_real` refuses, where they are complex."""
+    given = np.asarray(values)
+    return np.asarray(given if np.iscomplexobj(given) else np.asarray(given, dtype=float))
+
+
+def _check_real(values: Array, x: Array) -> None:
+    if np.iscomplexobj(values):
+        raise ValueError(
+            f"minimax: the function must be real, got {values[0]} at x = {x[0]:.17g}. Approximate the real and the "
+            "imaginary part, each by itself."
+        )

@@ -13,8 +13,16 @@ Point = Callable[[arb], tuple[arb, arb]]
 """x -> (g(x), g'(x))."""
 
 
+_FINE, _FINEST = arb(2) ** -80, arb(2) ** -400
+"""The smallest pieces, relative: where no bound is known, and where one is."""
+
+
 class UnprovableError(Exception):
     """The budget of subdivisions was spent, or the function cannot be followed by balls."""
+
+
+class BudgetError(UnprovableError):
+    """The budget of subdivisions was spent."""
 
 
 @dataclass
@@ -29,14 +37,18 @@ class _Search:
     high: arb
     low_bound: arb
     high_bound: arb
+    found: list[arb]
+    width: arb
 
-    def take(self, value: arb, widen: arb | None = None) -> None:
-        """Record that g takes ``value``, and that on some piece it exceeds it by ``widen`` at most."""
+    def take(self, at: arb, value: arb, widen: arb | None = None) -> None:
+        """Record that g takes ``value`` at this point, and that on some piece it exceeds it by ``widen`` at most."""
         if not value.is_finite():
             raise UnprovableError("a value is not finite")
         spread = widen if widen is not None else arb(0)
         self.high_bound = _larger(self.high_bound, (value + spread).upper())
         self.low_bound = -_larger(-self.low_bound, (-(value - spread)).upper())
+        if value.lower() > self.high or (-value).lower() > -self.low:
+            self.found.append(at)
         self.high = _larger(self.high, value.lower())
         self.low = -_larger(-self.low, (-value).lower())
         if self.symmetric:
@@ -70,31 +82,35 @@ def proven_range(
     symmetric: bool = False,
     slack: arb | None = None,
     budget: int = 20_000,
+    found: list[arb] | None = None,
 ) -> tuple[arb, arb, arb, arb]:
     """(low_bound, low, high, high_bound) with low_bound <= min g <= low and high <= max g <= high_bound.
 
     A piece is settled when a direct enclosure stays inside the values already taken, when g' keeps its sign there
     (the ends decide), or when g'' does (an end and the one stationary point decide); otherwise it is halved. With
-    ``symmetric`` only the larger of max g and -min g matters. Raises UnprovableError when the budget is spent.
+    ``symmetric`` only the larger of max g and -min g matters. ``found`` gets the points where g was larger (or lower)
+    than before. Raises BudgetError when the budget is spent, UnprovableError where a value or every bound of it is not
+    finite.
     """
     start = point(pieces[0][0])[0]
     if not start.is_finite():
         raise UnprovableError("the first value is not finite")
     zero = arb(0)
-    search = _Search(model, point, symmetric, slack or zero, start.upper(), start.lower(), start.lower(), start.upper())
-    search.take(start)
+    search = _Search(model, point, symmetric, slack or zero, start.upper(), start.lower(), start.lower(), start.upper(),
+                     found if found is not None else [], pieces[-1][1] - pieces[0][0])  # fmt: skip
+    search.take(pieces[0][0], start)
     for a, b in pieces:
-        search.take(point(a)[0])
-        search.take(point(b)[0])
+        search.take(a, point(a)[0])
+        search.take(b, point(b)[0])
     queue = list(reversed(pieces))
     while queue:
         budget -= 1
         if budget < 0:
-            raise UnprovableError("the budget of subdivisions is spent")
+            raise BudgetError("the budget of subdivisions is spent")
         a, b = queue.pop()
         if a < b and not _settled(search, a, b):
             middle = ((a + b) / 2).mid()
-            search.take(point(middle)[0])
+            search.take(middle, point(middle)[0])
             queue += [(middle, b), (a, middle)]
     return search.low_bound, search.low, search.high, search.high_bound
 
@@ -106,6 +122,12 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     expansion = search.model(centre, radius)
     t = arb(0, radius)
     values = expansion(t)
+    if not values.is_finite() and radius <= search.width * _FINE:
+        raise UnprovableError(f"no bound is found near {float(centre):.17g}")
+    if radius <= search.width * _FINEST:
+        # A jump: no smaller piece will tell more, so the bounds take in all that is left.
+        search.hold(values)
+        return True
     if search.harmless(values):
         search.hold(values)
         return True
@@ -119,16 +141,16 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     left, right = search.point(a)[1], search.point(b)[1]
     if (left > 0 and right > 0) or (left < 0 and right < 0):
         return True
-    value, rise = _stationary(search.point, bend, a, b)
+    at, value, rise = _stationary(search.point, bend, a, b)
     spread = abs(rise) * 2 * radius
     if spread > search.tolerance():
         return False
-    search.take(value, spread)
+    search.take(at, value, spread)
     return True
 
 
-def _stationary(point: Point, bend: arb_poly, a: arb, b: arb) -> tuple[arb, arb]:
-    """The zero of a monotone g' in [a, b] by Newton's method kept inside: g and g' there."""
+def _stationary(point: Point, bend: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb]:
+    """The zero of a monotone g' in [a, b] by Newton's method kept inside: where, g and g' there."""
     low, high, at = a, b, ((a + b) / 2).mid()
     rising = bool(bend(arb(0)) > 0)
     value, rise = point(at)
@@ -144,7 +166,7 @@ def _stationary(point: Point, bend: arb_poly, a: arb, b: arb) -> tuple[arb, arb]
         value, rise = point(at)
         if abs(rise) * (b - a) < (abs(value) + arb(2) ** -200) * arb(2) ** -56:
             break
-    return value, rise
+    return at, value, rise
 
 
 def polynomial_range(poly: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb, arb]:

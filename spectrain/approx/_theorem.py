@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from spectrain.approx._answer import Minimax
-from spectrain.approx._domain import intervals_of
+from spectrain.approx._domain import intervals_of, is_chebyshev, reduced
 from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._problem import evaluate
 
@@ -40,7 +40,7 @@ def equioscillates(
     if isinstance(result, Minimax):
         f, weight = result.problem.target, result.problem.weight
         interval = result.interval
-        if result.status == "duality":
+        if result.problem.conditions or not is_chebyshev(reduced(result.problem)):
             raise ValueError(
                 "equioscillates: these powers are no Chebyshev system here; see .lower and .upper instead."
             )

@@ -7,8 +7,8 @@ from typing import Literal
 
 import tyro
 
-from spectrain import approx, report, train
-from spectrain.cli._designs import KINDS
+from spectrain import approx
+from spectrain.cli._designs import KINDS, curves, write
 from spectrain.cli._designs import main as designs
 
 
@@ -47,7 +47,7 @@ class Design:
     code: tuple[Literal["torch", "jax", "numpy"], ...] = ("torch", "jax", "numpy")
     """Frameworks to print code for."""
     out: Path | None = None
-    """Folder for report.html, schedule.json, polynomials.json and the code. Default: design/."""
+    """Folder for schedule.json, schedule.html, schedule.svg and the code. Default: design/."""
 
 
 def main(argv: list[str]) -> int:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     texts: dict[str, str] = {name: approx.as_code(schedule, name) for name in asked.code}
     for name, text in texts.items():
         print(f"\n# ---- {name} ----\n{text}")
-    print(f"plot: {_write(schedule, texts, asked.out or Path('design'))}")
+    _write(schedule, texts, asked.out or Path("design"))
     return 0
 
 
@@ -102,12 +102,7 @@ def _steps(schedule: approx.Schedule) -> str:
     return "\n".join(lines)
 
 
-def _write(schedule: approx.Schedule, texts: dict[str, str], folder: Path) -> Path:
-    """The folder that holds the design: JSON, code, and the page with the equioscillation plots."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "schedule.json").write_text(schedule.to_json() + "\n", encoding="utf-8")
-    drawn = train.polynomials(schedule, name="the matrix sign")
-    (folder / "polynomials.json").write_text(json.dumps(drawn) + "\n", encoding="utf-8")
-    for name, text in texts.items():
-        (folder / f"polar_{name}.py").write_text(text + "\n", encoding="utf-8")
-    return report.write([folder], out=folder / "report.html")
+def _write(schedule: approx.Schedule, texts: dict[str, str], folder: Path) -> None:
+    """The folder that holds the design: JSON, the error curves as a page and a picture, code."""
+    files = {f"polar_{name}.py": text + "\n" for name, text in texts.items()}
+    write(folder, "schedule", json.loads(schedule.to_json()), curves(schedule, "singular value"), files)

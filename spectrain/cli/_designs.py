@@ -19,6 +19,12 @@ FUNCTIONS = (
     "sign", "expm1", "log1p", "exp2", "log2", "log10", "maximum", "minimum", "where", "square",
 )  # fmt: skip
 
+_LARGEST_ROOT = 1000
+"""Beyond it the coefficients of a step leave double precision, and finding that out takes for ever."""
+
+_LARGEST_UPPER = 1e150
+"""Its square is a double."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -62,7 +68,7 @@ class Best:
             Line(at, e(at), style="marks", color=1, name=f"{len(at)} points of the reference"),
         )
         title = f"{self.f}: E = {best.error:.6g}, {'proven' if best.proven else 'not proven'}"
-        _write(self.out, "best", data, Picture(title, "x", "error", lines), code)
+        write(self.out, "best", data, Picture(title, "x", "error", lines), {"best.py": code})
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class Root:
     """Folder for root.json, root.html, root.svg and root.py."""
 
     def run(self) -> None:
+        if max(self.r, abs(self.s)) > _LARGEST_ROOT:
+            raise ValueError(f"design root: r and |s| are at most {_LARGEST_ROOT}, got r = {self.r}, s = {self.s}.")
         schedule = approx.root_schedule(
             self.r, self.s, lower=self.lower, steps=self.steps, tol=self.tol, terms=self.terms
         )
@@ -102,7 +110,13 @@ class Root:
             "    return G\n"
         )
         print("\n" + code)
-        _write(self.out, "root", json.loads(schedule.to_json()), _curves(schedule, "x = eigenvalue^(1/r)"), code)
+        write(
+            self.out,
+            "root",
+            json.loads(schedule.to_json()),
+            curves(schedule, "x = eigenvalue^(1/r)"),
+            {"root.py": code},
+        )
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,8 @@ class Gap:
     """Folder for the JSON, the picture and the code."""
 
     def run(self, kind: Literal["step", "clip"] = "step") -> None:
+        if not self.upper <= _LARGEST_UPPER:
+            raise ValueError(f"design {kind}: --upper is at most {_LARGEST_UPPER:g}, got {self.upper:g}.")
         make = approx.step_schedule if kind == "step" else approx.clip_schedule
         made = make(self.upper, gap=self.gap, steps=self.steps, tol=self.tol)
         print(
@@ -143,7 +159,9 @@ class Gap:
         print("\n" + code)
         data = {"kind": kind, "upper": made.upper, "scale": made.scale, "gap": made.gap, "error": made.error}
         data["sign"] = json.loads(made.sign.to_json())
-        _write(self.out, kind, data, Picture(f"{kind}, error {made.error:.3g}", "x", "value", lines), code)
+        write(
+            self.out, kind, data, Picture(f"{kind}, error {made.error:.3g}", "x", "value", lines), {f"{kind}.py": code}
+        )
 
 
 @dataclass(frozen=True)
@@ -171,7 +189,9 @@ class Recipe:
         print(f"{schedule}\nsource: {RECIPES[self.name].source}")
         code = approx.as_code(schedule, "torch")
         print("\n" + code)
-        _write(self.out, "recipe", json.loads(schedule.to_json()), _curves(schedule, "singular value"), code)
+        write(
+            self.out, "recipe", json.loads(schedule.to_json()), curves(schedule, "singular value"), {"recipe.py": code}
+        )
 
 
 KINDS: dict[str, tuple[type, tuple[Any, ...]]] = {
@@ -191,26 +211,69 @@ def main(kind: str, argv: list[str]) -> int:
 def function(text: str) -> Callable[[Any], Any]:
     """A function of x from arithmetic, comparisons, numbers, pi, e and NumPy's names; nothing else is evaluated.
 
+    Numbers are doubles, so that no expression computes for ever: ``9**9**9**9`` overflows at once. Raises ValueError
+    for what is no such expression.
+
     >>> float(function("exp(0*x) + abs(-x)")(2.0))
     3.0
     """
     try:
-        tree = ast.parse(text.replace("^", "**"), mode="eval")
-    except SyntaxError as problem:
-        raise ValueError(f"design: {text!r} is no expression in x ({problem.msg}).") from problem
+        tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
+        _check(tree, text)
+        code = compile(_Doubles().visit(tree), "<function>", "eval")
+    except (SyntaxError, RecursionError, MemoryError) as problem:
+        what = problem.msg if isinstance(problem, SyntaxError) else "nested too deeply"
+        raise ValueError(f"design: {_short(text)!r} is no expression in x ({what}).") from problem
     known = {name: getattr(np, name) for name in FUNCTIONS} | {"pi": np.pi, "e": np.e}
-    allowed = (
-        ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Load, ast.Constant, ast.operator,
-        ast.unaryop, ast.cmpop,
-    )  # fmt: skip
+
+    def value(x: Any) -> Any:
+        try:
+            return eval(code, {"__builtins__": {}}, known | {"x": x}) + 0 * x
+        except (OverflowError, ZeroDivisionError) as problem:
+            raise ValueError(f"design: a number in {_short(text)!r} is no double ({problem}).") from problem
+
+    return value
+
+
+_NODES = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Load, ast.Constant, ast.Add, ast.Sub,
+    ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.UAdd, ast.USub, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt,
+    ast.GtE,
+)  # fmt: skip
+
+
+def _check(tree: ast.AST, text: str) -> None:
+    """Raise ValueError for anything but arithmetic, comparisons, numbers, x and functions with their arguments."""
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
         name = node.id if isinstance(node, ast.Name) else None
-        number = not isinstance(node, ast.Constant) or isinstance(node.value, (int, float))
-        if not isinstance(node, allowed) or not number or (name is not None and name != "x" and name not in known):
+        number = not isinstance(node, ast.Constant) or type(node.value) in (int, float)
+        values = name in ("x", "pi", "e") and node not in called
+        if not isinstance(node, _NODES) or not number or not (name is None or values or name in FUNCTIONS):
             what = name or type(node).__name__
-            raise ValueError(f"design: {what!r} is not known in {text!r}; there are x, pi, e, {', '.join(FUNCTIONS)}.")
-    code = compile(tree, "<function>", "eval")
-    return lambda x: eval(code, {"__builtins__": {}}, known | {"x": x}) + 0 * x
+            raise ValueError(
+                f"design: {what!r} is not known in {_short(text)!r}; there are x, pi, e, {', '.join(FUNCTIONS)}."
+            )
+        if name in FUNCTIONS and node not in called:
+            raise ValueError(f"design: {name} in {_short(text)!r} is a function; write {name}(...).")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
+            takes = getattr(getattr(np, node.func.id), "nin", 3)
+            if len(node.args) != takes:
+                raise ValueError(f"design: {node.func.id} takes {takes} arguments, got {len(node.args)}.")
+
+
+class _Doubles(ast.NodeTransformer):
+    """Whole numbers as doubles: Python's own grow without end."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        try:
+            return ast.copy_location(ast.Constant(float(str(node.value))), node)
+        except ValueError as problem:  # more digits than Python prints
+            raise ValueError("design: a number is too long; write it as 1e400 or shorter.") from problem
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _condition(text: str) -> tuple[str, float | int, float]:
@@ -239,7 +302,8 @@ def _horner(best: approx.Minimax, name: str) -> str:
     )
 
 
-def _curves(schedule: approx.Schedule, across: str) -> Picture:
+def curves(schedule: approx.Schedule, across: str) -> Picture:
+    """The error of every step over where its values stand, with the points where it alternates."""
     lines: list[Line] = []
     for i, curve in enumerate(approx.step_curves(schedule)):
         lines.append(Line(np.array(curve.x), np.array(curve.error), name=f"step {i + 1}", color=i))
@@ -247,10 +311,12 @@ def _curves(schedule: approx.Schedule, across: str) -> Picture:
     return Picture(f"{schedule.target}: error {schedule.error:.4g}", across, "p(x) - 1", tuple(lines), log="x")
 
 
-def _write(folder: Path, name: str, data: dict[str, Any], picture: Picture, code: str) -> None:
+def write(folder: Path, name: str, data: dict[str, Any], picture: Picture, code: dict[str, str]) -> None:
+    """The folder of a design: ``name``.json, .html and .svg, and files of code; prints where the page is."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
-    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    for file, text in code.items():
+        (folder / file).write_text(text, encoding="utf-8")
     for ending in ("html", "svg"):
         save(picture, folder / f"{name}.{ending}")
     print(f"plot: {folder / name}.html")

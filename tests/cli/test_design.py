@@ -9,10 +9,10 @@ from spectrain.cli._design import main
 from spectrain.cli._designs import function
 
 
-def made(folder, name):
+def made(folder, name, *, code=None):
     """The names of the printed code, and the JSON."""
     space: dict = {}
-    exec((folder / f"{name}.py").read_text(), space)
+    exec((folder / f"{code or name}.py").read_text(), space)
     assert (folder / f"{name}.svg").read_text().startswith("<svg")
     assert "<html" in (folder / f"{name}.html").read_text()
     return space, json.loads((folder / f"{name}.json").read_text())
@@ -79,8 +79,50 @@ def test_only_functions_of_x_are_evaluated(text):
         (["minimax", "--f", "x", "--interval", "1", "0"], "a < b"),
         (["minimax", "--f", "x", "--constraint", "value=1"], "kind:where:value"),
         (["recipe", "newton"], "no recipe"),
+        (["root", "--r", "1000000", "--steps", "3"], "at most 1000"),
+        (["root", "--r", "3", "--s", "-1000000", "--steps", "3"], "at most 1000"),
+        (["clip", "--upper", "1e300", "--tol", "1e-3"], "at most 1e"),
     ],
 )
 def test_wrong_designs_are_refused(words, said):
     with pytest.raises(ValueError, match=said):
         main(words)
+
+
+@pytest.mark.parametrize("words", [[], ["--lower", "1e-3", "--steps", "5"]], ids=["as it is", "README's example"])
+def test_the_default_design_runs_to_its_end_in_an_empty_folder(spectrain, tmp_path, words):
+    done = spectrain("design", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "error <= 0.1134 (proven" in done.stdout  # Polar Express, arXiv 2505.16932: five optimal quintics
+    space, data = made(tmp_path / "design", "schedule", code="polar_numpy")
+    assert len(data["polynomials"]) == 5
+    values = np.linalg.svd(space["polar"](np.diag(np.geomspace(1e-3, 1, 50))), compute_uv=False)
+    assert np.abs(values - 1).max() <= 0.1135
+
+
+ENDLESS = {
+    "a tower": "9**9**9**9",
+    "a tower under x": "x + 2**2**2**2**2**2",
+    "a shift": "1 << 10**12",
+    "many digits": "1" * 5000,
+    "deep": "(" * 300 + "x" + ")" * 300,
+    "deeper": "-" * 100_000 + "x",
+    "a long sum": "x" + "+x" * 20_000,
+    "zero": "1/0",
+    "an output argument": "exp(x, x)",
+    "one argument of two": "maximum(x)",
+    "a function that is not called": "exp",
+    "a number that is called": "x(x)",
+    "not a number": "True",
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_what_would_never_end_or_is_no_function_is_refused_at_once(text):
+    with pytest.raises(ValueError, match="design:"):
+        function(text)(np.linspace(0, 1, 3))
+
+
+def test_numbers_are_doubles_and_the_same_function():
+    x = np.linspace(0.5, 2, 7)
+    np.testing.assert_array_equal(function("3*x**2 - 1/x^3 + where(x > 1, 2, 0)")(x), 3 * x**2 - x**-3.0 + 2 * (x > 1))
