@@ -2,25 +2,16 @@
 
 import contextlib
 import hashlib
-import os
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from spectrain import __version__
+from spectrain import __version__, _files
 from spectrain.approx._schedule import Schedule
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for this package: XDG_CACHE_HOME, Library/Caches or LOCALAPPDATA."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "spectrain" / "schedules"
+    """Where schedules are kept; ``OSError`` for a user without a home."""
+    return _files.cache_folder() / "schedules"
 
 
 def cached(key: object, compute: Callable[[], Schedule], *, folder: Path | None = None) -> Schedule:
@@ -30,23 +21,15 @@ def cached(key: object, compute: Callable[[], Schedule], *, folder: Path | None 
     several writers of the same key wins with the same content. A file that cannot be read counts as absent; a folder
     that cannot be written costs nothing but the next computation.
     """
-    name = hashlib.sha256(f"{__version__} {key!r}".encode()).hexdigest()[:32]
-    path = (folder or cache_folder()) / f"{name}.json"
+    name = hashlib.sha256(f"{__version__} {key!r}".encode()).hexdigest()[:32] + ".json"
     with contextlib.suppress(OSError, ValueError):
-        return Schedule.from_json(path.read_text())
+        return Schedule.from_json(((folder or cache_folder()) / name).read_text(encoding="utf-8"))
     schedule = compute()
     with contextlib.suppress(OSError):
-        _write(path, schedule.to_json())
+        _write((folder or cache_folder()) / name, schedule.to_json())
     return schedule
 
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    _files.write_text(path, text)

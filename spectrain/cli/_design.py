@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 from spectrain import approx, report, train
+from spectrain._files import write_text
 from spectrain.cli._designs import KINDS
 from spectrain.cli._designs import main as designs
 
@@ -105,9 +106,9 @@ def _steps(schedule: approx.Schedule) -> str:
 def _write(schedule: approx.Schedule, texts: dict[str, str], folder: Path) -> Path:
     """The folder that holds the design: JSON, code, and the page with the equioscillation plots."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "schedule.json").write_text(schedule.to_json() + "\n", encoding="utf-8")
+    write_text(folder / "schedule.json", schedule.to_json() + "\n")
     drawn = train.polynomials(schedule, name="the matrix sign")
-    (folder / "polynomials.json").write_text(json.dumps(drawn) + "\n", encoding="utf-8")
+    write_text(folder / "polynomials.json", json.dumps(drawn) + "\n")
     for name, text in texts.items():
-        (folder / f"polar_{name}.py").write_text(text + "\n", encoding="utf-8")
+        write_text(folder / f"polar_{name}.py", text + "\n")
     return report.write([folder], out=folder / "report.html")

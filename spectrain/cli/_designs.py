@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from spectrain import approx
+from spectrain._files import write_text
 from spectrain.gallery._drawing import Line, Picture, save
 
 FUNCTIONS = (
@@ -249,8 +250,8 @@ def _curves(schedule: approx.Schedule, across: str) -> Picture:
 
 def _write(folder: Path, name: str, data: dict[str, Any], picture: Picture, code: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
-    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    write_text(folder / f"{name}.json", json.dumps(data, indent=1, default=float) + "\n")
+    write_text(folder / f"{name}.py", code)
     for ending in ("html", "svg"):
         save(picture, folder / f"{name}.{ending}")
     print(f"plot: {folder / name}.html")

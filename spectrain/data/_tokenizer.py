@@ -10,6 +10,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32, Integer
 
+from spectrain._files import write_text
 from spectrain.data._byte_level import bytes_of_tokens, cuts_as_we_do, end_of_text
 from spectrain.data._document import DataError, Document
 from spectrain.data._pretokens import pieces, pretokens
@@ -110,7 +111,7 @@ class Tokenizer:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write tokenizer.json, which ``tokenizers.Tokenizer.from_file`` reads as well."""
-        Path(path).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        write_text(Path(path), self._backend.to_str(pretty=True))
 
     def _encode(self, text: str) -> Iterator[bytes]:
         """Yield the ids of consecutive parts of a text as the bytes of int32 arrays."""

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spectrain.approx._cache import cache_folder
+from spectrain._files import cache_folder
 from spectrain.matfun._input import Real
 
 SIDES = (64, 128, 256, 512, 1024)
@@ -79,7 +79,7 @@ SHIPPED = CostTable(
 
 def table_file() -> Path:
     """Return where ``calibrate`` keeps its table: in the user's cache folder."""
-    return cache_folder().parent / "costs.json"
+    return cache_folder() / "costs.json"
 
 
 @functools.cache

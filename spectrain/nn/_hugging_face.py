@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spectrain._files import write_file, write_json
 from spectrain.nn import _hugging_face_experts as experts
 from spectrain.nn._attention import Attention
 from spectrain.nn._feed_forward import SwiGLU
@@ -39,7 +40,7 @@ def to_hugging_face(
     config |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "dtype": str(model.head.weight.dtype)[6:]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)
     weights = to_theirs({name: p.detach() for name, p in model.named_parameters()}, _blocks(model), kind)
     weights |= experts.to_theirs(model)
     if model.embedding_norm:
@@ -50,7 +51,10 @@ def to_hugging_face(
     if config["tie_word_embeddings"]:
         del weights["lm_head.weight"]
     tensors = {name: w.contiguous().clone() for name, w in weights.items()}
-    safetensors.torch.save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    write_file(
+        folder / "model.safetensors",
+        lambda temporary: safetensors.torch.save_file(tensors, str(temporary), metadata={"format": "pt"}),
+    )
     return folder
 
 
