@@ -2,6 +2,7 @@
 
 import array
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import Int32, Integer
 from spectrain._files import write_text
 from spectrain.data._byte_level import bytes_of_tokens, cuts_as_we_do, end_of_text
 from spectrain.data._document import DataError, Document
+from spectrain.data._open import chunks
 from spectrain.data._pretokens import pieces, pretokens
 from spectrain.data._token_file import write_tokens
 
@@ -135,7 +137,8 @@ def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
 
     Raises FileNotFoundError when there is none and DataError when the file is not such a tokenizer.
     """
-    content = Path(path).read_bytes()
+    os.stat(path)  # FileNotFoundError
+    content = b"".join(chunks(Path(path)))
     try:
         return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
     except DataError as error:
