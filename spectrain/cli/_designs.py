@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from spectrain import approx
+from spectrain._files import write_text
 from spectrain.gallery._drawing import Line, Picture, save
 
 FUNCTIONS = (
@@ -314,9 +315,9 @@ def curves(schedule: approx.Schedule, across: str) -> Picture:
 def write(folder: Path, name: str, data: dict[str, Any], picture: Picture, code: dict[str, str]) -> None:
     """The folder of a design: ``name``.json, .html and .svg, and files of code; prints where the page is."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
+    write_text(folder / f"{name}.json", json.dumps(data, indent=1, default=float) + "\n")
     for file, text in code.items():
-        (folder / file).write_text(text, encoding="utf-8")
+        write_text(folder / file, text)
     for ending in ("html", "svg"):
         save(picture, folder / f"{name}.{ending}")
     print(f"plot: {folder / name}.html")

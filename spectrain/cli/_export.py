@@ -1,6 +1,5 @@
 """``spectrain export``: a trained model in the files that transformers reads."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from spectrain import nn, train
+from spectrain._files import write_json
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,15 @@ def main(argv: list[str]) -> int:
     end = run.tokenizer.end_of_text
     nn.to_hugging_face(run.model, asked.out, context=run.config.block, end_of_text=end)
     run.tokenizer.save(asked.out / "tokenizer.json")
-    (asked.out / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "bos_token": "<|endoftext|>",
-                "eos_token": "<|endoftext|>",
-                "model_max_length": run.config.block,
-                "clean_up_tokenization_spaces": False,
-            },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
+    write_json(
+        asked.out / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|endoftext|>",
+            "eos_token": "<|endoftext|>",
+            "model_max_length": run.config.block,
+            "clean_up_tokenization_spaces": False,
+        },
     )
     print(f"written: {asked.out}; transformers.AutoModelForCausalLM.from_pretrained({str(asked.out)!r}) reads it.")
     print("A document begins with <|endoftext|>: put it before the prompt.")

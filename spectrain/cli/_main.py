@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     spectrain 0.1.0
     0
     """
+    _say_any_name()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -56,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("interrupted.", code=130)
     except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
         return _failed(error, code=1, debug=debug)
+
+
+def _say_any_name() -> None:
+    """Let standard output write names of files that are not UTF-8, as standard error does, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def fail(message: str, *, code: int = 2) -> int:

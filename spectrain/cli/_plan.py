@@ -9,6 +9,7 @@ import torch
 import tyro
 
 from spectrain import nn, optim
+from spectrain._files import write_text
 
 
 @dataclass(frozen=True)
@@ -77,5 +78,5 @@ def main(argv: list[str]) -> int:
             owner = "" if row["owner"] is None else f"rank {row['owner']}"
             print(f"{row['name']:40}  {'x'.join(map(str, row['shape'])):>12}  {row['method']:10}  {owner}")
     if asked.out is not None:
-        asked.out.write_text(json.dumps({"rows": found.rows, "ranks": found.ranks}, indent=1) + "\n", encoding="utf-8")
+        write_text(asked.out, json.dumps({"rows": found.rows, "ranks": found.ranks}, indent=1) + "\n")
     return 0

@@ -3,9 +3,7 @@
 import contextlib
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
-import queue
 import secrets
 import signal
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from spectrain.data._crowd import Crowd
 from spectrain.data._seeded import seed_global_generators
 from spectrain.data._wire import packed, unpacked
 from spectrain.data._workers import WorkerError
@@ -63,7 +62,8 @@ class Generated:
     it any more. It ignores Ctrl-C, which belongs to this process.
 
     Raises ``ValueError`` for numbers below their least. A source raises ``WorkerError`` with the traceback when the
-    generator failed, with a sentence when the process was killed or another taker left: never a hang. At the
+    generator failed, with a sentence when the process was killed, another taker left, or another source takes for this
+    rank already: never a hang. At the
     generator's end it raises ``StopIteration`` at all ranks in the same step: items that do not fill a step are not
     handed out.
 
@@ -238,20 +238,20 @@ def _serve(task: _Task, address: str, key: bytes, ready: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     owner = os.getppid()
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    with Listener(address, backlog=task.world * task.workers, authkey=key) as listener:
-        crowd = _Crowd(listener, task.world * task.workers)
+    with Listener(address, backlog=task.world * task.workers) as listener:  # the crowd asks for the key
+        crowd = Crowd(listener, key, world=task.world, workers=task.workers)
         ready.send(None)
         ready.close()
         steps = task.steps()
         for step in itertools.count():
             answers = _answers(steps, task.world)
+            if answers[0][0] != "item":
+                crowd.leave(answers[0][1], kind=answers[0][0])
+                return
             for rank, answer in enumerate(answers):
                 if not crowd.give((rank, step % task.workers), packed(answer)):
                     crowd.leave(f"rank {rank} went away before it had taken step {task.start + step}.")
                     return
-            if answers[0][0] != "item":
-                crowd.leave(answers[0][1], kind=answers[0][0])
-                return
 
 
 def _answers(steps: Iterator[list[Any]], world: int) -> list[tuple[str, Any]]:
@@ -261,53 +261,6 @@ def _answers(steps: Iterator[list[Any]], world: int) -> list[tuple[str, Any]]:
         return [("end", None)] * world
     except Exception:
         return [("error", f"the generator failed:\n{traceback.format_exc()}")] * world
-
-
-class _Crowd:
-    """Those who take, each by its (rank, worker); they come when they like."""
-
-    def __init__(self, listener: Listener, size: int) -> None:
-        self.size = size
-        self._pipes: dict[tuple[int, int], Connection] = {}
-        self._came: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        threading.Thread(target=self._admit, args=(listener,), daemon=True).start()
-
-    def _admit(self, listener: Listener) -> None:
-        while True:
-            with contextlib.suppress(OSError, EOFError, multiprocessing.AuthenticationError):
-                self._came.put(listener.accept())
-
-    def give(self, who: tuple[int, int], answer: bytes) -> bool:
-        """Send when it is wanted; False when the taker has gone."""
-        try:
-            while who not in self._pipes:
-                pipe = self._came.get()
-                self._pipes[pipe.recv()] = pipe
-            self._pipes[who].recv()
-            self._pipes[who].send_bytes(answer)
-        except (OSError, EOFError):
-            return False
-        return True
-
-    def leave(self, value: Any, *, kind: str = "error") -> None:
-        """Tell those who are here, and those who still come, that there is no more; then wait until they are gone."""
-        answer = packed((kind, value))
-        while len(self._pipes) < self.size:
-            with contextlib.suppress(queue.Empty):
-                pipe = self._came.get(timeout=_POLL)
-                self._pipes[pipe.recv()] = pipe
-        told: set[Connection] = set()
-        open_pipes = list(self._pipes.values())
-        while open_pipes:
-            ready = multiprocessing.connection.wait(open_pipes)
-            for pipe in [pipe for pipe in open_pipes if pipe in ready]:
-                try:
-                    pipe.recv()
-                    if pipe not in told:
-                        pipe.send_bytes(answer)
-                        told.add(pipe)
-                except (OSError, EOFError):
-                    open_pipes.remove(pipe)
 
 
 def _end_with(owner: int) -> None:

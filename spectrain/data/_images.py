@@ -1,6 +1,5 @@
 """Pictures with labels: scikit-learn's digits, files in the format of MNIST, folders of PNGs."""
 
-import gzip
 import hashlib
 import struct
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from spectrain.data._document import DataError
+from spectrain.data._open import UnusableFileError, chunks, refuse_nothing
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -63,6 +63,7 @@ def read_images(paths: Sequence[str | Path] | None = None) -> Images:
         raise TypeError(f"read_images takes a list of paths, got {paths!r}; write [{str(paths)!r}]")
     if paths is not None and len(paths) != 1:
         raise DataError(f"pictures come from one source, got {len(paths)}: {', '.join(map(str, paths)) or 'none'}.")
+    refuse_nothing(paths[0] if paths else None)
     name = "digits" if paths is None else str(paths[0])
     if name == "digits":
         return _digits()
@@ -94,7 +95,13 @@ def _find(folder: Path, stem: str) -> Path | None:
 
 def _idx(folder: Path) -> Images:
     images, labels = (_read_idx(folder, stem) for stem in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"))
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or images.shape[1] != images.shape[2]:
+    if (
+        not labels.size
+        or images.ndim != 3
+        or labels.ndim != 1
+        or len(images) != len(labels)
+        or images.shape[1] != images.shape[2]
+    ):
         raise DataError(f"{folder}: pictures of shape {images.shape} and labels of shape {labels.shape} do not fit.")
     pixels = torch.from_numpy(images.astype(np.float32))[:, None] / 127.5 - 1
     names = tuple(str(label) for label in range(int(labels.max()) + 1))
@@ -107,11 +114,13 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
     if path is None:
         raise DataError(f"{folder} has no {stem}(.gz) beside the other file.")
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = b"".join(chunks(path))
         kind, rank = struct.unpack(">2xBB", raw[:4])
         shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
         body = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except UnusableFileError:
+        raise
+    except (struct.error, ValueError) as error:
         raise DataError(f"{path} is not a file of MNIST's kind, or damaged: {error}.") from None
     if kind != 8:
         raise DataError(f"{path} holds numbers of type {kind:#x}; only unsigned bytes (0x8) are pictures.")
@@ -132,7 +141,7 @@ def _pngs(folder: Path) -> Images:
         try:
             with Image.open(path) as picture:
                 array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"), np.float32)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{path} is not a PNG, or damaged: {error}.") from None
         first = arrays[0] if arrays else array
         if array.shape != first.shape or array.shape[0] != array.shape[1]:

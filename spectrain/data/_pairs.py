@@ -2,13 +2,14 @@
 
 import ast
 import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from spectrain.data._document import DataError, Document
+from spectrain.data._json_line import parsed, string
+from spectrain.data._open import lines, refuse_nothing
 from spectrain.data._standard_library import read_standard_library
 
 
@@ -39,6 +40,8 @@ def read_pairs(paths: Sequence[str | Path] | None = None) -> list[Pair]:
     """
     if isinstance(paths, str | Path):
         raise TypeError(f"read_pairs takes a list of paths, got {paths!r}; write [{str(paths)!r}]")
+    for path in paths or ():
+        refuse_nothing(path)
     if paths is None:
         found = [pair for document in read_standard_library() for pair in functions_of(document)]
     else:
@@ -77,28 +80,20 @@ def _without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: Sequ
 
 
 def _lines(path: Path) -> Iterator[Pair]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (at byte {error.start}).") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines(path, pipe=True), start=1):
         if line.strip():
             yield _pair(line, where=f"{path}, line {number}")
 
 
-def _pair(line: str, *, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is not JSON: {error}.") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where} holds a {type(row).__name__}; a pair is an object with query and document.")
+def _pair(line: bytes, *, where: str) -> Pair:
+    row = parsed(line, where=where, holds="a pair is an object with query and document")
     for field in ("query", "document"):
-        if not isinstance(row.get(field), str) or not row[field].strip():
-            raise DataError(f"{where}: the field {field!r} must be a string that is not empty, got {row.get(field)!r}.")
-    return Pair(row["query"], row["document"], str(row.get("group", where)))
+        if not string(row.get(field), field, where=where, names=row, advice="give it one").strip():
+            raise DataError(f"{where}: the field {field!r} must be a string that is not empty, got {row[field]!r}.")
+    group = row.get("group")
+    if isinstance(group, dict | list):
+        raise DataError(f"{where}: the field 'group' must be a string or a number, got a {type(group).__name__}.")
+    return Pair(row["query"], row["document"], where if group is None else str(group))
 
 
 def split_pairs(

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from spectrain.data._document import DataError, Document
+from spectrain.data._glob import fixed_part, matching
+from spectrain.data._open import UnusableFileError, refuse_nothing
 from spectrain.data._records import documents_in, documents_of, is_saved_dataset, saved_dataset
 from spectrain.data._standard_library import read_standard_library
-from spectrain.data._text_file import UnusableFileError
 
 _logger = logging.getLogger("spectrain.data")
 
@@ -40,16 +41,18 @@ def read_documents(paths: Sequence[str | Path | Any] | None = None, *, text_fiel
       the field, are skipped (JSON lines from the first bad one on), and how many of each is logged as a warning of
       the logger ``spectrain.data``. Links to folders are not followed. A folder that ``Dataset.save_to_disk`` wrote
       is read by the package datasets;
-    - a **glob** such as ``"src/**/*.py"``, whose files are treated like those found in a folder;
+    - a **glob** such as ``"src/**/*.py"``, whose files are treated like those found in a folder, and whose ``**``
+      follows no links to folders;
     - a **dataset** of Hugging Face itself, map-style or streamed: one document a row.
 
     A file that was named must be usable or the call fails. A file reached by two paths is read once. A name is
     relative to the folder that was given, or to the fixed part of the glob; the name of a file is its last part, that
-    of a row has its number behind it. Names that would be equal become whole paths. So the split by names is the same
-    wherever the folder lies.
+    of a row has its number behind it; bytes that are not UTF-8 are written as in ``b"\\xe9"``. Names that would be
+    equal become whole paths. So the split by names is the same wherever the folder lies.
 
-    Raises DataError for a path that does not exist (with the nearest name that does), a file that is empty, binary,
-    damaged or not UTF-8 (with the offset), a line or row without the field (with its number and the fields there are),
+    Raises DataError for a path that is empty or does not exist (with the nearest name that does); a file that is empty,
+    binary, damaged, a device, not UTF-8 (with the offset), that unpacks to more than 250 times its size (a gzip bomb)
+    or changes while it is read; a line or row without the field (with its number and the fields there are);
     a package that is missing, a glob that matches nothing, and when nothing is left to read. Memory: the text, and one
     file more; :func:`iterate_documents` holds one document at a time.
 
@@ -96,15 +99,18 @@ def _documents(
 def _sources(given: str | Path | Any, i: int, skipped: Counter[str]) -> list[_Source]:
     if not isinstance(given, str | Path):
         return [_of_dataset(given, type(given).__name__, i)]
-    path = Path(given).expanduser()
-    if path.is_dir() and is_saved_dataset(path):
+    refuse_nothing(given)
+    path = Path(os.path.expanduser(given))
+    if os.path.isdir(path) and is_saved_dataset(path):
         return [_of_dataset(saved_dataset(path), path.name, i)]
-    if path.is_dir():
+    if os.path.isdir(path):
         return list(_in_folder(path, path, skipped))
-    if path.exists():
-        return [_Source(path, path.name, named=True)]
+    if os.path.exists(path):
+        return [_Source(path, _told(path.name), named=True)]
     if glob.has_magic(str(path)):
         return _matching(path, skipped)
+    if os.path.islink(path):
+        raise DataError(f"{path} is a link to {os.readlink(path)!r}, where nothing is; mend the link or name the file")
     raise DataError(f"{path} does not exist; {_nearest(path)}")
 
 
@@ -115,29 +121,42 @@ def _of_dataset(dataset: Any, name: str, i: int) -> _Source:
 
 
 def _matching(pattern: Path, skipped: Counter[str]) -> list[_Source]:
-    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
+    matches = matching(pattern)
     if not matches:
         raise DataError(f"nothing matches {pattern}; * stays in one folder, ** goes through subfolders")
-    fixed = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    fixed = fixed_part(pattern)
     found: list[_Source] = []
     for match in matches:
-        if not match.is_dir():
-            found.append(_Source(match, match.relative_to(fixed).as_posix()))
+        if not os.path.isdir(match):
+            found += _found(match, fixed, skipped)
         elif "**" not in pattern.parts:
             found += _in_folder(match, fixed, skipped)
     return found
 
 
 def _in_folder(folder: Path, root: Path, skipped: Counter[str]) -> Iterator[_Source]:
-    for where, folders, files in os.walk(folder):
+    def closed(_: OSError) -> None:
+        skipped["unreadable"] += 1
+
+    for where, folders, files in os.walk(folder, onerror=closed):
         skipped["hidden"] += sum(name.startswith(".") for name in [*folders, *files])
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(where, name) for name in files if not name.startswith(".")]
-        for path in paths:
-            if path.is_file():
-                yield _Source(path, path.relative_to(root).as_posix())
-            else:
-                skipped["unreadable"] += 1
+        for name in files:
+            if not name.startswith("."):
+                yield from _found(Path(where, name), root, skipped)
+
+
+def _found(path: Path, root: Path, skipped: Counter[str]) -> list[_Source]:
+    """A file that was found, not named: pipes, devices and links to nowhere are none."""
+    if os.path.isfile(path):
+        return [_Source(path, _told(path.relative_to(root).as_posix()))]
+    skipped["unreadable"] += 1
+    return []
+
+
+def _told(name: str) -> str:
+    r"""A name as text: bytes that are no UTF-8 become ``\xe9``, so that it can be printed, written and hashed."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _unique(sources: list[_Source]) -> list[_Source]:
@@ -147,7 +166,7 @@ def _unique(sources: list[_Source]) -> list[_Source]:
         once.setdefault(os.path.realpath(source.path), source)
     count = Counter(source.name for source in once.values())
     return [
-        source if count[source.name] == 1 else dataclasses.replace(source, name=source.path.as_posix())
+        source if count[source.name] == 1 else dataclasses.replace(source, name=_told(source.path.as_posix()))
         for source in once.values()
     ]
 
@@ -157,16 +176,20 @@ def _in(source: _Source, skipped: Counter[str], text_field: str) -> Iterator[Doc
         yield from documents_of(source.dataset, name=source.name, text_field=text_field)
         return
     try:
-        yield from documents_in(source.path, source.name, text_field=text_field)
+        yield from documents_in(source.path, source.name, text_field=text_field, pipe=source.named)
     except UnusableFileError as error:
         if source.named:
             raise
         skipped[error.reason] += 1
+    except MemoryError:
+        raise DataError(
+            f"{source.path} does not fit into memory; divide it into files, or one text a line of JSON"
+        ) from None
 
 
 def _nearest(path: Path) -> str:
     """Say what does exist: the closest name in the deepest folder that is there."""
-    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    folder = next(parent for parent in path.absolute().parents if os.path.isdir(parent))
     wanted = path.absolute().relative_to(folder).parts[0]
     try:
         names = sorted(os.listdir(folder))

@@ -1,36 +1,36 @@
 """Files and objects of many texts: JSON lines, Parquet, datasets of Hugging Face; one document a row."""
 
-import gzip
 import importlib
-import json
-import zlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from spectrain.data._document import DataError, Document
-from spectrain.data._text_file import UnusableFileError, read_text
+from spectrain.data._json_line import listed, parsed, string
+from spectrain.data._open import UnusableFileError, lines
+from spectrain.data._text_file import read_text
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether a folder was written by ``Dataset.save_to_disk``."""
-    return (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    return all(os.path.isfile(folder / name) for name in ("dataset_info.json", "state.json"))
 
 
-def documents_in(path: Path, name: str, *, text_field: str) -> Iterator[Document]:
+def documents_in(path: Path, name: str, *, text_field: str, pipe: bool = False) -> Iterator[Document]:
     """The documents of one file, by its ending: a row each of JSON lines and Parquet, else the file as a whole.
 
-    A row is named ``NAME:NUMBER``, counted from 1. Rows whose text is empty are left out.
+    ``pipe``: it may be a pipe. A row is named ``NAME:NUMBER``, counted from 1. Rows whose text is empty are left out.
     """
     if path.name.endswith(JSON_LINES):
-        rows = _json_texts(path, text_field)
+        rows = _json_texts(path, text_field, pipe=pipe)
     elif path.suffix == ".parquet":
         rows = _parquet_texts(path, text_field)
     else:
-        yield Document(name=name, text=read_text(path))
+        yield Document(name=name, text=read_text(path, pipe=pipe))
         return
     found = False
     for number, text in rows:
@@ -51,7 +51,8 @@ def documents_of(dataset: Any, *, name: str, text_field: str) -> Iterator[Docume
     if columns is not None and text_field not in columns:
         raise DataError(f"the dataset has no column {text_field!r} but {', '.join(columns)}; name it with text_field=")
     for number, row in enumerate(dataset, start=1):
-        text = _checked(row.get(text_field), text_field, where=f"{name}, row {number}", names=row)
+        where = f"{name}, row {number}"
+        text = string(row.get(text_field), text_field, where=where, names=row, advice=_NAME_IT)
         if text:
             yield Document(name=f"{name}:{number}", text=text)
 
@@ -61,61 +62,38 @@ def saved_dataset(folder: Path) -> Any:
     return _needed("datasets", folder).load_from_disk(str(folder))
 
 
-def _json_texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(_lines(path), start=1):
+def _json_texts(path: Path, field: str, *, pipe: bool) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines(path, pipe=pipe), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except UnicodeDecodeError as error:
-            raise UnusableFileError(
-                "not UTF-8", f"{where} is not UTF-8: {error.reason} at byte {error.start}"
-            ) from None
-        except ValueError as error:
-            raise UnusableFileError("not JSON", f"{where} is not JSON: {error}; every line is an object") from None
-        if not isinstance(row, dict):
-            raise UnusableFileError(
-                "not JSON", f"{where} holds a {type(row).__name__}; a line is an object with a text"
-            )
-        yield number, _checked(row.get(field), field, where=where, names=row)
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            yield from file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UnusableFileError("damaged", f"{path} is not a whole gzip file: {error}") from error
-    except OSError as error:
-        raise UnusableFileError("unreadable", f"{path} cannot be read: {error.strerror or error}") from error
+        row = parsed(line, where=where, holds="every line is an object with a text")
+        yield number, string(row.get(field), field, where=where, names=row, advice=_NAME_IT)
 
 
 def _parquet_texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
     parquet = _needed("pyarrow.parquet", path)
+    if not os.path.isfile(path):  # its table is at its end, so a pipe will not do
+        raise UnusableFileError("unreadable", f"{path} is no regular file; Parquet is read from one")
+    number = 0
     try:
-        file = parquet.ParquetFile(path)
+        with parquet.ParquetFile(path) as file:
+            if field not in file.schema_arrow.names:
+                names = listed(file.schema_arrow.names)
+                raise UnusableFileError("without the field", f"{path} has no column {field!r} but {names}; {_NAME_IT}")
+            for batch in file.iter_batches(batch_size=1024, columns=[field]):
+                for scalar in batch.column(0):
+                    number += 1
+                    where = f"{path}, row {number}"
+                    yield number, string(scalar.as_py(), field, where=where, names=(field,), advice=_NAME_IT)
+    except UnicodeDecodeError as error:
+        raise UnusableFileError("not UTF-8", f"{path}, row {number} is not UTF-8: {error.reason}") from None
     except (OSError, importlib.import_module("pyarrow").ArrowException) as error:
-        raise UnusableFileError("damaged", f"{path} is not a Parquet file: {error}") from None
-    with file:
-        if field not in file.schema_arrow.names:
-            names = ", ".join(file.schema_arrow.names)
-            raise UnusableFileError("without the field", f"{path} has no column {field!r} but {names}; {_NAME_IT}")
-        number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=[field]):
-            for value in batch.column(0).to_pylist():
-                number += 1
-                yield number, _checked(value, field, where=f"{path}, row {number}", names=(field,))
+        found = f"is damaged after row {number}" if number else "is not a Parquet file"
+        raise UnusableFileError("damaged", f"{path} {found}: {error}") from None
 
 
 _NAME_IT = "name another with text_field= (on the command line --text-field)"
-
-
-def _checked(value: object, field: str, *, where: str, names: Iterable[str]) -> str:
-    if not isinstance(value, str):
-        got = f"{value!r:.60}" if field in names else f"only {', '.join(map(repr, names)) or 'nothing'}"
-        raise UnusableFileError("without the field", f"{where}: {field!r} must be a string, got {got}; {_NAME_IT}")
-    return value
 
 
 def _needed(module: str, path: Path) -> ModuleType:

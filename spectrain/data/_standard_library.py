@@ -5,7 +5,8 @@ import sysconfig
 from pathlib import Path
 
 from spectrain.data._document import DataError, Document
-from spectrain.data._text_file import UnusableFileError, read_text
+from spectrain.data._open import UnusableFileError
+from spectrain.data._text_file import read_text
 
 # Test suites are a third of the source and unlike the rest; the others are not the library.
 _LEFT_OUT = {"test", "tests", "idle_test", "ensurepip", "site-packages", "dist-packages", "__pycache__"}

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Integer
 
+from spectrain._files import write_file
 from spectrain.data._document import DataError
 
 
@@ -16,24 +17,22 @@ def write_tokens(
     file: str | PathLike[str], parts: Iterable[Integer[np.ndarray, " some"]], *, dtype: np.dtype
 ) -> np.memmap:
     """Write the parts one after the other into a ``.npy`` file, whole or not at all, and map it for reading."""
-    temporary, count = Path(f"{os.fspath(file)}.partial"), 0
-    try:
-        with open(temporary, "wb") as out:
-            _header(out, dtype, 0)
-            for part in parts:
-                out.write(part.astype(dtype).tobytes())
-                count += len(part)
-            if not count:
-                raise DataError(f"{file}: there is no document to write the tokens of")
-            out.seek(0)
-            _header(out, dtype, count)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(Path(file), lambda temporary: _fill(temporary, parts, dtype, told=os.fspath(file)))
     found: np.memmap = np.load(file, mmap_mode="r")
     return found
+
+
+def _fill(temporary: Path, parts: Iterable[Integer[np.ndarray, " some"]], dtype: np.dtype, *, told: str) -> None:
+    count = 0
+    with open(temporary, "wb") as out:
+        _header(out, dtype, 0)
+        for part in parts:
+            out.write(part.astype(dtype).tobytes())
+            count += len(part)
+        if not count:
+            raise DataError(f"{told}: there is no document to write the tokens of")
+        out.seek(0)
+        _header(out, dtype, count)
 
 
 def _header(out: BinaryIO, dtype: np.dtype, count: int) -> None:

@@ -2,6 +2,7 @@
 
 import array
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32, Integer
 
+from spectrain._files import write_text
 from spectrain.data._byte_level import bytes_of_tokens, cuts_as_we_do, end_of_text
 from spectrain.data._document import DataError, Document
+from spectrain.data._open import chunks
 from spectrain.data._pretokens import pieces, pretokens
 from spectrain.data._token_file import write_tokens
 
@@ -110,7 +113,7 @@ class Tokenizer:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write tokenizer.json, which ``tokenizers.Tokenizer.from_file`` reads as well."""
-        Path(path).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        write_text(Path(path), self._backend.to_str(pretty=True))
 
     def _encode(self, text: str) -> Iterator[bytes]:
         """Yield the ids of consecutive parts of a text as the bytes of int32 arrays."""
@@ -134,7 +137,8 @@ def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
 
     Raises FileNotFoundError when there is none and DataError when the file is not such a tokenizer.
     """
-    content = Path(path).read_bytes()
+    os.stat(path)  # FileNotFoundError
+    content = b"".join(chunks(Path(path)))
     try:
         return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
     except DataError as error:

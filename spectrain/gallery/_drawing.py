@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from spectrain._files import write_text
 from spectrain.gallery._arrays import Numbers, Real
 
 PALETTE = ("#1f5fa8", "#c8511b", "#3a7d44", "#7b4ea3", "#a8323e", "#0f7f86", "#8a6d1d", "#5b5b5b")
@@ -61,7 +62,7 @@ def save(picture: Picture, path: Path) -> None:
     writers = {".svg": svg, ".html": html}
     if path.suffix not in writers:
         raise ValueError(f"drawing: the file must end in .svg or .html, got {path.name!r}.")
-    path.write_text(writers[path.suffix](picture), encoding="utf-8")
+    write_text(path, writers[path.suffix](picture))
 
 
 def html(picture: Picture) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from spectrain._files import write_text
 from spectrain.matfun._cost import SIDES, CostTable, table_file
 from spectrain.matfun._gemm import bmm
 from spectrain.matfun._qdwh import step_by_cholesky
@@ -34,9 +35,7 @@ def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:
     if save:
         path = table_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{time.time_ns()}.tmp")
-        temporary.write_text(table.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, table.to_json())
     return table
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from spectrain.approx._cache import cache_folder
+from spectrain._files import cache_folder
 from spectrain.approx._reading import number, parsed, row, table
 from spectrain.matfun._input import Real
 
@@ -91,7 +91,7 @@ SHIPPED = CostTable(
 
 def table_file() -> Path:
     """Return where ``calibrate`` keeps its table: in the user's cache folder."""
-    return cache_folder().parent / "costs.json"
+    return cache_folder() / "costs.json"
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Models to and from Hugging Face's files, where the architecture is the same: Llama, Qwen 3, DeepSeek-V3."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spectrain._files import write_file, write_json
 from spectrain.nn import _hugging_face_experts as experts
 from spectrain.nn._attention import Attention
 from spectrain.nn._feed_forward import SwiGLU
@@ -39,7 +41,7 @@ def to_hugging_face(
     config |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "dtype": str(model.head.weight.dtype)[6:]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)
     weights = to_theirs({name: p.detach() for name, p in model.named_parameters()}, _blocks(model), kind)
     weights |= experts.to_theirs(model)
     if model.embedding_norm:
@@ -50,7 +52,10 @@ def to_hugging_face(
     if config["tie_word_embeddings"]:
         del weights["lm_head.weight"]
     tensors = {name: w.contiguous().clone() for name, w in weights.items()}
-    safetensors.torch.save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    write_file(
+        folder / "model.safetensors",
+        lambda temporary: safetensors.torch.save_file(tensors, str(temporary), metadata={"format": "pt"}),
+    )
     return folder
 
 
@@ -196,13 +201,47 @@ def _refuse(faults: dict[str, bool]) -> None:
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
-    files = {"model.safetensors"}
-    if index.exists():
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     weights: dict[str, Tensor] = {}
-    for file in sorted(files):
-        if not (folder / file).exists():
+    for file in _files_of(folder):
+        if not (folder / file).is_file():
             raise ValueError(f"{folder} has no {file}; other formats than safetensors are not read.")
-        weights |= safetensors.torch.load_file(str(folder / file))
+        _refuse_link_out(folder, file)
+        try:
+            weights |= safetensors.torch.load_file(str(folder / file))
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{folder / file} is no whole safetensors file: {error}.") from None
     return weights
+
+
+def _files_of(folder: Path) -> list[str]:
+    """The names of the files of weights, each of a file in this folder.
+
+    Names are plain: a folder from somebody else must not choose what is read elsewhere.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return ["model.safetensors"]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        plain = {name for name in names if _is_plain(name)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{index} holds no weight_map from tensors to files ({error!r:.100}); get it anew.") from None
+    if other := sorted(map(str, names - plain)):
+        raise ValueError(
+            f"{index}: weight_map names {other[0]!r:.200}; each must be the name of a .safetensors file in {folder} "
+            "itself, without folders. Do not trust this folder, or put the file there and mend the name."
+        )
+    return sorted(plain)
+
+
+def _is_plain(name: object) -> bool:
+    """Whether a name is that of a file of weights and of no folder, on any system."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[^/\\:\0]+\.safetensors", name))
+
+
+def _refuse_link_out(folder: Path, file: str) -> None:
+    """ValueError for a link that leaves the folder, but for huggingface_hub's from ``snapshots/...`` to ``blobs``."""
+    home, real = folder.resolve(), (folder / file).resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if home not in real.parents and real.parent != blobs:
+        raise ValueError(f"{folder / file} is a link to {real}, outside of the folder; put the file itself there.")

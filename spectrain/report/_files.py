@@ -5,6 +5,7 @@ Every reader takes the list ``notes`` and appends one plain sentence for each th
 
 import json
 import math
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ def number(value: object) -> float | None:
 def read_text(path: Path, *, notes: list[str]) -> str | None:
     """The text of a file; None, with a note, when there is none."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or device may have no end
+            notes.append(f"{path.name} could not be read: it is no regular file.")
+            return None
         raw = path.read_bytes()
     except FileNotFoundError:
         notes.append(f"{path.name} is missing.")

@@ -1,11 +1,12 @@
 """From run folders to a file: which runs, which sections, and the file written whole or not at all."""
 
 import os
-import tempfile
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spectrain._files import write_text
 from spectrain.report._check import check
 from spectrain.report._compare import comparison, of_runs
 from spectrain.report._curves import curves
@@ -21,6 +22,9 @@ from spectrain.report._run import Run, find, is_run, read
 from spectrain.report._settings import configuration, environment, samples
 from spectrain.report._spectra import spectra
 from spectrain.report._time import speed
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a surrogate pair, which no UTF-8 can say: names of files that are not UTF-8, and what JSON escapes."""
 
 _SECTIONS = (check, curves, pictures, speed, experts, spectra, activations, routing, polynomials, samples,
              configuration, environment)  # fmt: skip
@@ -43,6 +47,7 @@ def write(runs: Sequence[Path], *, out: Path) -> Path:
 
     Cost: about 5 MB, nearly all of it plotly.js; under a second for runs of some thousand steps.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     line = '{"kind": "step", "step": 1, "tokens": 64, "seconds": 0.1, "loss": 8.3}'
     ...     _ = (Path(folder) / "metrics.jsonl").write_text(line)
@@ -59,7 +64,9 @@ def write(runs: Sequence[Path], *, out: Path) -> Path:
     read_runs = _told_apart([read(path) for path in found])
     out = Path(out)
     target = out / "report.html" if out.is_dir() else out
-    _replace(target, document(read_runs, sections(read_runs, compared=_compared(given))))
+    page = document(read_runs, sections(read_runs, compared=_compared(given)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, _HALF.sub("\ufffd", page))
     return target
 
 
@@ -76,20 +83,6 @@ def _told_apart(runs: list[Run]) -> list[Run]:
         replace(run, name=f"{run.path.resolve().parent.name}/{run.name}") if names.count(run.name) > 1 else run
         for run in runs
     ]
-
-
-def _replace(target: Path, content: str) -> None:
-    """Write a file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-        Path(partial).chmod(0o644)
-        os.replace(partial, target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def sections(runs: Sequence[Run], *, compared: Row) -> list[Section]:

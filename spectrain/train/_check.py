@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from spectrain import optim
-from spectrain.train._atomic import write_json
+from spectrain._files import write_json
 from spectrain.train._check_config import CheckConfig
 from spectrain.train._family import Family
 from spectrain.train._measure import Member, Row, measure

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import spectrain
-from spectrain.train import _atomic
+from spectrain import _files
 from spectrain.train._folder import RunFolder
 
 State = dict[str, Any]
@@ -47,11 +47,11 @@ def save(folder: Path, model: nn.Module, state: State, *, step: int, keep: int) 
         (temporary / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
     try:
-        _atomic.write_folder(checkpoint.path, fill)
+        _files.write_folder(checkpoint.path, fill)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the system's
         raise _disk_error(checkpoint.path, error) from error
     for old in every(folder)[:-keep]:
-        shutil.rmtree(old.path)
+        _files.remove_folder(old.path)
     return checkpoint
 
 
@@ -71,8 +71,7 @@ def checkpoints(run: Path) -> list[Checkpoint]:
 
 def sweep(folder: Path) -> None:
     """Remove what a kill in the middle of a save left behind."""
-    for partial in folder.glob(".step-*.partial"):
-        shutil.rmtree(partial)
+    _files.sweep(folder)
 
 
 def load(checkpoint: Checkpoint, model: nn.Module) -> State:

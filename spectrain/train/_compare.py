@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from spectrain._files import write_json
 from spectrain.train import _recorded
-from spectrain.train._atomic import write_json
 from spectrain.train._descent import Point, coordinate_descent
 from spectrain.train._folder import RunFolder
 from spectrain.train._loop import train

@@ -1,14 +1,13 @@
 """The run folder of a compressed model: weights, their shapes, and a table of what was done."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import safetensors.torch
 from torch import nn
 
+from spectrain._files import write_bytes, write_file, write_json, write_text
 from spectrain.train import _recorded
-from spectrain.train._atomic import write_file, write_json
 from spectrain.train._factored import Factored, Selected
 from spectrain.train._folder import RunFolder
 from spectrain.train._language import LanguageJob
@@ -22,11 +21,11 @@ def written(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts) 
     """Write weights, shapes, the table and what :func:`load_run` needs; return the folder."""
     folder = RunFolder(out)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copy(RunFolder(Path(run)).tokenizer, folder.tokenizer)
+    write_bytes(folder.tokenizer, RunFolder(Path(run)).tokenizer.read_bytes())
     write_json(folder.factors, {name: _shape(part) for name, part in parts.items()})
     write_file(folder.model, lambda temporary: safetensors.torch.save_model(job.model, str(temporary)))
     write_json(out / "compress.json", summary)
-    (out / "compress.md").write_text(table(summary), encoding="utf-8")
+    write_text(out / "compress.md", table(summary))
     write_json(
         folder.summary,
         {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spectrain import data, nn, objectives
-from spectrain.train._atomic import write_file
+from spectrain._files import write_file
 from spectrain.train._bad_numbers import first_bad_tensor
 from spectrain.train._bm25 import BM25
 from spectrain.train._embed_config import EmbedConfig

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from spectrain import data, nn, objectives, optim
+from spectrain._files import write_file
 from spectrain.train import _samples, _text
-from spectrain.train._atomic import write_file
 from spectrain.train._bad_numbers import first_bad_tensor
 from spectrain.train._evaluation import Score, count, evaluate
 from spectrain.train._folder import RunFolder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spectrain.train._atomic import write_json
+from spectrain._files import write_json
 from spectrain.train._check_config import TransferConfig
 from spectrain.train._family import Family, advance
 from spectrain.train._progress import Progress

@@ -6,8 +6,8 @@ from pathlib import Path
 import safetensors.torch
 
 from spectrain import optim
+from spectrain._files import write_file, write_json
 from spectrain.train import _machine
-from spectrain.train._atomic import write_file, write_json
 from spectrain.train._horizon import CALIBRATION, by_clock
 from spectrain.train._progress import Progress
 from spectrain.train._session import Session

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from spectrain import optim
+from spectrain._files import write_json
 from spectrain.train import _checkpoint, _machine, _recorded
-from spectrain.train._atomic import write_json
 from spectrain.train._device import choose_device
 from spectrain.train._folder import RunFolder
 from spectrain.train._horizon import known_steps

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from spectrain.train import _atomic
+from spectrain import _files
 from spectrain.train._run_config import Config, RunConfig
 
 CONFIGS = {"draw": "_draw_config.DrawConfig", "embed": "_embed_config.EmbedConfig", "train": "config.TrainConfig"}
@@ -38,7 +38,7 @@ def fresh(recorded: Config) -> Config:
 
 def write(config: RunConfig, path: Path) -> None:
     """Write ``config`` as flat JSON, whole or not at all."""
-    _atomic.write_json(path, {"job": config.job, **dataclasses.asdict(config)})
+    _files.write_json(path, {"job": config.job, **dataclasses.asdict(config)})
 
 
 def read(path: Path, kind: type[Config]) -> Config:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from spectrain.train._atomic import write_json
+from spectrain._files import write_json
 from spectrain.train._compare import DEFAULT_STEPS, Row, run_or_read, with_fixed_choices
 from spectrain.train._language import build_model
 from spectrain.train._progress import Progress

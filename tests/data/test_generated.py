@@ -242,6 +242,60 @@ def test_a_closed_feed_is_an_error():
         late(0)
 
 
+def test_a_second_source_of_one_rank_is_told():
+    with data.Generated(numbers, world=2, method="fork") as feed:
+        first, other, second = feed.source(rank=0), feed.source(rank=1), feed.source(rank=0)
+        assert [index(first(0)), index(other(0))] == [0, 1]
+        with pytest.raises(data.WorkerError, match="rank 0, worker 0 is taken from by another source already"):
+            second(0)
+        assert [index(first(1)), index(other(1))] == [2, 3]  # and the first one goes on
+
+
+def test_more_workers_than_there_are_places_are_told():
+    with (
+        data.Generated(numbers, workers=1, method="fork") as feed,
+        data.Workers(feed.source(), workers=2, method="fork") as batches,
+        pytest.raises(data.WorkerError, match="the first step is 0, or one for each of 1 workers"),
+    ):
+        for _ in range(3):
+            next(batches)
+
+
+def test_a_peer_that_says_nothing_keeps_nobody_out():
+    import socket
+
+    with data.Generated(numbers, method="fork") as feed:
+        silent = []
+        for said in (b"", b"\0\0\0\x05hello", b"\x7f\xff\xff\xff"):
+            silent.append(socket.socket(socket.AF_UNIX))
+            silent[-1].connect(feed._at[0])
+            silent[-1].sendall(said)
+        source = feed.source()
+        assert [index(source(t)) for t in range(3)] == [0, 1, 2]
+        for one in silent:
+            one.close()
+
+
+def test_who_knows_the_key_and_says_nonsense_keeps_nobody_out():
+    from multiprocessing.connection import Client
+
+    with data.Generated(numbers, method="fork") as feed:
+        quiet, wrong = (Client(feed._at[0], authkey=feed._at[1]) for _ in range(2))
+        wrong.send((5, 0))
+        assert index(feed.source()(0)) == 0
+        assert b"there is no place for (5, 0)" in wrong.recv_bytes()
+        quiet.close()
+        wrong.close()
+
+
+def test_a_failure_is_told_to_who_is_here_before_the_others_come():
+    with data.Generated(refuses, world=2, method="fork") as feed:
+        with pytest.raises(data.WorkerError, match="no such corpus"):
+            feed.source(rank=1)(0)  # rank 0 has not come
+        with pytest.raises(data.WorkerError, match="no such corpus"):
+            feed.source(rank=0)(0)
+
+
 def test_steps_go_forwards_once():
     with data.Generated(numbers, method="fork") as feed:
         source = pickle.loads(pickle.dumps(feed.source()))

@@ -237,7 +237,7 @@ def test_a_failed_write_leaves_the_old_page(run_folder, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         report.write([run_folder], out=page)
     assert page.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".report")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_runs_of_one_name_are_told_apart(make_run, tmp_path):

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 import torch
 
-from spectrain.train import _atomic, _checkpoint
+from spectrain import _files
+from spectrain.train import _checkpoint
 
 
 def net(seed=0, out=3):
@@ -98,9 +99,9 @@ def test_a_full_disk_is_said_and_older_checkpoints_survive(small_disk):
 
 def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    _atomic.write_text(path, "old")
+    _files.write_text(path, "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"):
-        _atomic.write_text(path, "new")
+        _files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
