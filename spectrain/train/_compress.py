@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from spectrain.train import _claim
 from spectrain.train._compressed_folder import Row, written
 from spectrain.train._device import choose_device
 from spectrain.train._factored import Selected, replace
@@ -57,8 +58,24 @@ def compress(
 
     Raises ValueError for a folder that is no run of ``train``, and for arguments that fit no model.
     """
-    _check(method, params, rtol, calibration_tokens, finetune_steps, out_dir)
-    screen = progress or Progress(interval=10)
+    with _claim.claimed(Path(out_dir)) as out:
+        _check(method, params, rtol, calibration_tokens, finetune_steps, out)
+        return _compressed(
+            run, out, method, params, rtol, calibration_tokens, finetune_steps, lr, progress or Progress(interval=10)
+        )
+
+
+def _compressed(
+    run: Path,
+    out: Path,
+    method: Method,
+    params: float | None,
+    rtol: float | None,
+    calibration_tokens: int,
+    finetune_steps: int,
+    lr: float,
+    screen: Progress,
+) -> Path:
     job = _loaded(run)
     model = job.model
     before = job.score(tokens=None)
@@ -91,7 +108,7 @@ def compress(
         "linear_parameters": linear - saved,
         "units": rows,
     }
-    return written(job, run, Path(out_dir), summary, parts)
+    return written(job, run, out, summary, parts)
 
 
 def _check(method: str, params: float | None, rtol: float | None, tokens: int, steps: int, out_dir: Path) -> None:
