@@ -67,7 +67,9 @@ class CheckConfig:
             )
         if not self.seeds or self.steps < 1:
             raise ValueError(f"--seeds and --steps must be at least one, got {self.seeds} and {self.steps}.")
-
+        for width in self.widths:
+            for seed in self.seeds:
+                self.member(width, seed)  # refuses all that no run could have, before the first one
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be positive and finite, got {self.lr}.")
 

@@ -139,7 +139,8 @@ def _is(file: Path, descriptor: int) -> bool:
 def _sweep(folder: Path) -> None:
     """Remove partial files of writers that are gone: all who write here need the lock, the report's writer aside."""
     for partial in [*folder.glob(".*.partial"), *folder.glob("checkpoints/.*.partial")]:
-        if partial.name.startswith(".report.") and not _stale(partial):
+        writing = partial.name.startswith(".report.") and not _stale(partial)
+        if writing or partial.name.startswith(".spectrain-"):  # the latter hold a lock of their own while they live
             continue
         if partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial, ignore_errors=True)

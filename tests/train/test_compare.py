@@ -9,6 +9,7 @@ import pytest
 
 from spectrain import report, train
 from spectrain.cli import _compare as verb
+from spectrain.report._compare import verdict as in_the_report
 from spectrain.train._compare import ratio_in_words, summarise
 from spectrain.train._descent import coordinate_descent
 from spectrain.train._scaling import scaling, weights_and_operations
@@ -80,7 +81,7 @@ def rows_of(final):
     return rows, curves
 
 
-def test_no_seed_is_dropped_from_the_ratio(tmp_path):
+def test_no_seed_is_dropped_from_the_ratio():
     rows, curves = rows_of([0.0, 3.0])  # seed 0 crosses 2 at token 50; seed 1 never
     found = summarise(rows, curves=curves)
     assert found["ratio"] is None
@@ -88,12 +89,7 @@ def test_no_seed_is_dropped_from_the_ratio(tmp_path):
     assert found["ratio_by_seed"] == {0: 0.5, 1: None}
     assert found["ratio_at_least"] == (50 + 100) / 2 / 100
     assert found["not_reached"] == {1: 100}
-    (tmp_path / "compare.json").write_text(json.dumps(found))
-    said = [
-        verb.table(found),
-        ratio_in_words(found),
-        report.write([tmp_path], out=tmp_path / "report.html").read_text(encoding="utf-8"),
-    ]
+    said = [verb.table(found), ratio_in_words(found), in_the_report(json.loads(json.dumps(found)))]
     assert all("0.75" in text for text in said)
     assert not any("0.5 of its tokens" in text for text in said)
     assert "not reached on seed 1 within 100 tokens" in said[0]
