@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 
 class OutputLost(OSError):  # noqa: N818 - what happened
@@ -17,7 +17,7 @@ class OutputLost(OSError):  # noqa: N818 - what happened
 class _Output:
     """Standard output that tells its own failures from those of other files."""
 
-    def __init__(self, stream: TextIO, lost: list[OSError]) -> None:
+    def __init__(self, stream: Any, lost: list[OSError]) -> None:
         self._stream, self._lost = stream, lost
 
     def __getattr__(self, name: str) -> Any:

@@ -73,8 +73,8 @@ def choose_dtype(
     wide, narrow = (2e-9 * batch * rows * inner * columns / min(times) for times in zip(*rounds, strict=True))
     why = (
         f"{rows} x {inner} x {columns} products run at {wide:.0f} GFLOP/s in float32 and {narrow:.0f} in bfloat16, "
-        f"best of {ROUNDS} rounds in turns ({best:.2f} times, {typical:.2f} in the median round; taken where both are at "
-        f"least {WORTHWHILE})"
+        f"best of {ROUNDS} rounds in turns ({best:.2f} times, {typical:.2f} in the median round; taken where both are "
+        f"at least {WORTHWHILE})"
     )
     return "bfloat16" if taken else "float32", why
 
