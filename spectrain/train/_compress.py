@@ -125,8 +125,8 @@ def _check(
             raise ValueError(f"--{name} must be above 0 and below 1, got {value}.")
     if not (0 <= tokens <= _MOST_TOKENS and 0 <= steps <= MOST_STEPS):
         raise ValueError(
-            f"--calibration-tokens must be from 0 to {_MOST_TOKENS:,} and --finetune-steps from 0 to {MOST_STEPS:,}, "
-            f"got {tokens} and {steps}."
+            f"--calibration-tokens and --finetune-steps must be 0 or more, and at most {_MOST_TOKENS:,} and "
+            f"{MOST_STEPS:,}, got {tokens} and {steps}."
         )
     if not 0 < lr < float("inf"):
         raise ValueError(f"--lr must be positive and finite, got {lr}.")
