@@ -7,9 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+from spectrain._spinning import limit_spinning
 
-import spectrain
+limit_spinning()  # before torch loads
+
+import torch  # noqa: E402
+
+import spectrain  # noqa: E402
 
 RECORDS = Path(__file__).parent / "records"
 

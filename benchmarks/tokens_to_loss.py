@@ -9,13 +9,13 @@ benchmark goes on.
 """
 
 import argparse
-import statistics
 from pathlib import Path
 
 import _record
 
 from spectrain import train
 from spectrain.train import TrainConfig
+from spectrain.train._compare import ratio_in_words
 from spectrain.train.config import default_lr
 
 
@@ -51,6 +51,10 @@ def base(asked: argparse.Namespace) -> TrainConfig:
     )
 
 
+def _reached(tokens: float | None) -> str:
+    return "not reached" if tokens is None else f"{tokens:.0f}"
+
+
 def main() -> None:
     asked = arguments()
     config = base(asked)
@@ -63,9 +67,7 @@ def main() -> None:
     print(f"tokens of Muon over tokens of the best AdamW: {ratios}")
     if asked.smoke:
         return
-    reached = [ratio for ratio in ratios if ratio is not None]
-    spread = f"{min(reached):.3f} to {max(reached):.3f}" if reached else "never reached"
-    claim = f"Muon reaches the best tuned AdamW's loss with {statistics.fmean(reached or [1.0]):.3f} of its tokens"
+    claim = f"Tokens of Muon to the best tuned AdamW's loss, over AdamW's: {ratio_in_words(result)}"
     body = _record.table(
         ["optimizer", "lr", "decay", "betas", "seed", "final loss", "bits/byte", "tokens", "tokens to AdamW's best",
          "seconds"],
@@ -73,20 +75,33 @@ def main() -> None:
             [row["optimizer"], f"{row['lr']:g}", f"{row.get('weight_decay', config.weight_decay):g}",
              f"{row.get('beta1', config.beta1):g}, {row.get('beta2', config.beta2):g}", row["seed"],
              f"{row['final_loss']:.4f}",
-             f"{row['final_bits_per_byte']:.4f}", row["tokens"], round(row["tokens_to_target"] or -1),
+             f"{row['final_bits_per_byte']:.4f}", row["tokens"], _reached(row["tokens_to_target"]),
              f"{row['seconds']:.0f}"]
             for row in rows
         ],
     )  # fmt: skip
     notes = (
-        f"\n\nRatio by seed: {', '.join(f'{ratio:.3f}' if ratio else 'not reached' for ratio in ratios)} ({spread}). "
+        f"\n\nRatio by seed: {', '.join('not reached' if ratio is None else f'{ratio:.3f}' for ratio in ratios)}. No "
+        "seed is left out of the mean; where one is not reached, its tokens count as a lower bound. "
         f"AdamW was tuned on the first seed by coordinate descent over learning rate, decay and betas (at most {tune} "
         "runs), Muon over its learning rate; the best of each ran on the other seeds. The target of a seed is the "
         "lowest final validation loss of AdamW; tokens to it are read off Muon's validation curve, linear between "
-        "validations 10 steps apart, in a run of the same length (-1: not reached). Other settings are the "
+        "validations 10 steps apart, in a run of the same length. Other settings are the "
         "defaults of `spectrain train`."
     )
-    print(_record.write(asked.name, claim=claim, body=body + notes, data={"rows": rows, "ratios": ratios}))
+    print(
+        _record.write(
+            asked.name,
+            claim=claim,
+            body=body + notes,
+            data={
+                "rows": rows,
+                "ratios": ratios,
+                "at_least": result["ratio_at_least"],
+                "not_reached": result["not_reached"],
+            },
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""One seed, one dtype, two sizes: what every test starts from. Does not import spectrain."""
+"""One seed, one dtype, two sizes: what every test starts from. Imports nothing of spectrain that is checked."""
 
 import subprocess
 import sys
 
 import pytest
+
+
+def pytest_configure():
+    from spectrain._spinning import limit_spinning
+
+    limit_spinning()  # before torch loads
 
 
 def pytest_addoption(parser):

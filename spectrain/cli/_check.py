@@ -1,11 +1,13 @@
 """``spectrain check``: does what was tuned on a narrow model hold on a wide one?"""
 
 import dataclasses
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spectrain import report
+from spectrain.train import _claim
 from spectrain.train._check import check_config
 from spectrain.train._check_config import CheckConfig, TransferConfig
 from spectrain.train._lr_transfer import lr_transfer, mean_losses
@@ -36,35 +38,36 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"check: one of {', '.join(CHECKS)} is needed first, got {what!r}.")
     if what == "lr-transfer":
         return _transfer(rest)
-    config = _asked(CheckConfig, what, rest)
-    folder = Path(config.out_dir)
-    found = check_config(config, "spectrum" if what == "spectrum" else "coordinates", folder=folder)
-    print(table(found))
-    print(verdict(found))
-    print(f"report: {report.write([folder], out=folder / 'report.html')}")
-    return 0 if found["ok"] else 1
+    with _asked(CheckConfig, what, rest) as config:
+        folder = Path(config.out_dir)
+        found = check_config(config, "spectrum" if what == "spectrum" else "coordinates", folder=folder)
+        print(table(found))
+        print(verdict(found))
+        print(f"report: {report.write([folder], out=folder / 'report.html')}")
+        return 0 if found["ok"] else 1
 
 
 def _transfer(rest: list[str]) -> int:
-    config = _asked(TransferConfig, "lr-transfer", rest)
-    folder = Path(config.out_dir)
-    try:
-        found = lr_transfer(config, folder=folder)
-    except KeyboardInterrupt:
-        print(f"stopped. To go on, give the same command with --out-dir {folder}")
-        raise
-    print(transfer_table(found))
-    print(f"report: {report.write([folder], out=folder / 'report.html')}")
-    return 0 if found["ok"] else 1
+    with _asked(TransferConfig, "lr-transfer", rest) as config:
+        folder = Path(config.out_dir)
+        try:
+            found = lr_transfer(config, folder=folder)
+        except KeyboardInterrupt:
+            print(f"stopped. To go on, give the same command with --out-dir {folder}")
+            raise
+        print(transfer_table(found))
+        print(f"report: {report.write([folder], out=folder / 'report.html')}")
+        return 0 if found["ok"] else 1
 
 
-def _asked(kind: type[Any], what: str, rest: list[str]) -> Any:
-    """The configuration that the flags ask for, in a folder of its own unless they name one."""
+@contextmanager
+def _asked(kind: type[Any], what: str, rest: list[str]) -> Iterator[Any]:
+    """The configuration that the flags ask for, in a folder of its own unless they name one; it is held."""
     import tyro
 
     asked = tyro.cli(kind, args=rest, prog=f"spectrain check {what}", description=DESCRIPTIONS[what])
-    fresh = f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-check-{what}"
-    return dataclasses.replace(asked, out_dir=asked.out_dir or fresh)
+    with _claim.named(asked.out_dir, f"check-{what}") as folder:
+        yield dataclasses.replace(asked, out_dir=str(folder))
 
 
 def table(found: dict[str, Any]) -> str:

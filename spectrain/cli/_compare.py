@@ -1,12 +1,13 @@
 """``spectrain compare``: tokens to the same loss under several optimizers."""
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
+from spectrain.train import _claim
+from spectrain.train._compare import ratio_in_words
 from spectrain.train.config import TrainConfig, default_lr
 
 RATES = [5e-4, 1e-3, 2e-3, 4e-3]
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--tune", type=int, default=0)
     parser.add_argument("--depths", nargs="+", type=int)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--out-dir", type=Path, default=Path(f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-compare"))
+    parser.add_argument("--out-dir", type=Path)
     known, rest = parser.parse_known_args(argv)
     base = run_config(TrainConfig, rest, verb="compare", description=DESCRIPTION)
     for flag, given, instead in (
@@ -43,17 +44,22 @@ def main(argv: list[str]) -> int:
     if known.tune and known.depths:
         raise ValueError("--tune tunes at one depth: leave out --tune or --depths.")
     rates = {o: [default_lr(o, base.depth)] if known.tune else known.lr or RATES for o in known.optimizers}
-    shared = {"seeds": known.seeds, "folder": known.out_dir}
+    with _claim.named(known.out_dir, "compare") as folder:
+        return _run(base, known, rates, folder)
+
+
+def _run(base: TrainConfig, known: argparse.Namespace, rates: dict[str, list[float]], folder: Path) -> int:
+    shared = {"seeds": known.seeds, "folder": folder}
     try:
         if known.depths:
             result = train.compare_depths(base, depths=known.depths, optimizers=known.optimizers, **shared)
         else:
             result = train.compare(base, grid=rates, tune=known.tune, **shared)
     except train.StopRequest as stop:
-        print(f"{stop}. To go on, give the same compare command with --out-dir {known.out_dir}")
+        print(f"{stop}. To go on, give the same compare command with --out-dir {folder}")
         return 0
     print(depths_table(result) if known.depths else table(result))
-    print(f"report: {report.write([known.out_dir], out=known.out_dir / 'report.html')}")
+    print(f"report: {report.write([folder], out=folder / 'report.html')}")
     return 0
 
 
@@ -61,16 +67,15 @@ def table(result: dict[str, Any]) -> str:
     """The comparison as text."""
     lines = [f"{'optimizer':10}{'lr':>10}{'seed':>6}{'final loss':>12}{'bits/byte':>11}{'tokens to target':>18}"]
     for row in sorted(result["rows"], key=lambda row: (row["seed"], row["optimizer"], row["lr"])):
-        reached = f"{row['tokens_to_target']:,.0f}" if row["tokens_to_target"] else "not reached"
+        tokens = row["tokens_to_target"]
+        reached = "not reached" if tokens is None else f"{tokens:,.0f}"
         reached = "diverged" if "diverged" in row else reached
         lines.append(
             f"{row['optimizer']:10}{row['lr']:10.1e}{row['seed']:6}{row['final_loss']:12.4f}"
             f"{row['final_bits_per_byte']:11.4f}{reached:>18}"
         )
-    if result["ratio"] is not None:
-        seeds = len(result["ratio_by_seed"])
-        spread = f", spread {result['ratio_spread']:.3f} over {seeds} seeds" if seeds > 1 else ", one seed"
-        lines.append(f"tokens to the best AdamW loss, as a share of AdamW's: {result['ratio']:.3f}{spread}")
+    if result["ratio_at_least"] is not None:
+        lines.append(f"tokens to the best AdamW loss, as a share of AdamW's: {ratio_in_words(result)}")
     return "\n".join(lines)
 
 

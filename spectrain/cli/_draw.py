@@ -8,5 +8,6 @@ DESCRIPTION = "Learn to draw pictures from noise in one step (MeanFlow), and mea
 
 def main(argv: list[str]) -> int:
     """Train, write the report."""
-    stopped = _job.run(_job.asked(DrawConfig, argv, description=DESCRIPTION))
+    with _job.asked(DrawConfig, argv, description=DESCRIPTION) as config:
+        stopped = _job.run(config)
     return 0 if stopped is None else stopped

@@ -14,7 +14,8 @@ def main(argv: list[str]) -> int:
     """Train and write the report; or, given a run folder first, search."""
     if argv and not argv[0].startswith("-"):
         return _search(argv)
-    stopped = _job.run(_job.asked(EmbedConfig, argv, description=DESCRIPTION))
+    with _job.asked(EmbedConfig, argv, description=DESCRIPTION) as config:
+        stopped = _job.run(config)
     return 0 if stopped is None else stopped
 
 

@@ -8,6 +8,7 @@ import tyro
 
 from spectrain import nn, train
 from spectrain._files import write_json
+from spectrain.train import _claim
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,16 @@ class Export:
 def main(argv: list[str]) -> int:
     """Write configuration, weights and tokenizer, and say how they are read."""
     asked = tyro.cli(Export, args=argv, prog="spectrain export")
-    if asked.out.exists() and (not asked.out.is_dir() or any(asked.out.iterdir())):
-        raise ValueError(f"--out {asked.out} is there and not empty; give a new folder.")
+    with _claim.claimed(asked.out):
+        if any(path.name != _claim.LOCK for path in asked.out.iterdir()):
+            raise ValueError(f"--out {asked.out} is there and not empty; give a new folder.")
+        _write(asked)
+    print(f"written: {asked.out}; transformers.AutoModelForCausalLM.from_pretrained({str(asked.out)!r}) reads it.")
+    print("A document begins with <|endoftext|>: put it before the prompt.")
+    return 0
+
+
+def _write(asked: Export) -> None:
     run = train.load_run(asked.run)
     end = run.tokenizer.end_of_text
     nn.to_hugging_face(run.model, asked.out, context=run.config.block, end_of_text=end)
@@ -39,6 +48,3 @@ def main(argv: list[str]) -> int:
             "clean_up_tokenization_spaces": False,
         },
     )
-    print(f"written: {asked.out}; transformers.AutoModelForCausalLM.from_pretrained({str(asked.out)!r}) reads it.")
-    print("A document begins with <|endoftext|>: put it before the prompt.")
-    return 0

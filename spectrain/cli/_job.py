@@ -3,12 +3,14 @@
 import dataclasses
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
 from spectrain.cli._main import fail
-from spectrain.train._recorded import check_same, fresh_folder, read
+from spectrain.train._recorded import check_same, in_folder, read
 from spectrain.train._run_config import Config, RunConfig
 
 
@@ -30,19 +32,24 @@ def run(config: RunConfig) -> int | None:
     return None
 
 
-def asked(kind: type[Config], argv: list[str], *, description: str) -> Config:
-    """What the flags ask for; for a run that goes on, flags are read on top of what it recorded."""
+@contextmanager
+def asked(kind: type[Config], argv: list[str], *, description: str) -> Iterator[Config]:
+    """What the flags ask for, in a run folder that is held; for a run that goes on, flags are read on top of what it
+    recorded."""
     config = run_config(kind, argv, verb=kind.job, description=description)
-    if not config.out_dir:
-        if config.resume == "auto":
-            raise ValueError("--resume auto needs --out-dir: the folder of the run to go on with.")
-        return dataclasses.replace(config, out_dir=str(fresh_folder(config)))
-    recorded_file = Path(config.out_dir) / "config.json"
-    if config.resume == "auto" and recorded_file.exists():
-        recorded = read(recorded_file, kind)
-        check_same(recorded, run_config(kind, argv, verb=kind.job, description=description, recorded=recorded))
-        return dataclasses.replace(recorded, resume="auto", out_dir=config.out_dir, log_interval=config.log_interval)
-    return config
+    if not config.out_dir and config.resume == "auto":
+        raise ValueError("--resume auto needs --out-dir: the folder of the run to go on with.")
+    with in_folder(config) as held:
+        yield _with_recorded(held, argv, description)
+
+
+def _with_recorded(config: Config, argv: list[str], description: str) -> Config:
+    kind, file = type(config), Path(config.out_dir) / "config.json"
+    if config.resume != "auto" or not file.exists():
+        return config
+    recorded = read(file, kind)
+    check_same(recorded, run_config(kind, argv, verb=kind.job, description=description, recorded=recorded))
+    return dataclasses.replace(recorded, resume="auto", out_dir=config.out_dir, log_interval=config.log_interval)
 
 
 def resume_command(config: RunConfig) -> str:

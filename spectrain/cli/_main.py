@@ -1,13 +1,15 @@
 """The command line: find the verb, run it, turn what users can mend into one clear line."""
 
+import contextlib
 import difflib
 import importlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 
 import spectrain
+from spectrain._spinning import limit_spinning
+from spectrain.cli._process import OutputLost, interrupts, standard_streams
 
 VERBS = {
     "train": "learn a language model from text and write a run folder with a report",
@@ -27,16 +29,37 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``spectrain ARGV``; return the exit code: 0 done, 1 the run failed, 2 the call was wrong.
+    """Run ``spectrain ARGV``; return the exit code: 0 done, 1 the run failed or its output was lost, 2 the call was
+    wrong, 130 interrupted.
 
     >>> main(["--version"])
     spectrain 0.1.0
     0
     """
     _say_any_name()
+    limit_spinning()  # before a verb loads torch
     words = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams() as lost, interrupts() as interrupted:
+        code = _run(words, interrupted)
+    return fail(f"standard output could not be written: {lost[0]}.", code=1) if lost and code == 0 else code
+
+
+def _run(words: list[str], interrupted: list[int]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    try:
+        return _said(words)
+    except OutputLost:  # the streams know why
+        return 0
+    except KeyboardInterrupt:
+        return fail("interrupted.", code=130)
+    except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
+        if interrupted:  # Ctrl-C in the middle of an import comes out as whatever the import makes of it
+            return fail("interrupted.", code=130)
+        return _failed(error, code=2 if isinstance(error, (ValueError, TypeError, OSError)) else 1, debug=debug)
+
+
+def _said(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if words else 2
@@ -45,19 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return fail(f"there is no verb {words[0]!r}.{_nearest(words[0])} See spectrain --help.")
-    try:
-        verb = importlib.import_module(f"spectrain.cli._{words[0]}")
-        code: int = verb.main(words[1:])
-        return code
-    except BrokenPipeError:  # the reader went away, as `head` does: not our failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, TypeError, OSError) as error:
-        return _failed(error, code=2, debug=debug)
-    except KeyboardInterrupt:
-        return fail("interrupted.", code=130)
-    except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
-        return _failed(error, code=1, debug=debug)
+    verb = importlib.import_module(f"spectrain.cli._{words[0]}")
+    code: int = verb.main(words[1:])
+    return code
 
 
 def _say_any_name() -> None:
@@ -68,7 +81,8 @@ def _say_any_name() -> None:
 
 def fail(message: str, *, code: int = 2) -> int:
     """Say on standard error what went wrong; return the exit code."""
-    print(f"spectrain: error: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody hears it; the exit code says it all the same
+        print(f"spectrain: error: {message}", file=sys.stderr, flush=True)
     return code
 
 

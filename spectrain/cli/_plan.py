@@ -1,6 +1,7 @@
 """``spectrain plan``: who would orthogonalise which matrix on a mesh of ranks, and what it costs each of them."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,11 @@ def main(argv: list[str]) -> int:
     """Print the plan."""
     asked = tyro.cli(Plan, args=argv, prog="spectrain plan")
     width = asked.width or 64 * asked.depth
+    sizes = {name: getattr(asked, name) for name in ("width", "heads", "kv_heads", "hidden", "vocabulary", "steps")}
+    for name, value in {**sizes, "depth": asked.depth, "mesh": math.prod(asked.mesh)}.items():
+        most = 10_000 if name == "depth" else 2**24
+        if value is not None and not 1 <= value <= most:
+            raise ValueError(f"--{name.replace('_', '-')} must be from 1 to {most:,}, got {value}.")
     with torch.device("meta"):
         model = nn.LanguageModel(
             vocabulary=asked.vocabulary,

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 import tyro
 
 from spectrain import train
+from spectrain.train.config import MOST_WRITTEN
 
+_MOST_COPIES = 10_000
 _FORMS = ("absorbed", "expanded", "full")
 
 
@@ -43,8 +45,13 @@ class Sample:
 def main(argv: list[str]) -> int:
     """Print each prompt and its continuation as it comes, and tokens per second on the error stream."""
     asked = tyro.cli(Sample, args=argv, prog="spectrain sample")
-    if asked.tokens < 0 or asked.copies < 1:
-        raise ValueError(f"--tokens must be 0 or more and --copies 1 or more, got {asked.tokens} and {asked.copies}.")
+    if not (0 <= asked.tokens <= MOST_WRITTEN and 1 <= asked.copies <= _MOST_COPIES):
+        raise ValueError(
+            f"--tokens must be from 0 to {MOST_WRITTEN:,} and --copies from 1 to {_MOST_COPIES:,}, got {asked.tokens} "
+            f"and {asked.copies}."
+        )
+    if not asked.prompt:
+        raise ValueError("--prompt needs a text; leave it out to begin a new document.")
     if not 0 <= asked.seed < 2**63:
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {asked.seed}.")
     run = train.load_run(asked.run)

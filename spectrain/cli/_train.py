@@ -11,12 +11,12 @@ DESCRIPTION = "Train a language model on text and write a run folder."
 
 def main(argv: list[str]) -> int:
     """Train, write the report, show a sample."""
-    config = _job.asked(TrainConfig, argv, description=DESCRIPTION)
-    stopped = _job.run(config)
-    if stopped is not None:
-        return stopped
-    _show_sample(Path(config.out_dir))
-    return 0
+    with _job.asked(TrainConfig, argv, description=DESCRIPTION) as config:
+        stopped = _job.run(config)
+        if stopped is not None:
+            return stopped
+        _show_sample(Path(config.out_dir))
+        return 0
 
 
 def _show_sample(run: Path) -> None:

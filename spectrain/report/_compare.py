@@ -57,8 +57,16 @@ def verdict(found: Row) -> str:
     level = f", {digits(target)}," if target is not None else ""
     if ratio is not None:
         return f"Muon reached AdamW's best validation loss{level} with {digits(ratio, 2)} of its tokens."
+    missed, bound, level = found.get("not_reached"), number(found.get("ratio_at_least")), level.rstrip(",")
+    if isinstance(missed, dict) and missed and bound is not None:
+        seeds = found.get("ratio_by_seed")
+        where = f"on {len(missed)} of {len(seeds if isinstance(seeds, dict) else missed)} seeds"
+        return (
+            f"Muon did not reach AdamW's best validation loss{level} {where}: it needs at least {digits(bound, 2)} of "
+            "its tokens."
+        )
     if target is not None:
-        return f"Muon did not reach AdamW's best validation loss{level.rstrip(',')}."
+        return f"Muon did not reach AdamW's best validation loss{level}."
     rows = objects(found.get("rows"))
     known = [(y, _optimizer(row), plain(row.get("lr"))) for row in rows if (y := _outcome(row)) is not None]
     if not known:

@@ -10,6 +10,7 @@ from torch import nn
 
 from spectrain import optim
 from spectrain._files import write_json
+from spectrain.train import _claim
 from spectrain.train._check_config import CheckConfig
 from spectrain.train._family import Family
 from spectrain.train._measure import Member, Row, measure
@@ -84,6 +85,11 @@ def check_config(config: CheckConfig, what: What, *, folder: Path, progress: Pro
 
     All matrices are drawn, also those that ``spectrain train`` begins with at zero, so that every output is seen.
     """
+    with _claim.claimed(folder):
+        return _written(config, what, folder, progress)
+
+
+def _written(config: CheckConfig, what: What, folder: Path, progress: Progress | None) -> dict[str, Any]:
     family = Family(config)
     found = check(
         lambda width, seed: member_of(family, width, seed),
@@ -94,7 +100,6 @@ def check_config(config: CheckConfig, what: What, *, folder: Path, progress: Pro
         progress=progress,
     )
     result = {"kind": what, "config": dataclasses.asdict(config), **found}
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "check.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
     return result
 

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from spectrain.train._run_config import MOST_STEPS
 from spectrain.train.config import TrainConfig
 
 
@@ -67,7 +68,11 @@ class CheckConfig:
             )
         if not self.seeds or self.steps < 1:
             raise ValueError(f"--seeds and --steps must be at least one, got {self.seeds} and {self.steps}.")
-
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"--steps must be at most {MOST_STEPS:,}, got {self.steps}.")
+        for width in self.widths:
+            for seed in self.seeds:
+                self.member(width, seed)  # refuses all that no run could have, before the first one
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be positive and finite, got {self.lr}.")
 

@@ -1,13 +1,15 @@
-"""Checkpoints: written whole or not at all, and checked by digest before they are believed."""
+"""Checkpoints: written whole or not at all, tied to their configuration, checked by digest before they are believed."""
 
 import errno
 import hashlib
 import json
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
@@ -17,6 +19,8 @@ from spectrain import _files
 from spectrain.train._folder import RunFolder
 
 State = dict[str, Any]
+CONFIG = "config.json"
+"""The run's configuration as it was when the checkpoint was taken."""
 _FILES = ("model.safetensors", "state.pt")
 
 
@@ -32,17 +36,21 @@ class Checkpoint:
         return int(self.path.name.removeprefix("step-"))
 
 
-def save(folder: Path, model: nn.Module, state: State, *, step: int, keep: int) -> Checkpoint:
-    """Write the checkpoint of ``step`` and remove all but the newest ``keep``.
+def save(
+    folder: Path, model: nn.Module, state: State, *, step: int, keep: int, config: Path | None = None
+) -> Checkpoint:
+    """Write the checkpoint of ``step`` and remove all but the newest ``keep`` up to it.
 
-    Nothing older is touched before the new one is safely on the disk. Raises ``OSError`` (a full
-    disk, say) with the older checkpoints as they were.
+    A copy of the file ``config`` goes into it, with its digest in the manifest. Nothing older is touched before the new
+    one is safely on the disk. Raises ``OSError`` (a full disk, say) with the older checkpoints as they were.
     """
     checkpoint = Checkpoint(folder / f"step-{step:08d}")
 
     def fill(temporary: Path) -> None:
         safetensors.torch.save_model(model, str(temporary / "model.safetensors"))
         torch.save({**state, "versions": _versions()}, temporary / "state.pt")
+        if config is not None:
+            shutil.copyfile(config, temporary / CONFIG)
         digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
@@ -50,7 +58,7 @@ def save(folder: Path, model: nn.Module, state: State, *, step: int, keep: int) 
         _files.write_folder(checkpoint.path, fill)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the system's
         raise _disk_error(checkpoint.path, error) from error
-    for old in every(folder)[:-keep]:
+    for old in [old for old in every(folder) if old.step < step][: -keep + 1 or None]:
         _files.remove_folder(old.path)
     return checkpoint
 
@@ -67,11 +75,6 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     []
     """
     return every(RunFolder(run).checkpoints)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a kill in the middle of a save left behind."""
-    _files.sweep(folder)
 
 
 def load(checkpoint: Checkpoint, model: nn.Module) -> State:
@@ -96,14 +99,35 @@ def verify(checkpoint: Checkpoint) -> None:
     """Compare every file with the manifest's digest; ``ValueError`` names the first that differs."""
     try:
         digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
-        bad = next((name for name in _FILES if _digest(checkpoint.path / name) != digests.get(name)), None)
+        names = (*_FILES, *({CONFIG} & digests.keys()))  # those of earlier versions have no configuration
+        bad = next((name for name in names if _digest(checkpoint.path / name) != digests.get(name)), None)
     except (OSError, ValueError, AttributeError) as error:
         bad = str(error)
     if bad is not None:
-        raise ValueError(
-            f"checkpoint {checkpoint.path} is damaged ({bad}). Nothing was changed. "
-            f"Move that folder away to resume from the checkpoint before it."
-        )
+        raise _damaged(checkpoint, bad)
+
+
+def recorded_config(checkpoint: Checkpoint) -> Path | None:
+    """The checkpoint's copy of its configuration, checked by digest; None in one of a version that kept none.
+
+    Raises ``ValueError`` where the copy is not what the manifest says.
+    """
+    try:
+        digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
+        if CONFIG not in digests:
+            return None
+        if _digest(checkpoint.path / CONFIG) == digests[CONFIG]:
+            return checkpoint.path / CONFIG
+        raise _damaged(checkpoint, CONFIG)
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise _damaged(checkpoint, str(error)) from None
+
+
+def _damaged(checkpoint: Checkpoint, what: str) -> ValueError:
+    return ValueError(
+        f"checkpoint {checkpoint.path} is damaged ({what}). Nothing was changed. "
+        f"Move that folder away to resume from the checkpoint before it."
+    )
 
 
 def _digest(file: Path) -> str:
@@ -112,7 +136,21 @@ def _digest(file: Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {"spectrain": spectrain.__version__, "torch": str(torch.__version__)}
+    return {
+        "spectrain": spectrain.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def other_versions(state: State) -> str | None:
+    """What wrote the checkpoint of a state and is another version now, as a sentence; None where nothing is."""
+    written, now = state.get("versions", {}), _versions()
+    other = [f"{name} {old} then, {now.get(name)} now" for name, old in written.items() if now.get(name) != old]
+    if not other:
+        return None
+    return f"note: other versions than wrote the checkpoint ({'; '.join(other)}): digits may differ from here on"
 
 
 def _disk_error(path: Path, error: Exception) -> OSError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spectrain._files import write_json
-from spectrain.train import _recorded
+from spectrain.train import _claim, _recorded
 from spectrain.train._descent import Point, coordinate_descent
 from spectrain.train._folder import RunFolder
 from spectrain.train._loop import train
@@ -42,12 +42,14 @@ def compare(
     both betas in at most so many runs, from its first rate in ``grid``; Muon's learning rate likewise, from its own,
     and nothing else of Muon. The winner of each then runs on the other seeds.
 
-    Runs of one seed share text, initial weights and batches, and differ in the optimizer only. The
-    target of a seed is the lowest final validation loss that AdamW reached at any learning rate; each
-    run's ``tokens_to_target`` is where its validation curve first falls to it (linear between
-    validations), or null. ``ratio`` is the mean over seeds of the fewest tokens of the other optimizer
-    over the tokens of the best AdamW run. Written to ``compare.json`` in ``folder``, one run folder
-    each beside it; finished runs found there are kept, unfinished ones resumed.
+    Runs of one seed share text, initial weights and batches, and differ in the optimizer only. The target of a seed is
+    the lowest final validation loss that AdamW reached at any learning rate; each run's ``tokens_to_target`` is where
+    its validation curve first falls to it (linear between validations), or null. ``ratio`` is the mean over seeds of
+    the fewest tokens of the other optimizer over the tokens of the best AdamW run. Where a seed's target is never
+    reached there is no mean: ``ratio`` is null, ``not_reached`` says after how many tokens each such seed was given up,
+    and ``ratio_at_least`` is the mean with these tokens in place of those that would have been needed, a lower bound.
+    Written to ``compare.json`` in ``folder``, one run folder each beside it; finished runs found there are kept,
+    unfinished ones resumed.
 
     Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, or when a setting to be tuned does
     not start on its ladder.
@@ -58,6 +60,22 @@ def compare(
         raise ValueError("compare needs runs of one length: give --max-steps or --max-tokens, not --max-minutes.")
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
+    for rate in (rate for rates in grid.values() for rate in rates):
+        dataclasses.replace(base, lr=rate)  # what is wrong is said now, not when its turn comes
+    for seed in seeds:
+        dataclasses.replace(base, seed=seed)
+    with _claim.claimed(folder):
+        return _compared(base, grid, seeds, folder, tune, progress)
+
+
+def _compared(
+    base: TrainConfig,
+    grid: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    folder: Path,
+    tune: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
     base = with_fixed_choices(base, folder / "base.json")
     rows: dict[str, Row] = {}
 
@@ -111,7 +129,10 @@ def summarise(rows: list[Row], *, curves: dict[str, list[tuple[int, float]]]) ->
     >>> round(summarise(rows, curves=curves)["ratio"], 3)
     0.667
     """
-    ratios, targets = {}, {}
+    ratios: dict[int, float | None] = {}
+    bounds: dict[int, float] = {}
+    given_up: dict[int, int] = {}
+    targets: dict[int, float] = {}
     for seed in sorted({row["seed"] for row in rows}):
         same = [row for row in rows if row["seed"] == seed]
         best = min((row for row in same if row["optimizer"] == "adamw"), key=lambda row: row["final_loss"])
@@ -120,17 +141,42 @@ def summarise(rows: list[Row], *, curves: dict[str, list[tuple[int, float]]]) ->
         targets[seed] = best["final_loss"]
         for row in same:
             row["tokens_to_target"] = crossing(curves[row["run"]], best["final_loss"])
-        others = [r["tokens_to_target"] for r in same if r["optimizer"] != "adamw" and r["tokens_to_target"]]
-        ratios[seed] = min(others) / best["tokens"] if others else None
-    found = [ratio for ratio in ratios.values() if ratio is not None]
+        others = [row for row in same if row["optimizer"] != "adamw"]
+        if not others:
+            continue
+        reached = [row["tokens_to_target"] for row in others if row["tokens_to_target"] is not None]
+        if not reached:
+            given_up[seed] = max(row["tokens"] for row in others)
+        bounds[seed] = (min(reached) if reached else given_up[seed]) / best["tokens"]
+        ratios[seed] = bounds[seed] if reached else None
+    whole = bool(ratios) and not given_up
     return {
         "rows": rows,
         "target": statistics.fmean(targets.values()),
         "targets_by_seed": targets,
-        "ratio": statistics.fmean(found) if found else None,
+        "ratio": statistics.fmean(bounds.values()) if whole else None,
         "ratio_by_seed": ratios,
-        "ratio_spread": max(found) - min(found) if found else None,
+        "ratio_spread": max(bounds.values()) - min(bounds.values()) if whole else None,
+        "ratio_at_least": statistics.fmean(bounds.values()) if bounds else None,
+        "not_reached": given_up,
     }
+
+
+def ratio_in_words(result: Mapping[str, Any]) -> str:
+    """The ratio of a comparison, or what is known where some seed never reached its target.
+
+    >>> ratio_in_words({"ratio": None, "ratio_by_seed": {0: 0.5, 1: None}, "ratio_at_least": 0.75,
+    ...     "not_reached": {1: 1000}})
+    'at least 0.750: not reached on seed 1 within 1,000 tokens'
+    >>> ratio_in_words({"ratio": 0.5, "ratio_by_seed": {0: 0.5}, "ratio_spread": 0.0, "not_reached": {}})
+    '0.500, one seed'
+    """
+    if missed := result["not_reached"]:
+        seeds = ", ".join(f"on seed {seed} within {tokens:,} tokens" for seed, tokens in missed.items())
+        return f"at least {result['ratio_at_least']:.3f}: not reached {seeds}"
+    count = len(result["ratio_by_seed"])
+    spread = f"spread {result['ratio_spread']:.3f} over {count} seeds" if count > 1 else "one seed"
+    return f"{result['ratio']:.3f}, {spread}"
 
 
 def crossing(curve: Iterable[tuple[int, float]], target: float) -> float | None:

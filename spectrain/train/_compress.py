@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from spectrain.train import _claim
 from spectrain.train._compressed_folder import Row, written
 from spectrain.train._device import choose_device
 from spectrain.train._factored import Selected, replace
@@ -16,8 +17,10 @@ from spectrain.train._language import LanguageJob
 from spectrain.train._layer_factors import Seen
 from spectrain.train._load import load_run
 from spectrain.train._progress import Progress
+from spectrain.train._run_config import MOST_STEPS
 from spectrain.train._units import Method, Parts, Unit, sizes, units_of
 
+_MOST_TOKENS = 10**9
 METHODS = ("svd", "id", "cur", "cr")
 
 
@@ -57,8 +60,24 @@ def compress(
 
     Raises ValueError for a folder that is no run of ``train``, and for arguments that fit no model.
     """
-    _check(method, params, rtol, calibration_tokens, finetune_steps, out_dir)
-    screen = progress or Progress(interval=10)
+    with _claim.claimed(Path(out_dir)) as out:
+        _check(method, params, rtol, calibration_tokens, finetune_steps, lr, out)
+        return _compressed(
+            run, out, method, params, rtol, calibration_tokens, finetune_steps, lr, progress or Progress(interval=10)
+        )
+
+
+def _compressed(
+    run: Path,
+    out: Path,
+    method: Method,
+    params: float | None,
+    rtol: float | None,
+    calibration_tokens: int,
+    finetune_steps: int,
+    lr: float,
+    screen: Progress,
+) -> Path:
     job = _loaded(run)
     model = job.model
     before = job.score(tokens=None)
@@ -91,10 +110,12 @@ def compress(
         "linear_parameters": linear - saved,
         "units": rows,
     }
-    return written(job, run, Path(out_dir), summary, parts)
+    return written(job, run, out, summary, parts)
 
 
-def _check(method: str, params: float | None, rtol: float | None, tokens: int, steps: int, out_dir: Path) -> None:
+def _check(
+    method: str, params: float | None, rtol: float | None, tokens: int, steps: int, lr: float, out_dir: Path
+) -> None:
     if method not in METHODS:
         raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {method!r}.")
     if (params is None) == (rtol is None):
@@ -102,8 +123,13 @@ def _check(method: str, params: float | None, rtol: float | None, tokens: int, s
     for name, value in (("params", params), ("rtol", rtol)):
         if value is not None and not 0 < value < 1:
             raise ValueError(f"--{name} must be above 0 and below 1, got {value}.")
-    if tokens < 0 or steps < 0:
-        raise ValueError(f"--calibration-tokens and --finetune-steps must be 0 or more, got {tokens} and {steps}.")
+    if not (0 <= tokens <= _MOST_TOKENS and 0 <= steps <= MOST_STEPS):
+        raise ValueError(
+            f"--calibration-tokens and --finetune-steps must be 0 or more, and at most {_MOST_TOKENS:,} and "
+            f"{MOST_STEPS:,}, got {tokens} and {steps}."
+        )
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"--lr must be positive and finite, got {lr}.")
     if method in ("id", "cr") and tokens == 0:
         raise ValueError(f"--method {method} chooses by what layers are given: --calibration-tokens must be above 0.")
     if (Path(out_dir) / "config.json").exists():

@@ -20,7 +20,6 @@ Row = dict[str, object]
 def written(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts) -> Path:
     """Write weights, shapes, the table and what :func:`load_run` needs; return the folder."""
     folder = RunFolder(out)
-    out.mkdir(parents=True, exist_ok=True)
     write_bytes(folder.tokenizer, RunFolder(Path(run)).tokenizer.read_bytes())
     write_json(folder.factors, {name: _shape(part) for name, part in parts.items()})
     write_file(folder.model, lambda temporary: safetensors.torch.save_model(job.model, str(temporary)))

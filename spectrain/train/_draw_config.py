@@ -70,7 +70,7 @@ class DrawConfig(RunConfig):
         self.require(0 <= self.instants <= 1, "instants", "between 0 and 1")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
         self.require(0 < self.average < 1, "average", "between 0 and 1")
-        self.require(self.guidance > 0, "guidance", "positive")
+        self.require(0 < self.guidance < float("inf"), "guidance", "positive and finite")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

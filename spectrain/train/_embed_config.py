@@ -53,9 +53,9 @@ class EmbedConfig(RunConfig):
         """Refuse what cannot be run, naming the flag and the cure."""
         super().__post_init__()
         self.require(0 < self.validation_fraction < 0.5, "validation_fraction", "between 0 and 0.5")
-        self.require(self.temperature > 0, "temperature", "positive")
+        self.require(0 < self.temperature < float("inf"), "temperature", "positive and finite")
         self.require(self.batch_size >= 2, "batch_size", "at least 2: one pair has nothing to be told apart from")
-        self.require(self.depth >= 0, "depth", "0 or more")
+        self.require(0 <= self.depth <= self.at_most("depth"), "depth", f"from 0 to {self.at_most('depth'):,}")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from spectrain import data, nn
-from spectrain.train import _checkpoint, _recorded, _samples
+from spectrain.train import _checkpoint, _recorded, _samples, _tie
 from spectrain.train._factored import restructure
 from spectrain.train._folder import RunFolder
 from spectrain.train._language import build_model
@@ -94,8 +94,9 @@ def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
     """Put a run's weights into ``model``: the finished ones, or else those of the newest checkpoint; return the file.
 
     The layers of a compressed run are brought into its shapes first. Raises ``ValueError`` when there are no weights
-    yet, or when they are of another model.
+    yet, or when they are of another model or another configuration.
     """
+    _tie.check(folder)
     if folder.factors.exists():
         restructure(model, json.loads(folder.factors.read_text(encoding="utf-8")))
     source = _newest_weights(folder)

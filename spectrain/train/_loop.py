@@ -29,12 +29,17 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
     the same weights and metrics, bit for bit, as if it had not been, on the same machine and thread
     count; the times alone differ.
 
-    Raises ``ValueError`` for a configuration or data that cannot be used, ``OSError`` for a folder that
+    The folder is held against every other process meanwhile. Raises ``FolderInUse``, an ``OSError``, where another one
+    has it, ``ValueError`` for a configuration or data that cannot be used, ``OSError`` for a folder that
     cannot be written (a full disk among the reasons), ``FloatingPointError`` naming the first tensor
     that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
     """
-    with progress or Progress(interval=wanted.log_interval) as screen, _deterministic():
-        session = prepare(wanted, screen)
+    with (
+        _recorded.in_folder(wanted) as config,
+        progress or Progress(interval=wanted.log_interval) as screen,
+        _deterministic(),
+    ):
+        session = prepare(config, screen)
         with stop_on_signals() as asked_to_stop:
             _run(session, screen, asked_to_stop)
         return _observe.finish(session, screen)

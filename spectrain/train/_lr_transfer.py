@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectrain._files import write_json
+from spectrain.train import _claim
 from spectrain.train._check_config import TransferConfig
 from spectrain.train._family import Family, advance
 from spectrain.train._progress import Progress
@@ -33,13 +34,14 @@ def lr_transfer(config: TransferConfig, *, folder: Path, progress: Progress | No
     Raises ValueError where the folder holds a sweep of another configuration.
     """
     screen = progress or Progress()
-    _same(config, folder / "sweep.json")
-    family = Family(config)
-    rows: list[Row] = []
-    for width in config.widths:
-        rows += _sweep(config, family, width, folder / "runs", screen)
-        _write(folder, config, rows)
-    return _write(folder, config, rows)
+    with _claim.claimed(folder):
+        _same(config, folder / "sweep.json")
+        family = Family(config)
+        rows: list[Row] = []
+        for width in config.widths:
+            rows += _sweep(config, family, width, folder / "runs", screen)
+            _write(folder, config, rows)
+        return _write(folder, config, rows)
 
 
 def _same(config: TransferConfig, file: Path) -> None:

@@ -7,7 +7,7 @@ import safetensors.torch
 
 from spectrain import optim
 from spectrain._files import write_file, write_json
-from spectrain.train import _machine
+from spectrain.train import _machine, _tie
 from spectrain.train._horizon import CALIBRATION, by_clock
 from spectrain.train._progress import Progress
 from spectrain.train._session import Session
@@ -55,6 +55,7 @@ def finish(session: Session, screen: Progress) -> Path:
     summary = {
         **row,
         "optimizer": session.config.optimizer,
+        "config_digest": _tie.digest(folder.config),
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "steps": counters.step,
         **counters.seen,

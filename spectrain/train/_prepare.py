@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 
 from spectrain import optim
 from spectrain._files import write_json
-from spectrain.train import _checkpoint, _machine, _recorded
+from spectrain.train import _checkpoint, _machine, _recorded, _tie
 from spectrain.train._device import choose_device
 from spectrain.train._folder import RunFolder
 from spectrain.train._horizon import known_steps
@@ -23,7 +22,7 @@ from spectrain.train._session import Session, build
 
 
 def prepare(wanted: RunConfig, screen: Progress) -> Session:
-    """Open the run folder, decide what is open, build everything; restore where there is something to."""
+    """Open the claimed run folder, decide what is open, build everything; restore where there is something to."""
     folder, full, resuming = open_folder(wanted)
     if full.threads:
         torch.set_num_threads(full.threads)
@@ -39,7 +38,6 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
         for line in why:
             screen.say(f"  {line}")
     session = build(full, folder, job)
-    folder.path.mkdir(parents=True, exist_ok=True)  # not before: what was refused leaves no folder behind
     _describe(session, screen)
     if resuming:
         _restore(session, screen)
@@ -53,20 +51,19 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
 def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
     """The run folder, the configuration that holds, and whether a run in it goes on.
 
-    Makes nothing yet. Raises ``ValueError`` when the folder already holds a run that was not to be resumed, ``OSError``
-    when it cannot be made or written.
+    The folder is claimed by who calls. Raises ``ValueError`` when it already holds a run that was not to be resumed,
+    or one whose ``config.json`` is gone, or is not what its weights were trained with.
     """
-    path = Path(wanted.out_dir) if wanted.out_dir else _recorded.fresh_folder(wanted)
-    folder = RunFolder(path)
+    folder = RunFolder(Path(wanted.out_dir))
     if folder.config.exists():
         if wanted.resume != "auto":
-            raise ValueError(f"{path} already holds a run. Give --resume auto to go on with it, or another --out-dir.")
-        return folder, _recorded.resumed(_recorded.read(folder.config, type(wanted)), wanted), True
-    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise FileExistsError(f"the run folder {path} cannot be made: {there} is a file; choose another --out-dir")
-    if not os.access(there, os.W_OK):
-        raise PermissionError(f"the run folder {path} cannot be written; choose another --out-dir")
+            raise ValueError(
+                f"{folder.path} already holds a run. Give --resume auto to go on with it, or another --out-dir."
+            )
+        recorded = _recorded.resumed(_recorded.read(folder.config, type(wanted)), wanted)
+        _tie.check(folder)
+        return folder, recorded, True
+    _tie.check_unused(folder)
     return folder, wanted, False
 
 
@@ -106,13 +103,14 @@ def _restore(session: Session, screen: Progress) -> None:
             f"{session.folder.path} holds a finished run without checkpoints: there is nothing to go on with. "
             "Start a new run in another --out-dir."
         )
-    _checkpoint.sweep(session.folder.checkpoints)
     if not checkpoints:
         session.folder.cut({})
         screen.say("no checkpoint yet: starting again with the recorded choices")
         return
-    session.restore(checkpoints[-1])
+    other = session.restore(checkpoints[-1])
     screen.say(f"resumed from {checkpoints[-1].path} at step {session.counters.step}")
+    if other is not None:
+        screen.say(other)
 
 
 def _check_same_data(found: str, recorded: str) -> None:

@@ -55,7 +55,7 @@ class Progress:
             return
         try:
             print(text, file=self.stream, flush=True)
-        except BrokenPipeError:  # the reader went away (`| head`): the run is worth more than its lines
+        except OSError:  # the reader went away (`| head`), the disk is full: the run is worth more than its lines
             self.stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the run
 
     def step(self, step: int, steps: int | None, text: str) -> None:

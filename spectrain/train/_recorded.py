@@ -3,15 +3,17 @@
 import dataclasses
 import difflib
 import importlib
-import itertools
 import json
 import typing
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from spectrain import _files
+from spectrain.train import _claim
 from spectrain.train._run_config import Config, RunConfig
+from spectrain.train._tie import FREE
 
 CONFIGS = {"draw": "_draw_config.DrawConfig", "embed": "_embed_config.EmbedConfig", "train": "config.TrainConfig"}
 """Where each job's configuration stands: ``module.class`` in this package."""
@@ -24,11 +26,14 @@ def config_class(job: str) -> type[RunConfig]:
     return found
 
 
-def fresh_folder(config: RunConfig) -> Path:
-    """A run folder that does not exist yet, named by date, job and optimizer."""
-    stem = f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-{config.slug}"
-    names = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
-    return next(Path(name) for name in names if not Path(name).exists())
+@contextmanager
+def in_folder(config: Config) -> Iterator[Config]:
+    """Hold the run folder that ``config`` names; where it names none a new one in runs/, by date, job and optimizer.
+
+    Raises what ``_claim.claimed`` raises.
+    """
+    with _claim.named(config.out_dir, config.slug) as folder:
+        yield dataclasses.replace(config, out_dir=str(folder))
 
 
 def fresh(recorded: Config) -> Config:
@@ -77,11 +82,7 @@ def resumed(recorded: Config, wanted: Config) -> Config:
     first other field that differs from what the run was started with: a resumed run replays its choices.
     """
     check_same(recorded, wanted, unless=type(recorded)())
-    return dataclasses.replace(recorded, **{name: getattr(wanted, name) for name in _FREE})
-
-
-_FREE = ("resume", "out_dir", "log_interval")
-"""What may differ when a run goes on: it decides nothing that is learned or written."""
+    return dataclasses.replace(recorded, **{name: getattr(wanted, name) for name in FREE})
 
 
 def check_same(recorded: RunConfig, wanted: RunConfig, *, unless: RunConfig | None = None) -> None:
@@ -89,7 +90,7 @@ def check_same(recorded: RunConfig, wanted: RunConfig, *, unless: RunConfig | No
     for field in dataclasses.fields(recorded):
         asked, used = getattr(wanted, field.name), getattr(recorded, field.name)
         silent = unless is not None and asked == getattr(unless, field.name)
-        if field.name not in _FREE and asked != used and not silent:
+        if field.name not in FREE and asked != used and not silent:
             raise ValueError(
                 f"--{field.name.replace('_', '-')} {asked} differs from the run's {used}, and a resumed run keeps "
                 "its configuration. Leave the flag out, or start a new run in another --out-dir."

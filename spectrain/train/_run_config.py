@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 DEFAULT_MINUTES = 3.5
+MOST_STEPS = 99_999_999
+"""Names of checkpoints have eight digits, and a step takes a millisecond at least: a day."""
 NO_LIMIT = "no --max-steps, --max-tokens or --max-minutes was given"
 
 
@@ -89,10 +91,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the flag and the cure."""
         for name in self.at_least_one():
-            value = getattr(self, name)
+            value, most = getattr(self, name), self.at_most(name)
             self.require(value is None or value >= 1, name, "at least 1")
+            self.require(value is None or value <= most, name, f"at most {most:,}")
         for name in ("warmup", "weight_decay", "clip", "spectrum_interval", "seed"):
             self.require(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("warmup", "spectrum_interval"):
+            self.require(getattr(self, name) <= MOST_STEPS, name, f"at most {MOST_STEPS:,}")
+        self.require(self.weight_decay < float("inf"), "weight_decay", "finite")
+        self.require(self.seed < 2**63, "seed", "below 2**63")
         for name in ("momentum", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("lr", "max_minutes"):
@@ -117,6 +124,13 @@ class RunConfig:
         """Fields that must be 1 or more; a job adds its own."""
         return ("batch_size", "micro_batch_size", "max_steps", "horizon", "muon_steps", "threads",
                 "eval_interval", "save_interval", "keep_last", "log_interval")  # fmt: skip
+
+    @classmethod
+    def at_most(cls, name: str) -> int:
+        """The largest value of a field of :meth:`at_least_one`: beyond it a run never ends or no memory holds it."""
+        if name in ("max_steps", "horizon") or name.endswith("_interval"):
+            return MOST_STEPS
+        return {"depth": 10_000, "muon_steps": 1_000, "max_tokens": 10**15, "eval_tokens": 10**15}.get(name, 2**24)
 
     def require(self, holds: bool, name: str, wanted: str) -> None:
         """Raise ``ValueError`` about the flag of a field unless it ``holds``."""

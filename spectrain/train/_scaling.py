@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from spectrain._files import write_json
+from spectrain.train import _claim
 from spectrain.train._compare import DEFAULT_STEPS, Row, run_or_read, with_fixed_choices
 from spectrain.train._language import build_model
 from spectrain.train._progress import Progress
@@ -45,6 +46,18 @@ def compare_depths(
         )
     if base.max_minutes is not None:
         raise ValueError("--depths gives each model its share of the tokens: give --max-steps or --max-tokens.")
+    with _claim.claimed(folder):
+        return _compared(base, depths, optimizers, seeds, folder, progress)
+
+
+def _compared(
+    base: TrainConfig,
+    depths: Sequence[int],
+    optimizers: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    progress: Progress | None,
+) -> dict[str, Any]:
     steps = min(base.limits(), default=DEFAULT_STEPS)
     base = with_fixed_choices(dataclasses.replace(base, max_steps=steps, max_tokens=None), folder / "base.json")
     whole, _ = weights_and_operations(base)

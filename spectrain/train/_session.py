@@ -100,11 +100,16 @@ class Session:
             "sizes": self.folder.sizes(),
         }
         return _checkpoint.save(
-            self.folder.checkpoints, self.model, state, step=self.counters.step, keep=self.config.keep_last
+            self.folder.checkpoints,
+            self.model,
+            state,
+            step=self.counters.step,
+            keep=self.config.keep_last,
+            config=self.folder.config,
         )
 
-    def restore(self, checkpoint: _checkpoint.Checkpoint) -> None:
-        """Go back to the moment of a checkpoint, rows of metrics included."""
+    def restore(self, checkpoint: _checkpoint.Checkpoint) -> str | None:
+        """Go back to the moment of a checkpoint, rows of metrics included; say what other versions wrote it, if any."""
         state = _checkpoint.load(checkpoint, self.model)
         self.optimizer.load_state_dict(state["optimizer"])
         self.job.load_state_dict(state["job"])
@@ -112,6 +117,7 @@ class Session:
         self.counters = Counters(**state["counters"])
         self.folder.cut(state["sizes"])
         self.started = time.perf_counter()
+        return _checkpoint.other_versions(state)
 
 
 def build(config: RunConfig, folder: RunFolder, job: AbstractJob) -> Session:

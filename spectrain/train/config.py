@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 
 from spectrain.train._run_config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
 
+MOST_WRITTEN = 1_000_000
+"""Tokens of one continuation. More is asked for by going on from its end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
@@ -95,9 +98,9 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the flag and the cure."""
         super().__post_init__()
-        self.require(self.sample_tokens >= 0, "sample_tokens", "0 or more")
+        self.require(0 <= self.sample_tokens <= MOST_WRITTEN, "sample_tokens", f"from 0 to {MOST_WRITTEN:,}")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
-        self.require(self.moe_shared >= 0, "moe_shared", "0 or more")
+        self.require(0 <= self.moe_shared <= 2**24, "moe_shared", f"from 0 to {2**24:,}")
         rate = self.moe_balance_rate
         self.require(rate is None or 0 < rate < math.inf, "moe_balance_rate", "positive and finite")
         each = len(self.data_weights) in (0, len(self.data))

@@ -9,6 +9,8 @@ import pytest
 
 from spectrain import report, train
 from spectrain.cli import _compare as verb
+from spectrain.report._compare import verdict as in_the_report
+from spectrain.train._compare import ratio_in_words, summarise
 from spectrain.train._descent import coordinate_descent
 from spectrain.train._scaling import scaling, weights_and_operations
 
@@ -65,6 +67,54 @@ def test_adamw_is_tuned_on_the_first_seed_and_the_winner_runs_on_all(tiny, tmp_p
         assert all(ran[name] == row[name] for name in settings if name in row)
     again = train.compare(base, grid=grid, seeds=[0, 1], folder=tmp_path, tune=4)
     assert again == result
+
+
+def rows_of(final):
+    """Two seeds; AdamW falls from 4 to 2 in 100 tokens, Muon to ``final[seed]``."""
+    rows, curves = [], {}
+    for seed, muon in enumerate(final):
+        for optimizer, last in (("adamw", 2.0), ("muon", muon)):
+            name = f"{optimizer}{seed}"
+            rows.append({"optimizer": optimizer, "lr": 1e-3, "seed": seed, "run": name, "final_loss": last,
+                         "final_bits_per_byte": last, "tokens": 100})  # fmt: skip
+            curves[name] = [(0, 4.0), (100, last)]
+    return rows, curves
+
+
+def test_no_seed_is_dropped_from_the_ratio():
+    rows, curves = rows_of([0.0, 3.0])  # seed 0 crosses 2 at token 50; seed 1 never
+    found = summarise(rows, curves=curves)
+    assert found["ratio"] is None
+    assert found["ratio_spread"] is None
+    assert found["ratio_by_seed"] == {0: 0.5, 1: None}
+    assert found["ratio_at_least"] == (50 + 100) / 2 / 100
+    assert found["not_reached"] == {1: 100}
+    said = [verb.table(found), ratio_in_words(found), in_the_report(json.loads(json.dumps(found)))]
+    assert all("0.75" in text for text in said)
+    assert not any("0.5 of its tokens" in text for text in said)
+    assert "not reached on seed 1 within 100 tokens" in said[0]
+
+
+@pytest.mark.parametrize(("final", "ratio"), [([0.0, 0.0], 0.5), ([0.0, 1.0], (50 + 200 / 3) / 200)])
+def test_the_ratio_of_seeds_that_all_arrive_is_their_mean(final, ratio):
+    rows, curves = rows_of(final)
+    found = summarise(rows, curves=curves)
+    assert found["ratio"] == found["ratio_at_least"] == pytest.approx(ratio)
+    assert found["not_reached"] == {}
+
+
+def test_a_target_reached_before_the_first_step_is_reached():
+    rows, curves = rows_of([2.0])
+    curves["muon0"] = [(0, 1.0), (100, 2.0)]
+    assert summarise(rows, curves=curves)["ratio"] == 0.0
+
+
+@pytest.mark.parametrize("grid", [{"adamw": [1e-3, -1.0]}, {"adamw": [1e-3], "muon": [math.nan]}])
+def test_a_rate_that_is_none_is_said_before_anything_runs(grid, tiny, tmp_path):
+    base = train.TrainConfig(**tiny | {"lr": None})
+    with pytest.raises(ValueError, match="--lr must be positive"):
+        train.compare(base, grid=grid, seeds=[0], folder=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_depths_share_tokens_by_weights_and_are_drawn(tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -96,10 +97,13 @@ def test_fresh_folders_never_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = []
     for _ in range(3):
-        path = _recorded.fresh_folder(TrainConfig())
-        path.mkdir(parents=True)
-        names.append(path)
+        with _recorded.in_folder(TrainConfig()) as config:
+            (Path(config.out_dir) / "config.json").write_text("{}")
+            names.append(config.out_dir)
     assert len(set(names)) == 3
+    with _recorded.in_folder(TrainConfig()) as one, _recorded.in_folder(TrainConfig()) as other:
+        assert one.out_dir != other.out_dir
+    assert not Path(one.out_dir).exists()  # nothing came into it
 
 
 ATTENTION = {
