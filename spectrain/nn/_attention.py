@@ -79,7 +79,7 @@ class Attention(nn.Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("Attention", width=width, heads=heads, kv_heads=kv_heads)
+        check_sizes("Attention", width=width)
         check_positive("Attention", rotary_base=rotary_base, scale=scale)
         check_not_negative("Attention", norm_eps=norm_eps)
         self.shape = attention_shape(

@@ -98,7 +98,7 @@ class LanguageModel(nn.Module):
             raise ValueError(f"LanguageModel needs vocabulary and depth of at least 1, got {vocabulary} and {depth}.")
         if context is not None and context < 1:
             raise ValueError(f"LanguageModel needs a context of at least 1 token, or None for any, got {context}.")
-        check_sizes("LanguageModel", width=width, heads=heads, hidden=hidden)
+        check_sizes("LanguageModel", width=width, hidden=hidden)
         check_not_negative("LanguageModel", norm_eps=norm_eps)
         hidden = 64 * math.ceil(8 * width / 3 / 64) if hidden is None else hidden
         self.context, self.embedding_norm = context, embedding_norm

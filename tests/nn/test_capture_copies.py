@@ -108,3 +108,20 @@ def test_derivatives_by_what_was_captured_are_those_of_the_model():
 def test_complex_numbers_are_refused_by_statistics():
     with pytest.raises(TypeError):
         nn.Statistics().add(torch.ones(2, 2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_of_narrow_models_are_those_of_float64_where_products_overflow(dtype):
+    block = nn.Attention(16, heads=2, qk_norm=False)
+    with torch.no_grad():
+        for i, p in enumerate(block.parameters()):
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    block, x = block.to(dtype), (100 * torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(9))).to(dtype)
+    plain = block(x)
+    with nn.capture(block, ["maps", "queries", "keys"]) as seen:
+        watched = block(x)
+    scores = seen["queries"][0].double() @ seen["keys"][0].double().mT * block.scale
+    assert scores.abs().max() > torch.finfo(torch.float16).max
+    truth = scores.masked_fill(torch.ones(6, 6, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+    torch.testing.assert_close(seen["maps"][0].double(), truth, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(watched, plain, rtol=3e-2, atol=3e-2 * plain.abs().max().item())
