@@ -41,4 +41,7 @@ def _with_maps(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int,
     if mask is None:
         mask = torch.ones(visible.length, visible.stored, dtype=torch.bool, device=q.device)
         mask = mask.tril(diagonal=visible.stored - visible.length)
-    return maps((q @ k.mT * scale).masked_fill(~mask, -torch.inf).softmax(dim=-1)) @ v
+    wide = torch.promote_types(q.dtype, torch.float32)  # as torch's own attention: products of halves overflow
+    with torch.autocast(q.device.type, enabled=False):
+        scores = (q.to(wide) @ k.to(wide).mT * scale).masked_fill(~mask, -torch.inf)
+        return maps(scores.softmax(dim=-1).to(q.dtype)) @ v

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spectrain.nn._attend import attend
 from spectrain.nn._attention_shape import Share, attention_shape
 from spectrain.nn._cache import Cache
+from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
 from spectrain.nn._rotary import Rotary, Turns
 from spectrain.nn._tap import Tap
 from spectrain.nn._visibility import Visibility, visibility
@@ -42,7 +43,7 @@ class Attention(nn.Module):
 
     Shapes: ``(batch, length, width)`` in and out. Cost: ``2 length^2 heads (head_dim + value_dim)`` besides the maps.
 
-    Raises ``ValueError`` for sizes that do not fit together.
+    Raises ``ValueError`` for sizes that do not fit together and for numbers that cannot be (NaN, a base of -1).
 
     Sources: articles 10091, 10907, 11111 (MLA), 8823, 9034 (log n) of kexue.fm; DeepSeek-V2, arXiv 2405.04434.
 
@@ -78,6 +79,9 @@ class Attention(nn.Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("Attention", width=width)
+        check_positive("Attention", rotary_base=rotary_base, scale=scale)
+        check_not_negative("Attention", norm_eps=norm_eps)
         self.shape = attention_shape(
             width,
             heads=heads,

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from spectrain.nn._numbers import check_not_negative
 from spectrain.nn._router import Routing
 
 
@@ -17,9 +18,14 @@ class Penalty:
     With F the share of each expert in the assignments, P the mean of normalised scores, Q the ``target`` distribution
     (None: uniform) and G = P + sg(F - P), sg stopping the gradient:
 
-    - ``"product"``: ``sum((F - Q + 1/n) P)``, which is F . P for a uniform target;
+    - ``"product"``: ``sum((F - Q + 1/n) P)``, which is F . P for a uniform target, 1/n in balance;
     - ``"squared"``: ``sum((G - Q)^2) / 2``, zero in balance, with the same gradient;
     - ``"entropy"``: ``sum(G log(G / Q))``, experts without a token counted as half a token.
+
+    Published losses count otherwise. With n experts, k of them a token and their coefficient alpha they are
+    ``"product"`` of weight ``alpha n`` for Switch and DeepSeek (V2, and V3 with ``scope="sequence"``), whose f is n F,
+    and of weight ``alpha n k`` for Mixtral (transformers' ``load_balancing_loss_func``), whose shares of tokens sum to
+    k. The latter pools the tokens of all layers into one loss; here each layer balances by itself, and losses add up.
 
     ``scope="sequence"``: F and P of each sequence, and the mean of the losses; ``"batch"``: of all tokens of the
     forward pass, the micro-batch; ``"global"``: of all tokens of the optimizer step. The gradient of F . P is F times
@@ -47,9 +53,10 @@ class Penalty:
             raise ValueError(f"Penalty: kind must be 'product', 'squared' or 'entropy', got {self.kind!r}.")
         if self.scope not in ("batch", "sequence", "global"):
             raise ValueError(f"Penalty: scope must be 'batch', 'sequence' or 'global', got {self.scope!r}.")
+        check_not_negative("Penalty", weight=self.weight, z_weight=self.z_weight)
         if not (self.weight >= 0 and self.z_weight >= 0 and self.weight + self.z_weight > 0):
             raise ValueError(f"Penalty: weights must be 0 or more and not both 0, got {self.weight}, {self.z_weight}.")
-        if self.target is not None and (min(self.target) <= 0 or abs(sum(self.target) - 1) > 1e-6):
+        if self.target is not None and not (min(self.target) > 0 and abs(sum(self.target) - 1) <= 1e-6):
             raise ValueError(f"Penalty: target must be positive and sum to 1, got {tuple(self.target)}.")
 
     def __call__(

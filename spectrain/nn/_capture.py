@@ -9,10 +9,12 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from spectrain.nn._first_tensor import Put, first_tensor
 from spectrain.nn._tap import Tap
 
 Capture = dict[str, Sequence[Tensor]]
 Edit = Callable[[Tensor], Tensor]
+Look = Callable[[str, Tensor], Tensor | None]
 
 
 @contextmanager
@@ -30,8 +32,13 @@ def capture(
     also crosses dots). Inside the ``with`` block each call of a matching module appends one tensor to
     its list, in order of the calls. Names stand in the order in which their modules first returned, an
     inner module before the one that holds it; one that was never called is absent. Of a module that
-    returns a tuple or list, its first tensor is taken. ``detach=False`` keeps the graph, for losses on
-    inner outputs; ``last`` keeps that many tensors a name, so that memory stays bounded.
+    returns several values (a tuple or list, named or not, a dictionary, an output of transformers, a
+    dataclass) the first tensor is taken. ``last`` keeps that many tensors a name, so that memory stays
+    bounded.
+
+    What is collected is a copy, so that it stays what it was when the module returned, also where the model
+    goes on in place. ``detach=False`` keeps the graph, for losses on inner outputs and derivatives by them:
+    then the model goes on with a second copy.
 
     Values that are no module's output have names too: ``queries``, ``keys`` and ``maps`` of each
     :class:`Attention`. ``maps``, which costs length^2, is taken only by patterns that end in ``maps``.
@@ -59,10 +66,12 @@ def capture(
         raise ValueError(f"capture: last must be at least 1 tensor a name, or None for all, got {last}.")
     seen: Capture = {}
 
-    def keep(name: str, tensor: Tensor) -> None:
+    def keep(name: str, tensor: Tensor) -> Tensor | None:
         kept = seen.setdefault(name, [] if last is None else deque(maxlen=last))
         assert isinstance(kept, (list, deque))
-        kept.append(tensor.detach() if detach else tensor)
+        copied = (tensor.detach() if detach else tensor).clone()
+        kept.append(copied)
+        return None if detach else copied.clone()  # on its way, so that derivatives by what is kept exist
 
     with visiting(model, patterns, keep, edits=edits or {}):
         yield seen
@@ -72,11 +81,14 @@ def capture(
 def visiting(
     model: nn.Module,
     patterns: str | Sequence[str],
-    look: Callable[[str, Tensor], None],
+    look: Look,
     *,
     edits: Mapping[str, Edit],
 ) -> Iterator[None]:
-    """Call ``look(name, output)`` for each output of a matching module, after the edits of it."""
+    """Call ``look(name, output)`` for each output of a matching module, after the edits of it.
+
+    Where it returns a tensor, the model goes on with that.
+    """
     model = getattr(model, "_orig_mod", model)  # of torch.compile: the names are those of the model inside
     watched = matching(model, [patterns] if isinstance(patterns, str) else patterns)
     edited = {pattern: matching(model, [pattern]) for pattern in edits}
@@ -90,23 +102,25 @@ def visiting(
         yield
 
 
-def _looking(name: str, look: Callable[[str, Tensor], None]) -> Callable[..., None]:
-    return lambda _module, _inputs, output: look(name, _first_tensor(name, output)[1])
+def _looking(name: str, look: Look) -> Callable[..., object]:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+        tensor, put = _tensor_of(name, output)
+        new = look(name, tensor)
+        return None if new is None else put(new)
+
+    return hook
 
 
 def _editing(name: str, edit: Edit) -> Callable[..., object]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> object:
-        at, tensor = _first_tensor(name, output)
+        tensor, put = _tensor_of(name, output)
         new = edit(tensor)
         if not isinstance(new, Tensor) or new.shape != tensor.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(
                 f"capture: the edit of {name!r} must give a tensor of shape {tuple(tensor.shape)}, got {got}."
             )
-        if at is None:
-            return new
-        assert isinstance(output, (tuple, list))
-        return type(output)([*output[:at], new, *output[at + 1 :]])
+        return put(new)
 
     return hook
 
@@ -133,12 +147,8 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
     return f"the nearest names are {', '.join(map(repr, near))}" if near else f"the names begin with {names[1:6]}"
 
 
-def _first_tensor(name: str, output: object) -> tuple[int | None, Tensor]:
-    """A module's output or the first tensor in it, with its place."""
-    if isinstance(output, Tensor):
-        return None, output
-    if isinstance(output, (tuple, list)):
-        for i, item in enumerate(output):
-            if isinstance(item, Tensor):
-                return i, item
-    raise TypeError(f"capture: module {name!r} returned {type(output).__name__}, which holds no tensor.")
+def _tensor_of(name: str, output: object) -> tuple[Tensor, Put]:
+    found = first_tensor(output)
+    if found is None:
+        raise TypeError(f"capture: module {name!r} returned {type(output).__name__}, which holds no tensor.")
+    return found

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spectrain.nn._numbers import check_sizes
+
 
 class SwiGLU(nn.Module):
     """``down(silu(gate(x)) * up(x))``, without biases.
@@ -19,6 +21,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, *, hidden: int) -> None:
         super().__init__()
+        check_sizes("SwiGLU", width=width, hidden=hidden)
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)

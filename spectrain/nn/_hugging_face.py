@@ -1,25 +1,21 @@
 """Models to and from Hugging Face's files, where the architecture is the same: Llama, Qwen 3, DeepSeek-V3."""
 
+import functools
 import json
 import re
+import warnings
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectrain._files import write_file, write_json
 from spectrain.nn import _hugging_face_experts as experts
-from spectrain.nn._attention import Attention
-from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._hugging_face_config import attentions, config_of, model_of
 from spectrain.nn._hugging_face_weights import to_ours, to_theirs
-from spectrain.nn._language_model import Block, LanguageModel
-
-_NAMES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
-_LATENT_EPS = 1e-6
-"""What their DeepSeek-V3 adds to the mean squares of latents, whatever its configuration says."""
+from spectrain.nn._language_model import LanguageModel
 
 
 def to_hugging_face(
@@ -32,17 +28,22 @@ def to_hugging_face(
     written normalised, as a table of their own, so a tied head is no longer tied. ``context`` (default: the model's)
     is the longest sequence they are told of.
 
+    ``norm_eps=None`` is written as the number that torch adds, the rounding of the dtype that it computes in: float32
+    for bfloat16 and float16.
+
     Raises ``ValueError`` naming what has no counterpart there: shared keys and values, windows, log n, partial RoPE
-    without a latent, another feed-forward block, experts without a latent, without a shared one, by another router.
+    without a latent, another feed-forward block, experts without a latent, without a shared one, by another router,
+    parameters of several dtypes, blocks that differ, and norms that add different numbers: they have one for all, but
+    for latents, where it is 1e-6.
     """
-    kind, config = _config_of(model)
+    kind, config = config_of(model)
     context = context or model.context
     config |= {"max_position_embeddings": context} if context else {}
     config |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "dtype": str(model.head.weight.dtype)[6:]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
-    weights = to_theirs({name: p.detach() for name, p in model.named_parameters()}, _blocks(model), kind)
+    weights = to_theirs({name: p.detach() for name, p in model.named_parameters()}, attentions(model), kind)
     weights |= experts.to_theirs(model)
     if model.embedding_norm:
         weights["model.embed_tokens.weight"] = F.rms_norm(
@@ -62,142 +63,52 @@ def to_hugging_face(
 def from_hugging_face(folder: str | Path) -> LanguageModel:
     """The model in a folder that transformers wrote: Llama, Qwen 3 with gains of one, DeepSeek-V3.
 
-    Experts are balanced by the sign rule from the bias that comes with them.
+    Experts are balanced by the sign rule from the bias that comes with them. Where the configuration ties the head to
+    the embedding, the embedding is taken, and a ``UserWarning`` tells of an ``lm_head`` in the file that is another
+    table (transformers before 5 ties them, 5 uses both). The dtype is the widest in the file, routers keep their own.
+    Dropout of attention, which plays no part in ``eval()``, is not carried over.
 
     Raises ``FileNotFoundError`` where there is no ``config.json``, ``ValueError`` naming the setting that has no
-    counterpart here, or the tensor that does not fit.
+    counterpart here, the number that is missing or cannot be, or the tensor that does not fit.
     """
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = _model_of(config)
+    model = model_of(config)
     weights = _read(folder)
     if config.get("tie_word_embeddings"):
-        weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+        weights = _tied(weights, folder)
     routed, weights = experts.to_ours(weights, model)
-    ours = to_ours(weights, _blocks(model), config["model_type"], interleaved=config.get("rope_interleave", True))
-    dtype = weights["model.embed_tokens.weight"].dtype
+    ours = to_ours(weights, attentions(model), config["model_type"], interleaved=config.get("rope_interleave", True))
+    _cast(model, weights, routed)
     try:
-        model.to(dtype).load_state_dict(ours | routed)
+        model.load_state_dict(ours | routed)
     except RuntimeError as error:
         raise ValueError(f"{folder} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
     return model.eval()
 
 
-def _blocks(model: LanguageModel) -> list[Attention]:
-    return [block.attention for block in model.blocks if isinstance(block, Block)]
-
-
-def _config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
-    block = model.blocks[0]
-    assert isinstance(block, Block)
-    attention = block.attention
-    dense = [b.feed_forward for b in model.blocks if isinstance(b, Block) and isinstance(b.feed_forward, SwiGLU)]
-    s = attention.shape
-    latent = s.latent is not None
-    _refuse(
-        {
-            **experts.faults(model, latent=latent),
-            f"share={s.share!r}": s.share != "none",
-            "window": attention.window is not None,
-            "log_n": attention.log_n is not None,
-            "a scale of its own": attention.scale != s.head_dim**-0.5,
-            "rotary_parts": attention.rotary.parts != 1,
-            "partial rotary positions without a latent": not latent and s.rotary_dim != s.head_dim,
-            "value_dim other than head_dim without a latent": not latent and s.value_dim != s.head_dim,
-            "query_rank without a latent": not latent and s.query_rank is not None,
-            "latent_norm=False": latent and not isinstance(attention.latent_norm, nn.RMSNorm),
-            "a latent without both rotated and unrotated coordinates": latent and not (s.rotary_dim and s.content_dim),
-        }
-    )
-    kind = "deepseek_v3" if latent else "qwen3" if attention.qk_norm else "llama"
-    eps = model.norm.eps or torch.finfo(model.head.weight.dtype).eps
-    config: dict[str, Any] = {
-        "model_type": kind,
-        "architectures": [_NAMES[kind]],
-        "vocab_size": model.embedding.num_embeddings,
-        "hidden_size": model.embedding.embedding_dim,
-        "intermediate_size": dense[0].gate.out_features if dense else model.embedding.embedding_dim,
-        "num_hidden_layers": len(model.blocks),
-        "num_attention_heads": s.heads,
-        "num_key_value_heads": s.kv_heads,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "rms_norm_eps": eps,
-        "rope_theta": attention.rotary.base,  # read by versions before 5
-        "rope_parameters": {"rope_type": "default", "rope_theta": attention.rotary.base},
-        "tie_word_embeddings": model.head.weight is model.embedding.weight and not model.embedding_norm,
-    }
-    if not latent:
-        return kind, config | {"head_dim": s.head_dim}
-    return kind, config | {
-        "kv_lora_rank": s.latent,
-        "q_lora_rank": s.query_rank,
-        "qk_nope_head_dim": s.content_dim,
-        "qk_rope_head_dim": s.rotary_dim,
-        "v_head_dim": s.value_dim,
-        "head_dim": s.rotary_dim,
-        "rope_interleave": True,
-        **experts.config_of(model),
-        "num_nextn_predict_layers": 0,
-    }
-
-
-def _model_of(config: dict[str, Any]) -> LanguageModel:
-    kind = config.get("model_type")
-    if kind not in _NAMES:
-        raise ValueError(f"config.json has model_type {kind!r}; what can be read is {', '.join(map(repr, _NAMES))}.")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    latent = kind == "deepseek_v3"
-    _refuse(
-        {
-            f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
-            "biases": bool(config.get("attention_bias") or config.get("mlp_bias")),
-            f"rope_type {rope.get('rope_type')!r}": rope.get("rope_type", rope.get("type", "default")) != "default",
-            "sliding windows": bool(config.get("use_sliding_window")),
-            "experts chosen from some groups only (topk_group is below n_group)": latent
-            and config.get("first_k_dense_replace", 3) < config["num_hidden_layers"]
-            and experts.restricted(config),
-        }
-    )
-    eps = config.get("rms_norm_eps", 1e-6)
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    attention: dict[str, Any] = {"rotary_base": float(rope.get("rope_theta", config.get("rope_theta", 1e4)))}
-    if latent:
-        rotary = config["qk_rope_head_dim"]
-        attention |= {
-            "latent": config["kv_lora_rank"],
-            "query_rank": config["q_lora_rank"],
-            "rotary_dim": rotary,
-            "head_dim": config["qk_nope_head_dim"] + rotary,
-            "value_dim": config["v_head_dim"],
-            "norm_eps": _LATENT_EPS,
-        }
-    else:
-        head_dim = config.get("head_dim") or width // heads
-        attention |= {"head_dim": head_dim, "qk_norm": kind == "qwen3", "norm_eps": eps}
-    return LanguageModel(
-        vocabulary=config["vocab_size"],
-        width=width,
-        depth=config["num_hidden_layers"],
-        heads=heads,
-        kv_heads=None if latent else config.get("num_key_value_heads") or heads,
-        hidden=config["intermediate_size"],
-        tied=bool(config.get("tie_word_embeddings")),
-        context=config.get("max_position_embeddings"),
-        embedding_norm=False,
-        norm_eps=eps,
-        attention=attention,
-        feed_forward=experts.feed_forward_of(config) if latent else None,
-    )
-
-
-def _refuse(faults: dict[str, bool]) -> None:
-    found = [fault for fault, there in faults.items() if there]
-    if found:
-        raise ValueError(
-            f"no counterpart for {'; '.join(found)}. What is the same on both sides: Llama, Qwen 3 (qk_norm) and "
-            "DeepSeek-V3 (a latent; experts by one group of sigmoids)."
+def _tied(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """One table under both names, the embedding's where both are there: the configuration says that they are one."""
+    head, table = weights.get("lm_head.weight"), weights.get("model.embed_tokens.weight")
+    table = head if table is None else table
+    if table is None:
+        return weights
+    if head is not None and not torch.equal(head, table):
+        warnings.warn(
+            f"{folder}: config.json ties the head to the embedding, but lm_head.weight is there and is another table; "
+            "it is left out. If the head is its own, write tie_word_embeddings: false.",
+            stacklevel=3,
         )
+    return weights | {"model.embed_tokens.weight": table, "lm_head.weight": table}
+
+
+def _cast(model: LanguageModel, weights: dict[str, Tensor], routed: dict[str, Tensor]) -> None:
+    """Take the widest dtype of the weights; routers keep their own, which is float32 in transformers' files."""
+    body = [*weights.values(), *(w for name, w in routed.items() if ".experts." in name or ".shared." in name)]
+    dtypes = [w.dtype for w in body if w.is_floating_point()] or [torch.float32]
+    model.to(functools.reduce(torch.promote_types, dtypes))
+    for i, moe in experts.layers(model).items():
+        moe.router.to(routed[f"blocks.{i}.feed_forward.router.weight"].dtype)
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

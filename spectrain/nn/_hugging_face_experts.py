@@ -1,5 +1,6 @@
 """Mixtures of experts, ours and those of Hugging Face's DeepSeek-V3: configuration, names and layouts."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,21 @@ def _settings(moe: MoE) -> dict[str, Any]:
 def restricted(config: dict[str, Any]) -> bool:
     """Whether their router may look at some groups of experts only."""
     return bool(config.get("topk_group", 4) < config.get("n_group", 8))
+
+
+def config_faults(config: dict[str, Any]) -> dict[str, bool]:
+    """What of the settings of the published files, which transformers does not look at, has no counterpart."""
+    known = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
+    return {f"{name} {config[name]!r}": config[name] != here for name, here in known.items() if name in config}
+
+
+def check_config(config: dict[str, Any], whole: Callable[[dict[str, Any], str], None]) -> None:
+    """``ValueError`` for a number that is missing or cannot be."""
+    for name in ("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "n_shared_experts"):
+        whole(config, name)
+    factor = config.get("routed_scaling_factor", 2.5)
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+        raise ValueError(f"config.json: routed_scaling_factor must be finite and positive, got {factor!r}.")
 
 
 def feed_forward_of(config: dict[str, Any]) -> Callable[[int], nn.Module]:

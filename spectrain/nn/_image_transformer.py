@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spectrain.nn._numbers import check_not_negative, check_sizes
 from spectrain.nn._seed import generator_of
 
 
@@ -42,6 +43,8 @@ class ImageTransformer(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("ImageTransformer", size=size, channels=channels, width=width, depth=depth)
+        check_not_negative("ImageTransformer", classes=classes)
         if patch < 1 or size % patch:
             raise ValueError(f"ImageTransformer needs size divisible by patch, got size={size}, patch={patch}.")
         if heads < 1 or width % heads or width % 2:

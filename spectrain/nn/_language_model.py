@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spectrain.nn._attention import Attention
 from spectrain.nn._cache import Cache
 from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._numbers import check_not_negative, check_sizes
 from spectrain.nn._seed import generator_of
 
 
@@ -97,6 +98,8 @@ class LanguageModel(nn.Module):
             raise ValueError(f"LanguageModel needs vocabulary and depth of at least 1, got {vocabulary} and {depth}.")
         if context is not None and context < 1:
             raise ValueError(f"LanguageModel needs a context of at least 1 token, or None for any, got {context}.")
+        check_sizes("LanguageModel", width=width, hidden=hidden)
+        check_not_negative("LanguageModel", norm_eps=norm_eps)
         hidden = 64 * math.ceil(8 * width / 3 / 64) if hidden is None else hidden
         self.context, self.embedding_norm = context, embedding_norm
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator

@@ -13,6 +13,7 @@ from spectrain.nn._counted_once import counted_once
 from spectrain.nn._experts import Experts
 from spectrain.nn._feed_forward import SwiGLU
 from spectrain.nn._moe_scale import scaling_factor
+from spectrain.nn._numbers import check_positive
 from spectrain.nn._router import Router, Routing
 from spectrain.nn._seed import generator_of
 
@@ -85,6 +86,7 @@ class MoE(nn.Module):
                 f"MoE needs width, experts and hidden of at least 1 and shared of at least 0, got width {width}, "
                 f"experts {experts}, hidden {hidden}, shared {shared}."
             )
+        check_positive("MoE", scale=scale)
         self.balance = Balance(rule=balance) if isinstance(balance, str) else balance
         if self.balance.by_quantile and top_k == experts:
             raise ValueError(f"MoE: nothing to balance with all {experts} experts chosen; use balance='none'.")

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spectrain.nn._numbers import check_positive, check_sizes
+
 
 class Turns(NamedTuple):
     """Cosines and sines of a stretch of positions, each ``(length, dim / 2)``."""
@@ -27,6 +29,8 @@ class Rotary(nn.Module):
     the meta device turns by the same angles. ``parts`` splits the coordinates into so many heads side
     by side, each with all the frequencies.
 
+    Raises ``ValueError`` for a ``dim`` that is no number of pairs, and a ``base`` that is not positive and finite.
+
     Source: Su et al., RoFormer, arXiv 2104.09864 (kexue.fm/archives/8265).
 
     >>> x = torch.randn(2, 5, 8)
@@ -37,9 +41,11 @@ class Rotary(nn.Module):
 
     def __init__(self, dim: int, *, base: float = 10_000.0, parts: int = 1) -> None:
         super().__init__()
+        check_sizes("Rotary", parts=parts)
         if dim < 0 or dim % (2 * parts):
             whole = "dim must be even" if parts == 1 else f"dim must be even and divide into {parts} parts"
             raise ValueError(f"Rotary turns pairs of coordinates, so {whole}, got {dim}.")
+        check_positive("Rotary", base=base)
         self.dim, self.base, self.parts = dim, base, parts
 
     def turns(self, start: int, length: int, *, device: torch.device) -> Turns:

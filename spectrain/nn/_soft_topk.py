@@ -42,7 +42,8 @@ def soft_topk(
     The first three choose t such that the sum is k: |sum p - k| <= 1e-12 k in float64 for temperatures from 1e-12 to
     1e6 and n to a million. All work in float64 inside and round p to the dtype of ``x``. At k = 1 ``exp``,
     ``gradient`` and ``iterative`` are softmax; ``laplace`` is only where no softmax value exceeds 1/2. Entries of
-    ``iterative`` may exceed 1, and it does not keep the order where they do.
+    ``iterative`` may exceed 1, and it does not keep the order where they do; it measures scores from the lowest, so
+    that differences below 1e-16 of their spread are lost.
 
     ``x`` is a floating tensor of any shape, ``dim`` the dimension to choose from. ``k`` and ``temperature`` are numbers
     or, for one value a row, tensors that broadcast to the other dimensions; gradients flow into both. Entries of
@@ -97,11 +98,16 @@ def soft_topk(
 def _iterative(x: Tensor, k: int, temperature: Tensor) -> Tensor:
     """k times p += softmax((1 - p) (z - min z)); infinite scores are decided beforehand."""
     finite, taken = x.isfinite(), x == torch.inf
-    lowest = torch.where(finite, x, torch.inf).amin(-1, keepdim=True)
-    z = torch.where(finite, x - lowest, 0) / temperature
+    known = torch.where(finite, x, 0)
+    # Near the largest number x - min x, and k times that, would be infinite: such rows are measured in a larger unit.
+    unit = torch.where(known.detach().abs().amax(-1, keepdim=True) > 2.0**900, 2.0**-64, 1.0)
+    lowest = torch.where(finite, x * unit, torch.inf).amin(-1, keepdim=True)
+    z = torch.where(finite, known * unit - lowest, 0)
     p = torch.zeros_like(x)
     for i in range(k):
-        share = torch.where(finite, (1 - p) * z, -torch.inf).softmax(-1)
+        pulled = (1 - p) * z
+        best = torch.where(finite, pulled, -torch.inf).amax(-1, keepdim=True).detach()
+        share = torch.where(finite, _soft_threshold.scaled(pulled, best, temperature * unit), -torch.inf).softmax(-1)
         p = torch.where(i < k - taken.sum(-1, keepdim=True), p + share, p)
     return torch.where(taken, 1, torch.where(x.isnan(), torch.nan, p))
 

@@ -47,7 +47,9 @@ class Statistics:
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "*rows features"]) -> None:
-        """Count a tensor in."""
+        """Count a tensor in; ``TypeError`` for complex numbers, which have no order."""
+        if x.is_complex():
+            raise TypeError(f"Statistics: numbers must be real, got {x.dtype}; add x.abs(), or its real view.")
         x = x.detach().flatten(0, -2) if x.dim() > 1 else x.detach().reshape(1, -1)
         if self._gram is not None and len(self._gram) != x.shape[1]:
             raise ValueError(

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._numbers import check_not_negative, check_sizes
 from spectrain.nn._rotary import Rotary
 from spectrain.nn._seed import generator_of
 
@@ -36,6 +37,8 @@ class TextEncoder(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("TextEncoder", vocabulary=vocabulary, width=width)
+        check_not_negative("TextEncoder", depth=depth)
         if heads < 1 or width % (2 * heads):
             raise ValueError(f"TextEncoder needs width divisible by twice the heads, got width={width}, heads={heads}.")
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator

@@ -1,8 +1,9 @@
 """Cutting a batch into chunks that fit into memory, whatever the batch is made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
@@ -11,14 +12,14 @@ Length = Callable[[Any], int]
 
 
 def batch_size(inputs: Any) -> int:
-    """Examples in a tower's inputs: a list of them, or tensors (also nested) that share their first dimension.
+    """Examples in a tower's inputs: a list of them, or arrays (also nested) that share their first dimension.
 
-    Raises ``ValueError`` for none, and for tensors that do not agree.
+    Raises ``ValueError`` for none, and for arrays that do not agree.
     """
     if isinstance(inputs, list):
         sizes = {len(inputs)}
     else:
-        sizes = {len(leaf) for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor) and leaf.dim()}
+        sizes = {len(leaf) for leaf in leaves(inputs) if _counts(leaf)}
     if len(sizes) != 1:
         raise ValueError(
             "a tower's inputs must be a list of examples or tensors with one common first dimension, "
@@ -31,12 +32,29 @@ def batch_size(inputs: Any) -> int:
 
 
 def take(inputs: Any, index: Tensor) -> Any:
-    """The examples at ``index``: of a list, a list; of tensors, tensors."""
+    """The examples at ``index``: of a list, a list; of tensors and NumPy's arrays, the same, in what holds them."""
     if isinstance(inputs, list):
         return [inputs[i] for i in index.tolist()]
-    return tree_map(
-        lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs
-    )
+    return tree_map(lambda leaf: _taken(leaf, index), inputs)
+
+
+def leaves(inputs: Any) -> list[Any]:
+    """All that is held, looked for in mappings that torch does not know, such as a tokenizer's ``BatchEncoding``."""
+    found = tree_flatten(inputs)[0]
+    return [leaf for item in found for leaf in (leaves(dict(item)) if isinstance(item, Mapping) else [item])]
+
+
+def _taken(leaf: Any, index: Tensor) -> Any:
+    if isinstance(leaf, Mapping):
+        return type(leaf)(take(dict(leaf), index))  # type: ignore[call-arg]
+    if not _counts(leaf):
+        return leaf
+    return leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) else leaf[index.numpy()]
+
+
+def _counts(leaf: Any) -> bool:
+    """Whether its first dimension counts examples."""
+    return isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0
 
 
 def by_count(examples: int, *, chunk: int) -> list[Tensor]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from spectrain.objectives import _chunks
 from spectrain.objectives._gather import gather
@@ -19,11 +18,20 @@ Encoder = Callable[[Any], Any]
 
 @dataclass
 class _Chunk:
-    """One chunk of one tower: which examples, and the randomness its first pass began with."""
+    """One chunk of one tower: which examples, the randomness its first pass began with, and where its outputs went."""
 
     tower: int
     index: Tensor
     randomness: Randomness
+    first: tuple[Tensor, ...]
+
+
+class Encoded(NamedTuple):
+    """What an encoder made of a chunk, the randomness before, and whether it drew any."""
+
+    outputs: tuple[Tensor, ...]
+    before: Randomness
+    drew: bool
 
 
 class Contrastive:
@@ -37,7 +45,8 @@ class Contrastive:
     Args:
         encoders: a module or callable for all towers, or a sequence with one for each. An encoder maps
             a chunk of its tower's inputs to a tensor whose first dimension counts examples, or to a tuple
-            or list of such tensors.
+            or list of such tensors. It may draw from the global generators of torch, NumPy and Python, which
+            are replayed.
         loss: called with the embeddings of the whole batch, one argument a tower (a tuple for an encoder
             with several outputs), and with the keywords given to :meth:`backward`; returns a scalar. May
             be a module with parameters (a temperature); they get their gradient too.
@@ -99,11 +108,13 @@ class Contrastive:
     def backward(self, *towers: Any, scale: float | int = 1.0, **keywords: Any) -> Tensor:
         """Add the gradient of ``scale * loss`` of the whole batch to every ``p.grad``; return the loss, detached.
 
-        ``towers`` are the inputs of each tower: a tensor, nested tensors with one first dimension, or a list of
-        examples. Tensors among ``keywords`` (labels, say) belong to the examples of this rank.
+        ``towers`` are the inputs of each tower: a tensor, nested tensors with one first dimension (in tuples,
+        dictionaries, or a mapping such as ``BatchEncoding``), or a list of examples. Tensors among ``keywords``
+        (labels, say) belong to the examples of this rank.
 
         Raises ``ValueError`` for an empty tower, for encoders that mix or remember examples (see ``batch_norm``),
-        and for a loss that is not one finite number; no gradient is touched then.
+        and for a loss that is not one finite number; no gradient is touched then. ``RuntimeError`` for an encoder
+        whose second pass makes other embeddings than its first.
         """
         encoders = self._encoders(towers)
         if self.batch_norm == "refuse":
@@ -111,8 +122,8 @@ class Contrastive:
         watched = Watched(encoders)
         chunks, embedded = self._embed(encoders, towers)
         watched.refuse_change()
-        after = Randomness([])
         loss, pulls = self._differentiate(embedded, keywords, scale=scale)
+        after = Randomness(towers)  # what follows draws as after a plain forward pass and its loss
         with buffers_kept(encoders):
             self._replay(encoders, towers, chunks, pulls)
         after.restore()
@@ -137,10 +148,16 @@ class Contrastive:
             raise ValueError("Contrastive: tokens= needs a list of examples; for a tensor give chunk=.")
         return _chunks.by_tokens([self.length(example) for example in inputs], budget=self.tokens)
 
-    def encode(self, encoder: Encoder, inputs: Any, index: Tensor) -> tuple[Tensor, ...]:
-        """One chunk's embeddings, as a tuple of one tensor an output."""
+    def encode(self, encoder: Encoder, inputs: Any, index: Tensor, *, again: Randomness | None = None) -> Encoded:
+        """One chunk's embeddings, from the random state ``again``, if given."""
         chunk = _chunks.take(inputs, index)
-        out = encoder(chunk if self.collate is None or not isinstance(chunk, list) else self.collate(chunk))
+        collate = self.collate if isinstance(chunk, list) else None
+        # From here to the encoder's answer nothing of ours may draw.
+        if again is not None:
+            again.restore()
+        before = Randomness(inputs)
+        out = encoder(chunk if collate is None else collate(chunk))
+        after = Randomness(inputs)
         outputs = (out,) if isinstance(out, Tensor) else tuple(out)
         for output in outputs:
             if len(output) != len(index):
@@ -148,7 +165,7 @@ class Contrastive:
                     f"Contrastive: an encoder made {len(output)} embeddings of {len(index)} examples; the first "
                     "dimension of its output must count examples."
                 )
-        return outputs
+        return Encoded(outputs, before, not before.same(after))
 
     @torch.no_grad()
     def _embed(self, encoders: list[Encoder], towers: tuple[Any, ...]) -> tuple[list[_Chunk], list[tuple[Tensor, ...]]]:
@@ -157,12 +174,12 @@ class Contrastive:
         for tower, (encoder, inputs) in enumerate(zip(encoders, towers, strict=True)):
             whole: tuple[Tensor, ...] = ()
             for index in self.cut(inputs):
-                chunks.append(_Chunk(tower, index, Randomness(_tensors(inputs))))
-                outputs = self.encode(encoder, inputs, index)
+                outputs, randomness, _ = self.encode(encoder, inputs, index)
                 # One array for all examples: small ones that stay between a chunk's large ones tear the heap apart.
                 whole = whole or tuple(out.new_empty(_chunks.batch_size(inputs), *out.shape[1:]) for out in outputs)
                 for place, out in zip(whole, outputs, strict=True):
                     place[index.to(out.device)] = out
+                chunks.append(_Chunk(tower, index, randomness, whole))
             embedded.append(whole)
         return chunks, embedded
 
@@ -208,9 +225,9 @@ class Contrastive:
         last = {id(encoders[chunk.tower]): i for i, chunk in enumerate(chunks)}
         for i, chunk in enumerate(chunks):
             encoder = encoders[chunk.tower]
-            chunk.randomness.restore()
             with torch.enable_grad(), without_sync(None if last[id(encoder)] == i else encoder):
-                outputs = self.encode(encoder, towers[chunk.tower], chunk.index)
+                outputs = self.encode(encoder, towers[chunk.tower], chunk.index, again=chunk.randomness).outputs
+                _refuse_other(outputs, chunk)
                 wanted = [
                     (output, pull[chunk.index.to(pull.device)])
                     for output, pull in zip(outputs, pulls[chunk.tower], strict=True)
@@ -225,5 +242,14 @@ def _own(grad: Tensor | None, begin: int, count: int, factor: float) -> Tensor |
     return None if grad is None else grad[begin : begin + count].mul_(factor)
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor)]
+def _refuse_other(outputs: tuple[Tensor, ...], chunk: _Chunk) -> None:
+    """The second pass must be the first: the derivative was taken at what the first one made."""
+    for output, first in zip(outputs, chunk.first, strict=True):
+        before = first[chunk.index.to(first.device)]
+        gap, size = (float(part.norm()) for part in ((output.detach() - before).double(), before.double()))
+        if not gap <= torch.finfo(output.dtype).eps ** 0.5 * size:
+            raise RuntimeError(
+                f"Contrastive: an encoder made other embeddings of the same examples in its second pass, {gap:.1e} of "
+                f"{size:.1e} away. Global generators (torch, NumPy, Python) are replayed; a generator of its own, or "
+                "what it remembers between calls, is not. Gradients of earlier chunks were added: call zero_grad()."
+            )

@@ -1,5 +1,7 @@
 """Losses of embeddings that compare every example with all others, in blocks of rows."""
 
+import functools
+import math
 from typing import Any
 
 import torch
@@ -25,12 +27,13 @@ def info_nce(
     ``symmetric`` averages with the loss of documents that look for their query (negatives apart).
     ``normalize`` makes embeddings unit vectors first, so that the products are cosines.
 
-    Computed in float32 for narrower embeddings. Memory: three times ``block`` rows of similarities; gradients are made
-    block by block in the forward pass. Cost: ``6 batch (batch + more) width`` operations, twice that if symmetric;
-    a third where no gradient is asked for. Differentiable once: ``create_graph=True`` raises ``RuntimeError``.
+    Computed in float32 for narrower embeddings, also under autocast; unit vectors at any scale. Memory: three times
+    ``block`` rows of similarities; gradients are made block by block in the forward pass. Cost:
+    ``6 batch (batch + more) width`` operations, twice that if symmetric; a third where no gradient is asked for.
+    Differentiable once: ``create_graph=True`` raises ``RuntimeError``.
 
     Raises ``ValueError`` for fewer than two documents in all (nothing to tell apart), for counts of queries and
-    documents that differ, and unless temperature is positive.
+    documents that differ, and unless temperature is positive and finite.
 
     Source: van den Oord, Li, Vinyals, "Representation learning with contrastive predictive coding" (2018).
 
@@ -42,17 +45,18 @@ def info_nce(
         raise ValueError(
             f"info_nce: each query has one document, got {len(queries)} queries and {len(documents)} documents."
         )
-    others = documents if negatives is None else torch.cat((documents, negatives))
+    others = documents if negatives is None else _joined(documents, negatives)
     if len(others) < 2:
         raise ValueError("info_nce: a single document leaves nothing to tell apart; give two examples or negatives.")
     _check(temperature, block)
-    queries, documents, others = (_prepared(x, normalize) for x in (queries, documents, others))
-    own = torch.arange(len(queries), device=queries.device)
-    heat = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
-    loss: Tensor = _Surprise.apply(queries, others, heat, own, block) / len(queries)
-    if symmetric:
-        loss = (loss + _Surprise.apply(documents, queries, heat, own, block) / len(queries)) / 2
-    return loss
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, documents, others = _prepared((queries, documents, others), normalize)
+        own = torch.arange(len(queries), device=queries.device)
+        heat = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
+        loss: Tensor = _Surprise.apply(queries, others, heat, own, block) / len(queries)
+        if symmetric:
+            loss = (loss + _Surprise.apply(documents, queries, heat, own, block) / len(queries)) / 2
+        return loss
 
 
 def supervised_contrastive(
@@ -67,7 +71,7 @@ def supervised_contrastive(
 
     Examples that are alone with their label take part as negatives only.
 
-    Raises ``ValueError`` when no label occurs twice, and unless temperature is positive.
+    Raises ``ValueError`` when no label occurs twice, and unless temperature is positive and finite.
 
     Source: Khosla et al., "Supervised contrastive learning" (2020), the form with the sum outside.
 
@@ -78,7 +82,6 @@ def supervised_contrastive(
     _check(temperature, block)
     if len(labels) != len(embeddings):
         raise ValueError(f"supervised_contrastive: {len(embeddings)} embeddings but {len(labels)} labels.")
-    h = _prepared(embeddings, normalize)
     _, group, count = labels.unique(return_inverse=True, return_counts=True)
     partners = count[group] - 1
     anchors = int((partners > 0).sum())
@@ -93,11 +96,13 @@ def supervised_contrastive(
         surprise = logits.logsumexp(1) - logits.where(same, 0.0).sum(1) / partners[index].clamp(min=1)
         return surprise[partners[index] > 0].sum()
 
-    index = torch.arange(len(h), device=h.device)
-    total = sum(
-        checkpoint(rows, part, at, h, use_reentrant=False, preserve_rng_state=False)
-        for part, at in zip(h.split(block), index.split(block), strict=True)
-    )
+    with torch.autocast(embeddings.device.type, enabled=False):
+        (h,) = _prepared((embeddings,), normalize)
+        index = torch.arange(len(h), device=h.device)
+        total = sum(
+            checkpoint(rows, part, at, h, use_reentrant=False, preserve_rng_state=False)
+            for part, at in zip(h.split(block), index.split(block), strict=True)
+        )
     assert isinstance(total, Tensor)
     return total / anchors
 
@@ -117,11 +122,11 @@ class _Surprise(torch.autograd.Function):
         for part, at, place in zip(a.split(block), own.split(block), by_a.split(block), strict=True):
             logits = (part @ b.mT).div_(temperature)
             rows = torch.arange(len(at), device=at.device)
-            wanted, logs = logits[rows, at], torch.log_softmax(logits, 1)
+            wanted, logs = logits[rows, at, None], torch.log_softmax(logits, 1)
             total -= logs[rows, at].sum()
             if needed:
                 pulls = logs.exp_()
-                by_temperature += (wanted.sum() - (pulls * logits).sum()) / temperature
+                by_temperature += (pulls * (wanted - logits)).sum() / temperature
                 pulls[rows, at] -= 1
                 torch.mm(pulls.div_(temperature), b, out=place)
                 by_b.addmm_(pulls.mT, part)
@@ -136,13 +141,25 @@ class _Surprise(torch.autograd.Function):
         return by_a, by_b, by_temperature, None, None
 
 
-def _prepared(x: Tensor, normalize: bool) -> Tensor:
-    x = x.float() if x.dtype.itemsize < 4 else x
-    return F.normalize(x, dim=-1) if normalize else x
+def _prepared(parts: tuple[Tensor, ...], normalize: bool) -> list[Tensor]:
+    """In one dtype, float32 or wider: a tower under autocast and one outside of it make embeddings of two."""
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in parts), torch.float32)
+    return [_unit(x.to(dtype)) if normalize else x.to(dtype) for x in parts]
+
+
+def _joined(a: Tensor, b: Tensor) -> Tensor:
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return torch.cat((a.to(dtype), b.to(dtype)))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Each row over its length, which is measured in units of its largest entry: squares of 1e-30 are nothing."""
+    largest = x.detach().abs().amax(-1, keepdim=True) if x.shape[-1] else x.new_ones(len(x), 1)
+    return F.normalize(x / torch.where(largest > 0, largest, 1), dim=-1)
 
 
 def _check(temperature: float | int | Tensor, block: int) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {float(temperature)}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {float(temperature)}.")
     if block < 1:
         raise ValueError(f"block must be at least 1, got {block}.")

@@ -1,26 +1,41 @@
 """Running an encoder twice so that the second time is the first: the same dropout masks, the same buffers."""
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from spectrain.objectives._chunks import leaves
 from spectrain.objectives._modules import modules
 
 
 class Randomness:
-    """The state of torch's global generators, CPU and the devices of given tensors, at one moment."""
+    """The state of all global generators, torch's (CPU and the devices of given inputs), NumPy's, Python's."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Any) -> None:
+        self.python = random.getstate()
+        self.numpy = np.random.get_state()
         self.cpu = torch.get_rng_state()
-        self.devices, self.states = get_device_states(*tensors)
+        self.devices, self.states = get_device_states(*(x for x in leaves(inputs) if isinstance(x, Tensor)))
+        random.setstate(self.python)  # checks of annotations draw from Python's: looking must not
 
     def restore(self) -> None:
         """Go back to that moment."""
         torch.set_rng_state(self.cpu)
         set_device_states(self.devices, self.states)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
+
+    def same(self, other: "Randomness") -> bool:
+        """Whether nothing was drawn between the two."""
+        states = zip([self.cpu, *self.states], [other.cpu, *other.states], strict=True)
+        numpy = all(np.array_equal(a, b) for a, b in zip(self.numpy, other.numpy, strict=True))
+        return all(torch.equal(a, b) for a, b in states) and numpy and self.python == other.python
 
 
 @contextmanager

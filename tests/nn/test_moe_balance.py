@@ -1,6 +1,7 @@
 """The rules of balance against closed forms, brute force and linear programming; losses against their formulas."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -236,3 +237,25 @@ def test_the_factor_with_relu_is_finite_and_wrong_shapes_are_refused():
         nn.scaling_factor(8, active=2, shared=2)
     with pytest.raises(ValueError, match="rtol"):
         nn.scaling_factor(8, active=3, shared=2, rtol=0.0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_published_losses_are_the_product_times_the_stated_factors(k):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+    n, logits = 6, torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    softmax, sigmoid = logits.softmax(1), logits.sigmoid()
+    mixtral = load_balancing_loss_func((logits,), num_experts=n, top_k=k)
+    ours = nn.Penalty(kind="product", weight=float(n * k))(routing(softmax, k), sequence=40)
+    torch.testing.assert_close(ours, mixtral.double(), rtol=1e-6, atol=0)
+    deepseek = []  # arXiv 2412.19437, (17) to (20): f_i = n / (k T) sum_t 1(chosen), s' = s / sum s, a sequence each
+    for part in sigmoid.split(10):
+        normal, picked = part / part.sum(1, keepdim=True), part.topk(k, dim=1).indices.tolist()
+        f = [n / (k * 10) * sum(i in chosen for chosen in picked) for i in range(n)]
+        deepseek.append(sum(f[i] * normal[:, i].mean().item() for i in range(n)))
+    ours = nn.Penalty(kind="product", weight=float(n), scope="sequence")(routing(sigmoid, k), sequence=10)
+    assert ours.item() == pytest.approx(sum(deepseek) / 4, rel=1e-12)
+    switch = n * sum((softmax.argmax(1) == i).double().mean() * softmax[:, i].mean() for i in range(n))
+    ours = nn.Penalty(kind="product", weight=float(n))(routing(softmax, 1), sequence=40)
+    torch.testing.assert_close(ours, switch)

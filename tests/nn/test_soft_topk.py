@@ -1,8 +1,10 @@
 """Smooth top-k: its sum, its limit, its order, its derivatives; brute force over subsets; what must be refused."""
 
 import itertools
+import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 import torch
@@ -298,3 +300,31 @@ def test_one_graph_equal_to_eager():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.splitlines()) == 10
+
+
+def by_recursion(x, k, temperature):
+    """The definition of the iterative kind, in exact fractions but for exp, whose argument is cut at -1000."""
+    x, p = [Fraction(v) for v in x], [Fraction(0)] * len(x)
+    for _ in range(k):
+        pulled = [(1 - q) * (v - min(x)) / Fraction(temperature) for q, v in zip(p, x, strict=True)]
+        shares = [math.exp(float(max(v - max(pulled), Fraction(-1000)))) for v in pulled]
+        p = [q + Fraction(s / sum(shares)) for q, s in zip(p, shares, strict=True)]
+    return torch.tensor([float(q) for q in p], dtype=torch.float64)
+
+
+WIDE = {
+    "beyond the largest": [1e308, -1e308, 0.0, 5e307],
+    "three of them": [1.5e308, 1.2e308, 7e307, -1.7e308],
+    "beyond the temperature": [1e305, 9e304, 0.0, -3.0],
+    "plain": [3.0, 1.0, -2.0, 0.5],
+}
+
+
+@pytest.mark.parametrize("temperature", [1e-12, 0.5, 1e6, 1e300, 1e307])
+@pytest.mark.parametrize("x", WIDE.values(), ids=WIDE)
+def test_the_iterative_kind_is_its_definition_also_where_scores_spread_beyond_float64(x, temperature):
+    x, heat = torch.tensor(x, dtype=torch.float64, requires_grad=True), torch.tensor(temperature, dtype=torch.float64)
+    p = nn.soft_topk(x, 2, temperature=heat.requires_grad_(), kind="iterative")
+    torch.testing.assert_close(p.detach(), by_recursion(x.tolist(), 2, temperature), rtol=1e-9, atol=1e-12)
+    for slope in torch.autograd.grad((p * torch.arange(4)).sum(), (x, heat)):
+        assert slope.isfinite().all()

@@ -116,15 +116,16 @@ def test_a_lock_that_is_a_planted_link_is_not_followed(tmp_path):
 
 
 def test_what_killed_writers_left_goes_and_nothing_else(tmp_path):
-    (tmp_path / "checkpoints" / ".step-00000004.pruned.partial").mkdir(parents=True)
-    (tmp_path / "checkpoints" / ".step-00000004.pruned.partial" / "state.pt").write_text("half")
-    for name in (".config.json.partial", ".report.html.partial", ".report.html.old.partial", ".mine", "a.partial"):
-        (tmp_path / name).write_text("half")
-    os.utime(tmp_path / ".report.html.old.partial", (0, 0))
+    debris = [tmp_path / f".spectrain-{'a' * 32}.partial", tmp_path / "checkpoints" / f".spectrain-{'b' * 32}.partial"]
+    for place in debris:
+        place.mkdir(parents=True)
+        (place / "content").write_text("half")
+    for name in (".mine", "a.partial", ".spectrain-1.partial"):
+        (tmp_path / name).write_text("whole")
     with _claim.claimed(tmp_path):
         pass
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
-    assert left == [".mine", ".report.html.partial", "a.partial", "checkpoints"]  # a report may be in the making
+    assert left == [".mine", ".spectrain-1.partial", "a.partial", "checkpoints"]
 
 
 def test_a_kill_while_pruning_leaves_only_whole_checkpoints(tmp_path, monkeypatch):
