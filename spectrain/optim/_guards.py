@@ -1,5 +1,6 @@
 """What must not pass silently: bad settings, bad groups, bad gradients."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from spectrain.optim._decay import KINDS
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._roles import ALGORITHMS
+from spectrain.optim._spread import local
 from spectrain.optim._variants import VARIANTS
 
 MOST_STEPS = 60  # of matfun.msign
@@ -22,6 +24,8 @@ def check_settings(group: Mapping[str, Any]) -> None:
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Muon: a tensor lr must have one element, got shape {tuple(lr.shape)}.")
     sizes = {"lr": lr, "weight_decay": group["weight_decay"], "eps": group.get("eps", group["adamw_eps"])}
+    for name, value in {**sizes, "momentum": group["momentum"], "beta2": group["beta2"]}.items():
+        _check_number(name, value)
     for name, value in sizes.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"Muon: {name} must be >= 0 and finite, got {value}.")
@@ -29,6 +33,8 @@ def check_settings(group: Mapping[str, Any]) -> None:
     if not isinstance(decays["betas"], (tuple, list)) or len(decays["betas"]) != 2:
         raise ValueError(f"Muon: betas must be a pair, got {decays['betas']}.")
     for name, value in decays.items():
+        for beta in value if isinstance(value, (tuple, list)) else (value,):
+            _check_number(name, beta)
         if not all(0 <= beta < 1 for beta in (value if isinstance(value, (tuple, list)) else (value,))):
             raise ValueError(f"Muon: {name} must be in [0, 1), got {value}.")
     if sum(group[name] is not None for name in ("tol", "steps", "schedule")) > 1:
@@ -47,9 +53,20 @@ def check_settings(group: Mapping[str, Any]) -> None:
         raise ValueError(f"Muon: compute_dtype must be one of {', '.join(DTYPES)}, got {group['compute_dtype']!r}.")
 
 
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
+        raise TypeError(f"Muon: {name} must be a number, got {value!r}.")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError(
+            f"Muon: {name} must be finite as a floating-point number, got one of {value.bit_length()} bits."
+        )
+
+
 def _check_exactness(steps: object, tol: float | int | None) -> None:
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS):
         raise ValueError(f"Muon: steps must be an integer from 1 to {MOST_STEPS}, got {steps!r}.")
+    if tol is not None:
+        _check_number("tol", tol)
     if tol is not None and not 0 < tol < 1:
         raise ValueError(f"Muon: tol is a relative error and must be between 0 and 1, got {tol}.")
 
@@ -170,3 +187,13 @@ def check_finite(grads: Mapping[str, Tensor]) -> None:
         f"Muon: NaN or Inf in the gradient of {', '.join(bad)}. Nothing was changed. Lower the "
         "learning rate, look for the first bad activation, or skip the step."
     )
+
+
+def check_gradients(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError for gradients that cannot be used, as far as this rank has them."""
+    for group in groups:
+        named = zip(group["param_names"], group["params"], strict=True)
+        grads = {name: local(p.grad) for name, p in named if p.grad is not None}
+        check_dense(grads)
+        if group["check_finite"]:
+            check_finite(grads)

@@ -1,32 +1,40 @@
 """Loading a state: into the same routing only, in the precision it was saved in."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from spectrain.optim._saved import check_saved, damaged
 from spectrain.optim._scale import canonical
+from spectrain.optim._spread import local
 from spectrain.optim._state import ready
 
 FOREIGN = {"ns_coefficients", "ns_steps", "adjust_lr_fn"}
 STRUCTURE = ("algorithm", "matrix", "variant")
 
 
-def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict that fits these groups, or raise ValueError with the difference."""
     saved = [_converted(group, ours) for group, ours in zip(state_dict["param_groups"], groups, strict=False)]
     saved += state_dict["param_groups"][len(groups) :]
     difference = _differences(saved, groups) or _misshapen(state_dict["state"], saved, groups)
     if difference:
         raise ValueError("Muon: this state belongs to another model or routing:\n  " + "\n  ".join(difference))
+    check_saved(saved, groups, defaults)
+    broken = damaged(state_dict["state"], saved, groups)
+    if broken:
+        raise ValueError(f"Muon: the saved state is damaged: {broken}. Load an earlier one.")
     return {**state_dict, "param_groups": saved}
 
 
 def _converted(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """A saved group; one of torch.optim.Muon gets our keys, for its momentum is the same average."""
     if "algorithm" in saved:
-        return saved
+        # Torch's full state dicts drop an empty dictionary on the way, which is what a plain matrix has here.
+        return saved if "matrix" in saved else {**saved, "matrix": {}}
     if not set(saved) >= FOREIGN:
         raise ValueError(
             "Muon: a parameter group of this state is neither of this optimizer nor of torch.optim.Muon; "
@@ -85,4 +93,26 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     for index, (p, group) in zip(saved, params, strict=True):
         entry = state_dict["state"].get(index, {})
         copied = {key: value.detach().clone() for key, value in entry.items() if isinstance(value, Tensor)}
-        optimizer.state[p] = ready(copied, p, group)
+        if p.requires_grad or any(bool(local(value).any()) for value in copied.values()):
+            optimizer.state[p] = ready(copied, p, group)
+        else:  # frozen and never moved: an older state has zeros for it
+            optimizer.state.pop(p, None)
+
+
+def follow(optimizer: Optimizer) -> None:
+    """Let the state be that of the parameters in the groups, where others have taken their places.
+
+    Wrappers put sharded parameters into the groups of a finished optimizer; what is kept of the whole ones would fill
+    the memory and could not be saved. Warns where momentum is lost by it.
+    """
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    gone = [optimizer.state.pop(p) for p in list(optimizer.state) if p not in groups]
+    for p, group in groups.items():
+        if p.requires_grad and p not in optimizer.state:
+            ready(optimizer.state[p], p, group)
+    if any(isinstance(value, Tensor) and bool(local(value).any()) for state in gone for value in state.values()):
+        warnings.warn(
+            f"Muon: {len(gone)} parameters of the groups were replaced after steps had been taken; the momentum of "
+            "the old ones is lost. Load a state after the replacement, or replace before the first step.",
+            stacklevel=3,
+        )

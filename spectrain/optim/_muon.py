@@ -1,5 +1,7 @@
 """Muon: one optimizer object for a whole model."""
 
+import copy
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,24 +14,22 @@ from spectrain.matfun._cost import costs
 from spectrain.optim._adamw import adamw_step
 from spectrain.optim._cost import Machine
 from spectrain.optim._explain import Row, factors, rows, table
+from spectrain.optim._groups import complete, named
 from spectrain.optim._guards import (
     algorithm_of,
     check_capturable,
     check_current,
-    check_dense,
-    check_finite,
     check_foreign,
+    check_gradients,
     check_keys,
     check_parameters,
     check_settings,
 )
 from spectrain.optim._live import Live, portions
-from spectrain.optim._load import fitted, restore
-from spectrain.optim._matrix import Matrix
+from spectrain.optim._load import fitted, follow, restore
 from spectrain.optim._over import leading_over, normalise_rows, orthogonalized_over, row_normalised
 from spectrain.optim._ranks import Company, distributed
 from spectrain.optim._route import route
-from spectrain.optim._scale import canonical
 from spectrain.optim._spread import check_spread, gradient, local
 from spectrain.optim._state import ready
 from spectrain.optim._streams import check_streams, side_by_side
@@ -156,11 +156,11 @@ class Muon(Optimizer):
         group = dict(param_group, algorithm=algorithm_of(param_group))
         group.pop("use_muon", None)
         check_foreign(group, {"betas", "eps"} if group["algorithm"] != "adamw" else MUON - ADAMW)
-        params, names = _named(group["params"], len(self.param_groups))
+        params, names = named(group["params"], len(self.param_groups))
         group["params"] = list(zip(names, params, strict=True))
         group["param_names"] = names  # torch sees none in an empty group, and would miss them there
         group.setdefault("reasons", ["given by the caller"] * len(params))
-        settings = self._settings(group)
+        settings = complete(group, self.defaults)
         check_settings(settings)
         check_parameters(dict(zip(names, params, strict=True)), settings)
         for name, p in zip(names, params, strict=True):
@@ -171,23 +171,8 @@ class Muon(Optimizer):
         if settings.get("tol") is not None:
             settings.setdefault("costs", costs().to_json())  # what a resumed run plans by, whatever its process has
         for p in params:
-            ready(self.state[p], p, settings)
-
-    def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
-        """A complete group: its own settings, else those of the optimizer for its algorithm."""
-        settings = {**self.defaults, **group}
-        if group["algorithm"] in ("sign", "rows") and settings["decay"] == "spectral" and "decay" not in group:
-            settings["decay"] = "decoupled"  # of matrices only
-        if group["algorithm"] == "adamw":
-            for name in ("lr", "weight_decay", "betas", "eps"):
-                special = self.defaults[f"adamw_{name}"]
-                settings[name] = group.get(name, self.defaults.get(name) if special is None else special)
-        matrix = group.get("matrix") or {}
-        settings["matrix"] = matrix.as_dict() if isinstance(matrix, Matrix) else dict(matrix)
-        settings["scale"] = canonical(settings["scale"])
-        if settings["schedule"] is not None and not isinstance(settings["schedule"], str):
-            settings["schedule"] = settings["schedule"].to_json()  # a state dict holds plain data only
-        return settings
+            if p.requires_grad:  # what is frozen, as under adapters, gets a state with its first gradient
+                ready(self.state[p], p, settings)
 
     @property
     def rows(self) -> list[Row]:
@@ -210,6 +195,8 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not torch.compiler.is_compiling() and len(self.state) > sum(len(g["params"]) for g in self.param_groups):
+            follow(self)
         company = self._company()
         if company is None:
             self._advance(None)
@@ -217,9 +204,34 @@ class Muon(Optimizer):
             self._advance_eagerly(company)
         return loss
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every parameter that has one; it is complete before the first step, too."""
+        follow(self)
+        found: dict[str, Any] = super().state_dict()
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Muon":
+        """A copy in this process works with the same process group."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__({**copy.deepcopy(self.__getstate__(), memo), "shares": False})
+        copied.process_group = self.__dict__.get("process_group")
+        return copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what ``__getstate__`` gave; warns where a process group was left behind."""
+        if state.pop("shares", False):
+            warnings.warn(
+                "Muon: a pickle holds no process group. Set optimizer.process_group = ... on every rank, else each "
+                "does all of msign's work by itself.",
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: all but the model, which it knows weakly, and the process group."""
-        return {**super().__getstate__(), **{name: self.__dict__.get(name) for name in ("streams", "machine")}}
+        kept = {name: self.__dict__.get(name) for name in ("streams", "machine")}
+        return {**super().__getstate__(), **kept, "shares": self.__dict__.get("process_group") is not None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, momentum in its own precision; refuse another routing, with the difference.
@@ -227,8 +239,12 @@ class Muon(Optimizer):
         The state of ``torch.optim.Muon`` is accepted where this optimizer holds the same matrices in the same
         groups: its momentum is the same average.
         """
-        state_dict = fitted(state_dict, self.param_groups)
-        super().load_state_dict(state_dict)
+        follow(self)
+        state_dict = fitted(state_dict, self.param_groups, self.defaults)
+        try:
+            super().load_state_dict(state_dict)
+        except RecursionError as error:
+            raise ValueError("Muon: the saved state is nested too deeply to be one.") from error
         restore(self, state_dict)
 
     @torch.compiler.disable  # collectives and plans stay outside of a graph
@@ -258,17 +274,16 @@ class Muon(Optimizer):
 
     def _check(self, company: Company | None) -> None:
         """Raise before anything changes for gradients that cannot be used; on all ranks alike."""
-        for group in self.param_groups:
-            alone = {
-                name: p.grad
-                for name, p in zip(group["param_names"], group["params"], strict=True)
-                if p.grad is not None and (company is None or company.ranks(p, group["algorithm"]) is None)
-            }
-            check_dense(alone)
-            if group["check_finite"]:
-                check_finite(alone)
-        if company is not None:
-            company.agree(self.param_groups)
+        if company is None:
+            check_gradients(self.param_groups)
+            return
+        try:
+            check_gradients(self.param_groups)
+        except ValueError as error:
+            trouble = str(error)
+        else:
+            trouble = ""
+        company.agree(self.param_groups, trouble)
 
     def _live(self, group: dict[str, Any]) -> Live:
         """The parameters with gradients of one group."""
@@ -329,13 +344,3 @@ class Muon(Optimizer):
             updates = row_normalised(updates, plans)
         torch._foreach_mul_(updates, [factors(group, p)[0] for p in part.params])
         apply(part.weights, updates, group)
-
-
-def _named(params: Any, index: int) -> tuple[list[Tensor], list[str]]:
-    """Parameters and their names; those without get ``group0.3``, so that every message can name one."""
-    if isinstance(params, set):
-        raise TypeError("Muon: a set of parameters has no fixed order; give a list.")
-    items = [params] if isinstance(params, Tensor) else list(params)
-    tensors = [item[1] if isinstance(item, tuple) else item for item in items]
-    names = [item[0] if isinstance(item, tuple) else f"group{index}.{i}" for i, item in enumerate(items)]
-    return tensors, names

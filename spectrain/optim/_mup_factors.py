@@ -34,7 +34,7 @@ def standard_deviation(part: Part, out: int, *, base_width: int, standard: bool 
 
 
 def rate(part: Part, algorithm: str, scale: str, *, base_width: int) -> float:
-    """Return the factor on the learning rate of one parameter; 1 at ``base_width``.
+    """Return the factor on the learning rate of one parameter; 1 where its growing side is ``base_width``.
 
     ``algorithm`` as ``route`` names it. ``"sign"`` moves each entry by ``lr``, as AdamW does, and ``"rows"`` each row
     by sqrt(width) times the scale mode, as Muon moves an input.

@@ -87,6 +87,8 @@ def _role(p: Tensor, places: list[Use], typed: Role | None, first: Mapping[Tenso
     if typed.reason.startswith("embedding"):
         tied = any(isinstance(place.module, nn.Linear) for place in places)
         return ("tied", "embedding and output head") if tied else ("input", typed.reason)
+    if typed.reason == "declared by Router":  # of nn.MoE: from the width to a number of experts, which stays
+        return "output", "router of experts"
     if typed.reason.startswith("output head"):
         return "output", typed.reason
     if typed.reason == "Linear with one row or column":

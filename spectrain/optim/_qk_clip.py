@@ -34,8 +34,9 @@ def qk_clip_(
 
     - ``query``: (heads * width, in), head after head; ``key``: (kv_heads * (width - shared) + shared, in). Key head g
       serves the ``heads / kv_heads`` query heads that follow each other. With ``shared`` (the rotary part of MLA) the
-      last rows of the key weight serve all heads and meet the last ``shared`` rows of each query head. Also a
-      ``DTensor`` sharded along ``in`` or not at all.
+      last rows of the key weight serve all heads and meet the last ``shared`` rows of each query head; they may also
+      be a weight of their own, as in ``nn.Attention(latent=)``, and ``key`` is then without them.
+      Also a ``DTensor`` sharded along ``in`` or not at all.
     - ``max_logits``: (heads,), finite; ``heads`` positive and a multiple of ``kv_heads`` (default: ``heads``).
 
     Raises ValueError for shapes that do not fit, a threshold that is not positive, and logits that are not finite.
@@ -57,7 +58,8 @@ def qk_clip_(
     own = width - shared
     rows = torch.cat([of_queries[:, None].expand(-1, own), gamma[:, None].expand(-1, shared)], 1).flatten()
     _scale_rows(query, rows)
-    _scale_rows(key, torch.cat([of_keys.repeat_interleave(own), of_keys.new_ones(shared)]))
+    of_rows = torch.cat([of_keys.repeat_interleave(own), of_keys.new_ones(shared)])
+    _scale_rows(key, of_rows[: len(key)])  # the shared rows may be a weight of their own
     return gamma
 
 
@@ -75,7 +77,7 @@ def _width(query: Tensor, key: Tensor, heads: int, kv_heads: int, shared: int) -
         )
     width, rest = divmod(query.shape[0], heads)
     expected = kv_heads * (width - shared) + shared
-    if query.ndim != 2 or key.ndim != 2 or rest or key.shape[0] != expected or shared > width:
+    if query.ndim != 2 or key.ndim != 2 or rest or key.shape[0] not in (expected, expected - shared) or shared > width:
         raise ValueError(
             f"qk_clip_: query {tuple(query.shape)} and key {tuple(key.shape)} do not hold {heads} query and {kv_heads} "
             f"key heads of one width (shared={shared}); rows are outputs, as nn.Linear stores them."

@@ -1,19 +1,30 @@
 """What an optimizer knows about other ranks: teams, and one plan for each set of matrices that move together."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from spectrain.optim._agree import Facts, agree, check_copies, settings_of
 from spectrain.optim._cost import Machine
 from spectrain.optim._sharded import Member, Sharded
-from spectrain.optim._spread import Group, Team, agree, sharding_of, team_of
+from spectrain.optim._spread import Group, Team, local, sharding_of, team_of
 from spectrain.optim._state import state_dtype
+from spectrain.optim._update import dtype_of
 
 Ranks = tuple[int, ...]
 KEPT = 16
+
+
+class Entry(NamedTuple):
+    """A parameter of a team, and the number of its group."""
+
+    group: int
+    name: str
+    p: Tensor
 
 
 class Company:
@@ -23,6 +34,8 @@ class Company:
         self.machine, self.group = machine, group
         self._teams: dict[Ranks, Team] = {}
         self._plans: dict[Any, Sharded] = {}
+        self._described: dict[Ranks, tuple[Any, list[str]]] = {}
+        self._verified: set[Ranks] = set()
 
     def ranks(self, p: Tensor, algorithm: str) -> Ranks | None:
         """The ranks that a parameter shares with others; a plain one is shared for its msign only."""
@@ -31,23 +44,70 @@ class Company:
         sharding = sharding_of(p, self.group)
         return None if sharding is None else sharding.ranks
 
-    def agree(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Raise on all ranks alike where gradients are missing on some of them, or not finite anywhere."""
-        shared: dict[Ranks, list[tuple[str, Tensor, bool]]] = {}
-        for group in groups:
-            for name, p in zip(group["param_names"], group["params"], strict=True):
-                ranks = self.ranks(p, group["algorithm"])
-                if ranks is not None:
-                    shared.setdefault(ranks, []).append((name, p, group["check_finite"]))
-        for ranks, entries in shared.items():
-            for finite in dict.fromkeys(entry[2] for entry in entries):
-                chosen = [(name, p) for name, p, check in entries if check == finite]
-                agree(
-                    self.team(ranks, chosen[0][1]), *zip(*((n, p.grad) for n, p in chosen), strict=True), finite=finite
-                )
+    def agree(self, groups: Sequence[dict[str, Any]], trouble: str) -> None:
+        """Raise ValueError on all ranks alike where they do not do the same, or one has a reason not to step.
 
-    def team(self, ranks: Ranks, p: Tensor) -> Team:
-        """The team of these ranks; the first call on each of them is collective."""
+        ``trouble`` is this rank's reason, or empty. Teams in one order everywhere, so that no two wait for each other.
+        """
+        for ranks, entries in sorted(self._shared(groups).items()):
+            found = self._agreed(ranks, entries, groups, trouble)
+            trouble = found or trouble
+        if trouble:
+            raise ValueError(trouble)
+
+    def _shared(self, groups: Sequence[dict[str, Any]]) -> dict[Ranks, list[Entry]]:
+        """The parameters of each team; of a process group all plain ones, since its ranks hold copies of them."""
+        shared: dict[Ranks, list[Entry]] = {}
+        if self.group is not None:
+            shared[tuple(dist.get_process_group_ranks(self.group))] = []
+        for i, group in enumerate(groups):
+            for name, p in zip(group["param_names"], group["params"], strict=True):
+                sharding = sharding_of(p, self.group)
+                if sharding is not None:
+                    shared.setdefault(sharding.ranks, []).append(Entry(i, name, p))
+        return shared
+
+    def _agreed(self, ranks: Ranks, entries: list[Entry], groups: Sequence[dict[str, Any]], trouble: str) -> str:
+        """What keeps one team from a step; empty: nothing."""
+        team = self.team(ranks, next((entry.p for entry in entries), None))
+        key = [(entry.group, entry.name, id(entry.p), entry.p.dtype) for entry in entries]
+        known = self._described.get(ranks)
+        if known is None or known[0] != key:
+            known = self._described[ranks] = (key, [self._words(entry, groups[entry.group]) for entry in entries])
+            self._verified.discard(ranks)
+        facts = Facts(known[1], self._settings(entries, groups))
+        missing = [entry.name for entry in entries if entry.p.grad is None]
+        found, new = agree(team, facts, missing, trouble=trouble, new=ranks not in self._verified)
+        if new and not found:
+            plain = [entry for entry in entries if not isinstance(entry.p, DTensor)]
+            found = check_copies(team, [entry.name for entry in plain], [entry.p for entry in plain])
+        if not found:
+            self._verified.add(ranks)
+        return found
+
+    def _words(self, entry: Entry, group: dict[str, Any]) -> str:
+        """A parameter as all ranks of its team have to see it."""
+        sharding = sharding_of(entry.p, self.group)
+        assert sharding is not None
+        words = f"{entry.name} {tuple(entry.p.shape)} {entry.p.dtype} in group {entry.group}"
+        return words if sharding.cuts == (None,) else f"{words}, mesh {sharding.mesh} cuts {sharding.cuts}"
+
+    def _settings(self, entries: list[Entry], groups: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """What the groups of a team say, the dtype in which msign would iterate here, and the machine."""
+        found = {"machine": str(self.machine)}
+        for i in dict.fromkeys(entry.group for entry in entries):
+            first = next(entry for entry in entries if entry.group == i)
+            settings = settings_of(groups[i])
+            if groups[i]["algorithm"] == "muon":
+                like = torch.empty(0, dtype=state_dtype(first.p), device=local(first.p).device)
+                settings["dtype of msign"] = str(dtype_of(groups[i], like))
+            found |= {f"{key} of group {i} ({first.name})": value for key, value in settings.items()}
+        return found
+
+    def team(self, ranks: Ranks, p: Tensor | None) -> Team:
+        """The team of these ranks, of which ``p`` is a parameter; the first call on each of them is collective."""
+        if p is None:  # the process group, on a rank without plain parameters
+            return Team(ranks, self.group, torch.get_default_device())
         if ranks not in self._teams:
             sharding = sharding_of(p, self.group)
             assert sharding is not None
@@ -68,11 +128,12 @@ class Company:
                 self._plan(ranks, [names[i] for i in found], [params[i] for i in found], [groups[i] for i in found]),
                 found,
             )
-            for ranks, found in members.items()
+            for ranks, found in sorted(members.items())  # one order on all ranks
         ]
 
     def _plan(self, ranks: Ranks, names: list[str], params: list[Tensor], groups: list[dict[str, Any]]) -> Sharded:
-        key = (ranks, *((id(p), *(str(g.get(k)) for k in _DECIDING)) for p, g in zip(params, groups, strict=True)))
+        own = ((id(p), p.shape, p.dtype, p.device) for p in params)  # a freed id may come again
+        key = (ranks, *zip(own, (tuple(str(g.get(k)) for k in _DECIDING) for g in groups), strict=True))
         if key not in self._plans:
             if len(self._plans) >= KEPT:  # parameters that come and go, as with frozen layers
                 self._plans.clear()

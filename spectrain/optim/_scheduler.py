@@ -13,7 +13,8 @@ class ScheduleLR(LRScheduler):
 
     A torch ``LRScheduler`` for any optimizer: call ``step()`` after ``optimizer.step()``. The rate and decay
     that a group had when the scheduler was made are what the factors multiply; they are kept in the group as
-    ``initial_lr`` and ``initial_weight_decay`` and travel with the optimizer's state. The state dict of the
+    ``initial_lr`` and ``initial_weight_decay`` and travel with the optimizer's state; a group that is added later
+    gives those that it comes with, and follows from the next ``step()``. The state dict of the
     scheduler holds numbers only; give the same ``schedule`` on resume.
 
     >>> import torch
@@ -38,8 +39,12 @@ class ScheduleLR(LRScheduler):
     def get_lr(self) -> list[Any]:
         """Set the decays of this step and return its learning rates, one a group."""
         factors = self.schedule(self.last_epoch)
-        for group in self.optimizer.param_groups:
+        groups = self.optimizer.param_groups
+        for group in groups:
+            group.setdefault("initial_weight_decay", group.get("weight_decay", 0.0))  # added since
             group["weight_decay"] = group["initial_weight_decay"] * factors.weight_decay
+        late = [group.setdefault("initial_lr", group["lr"]) for group in groups[len(self.base_lrs) :]]
+        self.base_lrs += late
         return [base * factors.lr for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Parameters that are spread over ranks: how they lie, their local tensors, and agreement before a step."""
+"""Parameters that are spread over ranks: how they lie, their local tensors, and the ranks that share them."""
 
 import functools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -76,8 +75,8 @@ def check_spread(name: str, p: Tensor) -> None:
 class Team:
     """The ranks that share some parameters, and their process group; positions are those of the mesh."""
 
-    def __init__(self, ranks: tuple[int, ...], group: Group) -> None:
-        self.ranks, self.group = ranks, group
+    def __init__(self, ranks: tuple[int, ...], group: Group, device: torch.device) -> None:
+        self.ranks, self.group, self.device = ranks, group, device
         self.position = ranks.index(dist.get_rank())
         order = [dist.get_group_rank(group, rank) for rank in ranks]
         self.places = [order.index(i) for i in range(len(ranks))]  # mesh position of each rank of the group
@@ -102,44 +101,11 @@ class Team:
 
 def team_of(sharding: Sharding, p: Tensor, group: Group | None) -> Team:
     """The team of a parameter; on a mesh of several dimensions its members make a process group of their own."""
-    world = dist.group.WORLD
+    device = local(p).device
     if set(sharding.ranks) == set(range(dist.get_world_size())):
-        return Team(sharding.ranks, world)
+        return Team(sharding.ranks, dist.group.WORLD, device)
     if isinstance(p, DTensor) and p.device_mesh.ndim == 1:
-        return Team(sharding.ranks, p.device_mesh.get_group())
+        return Team(sharding.ranks, p.device_mesh.get_group(), device)
     if not isinstance(p, DTensor):
-        return Team(sharding.ranks, group)
-    return Team(sharding.ranks, dist.new_group(list(sharding.ranks), use_local_synchronization=True))
-
-
-def agree(team: Team, names: Sequence[str], grads: Sequence[Tensor | None], *, finite: bool) -> None:
-    """Raise on every rank alike, before anything changes, where ranks disagree or one has NaN or Inf.
-
-    One reduction of three numbers a parameter. Without it a rank that raises, or that has a gradient where the
-    others have none, would leave the others waiting for ever.
-    """
-    flags = torch.stack([_flags(grad, finite=finite) for grad in grads], dim=1)
-    device = next((grad.device for grad in grads if grad is not None), flags.device)
-    there, missing, bad = team.reduce(flags.to(device), "max").cpu().numpy().astype(bool)
-    split = [name for name, problem in zip(names, there & missing, strict=True) if problem]
-    if split:
-        raise ValueError(
-            f"Muon: {', '.join(split)}: a gradient on some ranks and none on others. Nothing was changed. Let "
-            "every rank use the same parameters in a step (multiply what is unused by zero)."
-        )
-    spoilt = np.asarray(names)[bad].tolist()
-    if spoilt:
-        raise ValueError(
-            f"Muon: NaN or Inf in the gradient of {', '.join(spoilt)}, on this rank or another. Nothing was changed. "
-            "Lower the learning rate, look for the first bad activation, or skip the step."
-        )
-
-
-def _flags(grad: Tensor | None, *, finite: bool) -> Tensor:
-    """Gradient there, not there, not finite: 1 or 0."""
-    bad = torch.zeros(())
-    if grad is not None and finite:
-        bad = 1 - local(grad).isfinite().all().float()
-    return torch.stack(
-        [torch.tensor(float(grad is not None)).to(bad.device), torch.tensor(float(grad is None)).to(bad.device), bad]
-    )
+        return Team(sharding.ranks, group, device)
+    return Team(sharding.ranks, dist.new_group(list(sharding.ranks), use_local_synchronization=True), device)

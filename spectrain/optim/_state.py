@@ -15,6 +15,14 @@ def state_dtype(p: Tensor) -> torch.dtype:
     return torch.promote_types(p.dtype, torch.float32)
 
 
+def kinds(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of what is remembered of each parameter of a group."""
+    if group["algorithm"] == "adamw":
+        return ("step", "exp_avg", "exp_avg_sq")
+    extra = {"adam": ("step", "exp_avg_sq"), "normuon": ("row_second_moment",)}
+    return ("momentum_buffer", *extra.get(group.get("variant", "plain"), ()))
+
+
 def fresh(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the state of a parameter that was never moved; AdamW's is that of ``torch.optim.AdamW``.
 

@@ -20,7 +20,8 @@ def adam_direction(
     """Return N / (sqrt(V / (1 - beta2^t)) + eps), whose msign is taken: N the momentum average, V <- that of G^2.
 
     ``squares`` (V) and ``steps`` (t) advance in place. The correction of Adam's first moment is one number for the
-    whole matrix, which msign does not see. As in AdaMuon and MuonAdamW, second moment before the sign.
+    whole matrix, which msign does not see. The second moment comes before the sign, as in Muon^2
+    (arXiv 2604.09967); AdaMuon (arXiv 2507.11005) divides after it.
 
     >>> V, t = [torch.zeros(1, 2)], [torch.zeros(())]
     >>> G = [torch.tensor([[3.0, -0.5]])]
@@ -45,7 +46,8 @@ def row_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[
     For row i of O = msign(N) with mean square s_i: v_i <- beta2 v_i + (1 - beta2) s_i, and the row is divided by
     sqrt(v_i). Each matrix is then scaled back to the Frobenius norm of O, so that every ``scale=`` keeps its meaning;
     a correction of v for its start would cancel. ``squares`` are sums over rows of length ``widths``, ``pieces`` the
-    numbers of rows of the matrices that follow each other.
+    numbers of rows of the matrices that follow each other. Rows of an exact msign with out <= in have equal norms, so
+    that this is 1 there up to msign's own error: the paper's rule acts on matrices with out > in.
 
     >>> moment = torch.zeros(2)
     >>> rates = row_rates(moment, torch.tensor([4.0, 16.0]), torch.ones(2), [2], beta2=0.5)

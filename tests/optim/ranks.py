@@ -313,6 +313,93 @@ def refusals(rank, world, folder):
     return found
 
 
+def weights_of(seed=0):
+    return {name: noise(shape, seed + i).float() for i, (name, shape) in enumerate({"a": (6, 4), "b": (6, 4)}.items())}
+
+
+def pair(rank, *, order=("a", "b"), named=True, seed=0, groups=None, gradients=0, **settings):
+    """An optimizer of two equal shapes that share their work over all ranks, with gradients, and its parameters."""
+    params = {name: nn.Parameter(value) for name, value in weights_of(seed).items()}
+    for i, p in enumerate(params.values()):
+        p.grad = noise(p.shape, 90 + i + gradients).float()
+    given = [(name, params[name]) if named else params[name] for name in order]
+    groups = [{"params": given}] if groups is None else [{"params": [item], **group} for item, group in groups(given)]
+    return params, Muon(groups, **{"process_group": dist.group.WORLD, **settings})
+
+
+def odd(rank, usual, other):
+    """What the last rank says where the others say something else."""
+    return other if rank == dist.get_world_size() - 1 else usual
+
+
+def algorithms(first, second):
+    return lambda given: list(zip(given, [{"algorithm": first}, {"algorithm": second}], strict=True))
+
+
+def other_settings(rank):
+    """Settings that differ on one rank."""
+    from spectrain import approx
+
+    kinds = {
+        "lr": (0.1, 0.2),
+        "weight_decay": (0.1, 0.0),
+        "momentum": (0.9, 0.8),
+        "nesterov": (True, False),
+        "scale": ("none", "spectral"),
+        "steps": (5, 4),
+        "tol": (1e-2, 1e-3),
+        "schedule": (approx.sign_schedule(0.1, steps=2), approx.sign_schedule(0.2, steps=2)),
+        "variant": ("plain", "normuon"),
+        "decay": ("decoupled", "spectral"),
+        "compute_dtype": ("float32", "bfloat16"),
+        "maximize": (False, True),
+        "machine": (Machine(flops=1e12), Machine(flops=1e3)),
+        "beta2": (0.9, 0.95),
+        "check_finite": (True, False),
+    }
+    return {name: {name: odd(rank, *values)} for name, values in kinds.items()}
+
+
+def disagreements(rank, world, folder):
+    """Ranks that do not do the same: one error on all of them that says what differs where, and nothing changed."""
+    cases = {
+        **other_settings(rank),
+        "order": {"order": odd(rank, ("a", "b"), ("b", "a"))},
+        "unnamed": {"order": odd(rank, ("a", "b"), ("b", "a")), "named": False},
+        "missing": {"order": odd(rank, ("a", "b"), ("a",))},
+        "weights": {"seed": odd(rank, 0, 7)},
+        "gradients": {"gradients": odd(rank, 0, 5)},
+        "algorithm": {"groups": algorithms("muon", odd(rank, "muon", "adamw"))},
+        "nothing for muon": {"groups": algorithms(odd(rank, "muon", "adamw"), odd(rank, "muon", "adamw"))},
+        "layout": {"groups": lambda given: [(given[0], {"matrix": {"split": odd(rank, (3, 3), (4, 2))}})]},
+    }
+    found = {}
+    for name, case in cases.items():
+        params, optimizer = pair(rank, **case)
+        before = weights_of(case.get("seed", 0))
+        found[name] = message(optimizer.step)
+        found[f"{name} unchanged"] = all(torch.equal(p.detach(), before[key]) for key, p in params.items())
+    return found | later(rank)
+
+
+def later(rank):
+    """Differences that come after the first step: a scheduler's rate, a group added, NaN where no team looks."""
+    found = {}
+    _, optimizer = pair(rank)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = torch.tensor(odd(rank, 0.5, 0.25))
+    found["tensor lr later"] = message(optimizer.step)
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.5) if rank else 0.5
+    found["equal numbers"] = message(optimizer.step)
+    if rank:
+        optimizer.add_param_group({"params": [("c", nn.Parameter(torch.ones(3, 3)))]})
+    found["group later"] = message(optimizer.step)
+    params, optimizer = pair(rank, groups=algorithms("muon", "adamw"))
+    params["b"].grad.fill_(odd(rank, 1.0, float("nan")))
+    found["nan of adamw"] = message(optimizer.step)
+    return found
+
+
 def mup_sharded(rank, world, folder):
     """muP before and after fully_shard: the same weights, the same factors, and steps of one process."""
     mesh = init_device_mesh("cpu", (world,))
@@ -335,7 +422,7 @@ def mup_sharded(rank, world, folder):
     return found
 
 
-STEPS = (same_weights, traffic, low_precision, shared_work, fsdp, mup_sharded, checkpoint, refusals)
+STEPS = (same_weights, traffic, low_precision, shared_work, fsdp, mup_sharded, checkpoint, refusals, disagreements)
 SCENARIOS = {f.__name__: f for f in STEPS}
 
 

@@ -316,3 +316,16 @@ def test_explain_prints_what_it_returns(capsys):
     assert (up["role"], up["algorithm"], up["lr_factor"], up["decay_factor"]) == ("hidden", "muon", 2.0, 0.5)
     standard = mup(Chain(64)).standard()
     assert {row["lr_factor"] for row in standard.rows()} == {1.0}
+
+
+def test_a_router_is_an_output():
+    """Its other side is the number of experts, which does not grow: entries of 1/in, not of 1/sqrt(in)."""
+    from spectrain import nn as own
+
+    def router(width):
+        moe = own.MoE(width, hidden=2 * width, experts=4, top_k=2)
+        model = nn.Sequential(nn.Embedding(9, width), moe, nn.Linear(width, 9, bias=False))
+        (row,) = [row for row in mup(model, base_width=16).rows("adamw") if "router" in row["name"]]
+        return row["role"], row["std"] * width, row["lr_factor"] * width
+
+    assert router(16) == router(64) == ("output", 4.0, 16.0)

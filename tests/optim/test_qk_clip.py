@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from spectrain import nn
 from spectrain.optim import qk_clip_
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -84,3 +85,25 @@ def test_what_does_not_fit_is_refused(settings, said):
     query, key = weights("multi-head", torch.ones(4, dtype=torch.float64))
     with pytest.raises(ValueError, match=said):
         qk_clip_(query, key, **{"max_logits": torch.ones(settings["heads"]), **settings})
+
+
+def test_latent_attention_of_this_project_by_its_own_queries_and_keys():
+    layer = nn.Attention(12, heads=3, head_dim=6, rotary_dim=2, latent=5).double()
+    layer.initialise(generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def seen():
+        with torch.no_grad():
+            turns = layer.rotary.turns(0, 7, device=x.device)
+            q = layer._queries(x, turns)
+            k, _ = layer._keys_and_values(layer._kept(x, turns))
+            return torch.einsum("bhid,bhjd->bhij", q, k) * layer.scale
+
+    before = seen()
+    top = before.amax((0, 2, 3))
+    threshold = float(top.sort().values[1] * 0.7)
+    gamma = qk_clip_(layer.query.weight, layer.key.weight, heads=3, shared=2, max_logits=top, threshold=threshold)
+    assert (gamma < 1).sum() >= 2
+    torch.testing.assert_close(
+        seen(), before * (threshold / top).clamp(max=1)[None, :, None, None], rtol=1e-12, atol=1e-12
+    )

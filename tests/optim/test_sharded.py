@@ -23,7 +23,7 @@ from spectrain.optim._gram import Slab, reduced_signs
 from spectrain.optim._parts import Part, Sharding, local_views, parts
 
 RANKS = Path(__file__).with_name("ranks.py")
-ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,checkpoint,mup_sharded"
+ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,disagreements,checkpoint,mup_sharded"
 JOBS = ("1:checkpoint", f"2:{ALL}", f"4:{ALL}", "1:checkpoint")
 LIMIT = 400
 
@@ -127,6 +127,49 @@ def test_what_would_hang_or_pass_silently_is_the_same_error_everywhere(ranks):
         assert refused["missing unchanged"]
         assert "partial sum" in refused["partial"]
         assert "after fully_shard" in refused["early"]
+
+
+SAID = {
+    "lr": "lr of group 0 (a): 0.1 on rank",
+    "weight_decay": "weight_decay of group 0 (a): 0.1 on rank",
+    "momentum": "momentum of group 0 (a): 0.9 on rank",
+    "nesterov": "nesterov of group 0 (a): True on rank",
+    "scale": "scale of group 0 (a): none on rank",
+    "steps": "steps of group 0 (a): 5.0 on rank",
+    "tol": "tol of group 0 (a): 0.01 on rank",
+    "schedule": "schedule of group 0 (a): ",
+    "variant": "variant of group 0 (a): plain on rank",
+    "decay": "decay of group 0 (a): decoupled on rank",
+    "compute_dtype": "compute_dtype of group 0 (a): float32 on rank",
+    "maximize": "maximize of group 0 (a): False on rank",
+    "machine": "machine: Machine(flops=1",
+    "beta2": "beta2 of group 0 (a): 0.9 on rank",
+    "check_finite": "check_finite of group 0 (a): True on rank",
+    "order": "parameter 0: a (6, 4) torch.float32 in group 0 on rank",
+    "unnamed": "other weights of group0.0, group0.1",
+    "missing": "parameter 1: b (6, 4) torch.float32 in group 0 on rank",
+    "weights": "other weights of a, b",
+    "gradients": "other gradients of a, b",
+    "algorithm": "algorithm of group 1 (b): muon on rank",
+    "nothing for muon": "algorithm of group 0 (a): muon on rank",
+    "layout": "matrix of group 0 (a): Matrix(batch=0, flatten=False, groups=1, transposed=False, split=(3, 3)",
+    "tensor lr later": "lr of group 0 (a): 0.5 on rank",
+    "group later": "parameter 2: none on rank 0; c (3, 3) torch.float32 in group 1 on rank",
+    "nan of adamw": "NaN or Inf in the gradient of b.",
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_ranks_that_do_not_do_the_same_are_told_what_differs_and_where(ranks, case):
+    last = f"on rank {len(ranks) - 1}"
+    for found in ranks:
+        said = found["disagreements"][case]
+        assert SAID[case] in said
+        assert found["disagreements"].get(f"{case} unchanged", True)
+        assert said == ranks[0]["disagreements"][case]
+        if case not in ("unnamed", "weights", "gradients", "group later"):
+            assert last in said
+    assert ranks[0]["disagreements"]["equal numbers"] == "no error"
 
 
 LAYOUTS = {
