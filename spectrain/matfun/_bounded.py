@@ -64,7 +64,7 @@ def within_bounds(
     if recording() or Y.device.type != "cpu":
         if not recording():
             _count(len(Y), wrong)
-        return Y * torch.where(wrong, 1 / size, 1.0)[:, None, None].to(Y.dtype)
+        return Y * kept_within(size, error)[:, None, None].to(Y.dtype)
     second = int(wrong.sum())
     if second:
         Y[wrong] = again(wrong).to(Y.dtype)
@@ -100,5 +100,19 @@ def growth(Y: Float[Tensor, "b m n"]) -> Float[Tensor, " b"]:
     return (_length(Z) / _length(W).clamp_min(torch.finfo(torch.float32).tiny)).amax(-1)
 
 
-def _length(V: Float[Tensor, "b v k"]) -> Float[Tensor, "b v"]:
+def growth_by_gram(R: Float[Tensor, "k k"], G: Float[Tensor, "k k"]) -> Float[Tensor, ""]:
+    """Return the :func:`growth` of Y = R X from G = X X^T alone, where no one has all of X: Y Y^T = R G R^T."""
+    V = chirps(len(G), _VECTORS, G)[0].mT
+    W = V @ R @ G @ R.mT
+    W = W / _length(W).amax().clamp_min(torch.finfo(torch.float32).tiny).to(W.dtype)
+    Z = W @ R @ G @ R.mT
+    return (_length(Z) / _length(W).clamp_min(torch.finfo(torch.float32).tiny)).amax().sqrt()
+
+
+def kept_within(size: Float[Tensor, "*b"], error: float) -> Float[Tensor, "*b"]:
+    """Return the factor that brings a result of this growth within bounds: 1 where it is."""
+    return torch.where(size <= _MOST * (1 + error), 1.0, 1 / size)
+
+
+def _length(V: Float[Tensor, "*b v k"]) -> Float[Tensor, "*b v"]:
     return torch.linalg.vector_norm(V, dim=-1, dtype=torch.promote_types(V.dtype, torch.float32))

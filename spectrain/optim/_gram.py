@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from spectrain.approx import Schedule
+from spectrain.matfun._bounded import growth_by_gram, kept_within
+from spectrain.matfun._fixed import safe_schedule
 from spectrain.matfun._gram import multiplier
 from spectrain.matfun._iterate import odd_coefficients
 from spectrain.matfun._restarts import restarts
@@ -32,7 +34,11 @@ class Slab(NamedTuple):
 
 def cuts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
     """Return before which polynomials the Gram matrix is summed anew; None where that would not be safe."""
-    return restarts(schedule, reduced_dtype(dtype))
+    return restarts(_safe(schedule, dtype), reduced_dtype(dtype))
+
+
+def _safe(schedule: Schedule, dtype: torch.dtype) -> Schedule:
+    return safe_schedule(schedule, reduced_dtype(dtype))
 
 
 def reduced_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -60,7 +66,12 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
             upper = None if turn else slabs[i].schedule.interval[1]
             if upper is not None:  # the bound on the norm wants matrices of Frobenius norm near 1
                 G, X[i] = times_power_of_two(G, -2 * exponent), times_power_of_two(X[i], -exponent)
+            last = turn == len(segments[i]) - 1
+            kept = G.clone() if last else None  # the multiplier uses G up
             R = multiplier(G[None], segments[i][turn], upper=upper)[0]
+            if kept is not None:
+                # All ranks have the same G and R to the last bit, so all decide alike.
+                R = R * kept_within(growth_by_gram(R, kept), slabs[i].schedule.error).to(R.dtype)
             if X[i].numel():
                 X[i] = X[i] @ R if slabs[i].tall else R @ X[i]
     return X
@@ -68,7 +79,7 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
 
 def _segments(slab: Slab, dtype: torch.dtype) -> list[list[list[float]]]:
     """The odd coefficients of the polynomials from one summation to the next."""
-    polynomials = [odd_coefficients(p) for p in slab.schedule.polynomials]
+    polynomials = [odd_coefficients(p) for p in _safe(slab.schedule, dtype).polynomials]
     stops = [*(cuts(slab.schedule, dtype) or ()), len(polynomials)]
     return [polynomials[start:stop] for start, stop in itertools.pairwise([0, *stops])]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from spectrain import matfun
 from spectrain.matfun._cost import costs
 from spectrain.optim._adamw import adamw_step
 from spectrain.optim._cost import Machine
@@ -180,9 +181,12 @@ class Muon(Optimizer):
         return rows(self.param_groups)
 
     def explain(self) -> list[Row]:
-        """Print the table of ``rows`` and return them."""
+        """Print the table of ``rows`` and return them; below it, if it happened, what msign had to compute twice."""
         entries = self.rows
         print(table(entries))
+        tries = matfun.tries()
+        if tries.second:
+            print(f"msign: {tries.second} of {tries.matrices} matrices of this process were computed a second time")
         return entries
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain.approx import Schedule
-from spectrain.matfun._cost import CostTable, replaying
+from spectrain.matfun._cost import SHIPPED, CostTable, costs, replaying
 from spectrain.optim._decay import DECAYS
 from spectrain.optim._explain import factors
 from spectrain.optim._matrix import Matrix
@@ -114,8 +114,10 @@ def _table(text: str | None) -> CostTable | None:
 def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) -> torch.dtype:
     """Return the dtype of the iteration.
 
-    ``"auto"`` is bfloat16 for float32 matrices on hardware that multiplies it natively (CUDA from Ampere on, CPUs with
-    AMX or AVX512-BF16) unless a tolerance is asked for, and else the momentum's own dtype.
+    ``"auto"`` is bfloat16 for float32 matrices where it pays, unless a tolerance is asked for, and else the momentum's
+    own dtype. It pays on CUDA from Ampere on. On a processor what it can do says nothing about what is fast (with
+    AVX512-BF16 alone such products can be slower than in float32, with AMX five times faster): there it must have been
+    measured, by ``matfun.calibrate(save=True)``, to be 1.5 times as fast.
     """
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
@@ -132,8 +134,12 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def _asked_once(device: torch.device) -> bool:
     if device.type == "cuda":  # older ones emulate it, and say that they support it
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
+    return device.type == "cpu" and costs() is not SHIPPED and _pays(costs())
+
+
+def _pays(table: CostTable) -> bool:
+    """Whether products of 256 and more are 1.5 times as fast in bfloat16: what is less is eaten by conversions."""
+    return all(table.product("float32", k, 1) >= 1.5 * table.product("bfloat16", k, 1) for k in (256, 512, 1024))
 
 
 def assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """Where the optimizer's memory lies and in which dtypes it computes: complaints about offload, 8 bits and devices."""
 
 import copy
+import dataclasses
 import gc
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectrain.approx.recipes import certify
+from spectrain.matfun._bounded import Tries
+from spectrain.matfun._cost import SHIPPED
 from spectrain.optim import Muon, _update
 from spectrain.testing import with_singular_values
 
@@ -212,6 +215,29 @@ def test_emulated_bfloat16_is_not_taken_for_fast(monkeypatch):
         matrix = torch.zeros(2, 2)
         assert _update.working_dtype("auto", matrix) == (torch.bfloat16 if native else torch.float32)
         assert _update.working_dtype("auto", matrix, tol=1e-3) == torch.float32
+
+
+def test_a_processor_takes_bfloat16_only_where_that_was_measured_to_pay(monkeypatch):
+    """A flag does not say it: with AVX512-BF16 alone five steps took 1.66 of torch's time, in float32 0.75."""
+    fast = dataclasses.replace(SHIPPED, product_bfloat16=(900, 900, 900, 900, 900))
+    slow = dataclasses.replace(SHIPPED, product_bfloat16=(90, 90, 90, 90, 90))
+    barely = dataclasses.replace(SHIPPED, product_bfloat16=(900, 900, 900, 900, 300))
+    for table, pays in ((SHIPPED, False), (fast, True), (slow, False), (barely, False)):
+        monkeypatch.setattr(_update, "costs", lambda found=table: found)
+        _update._asked_once.cache_clear()
+        assert _update.working_dtype("auto", torch.zeros(2, 2)) == (torch.bfloat16 if pays else torch.float32)
+        assert _update.working_dtype("bfloat16", torch.zeros(2, 2)) == torch.bfloat16
+    _update._asked_once.cache_clear()
+
+
+def test_what_msign_computed_twice_is_told(monkeypatch, capsys):
+    optimizer = Muon(net())
+    monkeypatch.setattr("spectrain.matfun.tries", lambda: Tries(100, 0))
+    optimizer.explain()
+    assert "second" not in capsys.readouterr().out
+    monkeypatch.setattr("spectrain.matfun.tries", lambda: Tries(100, 3))
+    optimizer.explain()
+    assert "3 of 100 matrices of this process were computed a second time" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("recipe", ["jordan", "cans", "polar-express-5/1.01", "polar-express-8/1.01", "deepseek-8+2"])
