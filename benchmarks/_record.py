@@ -11,9 +11,9 @@ from spectrain._spinning import limit_spinning
 
 limit_spinning()  # before torch loads
 
-import torch  # noqa: E402
+import torch
 
-import spectrain  # noqa: E402
+import spectrain
 
 RECORDS = Path(__file__).parent / "records"
 

@@ -4,6 +4,10 @@
 float32 and every product and sum is rounded to the dtype, which is what hardware with float32 accumulation does.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 from collections.abc import Iterator, Sequence
 from functools import lru_cache

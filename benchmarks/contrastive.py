@@ -6,6 +6,10 @@ operation more. Memory: the most anonymous memory of a fresh process, above what
 of 64 pairs and similarities in blocks of rows, beside a bill of what grows with the batch.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 import functools
 import json

@@ -5,6 +5,10 @@ Run: python benchmarks/gallery_kepler.py --peer FOLDER, where FOLDER holds the p
 to benchmarks/records/.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 import json
 import platform

@@ -3,6 +3,10 @@
 Run: python benchmarks/gallery_product_sum.py. Writes a dated Markdown and JSON file to benchmarks/records/.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import json
 import platform
 import random

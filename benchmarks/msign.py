@@ -8,6 +8,10 @@ is what counts, because the machine may be busy. Errors are polar errors against
 Products are those of the iteration, in units of short x short x long multiplications for square matrices.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 import datetime
 import json

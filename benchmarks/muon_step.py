@@ -11,6 +11,10 @@ Muon's msign on Gaussian matrices of these shapes, for equal steps are not equal
 needs for a moment above what is held between steps, in a process of its own.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 import datetime
 import gc

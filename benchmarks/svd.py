@@ -9,6 +9,10 @@ error below 1e-6 counts as equal: that is rounding in float32). Errors are those
 float64 matrix, relative to the best of that rank. Times are ratios of calls that alternate, medians over repetitions.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 import statistics
 import time

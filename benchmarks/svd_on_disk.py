@@ -7,6 +7,10 @@ The matrix is written in blocks of rows, Gaussian rows scaled by 1/i and rotated
 the process has that is not a file: RssAnon of /proc/self/status, sampled every 20 ms.
 """
 
+from spectrain._spinning import limit_spinning
+
+limit_spinning()  # before torch loads
+
 import argparse
 import tempfile
 import time

@@ -60,7 +60,8 @@ class Muon(Optimizer):
       ``use_muon=True | False``, and say ``matrix=Matrix(...)`` where a shape is not plain ``out x in``.
     - How exact msign is: ``steps`` (default 5) of a schedule designed for the working dtype, or ``tol``, or
       ``schedule``. ``compute_dtype``: ``"float32"``, ``"bfloat16"``, or ``"auto"``, bfloat16 for float32 weights
-      where the hardware multiplies it natively and no ``tol`` is given. The state carries the table of costs by which
+      on CUDA from Ampere on, and on processors where ``matfun.calibrate`` has measured that it pays, unless ``tol`` is
+      given. The state carries the table of costs by which
       ``tol`` chooses, so that a resumed run chooses alike.
     - AdamW: ``adamw_betas``, ``adamw_eps``, and ``adamw_lr``, ``adamw_weight_decay`` where they differ from
       ``lr`` and ``weight_decay``; in a group these are ``betas``, ``eps``, ``lr``, ``weight_decay``. It is
