@@ -1,8 +1,12 @@
 """A bound on the largest singular value from the square of the Gram matrix, which a first step needs anyway."""
 
+import functools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from spectrain.matfun._scale import recording
 
 _VECTORS, _ROUNDS, _MARGIN = 8, 4, 1.15
 _SUMS = 2.0**-18
@@ -56,6 +60,16 @@ def _positive(sizes: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
 def chirps(k: int, count: int, like: Tensor) -> Float[Tensor, "1 k v"]:
     """Return columns cos(w_j i^2): as good as random towards vectors that occur, and the same every time."""
-    i = torch.arange(1, k + 1, dtype=torch.float64, device=like.device)
-    w = torch.arange(2, 2 + min(count, k), dtype=torch.float64, device=like.device).sqrt()
-    return torch.cos(i[:, None].square() * w).to(like.dtype)[None]
+    if recording() or type(like) is not Tensor:  # a tensor of a graph, or of a mode, belongs to it
+        return _chirps(k, count, like.dtype, like.device)
+    with torch.inference_mode(False):  # what is kept must serve in every mode
+        return _kept_chirps(k, count, like.dtype, like.device)
+
+
+def _chirps(k: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    i = torch.arange(1, k + 1, dtype=torch.float64, device=device)
+    w = torch.arange(2, 2 + min(count, k), dtype=torch.float64, device=device).sqrt()
+    return torch.cos(i[:, None].square() * w).to(dtype)[None]
+
+
+_kept_chirps = functools.lru_cache(maxsize=64)(_chirps)
