@@ -133,8 +133,8 @@ def msign(
     smaller ones are raised part of the way. ``steps=k`` is designed for singular values down to ``lower``, by default
     0.4 * 0.3**(k - 1), a little more up to three and in half precision, and not below 0.26 u; with
     ``lower="measured"`` every matrix takes the best of a few such designs for its spectrum, which is looked at by eight
-    Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32 of the singular values (16 to 64, from a
-    short side of 160 on) are brought to 1 exactly, if they are above the rounding noise of the input, span a singular
+    Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32 of the singular values (16 to 64, from
+    a short side of 160 on) are brought to 1 exactly, if they are above the rounding noise of the input, span a singular
     space, and are all that is missing.
 
     Long matrices take the Gram iteration where that is less work: the polynomials are multiplied on the short side,
@@ -148,9 +148,9 @@ def msign(
     No result blows up. The intervals of ``steps=`` are widened by what rounding can add to the largest singular value
     in each step, and a ``schedule`` that leaves no room for the rounding of the working dtype is made smaller by that
     much (1e-5 in float32 for an exactly optimal one): with ``steps=`` singular values stay below 1.02, in half
-    precision below 1.05. What comes out is looked at all the same, at the price of three products with eight columns. A matrix
-    that is beyond bounds is computed a second time, in the next wider dtype, with a RuntimeWarning, and counted by
-    :func:`tries`; in a compiled graph, and on devices that would have to wait, it is divided by its size instead.
+    precision below 1.05. What comes out is looked at all the same, at the price of three products with eight columns. A
+    matrix that is beyond bounds is computed a second time, in the next wider dtype, with a RuntimeWarning, and counted
+    by :func:`tries`; in a compiled graph, and on devices that would have to wait, it is divided by its size instead.
 
     Differentiable any number of times, forward and backward: the derivative is that of the exact msign at the computed
     result, from X and the result alone, so memory does not depend on the number of steps. It exists for matrices of
