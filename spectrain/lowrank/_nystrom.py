@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._cholesky import PartialCholesky, randomly_pivoted
+from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._input import Array, Matrix, Real, entered
 from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._result import Factorization, widened
@@ -85,6 +86,9 @@ def nystrom(
     (True, True)
     """
     draw = generator_of(generator, "nystrom")
+    for given_tensor in (K, points):
+        if isinstance(given_tensor, Tensor):
+            undifferentiated(given_tensor, "nystrom", "pass it .detach()ed")
     source = _function(K, points, block) if callable(K) and not hasattr(K, "shape") else _matrix(K, points)
     n = source.n
     given = None if landmarks is None or isinstance(landmarks, str) else _checked(landmarks, n)
@@ -126,6 +130,7 @@ def _function(K: Callable[[Array, Array], Array], points: Array | None, block: i
     def entries(i: Tensor, j: Tensor) -> Tensor:
         rows, columns = (points[index if isinstance(points, Tensor) else index.numpy()] for index in (i, j))
         found = torch.as_tensor(K(rows, columns))
+        undifferentiated(found, "nystrom", "let the kernel return .detach()ed numbers")
         if found.shape != (len(i), len(j)):
             raise ValueError(
                 f"nystrom: the kernel must give an array of shape {(len(i), len(j))} for {len(i)} and {len(j)} points, "

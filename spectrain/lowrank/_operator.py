@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import undifferentiated
+
 
 class Products(NamedTuple):
     """X -> A X and Y -> A^H Y on tensors in the working dtype, and what is known of A besides."""
@@ -33,6 +35,7 @@ def products_of(A: Any, name: str) -> Products:
 
 
 def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
+    undifferentiated(A, name, "pass A.to_dense(), or A.detach()")
     dtype = torch.float32 if A.dtype in (torch.float16, torch.bfloat16) else A.dtype
     X = A.to_sparse_coo().coalesce().to(dtype)
     if X.sparse_dim() != 2 or X.dense_dim() != 0:

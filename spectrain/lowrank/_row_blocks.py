@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._input import WORKING, not_finite
 
 _BYTES = 2**25  # of one block in double precision: 32 MiB
@@ -61,7 +62,8 @@ class RowBlocks:
     def _checked(self, raw: Any) -> Tensor:
         """Return a block as a tensor; blocks of one matrix have one number of columns and finite entries."""
         self.numpy = not isinstance(raw, Tensor)
-        block = torch.from_numpy(np.array(raw)) if self.numpy else raw.detach()
+        block = torch.from_numpy(np.array(raw)) if self.numpy else raw
+        undifferentiated(block, "svd", "pass blocks that are .detach()ed, or the whole matrix as a tensor")
         if block.ndim != 2 or block.dtype not in WORKING:
             raise TypeError(f"svd: a block of rows must be a floating matrix, got {block.dtype} {tuple(block.shape)}")
         if self.length and block.shape[1] != self.columns:

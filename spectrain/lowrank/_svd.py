@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._error import product_noise, residual_error
 from spectrain.lowrank._input import Array, Matrix, Real, entered, of_entries, to_numpy
 from spectrain.lowrank._phases import canonical
@@ -152,7 +153,7 @@ def _method(matrix: Matrix, stops: Stops, columns: int) -> str:
     """Return the method that is faster: measured, about 100 flops an entry and column against 10 min(m, n)."""
     smallest = min(matrix.shape[-2:])
     unstopped = stops.limit == smallest and not stops.by_error
-    wants_exact = torch.compiler.is_compiling() or (matrix.entries is not None and matrix.entries.requires_grad)
+    wants_exact = torch.compiler.is_compiling() or (matrix.entries is not None and differentiated(matrix.entries))
     if unstopped or wants_exact or smallest < _SMALL or 6 * columns > smallest:
         return "exact"
     return "krylov"
