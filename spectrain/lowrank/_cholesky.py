@@ -52,8 +52,12 @@ class PartialCholesky:
 
 
 def _pivots(H: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Cholesky factor of H over the pivots above ``floor``, in the order given, and which these are."""
+    """Return the Cholesky factor of H over the pivots above ``floor``, in the order given, and which these are.
+
+    The factor is that of the elimination that chose the pivots: a second one might round a pivot below zero.
+    """
     kept: list[int] = []
+    columns: list[Tensor] = []
     rest = H.clone()
     for j in range(len(H)):
         pivot = rest[j, j].real
@@ -62,9 +66,9 @@ def _pivots(H: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
         column = rest[:, j] / pivot.sqrt()
         rest = rest - torch.outer(column, column.conj())
         kept.append(j)
+        columns.append(column)
     index = torch.tensor(kept, dtype=torch.int64, device=H.device)
-    block = H[index][:, index]
-    return (torch.linalg.cholesky(block) if kept else block), index
+    return (torch.stack(columns, 1)[index].tril() if kept else H[index][:, index]), index
 
 
 def accepted(H: Tensor, draw: torch.Generator, floor: Tensor) -> list[int]:

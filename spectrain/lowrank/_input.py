@@ -104,7 +104,7 @@ def entered(A: Array, name: str) -> Matrix:
             squared_norm=found.squared_norm,
             leave=to_numpy if found.numpy else _same,
         )
-    _check(dense.shape, dense.dtype, name)
+    _check(dense.shape, dense.dtype, name, dense.device)
     return of_entries(dense, name, leave)
 
 
@@ -154,7 +154,9 @@ def _dense(A: Array) -> tuple[Tensor | None, Callable[[Tensor], Array]]:
     return None, _same
 
 
-def _check(shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+def _check(shape: tuple[int, ...], dtype: torch.dtype, name: str, device: torch.device | None = None) -> None:
+    if device is not None and device.type == "meta":
+        raise TypeError(f"{name}: a tensor on the meta device has no entries; pass one that holds numbers")
     if dtype not in WORKING:
         raise TypeError(f"{name}: needs a real or complex floating dtype, got {dtype}; convert with .double()")
     if len(shape) < 2:

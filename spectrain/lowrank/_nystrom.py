@@ -118,6 +118,13 @@ def _matrix(K: Array, points: Array | None) -> _Source:
     gap, size = float((X - X.mH).abs().max()), float(X.abs().max())
     if gap > 100 * torch.finfo(matrix.out_dtype).eps * size:
         raise ValueError(f"nystrom: K is not Hermitian: entries differ from their mirror images by {gap:.3g}")
+    pairs = X.diagonal().real.clamp_min(0).sqrt()
+    over = float((X.abs() - torch.outer(pairs, pairs)).max())
+    if over > torch.finfo(matrix.out_dtype).eps ** 0.5 * size and float(X.diagonal().real.min()) >= 0:
+        raise ValueError(
+            f"nystrom: K is not positive semidefinite: an entry is {over:.3g} above the geometric mean of the diagonal "
+            "entries of its row and column. For another matrix use lowrank.svd or lowrank.cur"
+        )
     return _Source(len(X), lambda i, j: X[i[:, None], j], X.diagonal().real.clone(), matrix)
 
 

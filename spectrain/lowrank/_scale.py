@@ -19,6 +19,8 @@ def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
 def rescaled(S: Tensor, k: Tensor) -> Tensor:
     """Return S * 2**k for numbers S (*batch) or singular values (*batch, r)."""
     shape = S.shape
+    if not S.numel():
+        return S
     return times_power_of_two(S.reshape(*k.shape, 1, -1), k).reshape(shape)
 
 
