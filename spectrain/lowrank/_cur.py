@@ -248,26 +248,28 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor
     """Return the decomposition of a sparse matrix or an operator; its error by the norm or by probes."""
     if core == "cross" and stops.by_error:
         raise ValueError("cur: a cross core to a tolerance needs entries; use core='optimal', or rank=")
+    unit, exponent = matrix.unit()
+    k = torch.tensor(exponent, dtype=torch.int32, device=matrix.device)
     half = Stops(stops.limit, stops.full, _halved(stops.rtol), _halved(stops.atol), stops.norm)
     J = _of_products(matrix, sides.columns, half, how)
-    C = matrix.columns(J)
+    C = unit.columns(J)
     if core == "cross" and not isinstance(sides.rows, Tensor):
         rows = crossing_rows(C, sides.counts(stops.limit)[0])
     else:
         rows = _of_products(matrix.mH, sides.rows, half, how)
-    R = matrix.mH.columns(rows).mH
+    R = unit.mH.columns(rows).mH
     U, rank = (
-        cross_core(C[rows], floor) if core == "cross" else (optimal_core(matrix, C, R, floor), min(len(J), len(rows)))
+        cross_core(C[rows], floor) if core == "cross" else (optimal_core(unit, C, R, floor), min(len(J), len(rows)))
     )
-    probes = Probes.of(matrix, how.draw)
+    probes = Probes.of(unit, how.draw)
     outside = probes.image - C @ (U @ (R @ probes.W))
     freedom = COUNT * (2 if C.is_complex() else 1)
     square = outside.abs().square().sum().double() / COUNT
     rounding = 4 * torch.finfo(matrix.out_dtype).eps * (len(J) + 1) * frobenius(C) * frobenius(U) * frobenius(R)
     return CUR.of(
-        *(matrix.factor(F) for F in (C, U, R)),
+        *(matrix.factor(times_two_to(F, s)) for F, s in ((C, k), (U, -k), (R, k))),
         rank=matrix.value(torch.tensor(rank)),
-        error=matrix.value((square / quantile(freedom, FAILURE)).sqrt() + rounding),
+        error=matrix.value(rescaled((square / quantile(freedom, FAILURE)).sqrt() + rounding, k)),
         norm=stops.norm,
         failure=FAILURE,
         rows=matrix.value(rows),

@@ -181,8 +181,10 @@ def _randomized(
     matrix: Matrix, stops: Stops, *, block: int, power: int | None, generator: torch.Generator
 ) -> SVD | None:
     """Return the block Krylov approximation, or None where the exact one is cheaper."""
-    A, k = matrix, torch.zeros(matrix.shape[:-2], dtype=torch.int32, device=matrix.device)
-    if matrix.entries is not None:
+    if matrix.entries is None:
+        A, exponent = matrix.unit()
+        k = torch.tensor(exponent, dtype=torch.int32, device=matrix.device)
+    else:
         entries, k = unit_scaled(matrix.entries, "svd")
         A = of_entries(entries, "svd")
     ritz = randomized(A, stops, k, block=block, power=power, generator=generator)
