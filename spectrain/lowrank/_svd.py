@@ -173,7 +173,7 @@ def _exact(matrix: Matrix, stops: Stops) -> SVD:
     best = tail_errors(known, norm=stops.norm).take_along_dim(rank[..., None], -1)[..., 0]
     letters = _letters(matrix, U, S, Vh, k)
     error = _residual(A, letters, k, stops.norm)
-    stops.warn_of(error, allowed, rank, "svd")
+    stops.warn_of(rescaled(error, k), rescaled(allowed, k), rank, "svd")
     return _result(matrix, letters, k, rank=rank, error=error, best=best, stops=stops)
 
 

@@ -65,7 +65,7 @@ def tall_svd(
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
     S, Vh, kept = _told(S, Vh, r, rows, by_gram=by_gram)
     U, error = _second_pass(source, S, Vh, (S.to(real), Vh.to(source.dtype)), out)
-    stops.warn_of(error, allowed, kept, "svd")
+    stops.warn_of(rescaled(error, k), rescaled(allowed, k), kept, "svd")
     return Tall(U, rescaled(S, k).to(real), Vh.to(source.dtype), kept, rescaled(error, k), rescaled(best, k))
 
 
