@@ -188,20 +188,46 @@ def _found(
         randomly_pivoted(P, limit=stops.limit, allowed=allowed, block=size, draw=draw, floor=floor)
     else:
         raise ValueError(f'nystrom: landmarks must be "rpcholesky", "uniform" or indices, got {kind!r}')
-    return _result(source, P, trace, eps)
+    return _result(source, _steadied(source, P, eps), trace, eps)
+
+
+def _rest(source: _Source, P: PartialCholesky) -> Tensor:
+    """Return the diagonal of K - F F^H for F as it goes out."""
+    F = P.F.to(source.like.dtype_of(P.F)).to(P.F.dtype)
+    return source.diagonal.double() - F.abs().double().square().sum(1)
+
+
+def _steadied(source: _Source, P: PartialCholesky, eps: float) -> PartialCholesky:
+    """Return P, or with the fewer of its landmarks that rounding allows; ValueError where K is not semidefinite.
+
+    Landmarks that depend on each other to within t ||K|| turn rounding into eps k / t: so far below zero the rest may
+    be by rounding alone. Where it is, they are chosen again with a larger t, up to sqrt(eps), and what is then still
+    below zero is in K.
+    """
+    largest = float(source.diagonal.max())
+    for level in (eps**0.75, eps**0.5):
+        if float(_rest(source, P).min()) >= -(eps**0.5) * largest:
+            return P
+        P = P.restarted(source.diagonal, source.diagonal.new_tensor(level * largest))
+    least = float(_rest(source, P).min())
+    if least < -(eps**0.5) * largest:
+        raise ValueError(
+            f"nystrom: K is not positive semidefinite: a diagonal entry of K - F F^H is {least:.3g}. For "
+            "another matrix use lowrank.svd or lowrank.cur"
+        )
+    return P
 
 
 def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Nystrom:
     matrix, rank = source.like, len(P.landmarks)
     rows = P.F[P.landmarks]
     F = P.F.to(matrix.dtype_of(P.F))
-    rest = source.diagonal.double() - F.to(P.F.dtype).abs().double().square().sum(1)
-    if float(rest.min()) < -(eps**0.5) * float(source.diagonal.max()):
-        raise ValueError(
-            f"nystrom: K is not positive semidefinite: a diagonal entry of K - F F^H is {float(rest.min()):.3g}. For "
-            "another matrix use lowrank.svd or lowrank.cur"
-        )
+    rest = _rest(source, P)
     noise = 2 * (rank + 1) ** 0.5 * eps * trace
+    if rank:  # with W = F L^-1, rounding E of the landmarks' block moves F F^H by W E W^H
+        W = torch.linalg.solve_triangular(rows.tril(), P.F, upper=False, left=False)
+        size = float(source.diagonal.max()) * torch.linalg.vector_norm(W).double().square()
+        noise += float(torch.finfo(P.F.dtype).eps * rank**0.5 * size)
     if matrix.out_dtype != matrix.dtype:
         noise += source.n**0.5 * eps * trace  # a kernel rounded to half precision is not quite semidefinite
     error = torch.tensor(float(rest.abs().sum()) + noise, dtype=torch.float64)
