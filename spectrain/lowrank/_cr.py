@@ -106,7 +106,7 @@ def cr(
         B, ky = unit_scaled(right.dense().detach().to(_wide(left.dtype)), "cr")
         batch = A.shape[:-2]
         pairs = zip(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]), strict=True)
-        each = {"best": weights == "optimal", "core": core, "out": left.out_dtype}
+        each: dict = {"best": weights == "optimal", "core": core, "out": left.out_dtype}
         done = [_single(x, y, count, rule, draw, **each) for x, y in pairs]
         S, W, error, expected = (torch.stack(values) for values in zip(*done, strict=True))
         S = S.reshape(*batch, count)
