@@ -33,6 +33,18 @@ class PartialCholesky:
         self.evaluations += len(chosen) ** 2
         return self.entries(chosen, chosen) - self.F[chosen] @ self.F[chosen].mH
 
+    def restarted(self, diagonal: Tensor, floor: Tensor) -> "PartialCholesky":
+        """Return the factorization of those landmarks that are independent by more than ``floor``, in the same order.
+
+        They are the pivots of their block of K by size, down to the floor, so that the smallest eigenvalue of the block
+        that is kept is near it or above: F F^H is then off by about eps k / floor, whatever order they came in.
+        """
+        new = PartialCholesky.empty(self.entries, diagonal.clamp_min(0), self.F.dtype)
+        chosen = self.landmarks[by_size(self.entries(self.landmarks, self.landmarks), floor)]
+        new.evaluations = self.evaluations + len(self.landmarks) ** 2
+        new.add(chosen, torch.zeros_like(floor))
+        return new
+
     def add(self, chosen: Tensor, floor: Tensor) -> None:
         """Take these landmarks: their columns of K are evaluated, and the rest becomes a Schur complement.
 
@@ -42,18 +54,23 @@ class PartialCholesky:
         self.evaluations += len(self.diagonal) * len(chosen)
         G = columns - self.F @ self.F[chosen].mH
         L, kept = _pivots(G[chosen], floor)
+        self.diagonal[chosen] = 0  # also of those left out: proposed again they would be left out again, for ever
         if not len(kept):
             return
         fresh = torch.linalg.solve_triangular(L.mH, G[:, kept], upper=True, left=False)
         self.F = torch.cat([self.F, fresh], 1)
         self.landmarks = torch.cat([self.landmarks, chosen[kept]])
         self.diagonal = (self.diagonal - fresh.abs().square().sum(1).to(self.diagonal.dtype)).clamp_min(0)
-        self.diagonal[self.landmarks] = 0
+        self.diagonal[chosen] = 0
 
 
 def _pivots(H: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Cholesky factor of H over the pivots above ``floor``, in the order given, and which these are."""
+    """Return the Cholesky factor of H over the pivots above ``floor``, in the order given, and which these are.
+
+    The factor is that of the elimination that chose the pivots: a second one might round a pivot below zero.
+    """
     kept: list[int] = []
+    columns: list[Tensor] = []
     rest = H.clone()
     for j in range(len(H)):
         pivot = rest[j, j].real
@@ -62,9 +79,24 @@ def _pivots(H: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
         column = rest[:, j] / pivot.sqrt()
         rest = rest - torch.outer(column, column.conj())
         kept.append(j)
+        columns.append(column)
     index = torch.tensor(kept, dtype=torch.int64, device=H.device)
-    block = H[index][:, index]
-    return (torch.linalg.cholesky(block) if kept else block), index
+    return (torch.stack(columns, 1)[index].tril() if kept else H[index][:, index]), index
+
+
+def by_size(H: Tensor, floor: Tensor) -> Tensor:
+    """Return the rows, rising, that elimination takes when it takes the largest pivot each time, down to ``floor``."""
+    rest, taken = H.clone(), []
+    for _ in range(len(H)):
+        j = int(rest.diagonal().real.argmax())
+        pivot = rest[j, j].real
+        if not bool(pivot > floor):
+            break
+        column = rest[:, j] / pivot.sqrt()
+        rest = rest - torch.outer(column, column.conj())
+        rest[j], rest[:, j] = 0, 0
+        taken.append(j)
+    return torch.tensor(sorted(taken), dtype=torch.int64, device=H.device)
 
 
 def accepted(H: Tensor, draw: torch.Generator, floor: Tensor) -> list[int]:

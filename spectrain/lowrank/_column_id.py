@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._error import frobenius, product_noise, residual_error
 from spectrain.lowrank._input import Real
 from spectrain.lowrank._pivoted_qr import PivotedQR, filled_up, pivoted_qr
@@ -53,7 +54,7 @@ def column_id(A: Num[Tensor, "m n"], stops: Stops, allowed: Tensor, how: Choice)
         found = pivoted_qr(X, stops.limit, stop=target if stops.by_error else 0.0)
         k = int(found.rank) if stops.by_error else stops.limit
         J, r = found.columns[:k], int(found.rank)
-        if not A.requires_grad:
+        if not differentiated(A):
             return _from_factor(A, found, k, stops.norm, best)
     else:
         J = _to_tolerance(X, stops, target, how) if stops.by_error else _of_rank(X, stops.limit, how)

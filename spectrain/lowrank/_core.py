@@ -1,22 +1,45 @@
 """The core between columns and rows: the best one, and the one that needs their intersection alone."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from spectrain.lowrank._input import Matrix
+from spectrain.lowrank._input import Matrix, Real
 from spectrain.lowrank._pivoted_qr import pivoted_qr
 from spectrain.lowrank._strong_rrqr import strong_rrqr
 
+CoreOf: TypeAlias = Callable[[Real], tuple[Tensor, int]]  # floor -> the core and its rank
+_FLOORS = 5
 
-def optimal_core(
-    A: Num[Tensor, "m n"] | Matrix, C: Num[Tensor, "m q"], R: Num[Tensor, "p n"], floor: float
-) -> Num[Tensor, "q p"]:
-    """Return pinv(C) A pinv(R) by C = Q T and R^H = Q' T': pinv(T) (Q^H A Q') pinv(T')^H; O(m n min(p, q))."""
+
+def floors(work: torch.dtype, out: torch.dtype, size: int) -> list[float]:
+    """Return levels below which singular values may count as zero: from eps ``size`` to sqrt(eps), evenly in digits.
+
+    A core is as large as 1 / s, s its smallest singular value, and in C U R its rounding costs eps ||C|| ||U|| ||R||;
+    leaving s out costs about s. The sum is least near sqrt(eps), and no core that is multiplied out does better.
+    """
+    first, last = torch.finfo(work).eps * size, max(torch.finfo(work).eps * size, torch.finfo(out).eps ** 0.5)
+    return [min(first * (last / first) ** (step / (_FLOORS - 1)), 0.5) for step in range(_FLOORS)]
+
+
+def optimal_core(A: Num[Tensor, "m n"] | Matrix, C: Num[Tensor, "m q"], R: Num[Tensor, "p n"]) -> CoreOf:
+    """Return the core pinv(C) A pinv(R) for any floor, by C = Q T and R^H = Q' T': pinv(T) (Q^H A Q') pinv(T')^H.
+
+    O(m n min(p, q)), once for all floors.
+    """
     Qc, Tc = _orthonormal(C)
     Qr, Tr = _orthonormal(R.mH)
     middle = Qc.mH @ (A @ Qr)
-    return _pinv(Tc, floor) @ middle @ _pinv(Tr, floor).mH
+    sizes = [torch.linalg.svdvals(T.detach()) for T in (Tc, Tr)]
+
+    def core(floor: Real) -> tuple[Tensor, int]:
+        rank = min(int((s > floor * s[0]).sum()) if len(s) else 0 for s in sizes)
+        return _pinv(Tc, floor) @ middle @ _pinv(Tr, floor).mH, rank
+
+    return core
 
 
 def _orthonormal(C: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +51,7 @@ def _orthonormal(C: Tensor) -> tuple[Tensor, Tensor]:
     return found.Q, found.R
 
 
-def cross_core(crossing: Num[Tensor, "p q"], floor: float) -> tuple[Num[Tensor, "q p"], int]:
+def cross_core(crossing: Num[Tensor, "p q"], floor: Real) -> tuple[Num[Tensor, "q p"], int]:
     """Return the pseudo-inverse of the intersection without singular values below floor times the largest, its rank."""
     if not crossing.numel():
         return crossing.mH, 0
@@ -36,7 +59,7 @@ def cross_core(crossing: Num[Tensor, "p q"], floor: float) -> tuple[Num[Tensor, 
     return _pinv(crossing, floor), int((s > floor * s[0]).sum())
 
 
-def _pinv(X: Tensor, floor: float) -> Tensor:
+def _pinv(X: Tensor, floor: Real) -> Tensor:
     return torch.linalg.pinv(X, rtol=floor) if X.numel() else X.mH
 
 

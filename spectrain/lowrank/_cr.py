@@ -106,7 +106,8 @@ def cr(
         B, ky = unit_scaled(right.dense().detach().to(_wide(left.dtype)), "cr")
         batch = A.shape[:-2]
         pairs = zip(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]), strict=True)
-        done = [_single(x, y, count, rule, draw, best=weights == "optimal", core=core) for x, y in pairs]
+        each: dict = {"best": weights == "optimal", "core": core, "out": left.out_dtype}
+        done = [_single(x, y, count, rule, draw, **each) for x, y in pairs]
         S, W, error, expected = (torch.stack(values) for values in zip(*done, strict=True))
         S = S.reshape(*batch, count)
         W = W.reshape(*batch, *W.shape[1:]).to(left.out_dtype)
@@ -212,6 +213,7 @@ def _single(
     *,
     best: bool,
     core: Core,
+    out: torch.dtype,
 ) -> tuple[Int[Tensor, " k"], Tensor, Float[Tensor, ""], Float[Tensor, ""]]:
     """Return indices, weights or core, the error and the expected error of sampling, of one pair in float64."""
     H = terms.term_gram(X, Y)
@@ -226,8 +228,12 @@ def _single(
     expected = ((norms.sum().square() - square).clamp_min(0.0) / k).sqrt()
     if core == "full":
         W, explained = _middle(X, Y, S)
+        given = W.to(out).to(W.dtype)
         error = ((square - explained).clamp_min(0.0) + rounding * norms.sum().square()).sqrt()
-        return S, W, error + rounding * norms.sum(), expected
+        error = error + frobenius(X[:, S] @ (given - W) @ Y[S])
+        C, R = frobenius(X[:, S]), frobenius(Y[S])
+        return S, W, error + rounding * (norms.sum() + C * frobenius(W) * R), expected
+    w = w.to(out).to(w.dtype)  # the error is that of the weights as they go out
     full = torch.zeros(len(H), dtype=H.dtype, device=H.device).index_add(0, S, w)
     slack = rounding * ((1 - full).abs() * norms).sum().square()
     return S, w, (terms.squared_error(H, full) + slack).sqrt() + rounding * (norms * (1 + full.abs())).sum(), expected

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spectrain.lowrank._core import cross_core
 from spectrain.lowrank._cur import CUR
+from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._input import Array, Real
 from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._stops import Stops, checked_stops
@@ -91,8 +92,9 @@ class Asked:
 
     def _get(self, side: int, index: int, length: int) -> Tensor:
         if index not in self._kept[side]:
-            values = torch.as_tensor(self._ask[side](index)).detach()
+            values = torch.as_tensor(self._ask[side](index))
             name = ("row", "column")[side]
+            undifferentiated(values, "cross", f"let {name}() return .detach()ed numbers, or use cur")
             if values.shape != (length,):
                 raise ValueError(
                     f"cross: {name}({index}) must return {length} entries, got an array of shape {tuple(values.shape)}"

@@ -1,14 +1,15 @@
 """The CUR decomposition: real columns, real rows, and a small core between them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from spectrain.lowrank._column_id import Choice, column_id, smallest
-from spectrain.lowrank._core import cross_core, crossing_rows, optimal_core
+from spectrain.lowrank._core import CoreOf, cross_core, crossing_rows, floors, optimal_core
 from spectrain.lowrank._error import frobenius, matrix_norm, residual_error
 from spectrain.lowrank._input import Array, Matrix, Real, entered
 from spectrain.lowrank._operator_id import operator_id
@@ -23,6 +24,7 @@ from spectrain.lowrank._stacked import stacked, times_two_to
 from spectrain.lowrank._stops import Norm, Stops, checked_stops, tail_errors
 
 Core: TypeAlias = Literal["optimal", "cross"]
+Judge: TypeAlias = Callable[["Parts", CoreOf], "Parts"]  # of rows and columns and a core for any floor
 Side: TypeAlias = Any  # an int, or indices as a sequence, an array or a tensor
 
 
@@ -57,6 +59,7 @@ class Parts(NamedTuple):
     R: Tensor
     rank: int
     error: Tensor
+    steady: bool = False  # rounding is less than half of the error: no other floor can gain much
 
 
 def cur(
@@ -85,8 +88,13 @@ def cur(
 
     ``core="cross"``: U = pinv(A[rows, columns]), which needs C and R alone: exact on them if A has their rank. Rows are
     then chosen among those of C, for volume; more rows than columns make it backward stable (Park and Nakatsukasa,
-    arXiv 2405.06375). Singular values of the intersection below ``epsilon`` times the largest count as zero (default:
-    the rounding level of the dtype).
+    arXiv 2405.06375).
+
+    Singular values of C and R, or of the intersection, below ``epsilon`` times the largest count as zero; None: the
+    rounding level of the dtype, or up to sqrt(eps), where the error is less so. For U is as large as one over the
+    smallest of them, and so is its rounding: no core gives C U R to better than about sqrt(eps) ||A|| where the
+    values of A fall that far. A tolerance that is missed for that reason is told by a RuntimeWarning; an
+    interpolative decomposition keeps it.
 
     ``rank`` is the number of columns and of rows. ``rows`` and ``columns`` are counts of their own, or indices given by
     the caller. ``rtol``, ``atol`` in the norm ``norm`` find the numbers: with the optimal core each side gets its half
@@ -116,11 +124,11 @@ def cur(
     sides = _Sides(_side(rows, matrix.shape[-2], "rows", matrix), _side(columns, matrix.shape[-1], "columns", matrix))
     draw = checked_rule(method, bound=2.0, oversample=oversample, power=power, block=block, generator=generator)
     how = Choice(method, refine, None, draw, {"oversample": oversample, "power": power, "block": block})
-    floor = torch.finfo(matrix.out_dtype).eps * max(matrix.shape[-2:]) if epsilon is None else epsilon
+    levels = floors(matrix.dtype, matrix.out_dtype, max(matrix.shape[-2:])) if epsilon is None else [epsilon]
     with torch.autocast(matrix.device.type, enabled=False):
         if matrix.entries is None:
-            return _of_operator(matrix, stops, sides, how, floor, core)
-        return _of_entries(matrix, stops, sides, how, floor, core)
+            return _of_operator(matrix, stops, sides, how, levels, core)
+        return _of_entries(matrix, stops, sides, how, levels, core)
 
 
 class _Sides(NamedTuple):
@@ -163,7 +171,18 @@ def _chosen(A: Tensor, side: int | Tensor | None, stops: Stops, allowed: Tensor,
     return J, found.rank
 
 
-def _optimal(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice, floor: float) -> Parts:
+def _steadiest(core: CoreOf, judge: Callable[[Tensor, int], Parts], levels: list[float]) -> Parts:
+    """Return the judged parts of the floor with the least error; the first where its rounding does not matter."""
+    best = judge(*core(levels[0]))
+    for floor in levels[1:]:
+        if best.steady:
+            break
+        trial = judge(*core(floor))
+        best = trial if bool(trial.error < best.error) else best
+    return best
+
+
+def _optimal(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice, judge: Judge) -> Parts:
     half = allowed / math.sqrt(2) if stops.by_error else allowed
     J, r = _chosen(A, sides.columns, stops, half, how)
     rows, s = _chosen(A.mH, sides.rows, stops, half, how)
@@ -171,11 +190,10 @@ def _optimal(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choic
         J, rows = (filled_up(index, max(len(J), len(rows)), n) for index, n in ((J, A.shape[1]), (rows, A.shape[0])))
         r = s = len(J)
     C, R = A[:, J], A[rows]
-    U = optimal_core(A, C, R, floor)
-    return Parts(rows, J, C, U, R, min(r, s), torch.zeros(()))
+    return judge(Parts(rows, J, C, R[:0], R, min(r, s), torch.zeros(())), optimal_core(A, C, R))
 
 
-def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice, floor: float) -> Parts:
+def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice, judge: Judge) -> Parts:
     def of_rank(k: int) -> Parts:
         p, q = sides.counts(k)
         J = sides.columns
@@ -184,25 +202,29 @@ def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice,
             J = _chosen(A, q, fixed, allowed, how)[0] if q else torch.empty(0, dtype=torch.long, device=A.device)
         rows = sides.rows if isinstance(sides.rows, Tensor) else crossing_rows(A.detach()[:, J], p)
         C, R = A[:, J], A[rows]
-        U, r = cross_core(C[rows], floor)
-        return Parts(rows, J, C, U, R, r, torch.zeros(()))
+        parts = Parts(rows, J, C, R[:0], R, min(len(rows), len(J)), torch.zeros(()))
+        return judge(parts, lambda floor: cross_core(C[rows], floor))
 
     if not stops.by_error:
         return of_rank(stops.limit)
-    error = lambda parts: residual_error(A.detach(), (parts.C, parts.U, parts.R), norm=stops.norm)  # noqa: E731
-    return smallest(of_rank, error, allowed, 0, stops)
+    return smallest(of_rank, lambda parts: parts.error, allowed, 0, stops)
 
 
 @torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
-def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor: float, core: Core) -> CUR:
+def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels: list[float], core: Core) -> CUR:
     A, k = unit_scaled(matrix.dense(), "cur")
     batch, items = A.shape[:-2], A.reshape(-1, *A.shape[-2:])
     allowed = stops.allowed(matrix_norm(A, stops.norm), k).reshape(-1)
     make = _optimal if core == "optimal" else _cross
-    done = [make(X, stops, sides, a, how, floor) for X, a in zip(items, allowed, strict=True)]
+    done = [
+        make(X, stops, sides, a, how, partial(_best_of, A=X, matrix=matrix, norm=stops.norm, levels=levels))
+        for X, a in zip(items, allowed, strict=True)
+    ]
     p, q = (max(len(indices) for indices in side) for side in zip(*((d.rows, d.columns) for d in done), strict=True))
     done = [_judged(_widened(d, X, p, q), X, matrix, stops.norm) for d, X in zip(done, items, strict=True)]
     rank = torch.tensor([d.rank for d in done], device=A.device).reshape(batch)
+    error = stacked(done, "error", batch)
+    stops.warn_of(rescaled(error, k), rescaled(allowed.reshape(batch).double(), k), rank, "cur")
     best = None
     if min(A.shape[-2:]) * A.numel() <= EXACT_WORK:
         tails = tail_errors(torch.linalg.svdvals(A.detach()), norm=stops.norm)
@@ -214,7 +236,7 @@ def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor:
         matrix.factor(times_two_to(stacked(done, "U", batch), -k)),
         matrix.factor(matrix.dense().take_along_dim(rows[..., :, None], -2)),
         rank=matrix.value(rank),
-        error=matrix.value(rescaled(stacked(done, "error", batch), k)),
+        error=matrix.value(rescaled(error, k)),
         best=best,
         norm=stops.norm,
         rows=matrix.value(rows),
@@ -223,13 +245,23 @@ def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor:
     )
 
 
+def _best_of(parts: Parts, core: CoreOf, *, A: Tensor, matrix: Matrix, norm: Norm, levels: list[float]) -> Parts:
+    """Return the parts with the core of least error, and with it."""
+
+    def judge(U: Tensor, rank: int) -> Parts:
+        return _judged(parts._replace(U=U, rank=min(parts.rank, rank)), A, matrix, norm)
+
+    return _steadiest(core, judge, levels)
+
+
 def _judged(parts: Parts, A: Tensor, matrix: Matrix, norm: Norm) -> Parts:
     """Return the parts with their error: the residual of the factors in the output dtype, and rounding of C U R."""
     C, U, R = (F.detach().to(matrix.out_dtype).to(A.dtype) for F in (parts.C, parts.U, parts.R))
     u, k = torch.finfo(A.dtype).eps / 2, max(U.shape)
     rounding = 2 * u * (k**0.5 + 1) * frobenius(C) * frobenius(U) * frobenius(R)
     exact = residual_error(A.detach(), (C, U, R), norm=norm)
-    return parts._replace(error=exact + torch.minimum(rounding, exact.new_tensor(torch.finfo(A.dtype).max)))
+    error = exact + torch.minimum(rounding, exact.new_tensor(torch.finfo(A.dtype).max))
+    return parts._replace(error=error, steady=matrix.out_dtype == matrix.dtype and bool(rounding <= exact))
 
 
 def _widened(parts: Parts, A: Tensor, p: int, q: int) -> Parts:
@@ -244,30 +276,37 @@ def _widened(parts: Parts, A: Tensor, p: int, q: int) -> Parts:
 
 
 @torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
-def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, floor: float, core: Core) -> CUR:
+def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels: list[float], core: Core) -> CUR:
     """Return the decomposition of a sparse matrix or an operator; its error by the norm or by probes."""
     if core == "cross" and stops.by_error:
         raise ValueError("cur: a cross core to a tolerance needs entries; use core='optimal', or rank=")
+    unit, exponent = matrix.unit()
+    k = torch.tensor(exponent, dtype=torch.int32, device=matrix.device)
     half = Stops(stops.limit, stops.full, _halved(stops.rtol), _halved(stops.atol), stops.norm)
     J = _of_products(matrix, sides.columns, half, how)
-    C = matrix.columns(J)
+    C = unit.columns(J)
     if core == "cross" and not isinstance(sides.rows, Tensor):
         rows = crossing_rows(C, sides.counts(stops.limit)[0])
     else:
         rows = _of_products(matrix.mH, sides.rows, half, how)
-    R = matrix.mH.columns(rows).mH
-    U, rank = (
-        cross_core(C[rows], floor) if core == "cross" else (optimal_core(matrix, C, R, floor), min(len(J), len(rows)))
-    )
-    probes = Probes.of(matrix, how.draw)
-    outside = probes.image - C @ (U @ (R @ probes.W))
-    freedom = COUNT * (2 if C.is_complex() else 1)
-    square = outside.abs().square().sum().double() / COUNT
-    rounding = 4 * torch.finfo(matrix.out_dtype).eps * (len(J) + 1) * frobenius(C) * frobenius(U) * frobenius(R)
+    R = unit.mH.columns(rows).mH
+    cores = (lambda floor: cross_core(C[rows], floor)) if core == "cross" else optimal_core(unit, C, R)
+    probes = Probes.of(unit, how.draw)
+    threshold = quantile(COUNT * (2 if C.is_complex() else 1), FAILURE / len(levels))
+
+    def judge(U: Tensor, rank: int) -> Parts:
+        outside = (probes.image - C @ (U @ (R @ probes.W))).abs().square().sum().double() / COUNT / threshold
+        rounding = 4 * torch.finfo(matrix.out_dtype).eps * (len(J) + 1) * frobenius(C) * frobenius(U) * frobenius(R)
+        return Parts(rows, J, C, U, R, rank, outside.sqrt() + rounding, steady=bool(rounding <= outside.sqrt()))
+
+    found = _steadiest(cores, judge, levels)
+    rank, U = torch.tensor(found.rank), found.U
+    size = (probes.mean_square() if unit.squared_norm is None else unit.squared_norm).sqrt().double()
+    stops.warn_of(rescaled(found.error, k), rescaled(stops.allowed(size, k), k), rank, "cur")
     return CUR.of(
-        *(matrix.factor(F) for F in (C, U, R)),
-        rank=matrix.value(torch.tensor(rank)),
-        error=matrix.value((square / quantile(freedom, FAILURE)).sqrt() + rounding),
+        *(matrix.factor(times_two_to(F, s)) for F, s in ((C, k), (U, -k), (R, k))),
+        rank=matrix.value(rank),
+        error=matrix.value(rescaled(found.error, k)),
         norm=stops.norm,
         failure=FAILURE,
         rows=matrix.value(rows),

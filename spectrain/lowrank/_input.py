@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._operator import products_of
+from spectrain.lowrank._scale import scaled_by
 from spectrain.lowrank._skinny import adjoint_times, times
 
 Array: TypeAlias = Any  # what the doors take and give: torch.Tensor, NumPy array; also sparse arrays and operators
@@ -29,7 +30,8 @@ class Matrix:
     """A matrix (or a batch of them) in its working dtype, by its entries or by its products alone.
 
     ``entries`` is the dense tensor, or None for sparse matrices and operators. ``squared_norm`` is ||A||_F^2 where it
-    is known without products (dense and sparse matrices), else None.
+    is known without products (dense and sparse matrices), else None; where ``exponent`` is not 0, it is that of
+    A / 2**exponent: see :meth:`unit`.
     """
 
     shape: torch.Size
@@ -40,6 +42,7 @@ class Matrix:
     times: Callable[[Tensor], Tensor]
     adjoint_times: Callable[[Tensor], Tensor]
     squared_norm: Tensor | None
+    exponent: int
     leave: Callable[[Tensor], Array]
 
     def __matmul__(self, X: Tensor) -> Tensor:
@@ -51,6 +54,20 @@ class Matrix:
         entries = None if self.entries is None else self.entries.mH
         shape = torch.Size((*self.shape[:-2], self.shape[-1], self.shape[-2]))
         return replace(self, shape=shape, entries=entries, times=self.adjoint_times, adjoint_times=self.times)
+
+    def unit(self) -> tuple["Matrix", int]:
+        """Return A / 2**k, near 1, and k, of a matrix that is known by its products; k = 0 where A is near 1 itself."""
+        k = self.exponent
+        if not k:
+            return self, 0
+        times, adjoint_times = self.times, self.adjoint_times
+        scaled = replace(
+            self,
+            exponent=0,
+            times=lambda X: scaled_by(times(X), -k),
+            adjoint_times=lambda Y: scaled_by(adjoint_times(Y), -k),
+        )
+        return scaled, k
 
     def dense(self) -> Tensor:
         """Return the entries; an operator is multiplied by the identity for them."""
@@ -102,9 +119,10 @@ def entered(A: Array, name: str) -> Matrix:
             times=found.times,
             adjoint_times=found.adjoint_times,
             squared_norm=found.squared_norm,
+            exponent=found.exponent,
             leave=to_numpy if found.numpy else _same,
         )
-    _check(dense.shape, dense.dtype, name)
+    _check(dense.shape, dense.dtype, name, dense.device)
     return of_entries(dense, name, leave)
 
 
@@ -122,6 +140,7 @@ def of_entries(A: Tensor, name: str, leave: Callable[[Tensor], Array] | None = N
         times=lambda Y: times(X, Y),
         adjoint_times=lambda Y: adjoint_times(X, Y),
         squared_norm=None,
+        exponent=0,
         leave=leave or _same,
     )
 
@@ -154,7 +173,9 @@ def _dense(A: Array) -> tuple[Tensor | None, Callable[[Tensor], Array]]:
     return None, _same
 
 
-def _check(shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+def _check(shape: tuple[int, ...], dtype: torch.dtype, name: str, device: torch.device | None = None) -> None:
+    if device is not None and device.type == "meta":
+        raise TypeError(f"{name}: a tensor on the meta device has no entries; pass one that holds numbers")
     if dtype not in WORKING:
         raise TypeError(f"{name}: needs a real or complex floating dtype, got {dtype}; convert with .double()")
     if len(shape) < 2:

@@ -148,7 +148,7 @@ def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
     """Return the column decomposition of each matrix of a batch, padded to the largest rank."""
     batch, device = matrix.shape[:-2], matrix.device
     if matrix.entries is None:
-        A, k = None, torch.zeros((), dtype=torch.int32, device=device)
+        A, k = None, torch.tensor(matrix.exponent, dtype=torch.int32, device=device)
         done = [operator_id(matrix, stops, how)]
     else:
         A, k = unit_scaled(matrix.entries, "interpolative")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._cholesky import PartialCholesky, randomly_pivoted
+from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._input import Array, Matrix, Real, entered
 from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._result import Factorization, widened
@@ -85,6 +86,9 @@ def nystrom(
     (True, True)
     """
     draw = generator_of(generator, "nystrom")
+    for given_tensor in (K, points):
+        if isinstance(given_tensor, Tensor):
+            undifferentiated(given_tensor, "nystrom", "pass it .detach()ed")
     source = _function(K, points, block) if callable(K) and not hasattr(K, "shape") else _matrix(K, points)
     n = source.n
     given = None if landmarks is None or isinstance(landmarks, str) else _checked(landmarks, n)
@@ -114,6 +118,13 @@ def _matrix(K: Array, points: Array | None) -> _Source:
     gap, size = float((X - X.mH).abs().max()), float(X.abs().max())
     if gap > 100 * torch.finfo(matrix.out_dtype).eps * size:
         raise ValueError(f"nystrom: K is not Hermitian: entries differ from their mirror images by {gap:.3g}")
+    pairs = X.diagonal().real.clamp_min(0).sqrt()
+    over = float((X.abs() - torch.outer(pairs, pairs)).max())
+    if over > torch.finfo(matrix.out_dtype).eps ** 0.5 * size and float(X.diagonal().real.min()) >= 0:
+        raise ValueError(
+            f"nystrom: K is not positive semidefinite: an entry is {over:.3g} above the geometric mean of the diagonal "
+            "entries of its row and column. For another matrix use lowrank.svd or lowrank.cur"
+        )
     return _Source(len(X), lambda i, j: X[i[:, None], j], X.diagonal().real.clone(), matrix)
 
 
@@ -126,6 +137,7 @@ def _function(K: Callable[[Array, Array], Array], points: Array | None, block: i
     def entries(i: Tensor, j: Tensor) -> Tensor:
         rows, columns = (points[index if isinstance(points, Tensor) else index.numpy()] for index in (i, j))
         found = torch.as_tensor(K(rows, columns))
+        undifferentiated(found, "nystrom", "let the kernel return .detach()ed numbers")
         if found.shape != (len(i), len(j)):
             raise ValueError(
                 f"nystrom: the kernel must give an array of shape {(len(i), len(j))} for {len(i)} and {len(j)} points, "
@@ -176,20 +188,46 @@ def _found(
         randomly_pivoted(P, limit=stops.limit, allowed=allowed, block=size, draw=draw, floor=floor)
     else:
         raise ValueError(f'nystrom: landmarks must be "rpcholesky", "uniform" or indices, got {kind!r}')
-    return _result(source, P, trace, eps)
+    return _result(source, _steadied(source, P, eps), trace, eps)
+
+
+def _rest(source: _Source, P: PartialCholesky) -> Tensor:
+    """Return the diagonal of K - F F^H for F as it goes out."""
+    F = P.F.to(source.like.dtype_of(P.F)).to(P.F.dtype)
+    return source.diagonal.double() - F.abs().double().square().sum(1)
+
+
+def _steadied(source: _Source, P: PartialCholesky, eps: float) -> PartialCholesky:
+    """Return P, or with the fewer of its landmarks that rounding allows; ValueError where K is not semidefinite.
+
+    Landmarks that depend on each other to within t ||K|| turn rounding into eps k / t: so far below zero the rest may
+    be by rounding alone. Where it is, they are chosen again with a larger t, up to sqrt(eps), and what is then still
+    below zero is in K.
+    """
+    largest = float(source.diagonal.max())
+    for level in (eps**0.75, eps**0.5):
+        if float(_rest(source, P).min()) >= -(eps**0.5) * largest:
+            return P
+        P = P.restarted(source.diagonal, source.diagonal.new_tensor(level * largest))
+    least = float(_rest(source, P).min())
+    if least < -(eps**0.5) * largest:
+        raise ValueError(
+            f"nystrom: K is not positive semidefinite: a diagonal entry of K - F F^H is {least:.3g}. For "
+            "another matrix use lowrank.svd or lowrank.cur"
+        )
+    return P
 
 
 def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Nystrom:
     matrix, rank = source.like, len(P.landmarks)
     rows = P.F[P.landmarks]
     F = P.F.to(matrix.dtype_of(P.F))
-    rest = source.diagonal.double() - F.to(P.F.dtype).abs().double().square().sum(1)
-    if float(rest.min()) < -(eps**0.5) * float(source.diagonal.max()):
-        raise ValueError(
-            f"nystrom: K is not positive semidefinite: a diagonal entry of K - F F^H is {float(rest.min()):.3g}. For "
-            "another matrix use lowrank.svd or lowrank.cur"
-        )
+    rest = _rest(source, P)
     noise = 2 * (rank + 1) ** 0.5 * eps * trace
+    if rank:  # with W = F L^-1, rounding E of the landmarks' block moves F F^H by W E W^H
+        W = torch.linalg.solve_triangular(rows.tril(), P.F, upper=False, left=False)
+        size = float(source.diagonal.max()) * torch.linalg.vector_norm(W).double().square()
+        noise += float(torch.finfo(P.F.dtype).eps * rank**0.5 * size)
     if matrix.out_dtype != matrix.dtype:
         noise += source.n**0.5 * eps * trace  # a kernel rounded to half precision is not quite semidefinite
     error = torch.tensor(float(rest.abs().sum()) + noise, dtype=torch.float64)

@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import undifferentiated
+from spectrain.lowrank._scale import exponent_of, scaled_by
+
 
 class Products(NamedTuple):
     """X -> A X and Y -> A^H Y on tensors in the working dtype, and what is known of A besides."""
@@ -16,7 +19,8 @@ class Products(NamedTuple):
     device: torch.device
     times: Callable[[Tensor], Tensor]
     adjoint_times: Callable[[Tensor], Tensor]
-    squared_norm: Tensor | None
+    squared_norm: Tensor | None  # of A / 2**exponent
+    exponent: int  # A / 2**exponent is near 1: then squares of products neither over- nor underflow
     numpy: bool
 
 
@@ -33,6 +37,7 @@ def products_of(A: Any, name: str) -> Products:
 
 
 def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
+    undifferentiated(A, name, "pass A.to_dense(), or A.detach()")
     dtype = torch.float32 if A.dtype in (torch.float16, torch.bfloat16) else A.dtype
     X = A.to_sparse_coo().coalesce().to(dtype)
     if X.sparse_dim() != 2 or X.dense_dim() != 0:
@@ -41,13 +46,15 @@ def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
         raise ValueError(f"{name}: the sparse matrix has entries that are NaN or infinite")
     adjoint = X.t().conj().coalesce() if X.is_complex() else X.t().coalesce()
     wide = X.values().to(torch.complex128 if X.is_complex() else torch.float64)
+    exponent = exponent_of(wide)
     return Products(
         shape=tuple(A.shape),
         dtype=A.dtype,
         device=A.device,
         times=lambda Y: torch.sparse.mm(X, Y),
         adjoint_times=lambda Y: torch.sparse.mm(adjoint, Y.resolve_conj()),
-        squared_norm=wide.abs().square().sum(),
+        squared_norm=scaled_by(wide, -exponent).abs().square().sum(),
+        exponent=exponent,
         numpy=numpy,
     )
 
@@ -76,10 +83,10 @@ def _operator(A: Any, name: str) -> Products:
         times=wrap(A.__matmul__, dtype),
         adjoint_times=wrap(adjoint, dtype),
         squared_norm=None,
+        exponent=0,
         numpy=numpy,
     )
-    _check_adjoint(found, name)
-    return found
+    return found._replace(exponent=_check_adjoint(found, name))
 
 
 def _adjoint(A: Any) -> Callable[[Any], Any] | None:
@@ -104,8 +111,11 @@ def _through_dtype(product: Callable[[Any], Any], dtype: torch.dtype) -> Callabl
     return lambda X: product(X.to(dtype)).to(X.dtype)
 
 
-def _check_adjoint(A: Products, name: str) -> None:
-    """Raise ValueError unless <A x, y> = <x, A^H y> for one random pair: a wrong adjoint gives wrong factors."""
+def _check_adjoint(A: Products, name: str) -> int:
+    """Return the exponent of A; ValueError unless <A x, y> = <x, A^H y> for one random pair, to rounding.
+
+    A wrong adjoint gives wrong factors. Both images are divided by 2**exponent before anything is squared.
+    """
     g = torch.Generator().manual_seed(0)
     work = torch.float32 if A.dtype in (torch.float16, torch.bfloat16) else A.dtype
     x, y = (torch.randn(k, 1, dtype=work, generator=g).to(A.device) for k in reversed(A.shape[-2:]))
@@ -115,10 +125,13 @@ def _check_adjoint(A: Products, name: str) -> None:
             f"{name}: for an operator of shape {A.shape}, A @ x must have shape {tuple(y.shape)} and A^H @ y "
             f"{tuple(x.shape)}; got {tuple(Ax.shape)} and {tuple(Ay.shape)}"
         )
+    k = max(exponent_of(Ax), exponent_of(Ay)) if bool(torch.isfinite(Ax).all() & torch.isfinite(Ay).all()) else 0
+    Ax, Ay = scaled_by(Ax, -k), scaled_by(Ay, -k)
     left, right = (Ax.conj() * y).sum(), (x.conj() * Ay).sum()
     size = Ax.norm() * y.norm() + x.norm() * Ay.norm()
     if not bool((left - right).abs() <= 1e-2 * size):
         raise ValueError(
             f"{name}: the adjoint of the operator is not its adjoint: <A x, y> = {left.item():.6g} and "
-            f"<x, A^H y> = {right.item():.6g} for a random pair; mind the complex conjugate"
+            f"<x, A^H y> = {right.item():.6g} for a random pair, divided by 2**{k}; mind the complex conjugate"
         )
+    return k

@@ -20,11 +20,13 @@ def operator_id(A: Matrix, stops: Stops, how: Choice) -> ColumnID:
 
     Columns come from a sketch of twice their number of rows. A[:, J] = Q T is formed, Z = inv(T) (A^H Q)^H. The error
     of a sparse matrix is ||A||^2 - ||Q^H A||^2 where enough digits are left; else, and for operators, a bound by 16
-    Gaussian probes that is false with a probability below 1e-9 for each rank that was tried.
+    Gaussian probes that is false with a probability below 1e-9 for each rank that was tried. C and the error are those
+    of A / 2**A.exponent.
     """
+    A, k = A.unit()
     probes = Probes.of(A, how.draw)
     size = (probes.mean_square() if A.squared_norm is None else A.squared_norm).sqrt().double()
-    allowed = stops.allowed(size)
+    allowed = stops.allowed(size, torch.tensor(k, dtype=torch.int32, device=A.device))
     looks = [0]
 
     def made(k: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._constant_rank import attached
+from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._hyperpower import by_iteration
 from spectrain.lowrank._input import Array, Matrix, Real, entered
 from spectrain.lowrank._rank_decision import decided
@@ -47,7 +48,7 @@ class PseudoInverse(Factorization, _Letters):
     def dense(self) -> Array:
         """Return A^+; differentiable at constant rank where A asks for a gradient."""
         P = super().dense()
-        return P if self.source is None else attached(self.source.to(P.dtype), P)
+        return P if self.source is None else attached(self.source, P.to(self.source.dtype)).to(P.dtype)
 
     def matmul(self, X: Array) -> Array:
         """Return A^+ X, the least-squares solution of smallest norm, without forming A^+ unless gradients need it."""
@@ -70,7 +71,8 @@ def pinv(
     columns on); "iteration", products only, for rtol >= 1e-4, ValueError where a singular value is near the cutoff.
 
     Shapes: A (*batch, m, n) to (*batch, n, m), tensors or NumPy arrays; half precision through float32; complex, also
-    in a compiled graph. Differentiable, twice too, at constant rank, equal singular values included. Errors: TypeError
+    in a compiled graph. Differentiable at constant rank, equal singular values included: twice, forwards and
+    backwards, by dual numbers and by torch.func. Errors: TypeError
     and ValueError for what is no finite matrix. Cost: one decomposition and m n min(m, n).
 
     >>> A = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
@@ -88,7 +90,7 @@ def pinv(
             P = found.inverse()
         P = rescaled_matrix(P.to(matrix.dtype), -k)
         source = matrix.dense()
-        return matrix.factor(attached(source, P) if source.requires_grad else P)
+        return matrix.factor(attached(source, P))
 
 
 def pinv_factors(
@@ -122,7 +124,7 @@ def pinv_factors(
         rank=matrix.value(rank),
         error=matrix.value(rescaled(found.error(2 * torch.finfo(matrix.out_dtype).eps).to(real), -k)),
         clear=matrix.value(found.clear()),
-        source=source if source.requires_grad else None,
+        source=source if differentiated(source) else None,
         **{key: matrix.value(rescaled(number.to(real), k)) for key, number in told.items()},
     )
 

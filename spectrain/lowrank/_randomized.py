@@ -151,13 +151,12 @@ class Growth:
         U, S, Vh, known = space.svd(limit if not self.stops.by_error else space.T.shape[-2])
         known = known.detach().double()
         rank = self.stops.ranks(known, self.stops.allowed(self.size(known), self.exponent), beyond)
+        rank = torch.minimum(rank, _there(U, Vh))
         width = int(rank.max()) if self.stops.by_error and rank.numel() else limit
         keep = torch.arange(width, device=S.device) < rank[..., None]
         tails = tail_errors(known, norm=self.stops.norm, beyond=beyond)
         error = tails.take_along_dim(rank[..., None], -1)[..., 0]
-        U, S, Vh = U[..., :width], S[..., :width] * keep, Vh[..., :width, :]
-        if self.stops.by_error:
-            U, Vh = U * keep[..., None, :], Vh * keep[..., :, None]
+        U, S, Vh = U[..., :width] * keep[..., None, :], S[..., :width] * keep, Vh[..., :width, :] * keep[..., :, None]
         if self.stops.norm == "fro" and self.squared_norm is not None:
             error, failure = self._of_cut(space, U, S, Vh, error, failure)
         noise = torch.finfo(self.A.dtype).eps * frobenius(space.T)
@@ -176,6 +175,15 @@ class Growth:
             beyond, failure = self.outside(space)
             error = (square + beyond.square()).sqrt()
         return error, failure
+
+
+def _there(U: Tensor, Vh: Tensor) -> Int[Tensor, "*batch"]:
+    """Return how many leading columns of U and rows of Vh are of length 1.
+
+    A matrix of lower rank exhausts the space; directions from there on lie in its zero columns, and are none.
+    """
+    lengths = torch.minimum(torch.linalg.vector_norm(U.detach(), dim=-2), torch.linalg.vector_norm(Vh.detach(), dim=-1))
+    return (lengths > 1 - torch.finfo(lengths.dtype).eps ** 0.5).cumprod(-1).sum(-1)
 
 
 def rounding_slack(A: Matrix, Q: Tensor) -> Float[Tensor, "*batch"]:

@@ -8,9 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._input import WORKING, not_finite
+from spectrain.lowrank._scale import exponent_of, scaled_by
 
 _BYTES = 2**25  # of one block in double precision: 32 MiB
+_LEAST = 2**20  # minus the exponent of a block of zeros
 
 Source: TypeAlias = Any  # an array with slices, a callable that returns an iterator of blocks, or an iterator
 
@@ -37,6 +40,7 @@ class RowBlocks:
         self.source, self.rows = source, rows
         self.numpy, self.dtype = False, torch.float64
         self.length, self.columns = 0, 0
+        self.exponent: int | None = None
 
     ndim = 2
 
@@ -50,6 +54,23 @@ class RowBlocks:
         if not self.length:
             raise ValueError("svd: there are no rows; an iterator that was read before is empty")
 
+    def unit(self) -> Iterator[tuple[Tensor, int]]:
+        """Yield each block / 2**exponent, and by how many powers of two what came before has to be divided.
+
+        ``exponent`` is that of the largest block so far, 0 near 1: no square of an entry over- or underflows.
+        """
+        for block in self:
+            k = self.agreed(exponent_of(block) if bool(block.any()) else -_LEAST)
+            before = k if self.exponent is None else self.exponent
+            if k > -_LEAST:
+                self.exponent = max(before, k)
+            now = self.exponent or 0
+            yield scaled_by(block, -now), now - before if k > -_LEAST else 0
+
+    def agreed(self, k: int) -> int:
+        """Return the largest k of all processes: here there is one."""
+        return k
+
     def _raw(self) -> Iterable[Any]:
         if self.once:
             return self.source
@@ -61,7 +82,8 @@ class RowBlocks:
     def _checked(self, raw: Any) -> Tensor:
         """Return a block as a tensor; blocks of one matrix have one number of columns and finite entries."""
         self.numpy = not isinstance(raw, Tensor)
-        block = torch.from_numpy(np.array(raw)) if self.numpy else raw.detach()
+        block = torch.from_numpy(np.array(raw)) if self.numpy else raw
+        undifferentiated(block, "svd", "pass blocks that are .detach()ed, or the whole matrix as a tensor")
         if block.ndim != 2 or block.dtype not in WORKING:
             raise TypeError(f"svd: a block of rows must be a floating matrix, got {block.dtype} {tuple(block.shape)}")
         if self.length and block.shape[1] != self.columns:
@@ -92,6 +114,7 @@ class Shards(RowBlocks):
             )
         local = A.to_local()
         super().__init__(lambda: iter([local]))
+        self.source_device = local.device
         self.global_shape, self.mesh, self.group = tuple(A.shape), A.device_mesh, A.device_mesh.get_group()
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -100,6 +123,12 @@ class Shards(RowBlocks):
         block = self._checked(local)
         self.length = len(block)
         yield block.to(torch.complex128 if block.is_complex() else torch.float64)
+
+    def agreed(self, k: int) -> int:
+        """Return the largest k of all processes."""
+        largest = torch.tensor(k, device=self.source_device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group)
+        return int(largest)
 
     def summed(self, X: Tensor) -> Tensor:
         """Return the sum over the processes of the mesh."""
@@ -121,23 +150,23 @@ class Shards(RowBlocks):
         return DTensor.from_local(U, self.mesh, [Shard(0)], shape=torch.Size(shape), stride=(shape[1], 1))
 
 
-def triangular(source: RowBlocks, each: Callable[[Tensor], None] | None = None) -> Tensor:
-    """Return R with A = Q R, by QR of each block below what is known so far (TSQR; Demmel and others 2012)."""
+def triangular(source: RowBlocks, each: Callable[[Tensor, int], None] | None = None) -> Tensor:
+    """Return R, A / 2**exponent = Q R, by QR of each block below what is known (TSQR; Demmel and others 2012)."""
     R: Tensor | None = None
-    for block in source:
-        R = torch.linalg.qr(block if R is None else torch.cat([R, block]), mode="r")[1]
+    for block, fall in source.unit():
+        R = torch.linalg.qr(block if R is None else torch.cat([scaled_by(R, -fall), block]), mode="r")[1]
         if each is not None:
-            each(block)
+            each(block, fall)
     assert R is not None
     R = torch.cat([R, R.new_zeros(max(0, R.shape[1] - R.shape[0]), R.shape[1])])
     return torch.linalg.qr(source.stacked(R), mode="r")[1]
 
 
 def gram(source: RowBlocks) -> Tensor:
-    """Return A^H A in double precision."""
+    """Return A^H A of A / 2**exponent in double precision."""
     G: Tensor | None = None
-    for block in source:
+    for block, fall in source.unit():
         part = block.mH @ block
-        G = part if G is None else G + part
+        G = part if G is None else scaled_by(scaled_by(G, -fall), -fall) + part
     assert G is not None
     return source.summed(G)

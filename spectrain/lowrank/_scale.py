@@ -1,5 +1,7 @@
 """Scaling by an exact power of two, so that no square of an entry over- or underflows."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,26 @@ def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
 def rescaled(S: Tensor, k: Tensor) -> Tensor:
     """Return S * 2**k for numbers S (*batch) or singular values (*batch, r)."""
     shape = S.shape
+    if not S.numel():
+        return S
     return times_power_of_two(S.reshape(*k.shape, 1, -1), k).reshape(shape)
+
+
+def exponent_of(X: Tensor) -> int:
+    """Return k with entries of X / 2**k at most 1 in size; 0 where they are within a factor 2**20 of 1, or zero."""
+    parts = torch.view_as_real(X.detach().resolve_conj()) if X.is_complex() else X.detach()
+    largest = float(parts.abs().max()) if parts.numel() else 0.0
+    k = math.frexp(largest)[1]
+    return k if largest and abs(k) > 20 else 0
+
+
+def scaled_by(X: Tensor, k: int) -> Tensor:
+    """Return X * 2**k, real or complex, exactly but for underflow; X itself for k = 0."""
+    if not k:
+        return X
+    if X.is_complex():
+        return joined(scaled_by(torch.view_as_real(X.resolve_conj()), k))
+    return times_power_of_two(X.reshape(1, -1), torch.tensor(k, device=X.device)).reshape(X.shape)
 
 
 def joined(parts: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._error import product_noise, residual_error
 from spectrain.lowrank._input import Array, Matrix, Real, entered, of_entries, to_numpy
 from spectrain.lowrank._phases import canonical
@@ -152,7 +153,7 @@ def _method(matrix: Matrix, stops: Stops, columns: int) -> str:
     """Return the method that is faster: measured, about 100 flops an entry and column against 10 min(m, n)."""
     smallest = min(matrix.shape[-2:])
     unstopped = stops.limit == smallest and not stops.by_error
-    wants_exact = torch.compiler.is_compiling() or (matrix.entries is not None and matrix.entries.requires_grad)
+    wants_exact = torch.compiler.is_compiling() or (matrix.entries is not None and differentiated(matrix.entries))
     if unstopped or wants_exact or smallest < _SMALL or 6 * columns > smallest:
         return "exact"
     return "krylov"
@@ -172,7 +173,7 @@ def _exact(matrix: Matrix, stops: Stops) -> SVD:
     best = tail_errors(known, norm=stops.norm).take_along_dim(rank[..., None], -1)[..., 0]
     letters = _letters(matrix, U, S, Vh, k)
     error = _residual(A, letters, k, stops.norm)
-    stops.warn_of(error, allowed, rank, "svd")
+    stops.warn_of(rescaled(error, k), rescaled(allowed, k), rank, "svd")
     return _result(matrix, letters, k, rank=rank, error=error, best=best, stops=stops)
 
 
@@ -180,8 +181,10 @@ def _randomized(
     matrix: Matrix, stops: Stops, *, block: int, power: int | None, generator: torch.Generator
 ) -> SVD | None:
     """Return the block Krylov approximation, or None where the exact one is cheaper."""
-    A, k = matrix, torch.zeros(matrix.shape[:-2], dtype=torch.int32, device=matrix.device)
-    if matrix.entries is not None:
+    if matrix.entries is None:
+        A, exponent = matrix.unit()
+        k = torch.tensor(exponent, dtype=torch.int32, device=matrix.device)
+    else:
         entries, k = unit_scaled(matrix.entries, "svd")
         A = of_entries(entries, "svd")
     ritz = randomized(A, stops, k, block=block, power=power, generator=generator)
@@ -190,7 +193,7 @@ def _randomized(
     letters = _letters(matrix, ritz.U, ritz.S, ritz.Vh, k)
     error, failure = ritz.error, ritz.failure
     rounded = matrix.out_dtype != matrix.dtype
-    if rounded and A.entries is not None:
+    if A.entries is not None and (rounded or stops.norm == 2):  # probes do not see what rounding does to the factors
         error, failure = _residual(A.entries, letters, k, stops.norm), 0.0
     elif rounded:
         error = error + torch.finfo(matrix.out_dtype).eps * 2 * torch.linalg.vector_norm(ritz.S.double(), dim=-1)

@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._error import frobenius
 from spectrain.lowrank._input import Real
 from spectrain.lowrank._phases import canonical
 from spectrain.lowrank._random import gaussian
 from spectrain.lowrank._row_blocks import RowBlocks, Shards, gram, triangular
+from spectrain.lowrank._scale import rescaled, scaled_by
 from spectrain.lowrank._stops import checked_stops, tail_errors
 
 _GRAM_FLOOR = 1e-6  # of sigma_max: the Gram matrix tells smaller singular values only to a few digits
 _OVERSAMPLE = 10
+_ROWS = 4096  # of U at a time, where it is made orthonormal
 
 
 class Tall(NamedTuple):
@@ -39,27 +42,40 @@ def tall_svd(
     """Return the factors of a matrix of n columns whose rows are read twice, or once where that is all there is.
 
     Two passes: right singular vectors from the Gram matrix in double precision, or, where a singular value that is kept
-    is below 1e-6 of the largest, from the triangle of a TSQR, one more pass; then U = A V / S block by block, with the
-    residual of what is returned. One pass: see :func:`_one_pass`. Memory: a block, n^2, and U unless ``out`` takes it.
+    is below 1e-6 of the largest, from the triangle of a TSQR, one more pass; then U = A V / S block by block, made
+    orthonormal where it is not, with the residual of what is returned. Directions that the method cannot tell from
+    rounding, below sqrt(m + n) eps of the largest by TSQR, and sqrt of that by Gram, are not counted in the rank: there
+    U, S and Vh are zero. One pass: see :func:`_one_pass`. Memory: a block, n^2, and U unless ``out`` takes it.
     """
     if source.once:
         return _one_pass(source, rank=rank, rtol=rtol, atol=atol, draw=draw)
     S, Vh = _right(gram(source)) if method != "tsqr" else _right_of_triangle(triangular(source))
     rows = source.global_shape[0] if isinstance(source, Shards) else source.length
     stops = checked_stops((rows, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd", required=False)
-    allowed = stops.allowed(torch.linalg.vector_norm(S))
+    k = torch.tensor(source.exponent or 0, dtype=torch.int32, device=S.device)
+    allowed = stops.allowed(torch.linalg.vector_norm(S), k)
     kept = stops.ranks(S, allowed)
+    by_gram = method != "tsqr"
     smallest = float(S[int(kept) - 1] / S[0]) if int(kept) and float(S[0]) > 0 else 1.0
     if method is None and (smallest < _GRAM_FLOOR or (stops.by_error and float(allowed) < _GRAM_FLOOR * float(S[0]))):
         S, Vh = _right_of_triangle(triangular(source))
-        kept = stops.ranks(S, allowed)
+        kept, by_gram = stops.ranks(S, allowed), False
     best = tail_errors(S)[int(kept)]
     r = int(kept)
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
-    S, Vh = S[:r].to(real), Vh[:r].to(source.dtype)
-    Vh = canonical(Vh.mH, Vh)[0].mH
-    U, error = _second_pass(source, S.double(), Vh, out)
-    return Tall(U, S, Vh, kept, error, best)
+    S, Vh, kept = _told(S, Vh, r, rows, by_gram=by_gram)
+    U, error = _second_pass(source, S, Vh, (S.to(real), Vh.to(source.dtype)), out)
+    stops.warn_of(rescaled(error, k), rescaled(allowed, k), kept, "svd")
+    return Tall(U, rescaled(S, k).to(real), Vh.to(source.dtype), kept, rescaled(error, k), rescaled(best, k))
+
+
+def _told(S: Tensor, Vh: Tensor, r: int, rows: int, *, by_gram: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return r values and rows of Vh, zero where they are rounding of the largest, and how many are not."""
+    noise = torch.finfo(S.dtype).eps * (rows + len(S)) ** 0.5
+    floor = S[0] * (noise**0.5 if by_gram else noise)
+    there = S[:r] > floor
+    V, _ = canonical(Vh[:r].mH, Vh[:r])
+    return S[:r] * there, V.mH * there[:, None], there.sum()
 
 
 def _right(G: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,25 +88,52 @@ def _right_of_triangle(R: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.svd(R)[1:]
 
 
-def _second_pass(source: RowBlocks, S: Tensor, Vh: Tensor, out: Any) -> tuple[Any, Tensor]:
-    """Return U = A V / S and ||A - U diag(S) Vh||_F of the rounded factors, summed in double precision."""
-    wide = torch.complex128 if Vh.is_complex() else torch.float64
-    V = Vh.to(wide).mH / torch.where(S > 0, S, 1.0)
-    product = S[:, None].to(wide) * Vh.to(wide)
+def _second_pass(
+    source: RowBlocks, S: Tensor, Vh: Tensor, rounded: tuple[Tensor, Tensor], out: Any
+) -> tuple[Any, Tensor]:
+    """Return U = A V / S and ||A - U diag(S) Vh||_F of the rounded factors, summed in double precision.
+
+    V and S that go into U are those in double precision: rounded ones would turn a small column of U by their error
+    over its singular value.
+    """
+    V = Vh.mH / torch.where(S > 0, S, 1.0)
+    product = rounded[0][:, None].to(V.dtype) * rounded[1].to(V.dtype)
     parts: list[Tensor] = []
-    total, size, at = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
-    for block in source:
-        U = (block @ V).to(Vh.dtype)
-        total = total + torch.linalg.matrix_norm(block - U.to(wide) @ product).square().cpu()
-        size = size + torch.linalg.matrix_norm(block).square().cpu()
+    sums = torch.zeros(2, dtype=torch.float64)
+    G, at = torch.zeros(len(S), len(S), dtype=V.dtype, device=V.device), 0
+    for block, _ in source.unit():
+        U = block @ V
+        G = G + U.mH @ U
+        U = U.to(rounded[1].dtype)
+        sums = sums + torch.stack([frobenius(block - U.to(V.dtype) @ product), frobenius(block)]).square().cpu()
         if out is None:
             parts.append(U)
         else:
             out[at : at + len(U)] = U if isinstance(out, Tensor) else U.numpy()
         at += len(U)
-    total, size = source.summed(torch.stack([total, size]))
-    noise = torch.finfo(torch.float64).eps * (len(S) ** 0.5 + 1) * size.sqrt()
-    return (torch.cat(parts) if out is None else out), total.sqrt() + noise
+    total, size = source.summed(sums).sqrt()
+    noise = torch.finfo(torch.float64).eps * (len(S) ** 0.5 + 1) * size
+    found = torch.cat(parts) if out is None else out
+    found, moved = _orthonormal(found, source.summed(G), S, at)
+    return found, total + noise + moved
+
+
+def _orthonormal(U: Any, G: Tensor, S: Tensor, rows: int) -> tuple[Any, Tensor]:
+    """Return U R^-1, G = U^H U = R^H R, and a bound on the change of U diag(S); U itself where G is I to rounding.
+
+    Column j of U = A V / S is off by eps S_0 / S_j, so that (R - I) diag(S) has the size of eps S_0, and S and V stay.
+    """
+    r = int((S > 0).sum())
+    G, eye = G[:r, :r], torch.eye(r, dtype=G.dtype, device=G.device)
+    unit, wide = (torch.finfo(X.dtype).eps for X in (torch.as_tensor(U[:0]), S))
+    if not r or bool((G - eye).abs().max() <= max(4 * unit, 64 * wide)):
+        return U, torch.zeros((), dtype=torch.float64)
+    R = torch.linalg.cholesky(G).mH
+    for at in range(0, rows, _ROWS):
+        part = torch.as_tensor(U[at : at + _ROWS, :r]).to(R.dtype)
+        turned = torch.linalg.solve_triangular(R, part, upper=True, left=False).to(torch.as_tensor(U[:0]).dtype)
+        U[at : at + _ROWS, :r] = turned if isinstance(U, Tensor) else turned.numpy()
+    return U, (frobenius((R - eye) * S[:r]) + unit * frobenius(S[:r][:, None])).cpu()
 
 
 def _one_pass(
@@ -113,16 +156,19 @@ def _one_pass(
     parts: list[Tensor] = []
     W: list[Tensor] = []
 
-    def sketch(block: Tensor) -> None:
+    def sketch(block: Tensor, fall: int) -> None:
         if not W:
             n = block.shape[1]
             wanted = min(n, 2 * rank + _OVERSAMPLE)
             drawn = gaussian(n, wanted, dtype=block.dtype, device=block.device, generator=draw)
             W.append(torch.eye(n, dtype=block.dtype) if wanted == n else drawn)
+        if fall:
+            parts[:] = [scaled_by(part, -fall) for part in parts]
         parts.append(block @ W[0])
 
     R = triangular(source, sketch)
     stops = checked_stops((source.length, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd")
+    exponent = torch.tensor(source.exponent or 0, dtype=torch.int32, device=R.device)
     known = torch.linalg.svdvals(R)
     size = torch.linalg.vector_norm(known)
     U2, T, V2h = torch.linalg.svd(R @ W[0], full_matrices=False)
@@ -131,11 +177,12 @@ def _one_pass(
     UB, S, Vh = torch.linalg.svd(B, full_matrices=False)
     eps = torch.finfo(torch.float64).eps
     beyond = (size.square() - S.square().sum()).clamp_min(0).sqrt()
-    r = min(int(stops.ranks(S, stops.allowed(size), beyond)), len(S))
+    r = min(int(stops.ranks(S, stops.allowed(size, exponent), beyond)), len(S))
     left = (size.square() - S[:r].square().sum()).clamp_min(0) + 4 * R.shape[1] ** 0.5 * eps * size.square()
     error = left.sqrt() + (1e6 * eps + 3 * torch.finfo(source.dtype).eps) * size
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
     V, turn = canonical(Vh[:r].mH, (inverse @ UB[:, :r]).mH)
     U = torch.cat([(parts.pop(0) @ turn.mH).to(source.dtype) for _ in range(len(parts))])
     best = tail_errors(known)[min(r, len(known))]
-    return Tall(U, S[:r].to(real), V.mH.to(source.dtype), torch.tensor(r), error, best)
+    S, error, best = (rescaled(X, exponent) for X in (S[:r], error, best))
+    return Tall(U, S.to(real), V.mH.to(source.dtype), torch.tensor(r), error, best)

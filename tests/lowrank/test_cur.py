@@ -100,6 +100,32 @@ def test_a_tolerance_is_kept_by_both_cores(core):
             assert error(A, *found) <= rtol * size * (1 + 1e-6) + 1e-12 * size, (name, rtol)
 
 
+@pytest.mark.parametrize("core", ["optimal", "cross"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_tolerance_that_no_core_reaches_is_told_and_the_error_stays_near_sqrt_eps(core, dtype):
+    """Values over fifteen decades: |U| is one over the smallest that is kept, and its rounding costs as much."""
+    A = with_singular_values(10.0 ** -torch.arange(16, dtype=torch.float64), 30, 20, generator=0).to(dtype)
+    wide, near = A.double(), 5 * torch.finfo(dtype).eps ** 0.5
+    for rtol in (1e-10, 1e-14):
+        with pytest.warns(RuntimeWarning, match="cur: the tolerance is below rounding"):
+            found = lowrank.cur(A, rtol=rtol, core=core)
+        C, U, R = (F.double() for F in found)
+        assert error(wide, C, U, R) <= float(found.error) < near * float(wide.norm())
+        naive = torch.linalg.pinv(wide[found.rows][:, found.columns], rtol=1e-16).to(dtype)
+        assert error(wide, C, naive.double(), R) > 3 * error(wide, C, U, R)
+
+
+@pytest.mark.parametrize("core", ["optimal", "cross"])
+@pytest.mark.parametrize("kind", [lambda A: A, torch.Tensor.to_sparse])
+def test_columns_beyond_the_numerical_rank_do_no_harm(core, kind):
+    A = with_singular_values([1.0, 1.0, 1.0, 1.0, 1e-12], 30, 20, generator=0)
+    for rank in (4, 5, 6, 12):
+        found = lowrank.cur(kind(A), rank=rank, core=core)
+        assert error(A, *found) <= float(found.error) < 1e-11
+        assert found.C.shape == (30, rank)
+        assert int(found.rank) == 4
+
+
 def test_indices_of_the_caller_and_numpy():
     A = decaying().numpy()
     found = lowrank.cur(A, rows=[3, 1, 4], columns=np.array([2, 7]))

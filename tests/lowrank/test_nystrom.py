@@ -214,3 +214,19 @@ def test_arrays_and_the_generator():
     state = torch.get_rng_state()
     lowrank.nystrom(K, rank=2, landmarks="uniform")
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", ["uniform", "given", "rpcholesky"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_smooth_kernels_are_semidefinite_whatever_landmarks_are_given(kind, dtype):
+    """Landmarks that nearly depend on each other: rounding is no negative eigenvalue, and is in the error."""
+    for seed in range(8):
+        g = torch.Generator().manual_seed(seed)
+        for width in (1, 2):
+            X = torch.randn(60, width, dtype=torch.float64, generator=g)
+            K = gaussian(X, X, 2.0).to(dtype)
+            how = {"landmarks": torch.randperm(60, generator=g)[:30]} if kind == "given" else {"landmarks": kind}
+            found = lowrank.nystrom(K, rank=30, generator=seed, **how)
+            F = found.F.double()
+            nuclear = float(torch.linalg.svdvals(K.double() - F @ F.mT).sum())
+            assert nuclear <= float(found.error) * (1 + 1e-9)
