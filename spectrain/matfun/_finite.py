@@ -59,7 +59,11 @@ def _found(given: Any, name: str, error: NotFiniteError) -> NotFiniteError:
     listed = isinstance(given, list | tuple)
     for place, matrix in enumerate(given if listed else [given]):
         # A copy of an array, which may be read-only, and no part of a graph.
-        X = torch.from_numpy(matrix.copy()) if isinstance(matrix, np.ndarray) else torch.asarray(matrix, requires_grad=False)
+        X = (
+            torch.from_numpy(matrix.copy())
+            if isinstance(matrix, np.ndarray)
+            else torch.asarray(matrix, requires_grad=False)
+        )
         if not bool(X.isfinite().all()):
             return refusal(X, name, place if listed else None)
     return error

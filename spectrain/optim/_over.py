@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from spectrain.optim._decay import leading
+from spectrain.optim._lines import line_squares, line_squares_over, lines, scale_lines, scale_lines_over
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._sharded import Sharded
 from spectrain.optim._update import assembled, msign_all, orthogonal_pieces, scaled
-from spectrain.optim._variants import row_rates
+from spectrain.optim._variants import line_rates
 
 Plans = Sequence[tuple[Sharded, list[int]]]
 
@@ -41,37 +42,36 @@ def orthogonalized_over(
     return [found[i] for i in range(len(params))]
 
 
-def normalise_rows(
+def normalise_lines(
     updates: Sequence[Tensor],
     groups: Sequence[dict[str, Any]],
     states: Sequence[dict[str, Any]],
     plans: Plans,
 ) -> None:
-    """Scale the rows of updates with ``variant="normuon"``, in place; the row averages in ``states`` advance."""
+    """Scale the lines of updates with ``variant="normuon"``, in place; the averages in ``states`` advance."""
     wanted = [group["variant"] == "normuon" for group in groups]
     for i in alone(len(updates), plans):
         if wanted[i]:
             views = Matrix.from_dict(groups[i]["matrix"]).views(updates[i])
-            squares = torch.cat([view.square().sum(1) for view in views])
-            rates = _rates(squares, [(view.shape[0], view.shape[1]) for view in views], groups[i], states[i])
-            for view, rate in zip(views, rates.split([len(view) for view in views]), strict=True):
-                view.mul_(rate[:, None])
+            shapes = [(view.shape[0], view.shape[1]) for view in views]
+            rates = _rates(torch.cat([line_squares(view) for view in views]), shapes, groups[i], states[i])
+            for view, rate in zip(views, rates.split(lines(shapes)), strict=True):
+                scale_lines(view, rate)
     for plan, members in plans:
         if not any(wanted[i] for i in members):
             continue
-        squares_of = plan.row_squares([updates[i] for i in members])
+        squares_of = line_squares_over(plan, [updates[i] for i in members])
         rates_of = [
             _rates(s, plan.logical_shapes(m), groups[i], states[i]) if wanted[i] else torch.ones_like(s)
             for m, (i, s) in enumerate(zip(members, squares_of, strict=True))
         ]
-        plan.scale_rows([updates[i] for i in members], rates_of)
+        scale_lines_over(plan, [updates[i] for i in members], rates_of)
 
 
 def _rates(squares: Tensor, shapes: Sequence[tuple[int, int]], group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """Row factors of one parameter, from the sums of squares of its logical rows."""
-    rows = [out for out, _ in shapes]
-    widths = torch.cat([squares.new_full((out,), in_) for out, in_ in shapes])
-    return row_rates(state["row_second_moment"], squares, widths, rows, beta2=group["beta2"])
+    """Line factors of one parameter, from the sums of squares of the lines of its matrices."""
+    widths = torch.cat([squares.new_full((max(shape),), min(shape)) for shape in shapes])
+    return line_rates(state["line_second_moment"], squares, widths, lines(shapes), beta2=group["beta2"])
 
 
 def row_normalised(averages: list[Tensor], plans: Plans) -> list[Tensor]:
