@@ -35,6 +35,7 @@ from spectrain.optim._state import ready
 from spectrain.optim._streams import check_streams, side_by_side
 from spectrain.optim._update import apply, momentum_average
 from spectrain.optim._variants import adam_direction
+from spectrain.optim._written import check_updates
 
 VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}
@@ -327,6 +328,7 @@ class Muon(Optimizer):
         plans = [] if company is None else company.plans(names, params, groups)
         updates = orthogonalized_over(averages, groups, params, plans)
         normalise_lines(updates, groups, [self.state[p] for p in params], plans)
+        check_updates(names, updates, groups, params, plans)
         tops = leading_over([w for part in live for w in part.weights], groups, plans)
         start = 0
         for part in live:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrain.matfun._finite import NotFiniteError
 from spectrain.optim._decay import leading
 from spectrain.optim._lines import line_squares, line_squares_over, lines, scale_lines, scale_lines_over
 from spectrain.optim._matrix import Matrix
@@ -27,7 +28,7 @@ def orthogonalized_over(
         matrices = plan.gather([averages[i].contiguous() for i in members])
         pieces += [[matrix] for matrix in matrices]
         inside += [plan.members[plan.sites[n].member].group for n in plan.mine]
-    signs = msign_all(pieces, inside) if pieces else []
+    signs = _signs(pieces, inside) if pieces else []
     found: dict[int, Tensor] = {}
     for i, update in zip(
         own, scaled(signs[: len(own)], [groups[i] for i in own], [params[i] for i in own]), strict=True
@@ -40,6 +41,17 @@ def orthogonalized_over(
         found |= dict(zip(members, back, strict=True))
         start = stop
     return [found[i] for i in range(len(params))]
+
+
+def _signs(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+    """msign of all matrices, or NaN for those that are not finite and zero for the rest.
+
+    Whoever looks at the updates then knows their names, and other ranks, which wait for these, get them.
+    """
+    try:
+        return msign_all(pieces, groups)
+    except NotFiniteError:
+        return [[torch.where(X.isfinite().all(), torch.zeros_like(X), torch.nan) for X in piece] for piece in pieces]
 
 
 def normalise_lines(

@@ -98,7 +98,8 @@ def test_rows_of_a_transposed_weight_are_its_outputs(generator):
 
 def test_stacked_matrices_are_those_of_one_each(exact_msign, generator):
     """Experts, and a fused weight of which one piece is tall and the other wide."""
-    experts = [torch.stack(pair) for pair in zip(gradients((4, 7), 3, generator), gradients((4, 7), 3, generator))]
+    first, second = gradients((4, 7), 3, generator), gradients((4, 7), 3, generator)
+    experts = [torch.stack(pair) for pair in zip(first, second, strict=True)]
     for i, found in enumerate(moved("normuon", experts, batch=1)):
         torch.testing.assert_close(found, normuon([G[i] for G in experts]), rtol=0, atol=1e-12)
     grads = gradients((12, 6), 4, generator)
