@@ -11,10 +11,12 @@ from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import unit_size
 from spectrain.matfun._derivative import spectral_function
 from spectrain.matfun._differences import Differential, change_of_odd, differentiable_once
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, Real, entered, like, rounded
 from spectrain.matfun._scale import recording, times_power_of_two
 
 
+@located("X")
 def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T for X = U diag(S) V^T, by SVD in float64.
 

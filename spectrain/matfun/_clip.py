@@ -11,6 +11,7 @@ from spectrain.matfun._clip_change import Interval, change_of_clip
 from spectrain.matfun._clip_signs import clip_by_signs
 from spectrain.matfun._clipped import clipped
 from spectrain.matfun._derivative import spectral_function
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import (
     Array,
     Real,
@@ -27,6 +28,7 @@ from spectrain.matfun._refusal import refuse
 _METHODS = ("eigh", "svd", "signs")
 
 
+@located("X")
 def mclip(
     X: Array,
     lower: Real,

@@ -11,11 +11,13 @@ from spectrain.matfun._apply import applied
 from spectrain.matfun._batches import flat
 from spectrain.matfun._clip_change import Interval, change_of_clip
 from spectrain.matfun._clipped import clipped
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounded
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 
 
+@located("X")
 def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T with f(s) = s / sqrt(1 + (s / upper)^2): close to s below upper, close to upper above.
 
@@ -32,6 +34,7 @@ def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) ->
     return applied(lambda s: s / torch.hypot(torch.ones_like(s), s / upper), X, name="msoftclip", out_dtype=out_dtype)
 
 
+@located("X")
 def mthreshold(X: Array, threshold: Real, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U max(S - threshold, 0) V^T: singular value thresholding, the proximal map of threshold * nuclear norm.
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from spectrain.matfun._batches import flat
 from spectrain.matfun._differences import widened
+from spectrain.matfun._finite import located, refusal
 from spectrain.matfun._input import Array, Real, entered, scalar_door
+from spectrain.matfun._scale import recording
 
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "stable": lambda s: s.square().sum(-1) / s[..., 0].square(),
@@ -16,6 +18,7 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@located("X")
 def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array:
     """Return an effective rank of X, between 1 and the rank, equal to it where all nonzero singular values are equal.
 
@@ -44,7 +47,7 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
     X, _ = entered(X, "effective_rank", embed=False)
     if min(X.shape[-2:]) == 0:
         return numbers(torch.zeros(X.shape[:-2], dtype=_answer(X.dtype), device=X.device))
-    S = torch.linalg.svdvals(_unit(widened(flat(X))))
+    S = torch.linalg.svdvals(_unit(flat(X)))
     some = S[..., 0] > 0
     S = torch.where(some[..., None], S, 1.0)
     rank = _entropy(S / S[..., :1], power) if kind == "entropy" else _KINDS[kind](S)
@@ -53,8 +56,12 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
 
 def _unit(X: Tensor) -> Tensor:
     """Return X with its largest entry at 1: an effective rank does not see the scale, squares would."""
-    largest = X.abs().amax((-2, -1), keepdim=True)
-    return X / torch.where(largest > 0, largest, 1.0)
+    wide = widened(X)
+    largest = wide.abs().amax((-2, -1), keepdim=True)
+    hidden = recording() or torch._C._are_functorch_transforms_active()  # a graph, or vmap: no value can be read
+    if not hidden and not bool(largest.isfinite().all()):
+        raise refusal(X, "effective_rank")
+    return wide / torch.where(largest > 0, largest, 1.0)
 
 
 def _answer(dtype: torch.dtype) -> torch.dtype:

@@ -10,6 +10,7 @@ from torch import Tensor
 from spectrain.approx import Schedule
 from spectrain.matfun._batches import flat, in_batches
 from spectrain.matfun._derivative import change_of_sign, differentiated, spectral_function
+from spectrain.matfun._finite import located
 from spectrain.matfun._fixed import safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._plan import Plan
@@ -93,6 +94,7 @@ class _Request:
         return Recipe(schedule, dtype, self.method, finish=True, measured=measured)
 
 
+@located("X")
 def msign(
     X: Array | Sequence[Array],
     *,

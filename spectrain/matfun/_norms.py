@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectrain.matfun._batches import flat
 from spectrain.matfun._differences import Once
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, entered, scalar_door
 from spectrain.matfun._iterate import gram
 from spectrain.matfun._scale import times_power_of_two, to_unit
@@ -22,6 +23,7 @@ class NormBounds(NamedTuple):
     upper: Array
 
 
+@located("X")
 def spectral_norm(X: Array) -> NormBounds:
     """Return bounds on the largest singular value: lower <= sigma_max(X) <= upper.
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from spectrain.matfun._batches import flat
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import (
     Array,
     Real,
@@ -28,6 +29,7 @@ class Polar(NamedTuple):
     rank: Array
 
 
+@located("X")
 def polar(
     X: Array, *, tol: Real | None = None, rtol: Real | None = None, out_dtype: torch.dtype | None = None
 ) -> Polar:

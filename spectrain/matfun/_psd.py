@@ -9,6 +9,7 @@ from torch import Tensor
 from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._differences import Differential, change_of_symmetric, differences, differentiable_once
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype, rounded
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
@@ -17,6 +18,7 @@ from spectrain.matfun._scale import times_power_of_two
 _norm = torch.linalg.matrix_norm
 
 
+@located("A")
 def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return V max(L, 0) V^T for the symmetric part of A, V L V^T: the nearest positive semidefinite matrix.
 

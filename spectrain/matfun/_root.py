@@ -13,6 +13,7 @@ from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._coupled import coupled_root
 from spectrain.matfun._derivative import spectral_function
 from spectrain.matfun._differences import Differential, change_of_symmetric, differentiable_once
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
@@ -21,6 +22,7 @@ from spectrain.matfun._scale import recording
 _norm = torch.linalg.matrix_norm
 
 
+@located("P")
 def mroot(
     P: Array,
     r: int,

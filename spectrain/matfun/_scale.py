@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from spectrain.matfun._finite import refusal
+
 _LAYOUT = {torch.float32: (torch.int32, 127, 23), torch.float64: (torch.int64, 1023, 52)}
 _SAFE = 2.0**20  # Frobenius norms within this factor of 1 come from squares that neither over- nor underflow
 
@@ -63,20 +65,11 @@ def _from_far(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Bring the largest entries near 1 before a norm is taken, for matrices whose squares leave the range."""
     largest = X.abs().amax((-2, -1))
     if not recording() and not bool(largest.isfinite().all()):
-        raise ValueError(_not_finite(X, name))
+        raise refusal(X[0] if X.ndim == 3 and len(X) == 1 else X, name)
     first = torch.frexp(largest)[1]
     Y = times_power_of_two(X, -first)
     second = torch.frexp(torch.linalg.vector_norm(Y, dim=(-2, -1)))[1]
     return times_power_of_two(Y, -second), first + second
-
-
-def _not_finite(X: Tensor, name: str) -> str:
-    bad = ~X.isfinite()
-    where = tuple(bad.nonzero()[0].tolist())
-    return (
-        f"{name}: {int(bad.sum())} of {X.numel()} entries are NaN or infinite, the first at index {where}. "
-        "Singular values need finite entries; find where they came from (a loss that overflowed?)."
-    )
 
 
 def rounding_noise(X: Float[Tensor, "b m n"], dtype: torch.dtype) -> Float[Tensor, " b"]:

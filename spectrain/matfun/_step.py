@@ -3,10 +3,12 @@
 import torch
 
 from spectrain.matfun._batches import flat
+from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounding_of_complex
 from spectrain.matfun._sign import sign
 
 
+@located("X")
 def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U step(S) V^T for X = U diag(S) V^T: singular values above the threshold become 1, the others 0.
 

@@ -86,6 +86,12 @@ def agree(team: Team, facts: Facts, missing: Sequence[str], *, trouble: str, new
     return "", bool(top[5])
 
 
+def agreed_trouble(team: Team, trouble: str) -> str:
+    """Return what any rank of a team has against going on, in words that are the same on all; empty: nothing."""
+    said = torch.tensor([int(bool(trouble))], dtype=torch.int64, device=team.device)
+    return _troubles(team, trouble) if bool(team.reduce(said, "max")) else ""
+
+
 def _everyones(team: Team, own: Any) -> dict[int, Any]:
     """What every rank says, by rank."""
     found: list[Any] = [None] * len(team.ranks)

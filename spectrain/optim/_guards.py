@@ -189,9 +189,18 @@ def check_finite(grads: Mapping[str, Tensor]) -> None:
     )
 
 
+def _check_rates(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for numbers that somebody, as a scheduler, has put into a group since it was checked."""
+    for key in ("lr", "weight_decay"):
+        value = group[key]
+        if not isinstance(value, Tensor) and not 0 <= value < float("inf"):  # a tensor may be on a device
+            raise ValueError(f"Muon: {key} must be >= 0 and finite, got {value}. Nothing was changed. What set it?")
+
+
 def check_gradients(groups: Sequence[Mapping[str, Any]]) -> None:
     """Raise ValueError for gradients that cannot be used, as far as this rank has them."""
     for group in groups:
+        _check_rates(group)
         named = zip(group["param_names"], group["params"], strict=True)
         grads = {name: local(p.grad) for name, p in named if p.grad is not None}
         check_dense(grads)

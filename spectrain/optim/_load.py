@@ -10,24 +10,48 @@ from torch.optim.optimizer import Optimizer
 from spectrain.optim._saved import check_saved, damaged
 from spectrain.optim._scale import canonical
 from spectrain.optim._spread import local
-from spectrain.optim._state import ready
+from spectrain.optim._state import count_lines, ready
 
 FOREIGN = {"ns_coefficients", "ns_steps", "adjust_lr_fn"}
 STRUCTURE = ("algorithm", "matrix", "variant")
+OLD = "row_second_moment"  # what line_second_moment was called when it was of rows only
 
 
 def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict that fits these groups, or raise ValueError with the difference."""
     saved = [_converted(group, ours) for group, ours in zip(state_dict["param_groups"], groups, strict=False)]
     saved += state_dict["param_groups"][len(groups) :]
-    difference = _differences(saved, groups) or _misshapen(state_dict["state"], saved, groups)
+    difference = _differences(saved, groups)
+    state = state_dict["state"] if difference else _renamed(state_dict["state"], saved, groups)
+    difference = difference or _misshapen(state, saved, groups)
     if difference:
         raise ValueError("Muon: this state belongs to another model or routing:\n  " + "\n  ".join(difference))
     check_saved(saved, groups, defaults)
-    broken = damaged(state_dict["state"], saved, groups)
+    broken = damaged(state, saved, groups)
     if broken:
         raise ValueError(f"Muon: the saved state is damaged: {broken}. Load an earlier one.")
-    return {**state_dict, "param_groups": saved}
+    return {**state_dict, "state": state, "param_groups": saved}
+
+
+def _renamed(
+    state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> dict[Any, Any]:
+    """The state with NorMuon's averages under the name of today; ValueError where they are of rows and not wanted."""
+    found = dict(state)
+    for theirs, ours in zip(saved, groups, strict=True):
+        for index, p, name in zip(theirs["params"], ours["params"], ours["param_names"], strict=True):
+            entry = state.get(index, {})
+            if OLD not in entry or ours.get("variant") != "normuon":
+                continue
+            count = count_lines(p, ours)
+            if isinstance(entry[OLD], Tensor) and entry[OLD].shape != (count,):
+                raise ValueError(
+                    f"Muon: the saved state has averages of rows of {name} {tuple(p.shape)}, which did nothing where "
+                    'out < in; variant="normuon" now divides columns there. To start their averages anew, put '
+                    f'torch.zeros({count}) for state_dict["state"][{index}]["{OLD}"].'
+                )
+            found[index] = {"line_second_moment" if key == OLD else key: value for key, value in entry.items()}
+    return found
 
 
 def _converted(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +103,13 @@ def _misshapen(state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: S
         for key_group, group in zip(saved, groups, strict=True)
         for index, p, name in zip(key_group["params"], group["params"], group["param_names"], strict=True)
         for key, value in state.get(index, {}).items()
-        if isinstance(value, Tensor) and key not in ("step", "row_second_moment") and value.shape != p.shape
+        if isinstance(value, Tensor) and key != "step" and value.shape != _shape(key, p, group)
     ]
+
+
+def _shape(key: str, p: Tensor, group: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of what is remembered of a parameter under this name."""
+    return (count_lines(p, group),) if key == "line_second_moment" else tuple(p.shape)
 
 
 def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:

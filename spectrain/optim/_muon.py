@@ -28,7 +28,7 @@ from spectrain.optim._guards import (
 )
 from spectrain.optim._live import Live, portions
 from spectrain.optim._load import fitted, follow, restore
-from spectrain.optim._over import leading_over, normalise_rows, orthogonalized_over, row_normalised
+from spectrain.optim._over import leading_over, normalise_lines, orthogonalized_over, row_normalised
 from spectrain.optim._ranks import Company, distributed
 from spectrain.optim._route import route
 from spectrain.optim._spread import check_spread, gradient, local
@@ -36,6 +36,7 @@ from spectrain.optim._state import ready
 from spectrain.optim._streams import check_streams, side_by_side
 from spectrain.optim._update import apply, momentum_average
 from spectrain.optim._variants import adam_direction
+from spectrain.optim._written import check_updates
 
 VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}
@@ -68,8 +69,8 @@ class Muon(Optimizer):
       ``torch.optim.AdamW`` to rounding. ``route`` frees norms and biases from decay.
     - ``decay``, of the matrices: ``"decoupled"``, ``"independent"`` (of the learning rate), ``"cautious"`` (only
       where the update shrinks the weight too), ``"spectral"`` (only the largest singular value; article 10648).
-    - ``variant``: ``"plain"``, ``"normuon"`` (rows divided by their running size, ``beta2``), ``"adam"`` (msign of an
-      Adam update); see ``docs/muon.md``.
+    - ``variant``: ``"plain"``, ``"normuon"`` (rows, columns where out < in, over their running size; ``beta2``),
+      ``"adam"`` (msign of an Adam update); see ``docs/muon.md``.
     - ``check_finite``: raise at NaN or Inf, before anything is changed, naming the parameter. ``capturable`` turns it
       off, after which a step reads no value and can be recorded into a CUDA graph; give ``lr`` as a tensor then, and no
       ``tol``. ``torch.compile`` takes such a step as one graph.
@@ -331,7 +332,8 @@ class Muon(Optimizer):
         names = [name for part in live for name in part.names]
         plans = [] if company is None else company.plans(names, params, groups)
         updates = orthogonalized_over(averages, groups, params, plans)
-        normalise_rows(updates, groups, [self.state[p] for p in params], plans)
+        normalise_lines(updates, groups, [self.state[p] for p in params], plans)
+        check_updates(names, updates, groups, params, plans)
         tops = leading_over([w for part in live for w in part.weights], groups, plans)
         start = 0
         for part in live:

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrain.matfun._finite import NotFiniteError
 from spectrain.optim._decay import leading
+from spectrain.optim._lines import line_squares, line_squares_over, lines, scale_lines, scale_lines_over
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._sharded import Sharded
 from spectrain.optim._update import assembled, msign_all, orthogonal_pieces, scaled
-from spectrain.optim._variants import row_rates
+from spectrain.optim._variants import line_rates
 
 Plans = Sequence[tuple[Sharded, list[int]]]
 
@@ -26,7 +28,7 @@ def orthogonalized_over(
         matrices = plan.gather([averages[i].contiguous() for i in members])
         pieces += [[matrix] for matrix in matrices]
         inside += [plan.members[plan.sites[n].member].group for n in plan.mine]
-    signs = msign_all(pieces, inside) if pieces else []
+    signs = _signs(pieces, inside) if pieces else []
     found: dict[int, Tensor] = {}
     for i, update in zip(
         own, scaled(signs[: len(own)], [groups[i] for i in own], [params[i] for i in own]), strict=True
@@ -41,37 +43,47 @@ def orthogonalized_over(
     return [found[i] for i in range(len(params))]
 
 
-def normalise_rows(
+def _signs(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+    """msign of all matrices, or NaN for those that are not finite and zero for the rest.
+
+    Whoever looks at the updates then knows their names, and other ranks, which wait for these, get them.
+    """
+    try:
+        return msign_all(pieces, groups)
+    except NotFiniteError:
+        return [[torch.where(X.isfinite().all(), torch.zeros_like(X), torch.nan) for X in piece] for piece in pieces]
+
+
+def normalise_lines(
     updates: Sequence[Tensor],
     groups: Sequence[dict[str, Any]],
     states: Sequence[dict[str, Any]],
     plans: Plans,
 ) -> None:
-    """Scale the rows of updates with ``variant="normuon"``, in place; the row averages in ``states`` advance."""
+    """Scale the lines of updates with ``variant="normuon"``, in place; the averages in ``states`` advance."""
     wanted = [group["variant"] == "normuon" for group in groups]
     for i in alone(len(updates), plans):
         if wanted[i]:
             views = Matrix.from_dict(groups[i]["matrix"]).views(updates[i])
-            squares = torch.cat([view.square().sum(1) for view in views])
-            rates = _rates(squares, [(view.shape[0], view.shape[1]) for view in views], groups[i], states[i])
-            for view, rate in zip(views, rates.split([len(view) for view in views]), strict=True):
-                view.mul_(rate[:, None])
+            shapes = [(view.shape[0], view.shape[1]) for view in views]
+            rates = _rates(torch.cat([line_squares(view) for view in views]), shapes, groups[i], states[i])
+            for view, rate in zip(views, rates.split(lines(shapes)), strict=True):
+                scale_lines(view, rate)
     for plan, members in plans:
         if not any(wanted[i] for i in members):
             continue
-        squares_of = plan.row_squares([updates[i] for i in members])
+        squares_of = line_squares_over(plan, [updates[i] for i in members])
         rates_of = [
             _rates(s, plan.logical_shapes(m), groups[i], states[i]) if wanted[i] else torch.ones_like(s)
             for m, (i, s) in enumerate(zip(members, squares_of, strict=True))
         ]
-        plan.scale_rows([updates[i] for i in members], rates_of)
+        scale_lines_over(plan, [updates[i] for i in members], rates_of)
 
 
 def _rates(squares: Tensor, shapes: Sequence[tuple[int, int]], group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """Row factors of one parameter, from the sums of squares of its logical rows."""
-    rows = [out for out, _ in shapes]
-    widths = torch.cat([squares.new_full((out,), in_) for out, in_ in shapes])
-    return row_rates(state["row_second_moment"], squares, widths, rows, beta2=group["beta2"])
+    """Line factors of one parameter, from the sums of squares of the lines of its matrices."""
+    widths = torch.cat([squares.new_full((max(shape),), min(shape)) for shape in shapes])
+    return line_rates(state["line_second_moment"], squares, widths, lines(shapes), beta2=group["beta2"])
 
 
 def row_normalised(averages: list[Tensor], plans: Plans) -> list[Tensor]:

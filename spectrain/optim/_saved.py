@@ -10,6 +10,7 @@ from spectrain.matfun._cost import CostTable
 from spectrain.optim._guards import check_settings
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._scale import canonical
+from spectrain.optim._spread import local
 from spectrain.optim._state import kinds
 from spectrain.optim._update import schedule_from_text
 
@@ -62,7 +63,8 @@ def damaged(state: Mapping[Any, Any], saved: Sequence[Mapping[str, Any]], groups
 
 
 def _usable(key: str, value: Tensor) -> bool:
-    """Whether all entries are finite, and squares and counts not negative; reads two values."""
+    """Whether all entries on this rank are finite, and squares and counts not negative; reads two values."""
+    value = local(value)  # of which there may be nothing here
     if not value.numel() or value.is_meta:
         return True
     low, high = (float(end) for end in value.detach().aminmax())

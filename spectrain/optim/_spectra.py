@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from spectrain.optim._explain import Row
+from spectrain.optim._lines import line_squares, lines, scale_lines
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._route import route
 from spectrain.optim._spread import whole
@@ -98,17 +99,17 @@ def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | Non
     (scaled,) = orthogonalized([average], [group], [p])
     layout = Matrix.from_dict(group["matrix"])
     if group["variant"] == "normuon":
-        _normalise(layout.views(scaled), state["row_second_moment"])
+        _normalise(layout.views(scaled), state["line_second_moment"])
     error = _polar_error(layout.views(average.contiguous()), layout.views(sign.contiguous()))
     return Move(momentum, scaled * float(group["lr"]), error)
 
 
 def _normalise(views: list[Tensor], moment: Tensor) -> None:
-    """Scale rows in place as the last step did."""
-    pieces = [len(view) for view in views]
-    rates = rates_of(moment, torch.cat([view.square().sum(1) for view in views]), pieces)
+    """Scale lines in place as the last step did."""
+    pieces = lines([(view.shape[0], view.shape[1]) for view in views])
+    rates = rates_of(moment, torch.cat([line_squares(view) for view in views]), pieces)
     for view, rate in zip(views, rates.split(pieces), strict=True):
-        view.mul_(rate[:, None])
+        scale_lines(view, rate)
 
 
 def _adam_update(group: dict[str, Any], state: dict[str, Any]) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrain.optim._lines import lines
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._spread import spread_like
 
@@ -19,14 +20,14 @@ def kinds(group: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of what is remembered of each parameter of a group."""
     if group["algorithm"] == "adamw":
         return ("step", "exp_avg", "exp_avg_sq")
-    extra = {"adam": ("step", "exp_avg_sq"), "normuon": ("row_second_moment",)}
+    extra = {"adam": ("step", "exp_avg_sq"), "normuon": ("line_second_moment",)}
     return ("momentum_buffer", *extra.get(group.get("variant", "plain"), ()))
 
 
 def fresh(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the state of a parameter that was never moved; AdamW's is that of ``torch.optim.AdamW``.
 
-    It lies on the ranks as ``p`` does, except for the row averages of ``variant="normuon"``, which every rank has.
+    It lies on the ranks as ``p`` does, except for the line averages of ``variant="normuon"``, which every rank has.
     """
     step = torch.zeros((), dtype=torch.float32, device=p.device)
     if group["algorithm"] == "adamw":
@@ -36,9 +37,13 @@ def fresh(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
     if group.get("variant") == "adam":
         state |= {"step": step, "exp_avg_sq": _wide_zeros(p)}
     if group.get("variant") == "normuon":
-        rows = sum(out for out, _ in Matrix.from_dict(group["matrix"]).shapes(p.shape))
-        state["row_second_moment"] = torch.zeros(rows, dtype=state_dtype(p), device=p.device)
+        state["line_second_moment"] = torch.zeros(count_lines(p, group), dtype=state_dtype(p), device=p.device)
     return state
+
+
+def count_lines(p: Tensor, group: Mapping[str, Any]) -> int:
+    """Return the number of averages that ``variant="normuon"`` keeps of a parameter."""
+    return sum(lines(Matrix.from_dict(group["matrix"]).shapes(p.shape)))
 
 
 def _wide_zeros(p: Tensor) -> Tensor:
@@ -53,6 +58,6 @@ def ready(state: dict[str, Any], p: Tensor, group: Mapping[str, Any]) -> dict[st
         dtype = torch.float32 if key == "step" else p.dtype if group["algorithm"] == "adamw" else state_dtype(p)
         if value.device != p.device or value.dtype != dtype:
             state[key] = value.to(p.device, dtype)
-        if key not in ("step", "row_second_moment"):
+        if key not in ("step", "line_second_moment"):
             state[key] = spread_like(state[key], p)
     return state

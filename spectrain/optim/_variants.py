@@ -1,4 +1,4 @@
-"""Two variants of Muon's update: msign of an Adam update, and rows of equal long-run size (NorMuon)."""
+"""Two variants of Muon's update: msign of an Adam update, and lines of equal long-run size (NorMuon)."""
 
 from collections.abc import Sequence
 
@@ -40,17 +40,18 @@ def adam_scaled(N: Tensor, V: Tensor, t: Tensor, *, beta2: float | int, eps: flo
     return N / ((V / correction).sqrt() + eps)
 
 
-def row_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[int], *, beta2: float | int) -> Tensor:
-    r"""Return the factor of each row under NorMuon (Li et al., arXiv 2510.05491); ``moment`` advances in place.
+def line_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[int], *, beta2: float | int) -> Tensor:
+    r"""Return the factor of each line under NorMuon (Li et al., arXiv 2510.05491); ``moment`` advances in place.
 
-    For row i of O = msign(N) with mean square s_i: v_i <- beta2 v_i + (1 - beta2) s_i, and the row is divided by
+    For line i of O = msign(N) with mean square s_i: v_i <- beta2 v_i + (1 - beta2) s_i, and the line is divided by
     sqrt(v_i). Each matrix is then scaled back to the Frobenius norm of O, so that every ``scale=`` keeps its meaning;
-    a correction of v for its start would cancel. ``squares`` are sums over rows of length ``widths``, ``pieces`` the
-    numbers of rows of the matrices that follow each other. Rows of an exact msign with out <= in have equal norms, so
-    that this is 1 there up to msign's own error: the paper's rule acts on matrices with out > in.
+    a correction of v for its start would cancel. ``squares`` are sums over lines of length ``widths``, ``pieces`` the
+    numbers of lines of the matrices that follow each other. Lines are the rows, as in the paper, where out >= in. The
+    rows of an exact msign with out < in all have norm 1; there they are the columns, as in the code that made the rule
+    known (modded-nanogpt), which compares width and height too. Of an orthogonal matrix, out = in, no line differs.
 
     >>> moment = torch.zeros(2)
-    >>> rates = row_rates(moment, torch.tensor([4.0, 16.0]), torch.ones(2), [2], beta2=0.5)
+    >>> rates = line_rates(moment, torch.tensor([4.0, 16.0]), torch.ones(2), [2], beta2=0.5)
     >>> (10 * rates).round().tolist()
     [16.0, 8.0]
     """
@@ -59,7 +60,7 @@ def row_rates(moment: Tensor, squares: Tensor, widths: Tensor, pieces: Sequence[
 
 
 def rates_of(moment: Tensor, squares: Tensor, pieces: Sequence[int]) -> Tensor:
-    """``row_rates`` of row averages that have taken in this step."""
+    """``line_rates`` of averages that have taken in this step."""
     rates = torch.where(moment > 0, moment.rsqrt(), 0.0)
     scales = [
         torch.where(new > 0, (old / new).sqrt(), 0.0).expand(len(r))

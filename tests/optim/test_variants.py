@@ -18,9 +18,12 @@ def gradients(shape, steps, generator):
 
 
 def normuon(grads, *, momentum=0.95, beta2=0.95, lr=0.1, wrong=""):
-    """Li et al., arXiv 2510.05491, algorithm 1, with the Nesterov average; update brought back to msign's size."""
+    """Li et al., arXiv 2510.05491, algorithm 1, with the Nesterov average; update brought back to msign's size.
+
+    Columns in place of rows where out < in, whose rows have norm 1 already.
+    """
     W, M = torch.zeros_like(grads[0]), torch.zeros_like(grads[0])
-    across = 0 if wrong == "columns" else 1
+    across = int((len(W) >= len(W.mT)) != (wrong == "other lines"))
     v = torch.zeros_like(W.sum(across, keepdim=True))
     for G in grads:
         M = momentum * M + (1 - momentum) * G
@@ -63,7 +66,7 @@ def test_the_variant_is_its_formula(exact_msign, generator, shape, variant, form
 @pytest.mark.parametrize(
     ("variant", "formula", "wrong"),
     [
-        ("normuon", normuon, "columns"),
+        ("normuon", normuon, "other lines"),
         ("normuon", normuon, "no root"),
         ("normuon", normuon, "unscaled"),
         ("normuon", normuon, "plain"),
@@ -72,8 +75,9 @@ def test_the_variant_is_its_formula(exact_msign, generator, shape, variant, form
         ("adam", adam, "after"),
     ],
 )
-def test_the_check_rejects_other_formulas(exact_msign, generator, variant, formula, wrong):
-    grads = gradients((9, 6), 4, generator)
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9)])
+def test_the_check_rejects_other_formulas(exact_msign, generator, shape, variant, formula, wrong):
+    grads = gradients(shape, 4, generator)
     assert (moved(variant, grads) - formula(grads, wrong=wrong)).abs().max() > 1e-6
 
 
@@ -92,16 +96,83 @@ def test_rows_of_a_transposed_weight_are_its_outputs(generator):
     torch.testing.assert_close(stored.mT, moved("normuon", grads), rtol=0, atol=1e-13)
 
 
+def test_stacked_matrices_are_those_of_one_each(exact_msign, generator):
+    """Experts, and a fused weight of which one piece is tall and the other wide."""
+    first, second = gradients((4, 7), 3, generator), gradients((4, 7), 3, generator)
+    experts = [torch.stack(pair) for pair in zip(first, second, strict=True)]
+    for i, found in enumerate(moved("normuon", experts, batch=1)):
+        torch.testing.assert_close(found, normuon([G[i] for G in experts]), rtol=0, atol=1e-12)
+    grads = gradients((12, 6), 4, generator)
+    fused = moved("normuon", grads, split=(8, 4))
+    for rows in (slice(0, 8), slice(8, 12)):
+        torch.testing.assert_close(fused[rows], normuon([G[rows] for G in grads]), rtol=0, atol=1e-12)
+
+
+def test_all_columns_of_a_wide_matrix_get_the_same_long_run_size(generator):
+    """The columns of a plain msign keep the sizes that the gradient gives them; NorMuon's purpose is to end that."""
+    scale = torch.logspace(0, -2, 9, dtype=torch.float64)
+    grads = [torch.randn(3, 9, generator=generator, dtype=torch.float64) * scale for _ in range(60)]
+    spread = {}
+    for variant in ("plain", "normuon"):
+        p, sizes = nn.Parameter(torch.zeros(3, 9, dtype=torch.float64)), []
+        optimizer = Muon([p], lr=1.0, weight_decay=0.0, scale="none", momentum=0.0, variant=variant)
+        for G in grads:
+            before, p.grad = p.detach().clone(), G
+            optimizer.step()
+            sizes.append((p.detach() - before).square().sum(0))
+        total = torch.stack(sizes[20:]).sum(0)
+        spread[variant] = float(total.max() / total.min())
+    assert spread["normuon"] < 2 < 20 < spread["plain"]
+
+
+def old_state(shape):
+    """As saved when the averages were of rows everywhere."""
+    p = nn.Parameter(torch.zeros(shape))
+    optimizer = Muon([("w", p)], variant="normuon")
+    p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    optimizer.step()
+    state = optimizer.state_dict()
+    new = state["state"][0].pop("line_second_moment")
+    state["state"][0]["row_second_moment"] = torch.full((shape[0],), 0.25)
+    return state, new
+
+
+def test_a_state_of_rows_loads_where_rows_are_meant():
+    state, _ = old_state((6, 4))
+    optimizer = Muon([("w", nn.Parameter(torch.zeros(6, 4)))], variant="normuon")
+    optimizer.load_state_dict(state)
+    assert optimizer.state_dict()["state"][0]["line_second_moment"].tolist() == [0.25] * 6
+    assert "row_second_moment" in state["state"][0]
+
+
+def test_a_state_of_rows_of_a_wide_matrix_is_refused_by_name_and_its_advice_works():
+    state, _ = old_state((4, 6))
+    optimizer = Muon([("w", nn.Parameter(torch.zeros(4, 6)))], variant="normuon")
+    with pytest.raises(ValueError, match=r"rows of w \(4, 6\).*torch.zeros\(6\)"):
+        optimizer.load_state_dict(state)
+    state["state"][0]["row_second_moment"] = torch.zeros(6)
+    optimizer.load_state_dict(state)
+    assert optimizer.state_dict()["state"][0]["line_second_moment"].shape == (6,)
+
+
+def test_averages_of_another_length_are_refused():
+    state, new = old_state((4, 6))
+    state["state"][0] = {k: v for k, v in state["state"][0].items() if k != "row_second_moment"}
+    state["state"][0]["line_second_moment"] = new[:5]
+    with pytest.raises(ValueError, match=r"w.line_second_moment: saved \(5,\)"):
+        Muon([("w", nn.Parameter(torch.zeros(4, 6)))], variant="normuon").load_state_dict(state)
+
+
 def test_another_variant_is_refused_and_its_state_is_saved():
     p = torch.nn.Parameter(torch.zeros(4, 6))
     p.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     optimizer = Muon([p], variant="normuon")
     optimizer.step()
     state = optimizer.state_dict()
-    assert state["state"][0]["row_second_moment"].shape == (4,)
+    assert state["state"][0]["line_second_moment"].shape == (6,)
     other = Muon([torch.nn.Parameter(torch.zeros(4, 6))], variant="normuon")
     other.load_state_dict(state)
-    assert torch.equal(other.state_dict()["state"][0]["row_second_moment"], state["state"][0]["row_second_moment"])
+    assert torch.equal(other.state_dict()["state"][0]["line_second_moment"], state["state"][0]["line_second_moment"])
     with pytest.raises(ValueError, match="normuon"):
         Muon([torch.nn.Parameter(torch.zeros(4, 6))]).load_state_dict(state)
 
