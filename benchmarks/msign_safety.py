@@ -40,7 +40,7 @@ COUNTS: dict[tuple[int, int], float] = {
     (128, 256): 1 / 10, (256, 128): 1 / 20, (170, 170): 1 / 40, (256, 256): 1 / 70, (200, 520): 1 / 70,
     (256, 704): 1 / 110, (704, 256): 1 / 110, (384, 1024): 1 / 190, (512, 2048): 1 / 370,
 }  # fmt: skip
-"""Matrices for each family, number of steps, dtype and form, in full ten times as many; of 1 / 40 every 40th has one."""
+"""Matrices for each family, number of steps, dtype and form, in full ten times as many; of 1 / 40 every 40th."""
 
 
 def scales(batch: int, decades: float, g: torch.Generator) -> Tensor:
