@@ -8,7 +8,7 @@ Every result has matrices of its own. Its largest singular value is that of its 
 bfloat16, float32 and float64 as this processor and torch multiply them there is bfloat16 emulated: the plain iteration
 in float32 with every product rounded, started exactly at the end of the schedule's interval, without the slack that
 the bound on the norm leaves and without finish. There each step is also compared with the bound of
-`spectrain.approx._widened`: (sigma_max after it - max p) / (bound - max p), for the two largest results of each batch.
+`spectrain.approx._widened`: (sigma_max after it - max p) / (bound - max p).
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import _record
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,7 @@ from spectrain.matfun._restarts import restarts
 LIMITS = {"bfloat16": 1.05, "bfloat16 emulated": 1.05, "float32": 1.02, "float64": 1.02}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 STEPS = range(1, 11)
+_POINTS = 17
 EMULATED = "bfloat16 emulated"
 COUNTS: dict[tuple[int, int], float] = {
     (1, 1): 12, (1, 64): 12, (300, 1): 4, (2, 2): 16, (3, 7): 16, (7, 3): 10, (8, 8): 16, (16, 32): 8,
@@ -40,7 +42,7 @@ COUNTS: dict[tuple[int, int], float] = {
     (128, 256): 1 / 10, (256, 128): 1 / 20, (170, 170): 1 / 40, (256, 256): 1 / 70, (200, 520): 1 / 70,
     (256, 704): 1 / 110, (704, 256): 1 / 110, (384, 1024): 1 / 190, (512, 2048): 1 / 370,
 }  # fmt: skip
-"""Matrices for each family, number of steps, dtype and form, in full ten times as many; of 1 / 40 every 40th."""
+"""Matrices for each family, number of steps, dtype and form, in full tenfold; of 1 / 40 every 40th has one."""
 
 
 def scales(batch: int, decades: float, g: torch.Generator) -> Tensor:
@@ -194,13 +196,24 @@ def emulated(X: Tensor, schedule: Schedule) -> tuple[Tensor, float]:
 
 
 def step_excess(c: tuple[float, ...], before: Tensor, after: Tensor, *, first: bool) -> float:
-    """The largest (sigma_max - max p) / (bound - max p) of the two largest results of a step."""
-    found = [0.0]
-    for i in after.argsort(descending=True)[:2].tolist():
-        top = widened_top(c, float(before[i]), 0.0, first=first)
-        room = widened_top(c, float(before[i]), UNIT_ROUNDOFF["bfloat16"], first=first) - top
-        found.append((float(after[i]) - top) / room)
-    return max(found)
+    """The largest (sigma_max - max p) / (bound - max p) of a step, over a batch.
+
+    In a large batch both are interpolated in the largest singular value before the step, and the four that come out
+    largest are taken again without that.
+    """
+    if len(before) > _POINTS:
+        points = torch.linspace(float(before.min()), float(before.max()) * (1 + 1e-9), _POINTS, dtype=torch.float64)
+        table = np.array([_top_and_room(c, h, first=first) for h in points.tolist()])
+        top, room = (np.interp(before.numpy(), points.numpy(), column) for column in table.T)
+        chosen = np.argsort((after.numpy() - top) / room)[-4:].tolist()
+        before, after = before[chosen], after[chosen]
+    pairs = [_top_and_room(c, h, first=first) for h in before.tolist()]
+    return max((y - top) / room for y, (top, room) in zip(after.tolist(), pairs, strict=True))
+
+
+def _top_and_room(c: tuple[float, ...], high: float, *, first: bool) -> tuple[float, float]:
+    top = widened_top(c, high, 0.0, first=first)
+    return top, widened_top(c, high, UNIT_ROUNDOFF["bfloat16"], first=first) - top
 
 
 def cells(steps: int) -> list[tuple[str, str | None]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spectrain.approx._cache import cached
 from spectrain.approx._cost import Cost
 from spectrain.approx._frozen import frozen, key_of
+from spectrain.approx._mix import MOST_STEPS, best_mix
 from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._roundoff import WEIGHTS, State, robust_compositions
 from spectrain.approx._schedule import DTYPES, Schedule, certified, error_of_image, images
@@ -16,15 +17,11 @@ from spectrain.approx._simulate import simulated_error
 from spectrain.approx._widened import UNIT_ROUNDOFF, is_safe, odd_coefficients
 
 if TYPE_CHECKING:
-    from flint import arb
-
-_DEGREES = (3, 5, 9, 13)
-"""Degrees worth choosing from: the highest for each number of products."""
+    pass
 
 DEFAULT_TOL = {"float64": 1e-10, "float32": 1e-4, "tfloat32": 5e-2, "float16": 5e-2, "bfloat16": 5e-2}
 
-_EDITION = 3  # of the designs for a dtype: files of another one are not used
-_MOST_STEPS = 60
+_EDITION = 4  # of the designs for a dtype: files of another one are not used
 _NOISE_OF_SUMS = 16 * UNIT_ROUNDOFF["float32"]
 _SHORTLIST = 18
 _FINALISTS = 6
@@ -147,7 +144,7 @@ def _robust(
     dtype: str,
 ) -> Schedule:
     """The schedule designed for the dtype: proposals of the model of roundoff, decided by simulation."""
-    fixed = (degree,) * (steps or _MOST_STEPS) if isinstance(degree, int) else degree
+    fixed = (degree,) * (steps or MOST_STEPS) if isinstance(degree, int) else degree
     if isinstance(fixed, str):
         budget = float(products) if products is not None else cost.total((5,) * (steps or 16))
         search = partial(robust_compositions, low, high, dtype=dtype, cost=cost, budget=budget, most=steps or 30)
@@ -226,8 +223,8 @@ def _check_stops(
             f"give one of steps, products and tol, got steps={steps}, products={products}, tol={tol}: each "
             f"decides alone."
         )
-    if steps is not None and not 1 <= steps <= _MOST_STEPS:
-        raise ValueError(f"steps must be between 1 and {_MOST_STEPS}, got {steps}.")
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps must be between 1 and {MOST_STEPS}, got {steps}.")
     if tol is not None and not 4e-16 <= tol < 1:
         raise ValueError(
             f"tol must be between 4e-16, the rounding of the coefficients, and 1, got {tol}. Use matfun for "
@@ -250,14 +247,6 @@ def _check_degrees(degree: object, steps: int | None) -> None:
         raise ValueError(f"steps={steps} disagrees with {len(degrees)} degrees: leave steps out.")
 
 
-def next_interval(low: "arb", high: "arb", degree: int) -> "tuple[arb, arb]":
-    """The image of [low, high] under the best odd polynomial of this degree for 1."""
-    from spectrain.approx._unit import unit_step
-
-    error = unit_step(low, high, (degree + 1) // 2)[1].mid()
-    return (1 - error).mid(), (1 + error).mid()
-
-
 def _fixed(
     low: float,
     high: float,
@@ -274,69 +263,17 @@ def _fixed(
         return (degree,) * steps
     assert tol is not None
     reached = (low, high)
-    for count, (p, _) in enumerate(_designed(low, high, repeat(degree, _MOST_STEPS), cushion), start=1):
+    for count, (p, _) in enumerate(_designed(low, high, repeat(degree, MOST_STEPS), cushion), start=1):
         # The last step takes its argument as it is, those before it a part of it.
         error = error_of_image(images([p], reached)[-1])
         if error <= tol:
             return (degree,) * count
         reached = images([p.scaled(1 / margin)], reached)[-1]
     raise ValueError(
-        f"tol={tol} is not reached on [{low:g}, {high:g}] in {_MOST_STEPS} steps of degree {degree} (error "
+        f"tol={tol} is not reached on [{low:g}, {high:g}] in {MOST_STEPS} steps of degree {degree} (error "
         f"{error:.3g}). "
         "Take a higher degree, or degree='auto'."
     )
-
-
-def best_mix(
-    low: float,
-    high: float,
-    *,
-    cost: Cost,
-    steps: int | None = None,
-    products: Number | None = None,
-    tol: Number | None = None,
-) -> tuple[int, ...]:
-    """Degrees of the cheapest composition for a tolerance, or of the best one for a price or a number of steps.
-
-    Dynamic programming: of all compositions with one price the one with the least error is enough to keep, because
-    the next error
-    rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted comparison.)
-    """
-    from spectrain.approx._precision import ball, precise
-
-    if steps is not None:
-        return (max(_DEGREES),) * steps
-    best: dict[tuple[float, int], tuple[float, tuple[int, ...], object, object]] = {}
-    with precise(400):
-        frontier: dict[tuple[float, int], tuple[float, tuple[int, ...], Any, Any]]
-        frontier = {(0.0, 0): (math.inf, (), ball(low), ball(high))}
-        while frontier:
-            key = min(frontier)
-            error, degrees, a, u = frontier.pop(key)
-            best[key] = (error, degrees, a, u)
-            if degrees and tol is not None and error <= float(tol) * (1 - 1e-9) - 4e-16:
-                return degrees
-            if error < 1e-18 or len(degrees) >= _MOST_STEPS or _dominated(key, error, best):
-                continue
-            for d in _DEGREES:
-                after = (*degrees, d)
-                price = round(cost.total(after), 9)
-                if products is not None and price > products:
-                    continue
-                low_next, high_next = next_interval(a, u, d)
-                reached = float(high_next - 1)
-                spot = (price, min(len(after), 3) if cost.gram else 0)
-                if reached < frontier.get(spot, (math.inf,))[0]:
-                    frontier[spot] = (reached, after, low_next, high_next)
-    error, degrees = min(((v[0], v[1]) for v in best.values() if v[1]), default=(math.inf, ()))
-    if not degrees:
-        raise ValueError(f"products={products} is less than the cheapest step costs, {cost.total((3,)):g}.")
-    return degrees
-
-
-def _dominated(key: tuple[float, int], error: float, best: dict) -> bool:
-    """Whether something cheaper of the same kind is already as good."""
-    return any(k != key and k[1] == key[1] and k[0] <= key[0] and v[0] <= error and v[1] for k, v in best.items())
 
 
 def _compose(

@@ -8,7 +8,7 @@ from spectrain.matfun._largest import chirps
 
 _ROUNDS = 3
 _CAUGHT = 0.7
-_RESIDUAL, _RESIDUAL_HALF = 0.02, 0.06
+_RESIDUAL, _RESIDUAL_HALF = 0.045, 0.1
 
 
 def finish_size(short: int) -> int:
@@ -30,7 +30,7 @@ def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
 
     Where columns of Q lie in no singular space of Y, that is no msign: directions q and w, of T, that are raised while
     r = Y w - t q is not 0 give singular values up to sqrt(1 + ||r||), 1.41 at worst. So only those with a small r are
-    raised, and none where all residuals together, in the Schatten-4 norm, exceed 0.02, in half precision 0.06.
+    raised, and none where all residuals together, in the Schatten-4 norm, exceed 0.045, in half precision 0.1.
     Deflation before an expensive iteration is old (Higham, Functions of Matrices, 8.9); here it comes after it and
     costs nine products with ``count`` columns.
     """

@@ -133,7 +133,7 @@ def msign(
     Schatten-8 norm of X and 1.15 times what eight products of the power method with eight vectors find. Relative
     singular values above the lower end of the schedule's interval are then mapped to within the schedule's error of 1;
     smaller ones are raised part of the way. ``steps=k`` is designed for singular values down to ``lower``, by default
-    0.4 * 0.3**(k - 1), a little more up to three and in half precision, and not below 0.26 u; with
+    0.4 * 0.3**(k - 1), a little more up to three and in half precision, and not below the rounding noise; with
     ``lower="measured"`` every matrix takes the best of a few such designs for its spectrum, which is looked at by eight
     Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32 of the singular values (16 to 64, from
     a short side of 160 on) are brought to 1 exactly, if they are above the rounding noise of the input, span a singular
