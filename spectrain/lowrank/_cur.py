@@ -178,7 +178,7 @@ def _steadiest(core: CoreOf, judge: Callable[[Tensor, int], Parts], levels: list
         if best.steady:
             break
         trial = judge(*core(floor))
-        best = trial if bool(trial.error < best.error) else best
+        best = best if bool(best.error <= trial.error) else trial  # NaN where a core overflows its dtype: any other
     return best
 
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spectrain.matfun import _scale
 from spectrain.matfun._largest import chirps
-from spectrain.matfun._scale import recording
 
 _VECTORS = 8
 _SMALL = 64
@@ -63,8 +63,8 @@ def within_bounds(
     """
     size = root_mean_square(Y) if Y.itemsize >= 4 and min(Y.shape[-2:]) <= _SMALL else growth(Y)
     within = size <= _MOST * (1 + error)  # NaN is beyond every bound
-    if recording() or Y.device.type != "cpu":
-        if not recording():
+    if _scale.recording() or Y.device.type != "cpu":
+        if not _scale.recording():
             _count(len(Y), ~within)
         return Y * kept_within(size, error)[:, None, None].to(Y.dtype)
     wrong = None if bool(within.all()) else ~within

@@ -14,7 +14,7 @@ _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "
 _FIRST, _REACH, _REACH_LATER, _TURN = 0.4, 10 / 3, 2.5, 6
 _FEW = (0.56, 0.165, 0.045)  # one to three quintics leave 0.015 from here on: beyond them nothing is raised past 1.02
 _HALF = 1.08  # every step in half precision gives up that much of its growth for what rounding adds
-_LEAST, _LEAST_HALF = 16.0, 0.26  # in units of u, the unit roundoff: below it rounding decides what becomes of a value
+_LEAST, _LEAST_HALF = 27.0, 0.26  # in units of u, the unit roundoff: below it rounding decides what becomes of a value
 
 
 def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
@@ -25,7 +25,8 @@ def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
     So another step improves both ends: singular values within the interval, whose worst error in exact arithmetic
     falls from 0.015 at one step to 0.004 at five and 8e-5 at seven, and those below, which come nearer to 1. One to
     three steps end where the error is 0.015, so that no result has a singular value above 1.02. In half precision each
-    step gives up 8 % of its growth to rounding, and the interval ends at about u / 4; in float32 it ends at 16 u, the noise of its sums.
+    step gives up 8 % of its growth to rounding, and the interval ends at about u / 4; in float32 it ends at 27 u, above
+    the noise of its sums.
     Spectra that reach below keep a larger error there. The two constants are a compromise between Gaussian matrices
     and momenta, whose smallest singular values are 100 to 100,000 times smaller than the largest:
     benchmarks/msign_lower.py has the price of it on either side.

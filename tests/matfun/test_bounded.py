@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun import _bounded, _steps
+from spectrain.matfun import _scale, _steps
 from spectrain.matfun._bounded import growth, growth_by_gram, kept_within
 from spectrain.testing import exact_msign, relative_error, with_singular_values
 
@@ -85,7 +85,7 @@ def test_nothing_is_computed_again_that_need_not_be():
 
 
 def test_in_a_graph_it_is_bounded_instead(monkeypatch):
-    monkeypatch.setattr(_bounded, "recording", lambda: True)
+    monkeypatch.setattr(_scale, "recording", lambda: True)
     blown_up(monkeypatch, {0: 300.0})
     X = torch.randn(2, 12, 30, generator=torch.Generator().manual_seed(0))
     Y = matfun.msign(X, steps=5)
