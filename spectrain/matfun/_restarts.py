@@ -13,8 +13,9 @@ from spectrain.matfun._input import Real
 
 _NOISE = 0.3  # spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._roundoff.SPECTRAL`
 _MOST = 3
-_ROOM, _ROOM_BY_GRAM = 4.0, 0.004  # in roundoffs and at least: what the Gram form may add at the end to the plain one
-_GRID = np.linspace(0.0, 1.0, 257)
+_ROOM, _ROOM_BY_GRAM = 4.0, 0.006  # in roundoffs and at least: what the Gram form may add at the end to the plain one
+_GRID = np.unique(np.r_[0.0, np.geomspace(2.0**-24, 1.0, 1500), np.linspace(0.0, 1.0, 257)])  # dips are narrow
+_SUMS = 16.0  # roundoffs of a product whose sums are no wider than its entries: about the root of the number of terms
 _SOURCES = ("B", "q g", "g", "R")
 _FINE = 1e-5  # roundoff from which effects of rounding add up
 _LONGEST = 4  # steps on one Gram matrix in half precision; more were never safe
@@ -37,7 +38,7 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
     in the worst case: there only the last steps of long schedules share one, and the plain form is taken instead.
 
     >>> from spectrain.approx import sign_schedule
-    >>> restarts(sign_schedule(3e-3, steps=5, dtype="float32"), torch.float32)
+    >>> restarts(sign_schedule(1e-2, steps=4, dtype="float32"), torch.float32)
     ()
     >>> restarts(sign_schedule(3e-3, steps=5, dtype="bfloat16"), torch.bfloat16) is None
     True
@@ -92,16 +93,18 @@ def _inner(steps: Steps) -> int:
 def _constant(
     steps: Steps, intervals: tuple[Interval, ...], error: float, dtype: torch.dtype
 ) -> tuple[int, ...] | None:
-    return _fewest(steps, intervals, error, torch.finfo(dtype).eps / 2)
+    return _fewest(steps, intervals, error, torch.finfo(dtype).eps / 2, _SUMS if dtype.itemsize >= 4 else 1.0)
 
 
 @functools.lru_cache(maxsize=256)
-def _fewest(steps: Steps, intervals: tuple[Interval, ...], error: float, u: float) -> tuple[int, ...] | None:
+def _fewest(
+    steps: Steps, intervals: tuple[Interval, ...], error: float, u: float, sums: float
+) -> tuple[int, ...] | None:
     drift = functools.cache(lambda start, stop: _drift(steps[start:stop], intervals[start], _NOISE * u))
-    top = functools.cache(lambda start, stop, high: _top(steps[start:stop], high, u, first=start == 0))
+    top = functools.cache(lambda start, stop, high: _top(steps[start:stop], high, sums * u, first=start == 0))
     inner, last = _allowed(intervals[0], error, u)
-    end = max(widened_tops(steps, intervals[0][1], u)[-1], 1 + error) + max(_ROOM * u, _ROOM_BY_GRAM)
-    room = rooms(steps, end, u)
+    end = max(widened_tops(steps, intervals[0][1], sums * u)[-1], 1 + error) + max(_ROOM * u, _ROOM_BY_GRAM)
+    room = rooms(steps, end, sums * u)
     for count in range(min(_MOST, len(steps) - 1) + 1):
         safe = []
         for cuts in itertools.combinations(range(1, len(steps)), count):
@@ -109,11 +112,12 @@ def _fewest(steps: Steps, intervals: tuple[Interval, ...], error: float, u: floa
             drifts = [drift(a, b) for a, b in segments]
             if max(max(d) for d in drifts) > inner or drifts[-1][1] > last:
                 continue
-            high, fits = intervals[0][1], True
+            high = intervals[0][1]
             for a, b in segments:
                 high = top(a, b, high)
-                fits = fits and high <= room[b]
-            if fits:
+                if not high <= room[b]:
+                    break
+            else:
                 safe.append((drifts[-1][1], cuts))
         if safe:
             return min(safe)[1]

@@ -84,7 +84,8 @@ def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
 def test_restarts_come_with_small_values_and_coarse_numbers():
     counts = [restarts(schedule_for_steps(steps, torch.float32), torch.float32) for steps in range(1, 13)]
     assert all(cuts is not None for cuts in counts)
-    assert counts[4] == ()
+    assert counts[3] == ()
+    assert len(counts[4]) <= 1
     assert len(counts[-1]) >= 2
     finer = [restarts(schedule_for_steps(steps, torch.float64), torch.float64) for steps in range(1, 13)]
     assert all(len(f) <= len(c) for f, c in zip(finer, counts, strict=True))
@@ -156,3 +157,14 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
         segment = [odd_coefficients(p) for p in schedule.polynomials[begin:stop]]
         wrong = wrong @ multiplier(gram(wrong), segment, upper=None if begin else 1.0)
     assert not (relative_error(wrong.float(), truth) < 1.2 * wide).all()
+
+
+@pytest.mark.parametrize("steps", [10, 12])
+def test_two_levels_in_float32_do_not_meet_a_dip(steps, monkeypatch):
+    """The lower level meets a dip, where the noise of float32 sums decides; 12,000 and 9e10 with the roundoff alone."""
+    monkeypatch.setattr("spectrain.matfun._steps.within_bounds", lambda Y, error, again: Y)  # as it comes out
+    for i, low in enumerate(torch.linspace(0.0078, 0.0084, 12).tolist()):
+        s = torch.full((64,), low, dtype=torch.float64)
+        s[:23] = 1
+        X = with_singular_values(s, 64, 128, generator=i).float()
+        assert torch.linalg.matrix_norm(matfun.msign(X, steps=steps).double(), 2) < 1.02
