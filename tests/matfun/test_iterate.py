@@ -166,7 +166,8 @@ def test_more_steps_never_leave_a_larger_error(dtype):
             float(polar_error(matfun.msign(batch, steps=k, dtype=dtype), batch).square().mean().sqrt())
             for k in range(1, most + 1)
         ]
-        assert all(more <= max(fewer, floor) for fewer, more in itertools.pairwise(rms)), rms
+        # Where one direction is not finished, it is the whole error, and the rest may move by a thousandth of it.
+        assert all(more <= max(fewer * 1.001, floor) for fewer, more in itertools.pairwise(rms)), rms
     wrong = [matfun.msign(easy[2], steps=k, lower=0.4 / 4.5 ** (k - 1), dtype=dtype) for k in (3, 4, 5)]
     fewer, *more = (float(polar_error(Y, easy[2]).max()) for Y in wrong)
     assert not max(more) <= max(fewer, floor)
