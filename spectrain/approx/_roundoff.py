@@ -6,6 +6,7 @@ from functools import lru_cache
 from math import floor, hypot, inf, log2
 
 from spectrain.approx._cost import Cost
+from spectrain.approx._mix import DEGREES
 from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._widened import UNIT_ROUNDOFF, widened_top
 
@@ -25,7 +26,6 @@ class Weights:
 # Both propose, a simulation decides (`spectrain.approx._simulate`).
 WEIGHTS = (Weights(0.06, 0.0045, 0.1), Weights(0.1, 0.002, 0.03))
 
-_DEGREES = (3, 5, 9, 13)
 _CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
 _LEAST = 0.25  # in units of u: below it rounding, not the design, decides what becomes of a singular value
 _MOST_SHRINKING = 0.5
@@ -59,7 +59,7 @@ def robust_compositions(
     dtype: str,
     cost: Cost,
     budget: Number,
-    choices: Callable[[int], Sequence[int]] = lambda _: _DEGREES,
+    choices: Callable[[int], Sequence[int]] = lambda _: DEGREES,
     most: int = 30,
     weights: Weights = WEIGHTS[0],
 ) -> dict[float, State]:

@@ -121,10 +121,11 @@ def guarded(steps: Sequence[Polynomial], high: float, u: float) -> tuple[Polynom
 
 def odd_coefficients(steps: Sequence[Polynomial]) -> Steps:
     """For each step c with p(x) = x (c[0] + c[1] x^2 + ...); ValueError unless all are odd."""
-    return tuple([_odd(p) for p in steps])
+    return tuple([odd_part(p) for p in steps])
 
 
-def _odd(p: Polynomial) -> tuple[float, ...]:
+def odd_part(p: Polynomial) -> tuple[float, ...]:
+    """c with p(x) = x (c[0] + c[1] x^2 + c[2] x^4 + ...); ValueError unless p is odd."""
     if any(power % 2 == 0 for power in p.powers):
         raise ValueError(f"a schedule for msign needs odd polynomials, got powers {p.powers}")
     c = [0.0] * (max(p.powers) // 2 + 1)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial
+from spectrain.approx._widened import odd_part
 from spectrain.matfun._gemm import baddbmm, bmm
 from spectrain.matfun._input import Real
 from spectrain.matfun._largest import norm_bound
@@ -18,12 +19,7 @@ _LARGE = 96  # from this short side on a call for each matrix costs less than a 
 
 def odd_coefficients(p: Polynomial) -> list[float]:
     """Return c with p(x) = x (c[0] + c[1] x^2 + c[2] x^4 + ...); ValueError unless p is odd."""
-    if any(power % 2 == 0 for power in p.powers):
-        raise ValueError(f"a schedule for msign needs odd polynomials, got powers {p.powers}")
-    c = [0.0] * (max(p.powers) // 2 + 1)
-    for power, value in zip(p.powers, p.coefficients, strict=True):
-        c[power // 2] = float(value)
-    return c
+    return list(odd_part(p))
 
 
 def polynomial_of(
