@@ -134,8 +134,8 @@ def test_the_mixture_is_no_worse_than_its_parts_where_it_is_chosen():
 BROKEN = {
     "not json": ('{"query": "a b"', "line 1 is not JSON"),
     "a list": ("[1]", "line 1 holds a list"),
-    "no document": ('{"query": "a b", "document": "x"}\n\n{"query": "a b"}', "line 3: the field 'document'"),
-    "a number": ('{"query": 3, "document": "x"}', "line 1: the field 'query' must be a string"),
+    "no document": ('{"query": "a b", "document": "x"}\n\n{"query": "a b"}', "line 3: 'document' must be a string"),
+    "a number": ('{"query": 3, "document": "x"}', "line 1: 'query' must be a string, got 3"),
     "nothing": ("\n", "no pair was found"),
     "one group": ('{"query": "a b", "document": "x"}', "cannot be divided"),
 }
