@@ -1,4 +1,4 @@
-"""The tail of msign(steps=): the largest singular value of the result, over very many matrices.
+"""The tail of msign(steps=) and mclip(steps=): the largest singular value of the result, over very many matrices.
 
     python benchmarks/msign_safety.py            more than 100,000 matrices, recorded
     python benchmarks/msign_safety.py --full     more than 1,000,000, recorded after every shape
@@ -9,9 +9,14 @@ bfloat16, float32 and float64 as this processor and torch multiply them there is
 in float32 with every product rounded, started exactly at the end of the schedule's interval, without the slack that
 the bound on the norm leaves and without finish. There each step is also compared with the bound of
 `spectrain.approx._widened`: (sigma_max after it - max p) / (bound - max p).
+
+The form "schedule" is msign(schedule=) with a caller's, exactly optimal in float64 for the same interval; "measured" is
+lower="measured"; "clip" is mclip(X, 0, 1, steps=) of matrices with sigma_max 1.5, over the largest value that its
+formula has in exact arithmetic up to there, or over 1 if that is larger.
 """
 
 import argparse
+import functools
 import itertools
 import time
 import warnings
@@ -26,15 +31,17 @@ import torch
 from torch import Tensor
 
 from spectrain import matfun
-from spectrain.approx import Schedule
+from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx._widened import UNIT_ROUNDOFF, odd_coefficients, widened_top
-from spectrain.matfun._fixed import schedule_for_steps
+from spectrain.matfun._fixed import design_lower, schedule_for_steps
 from spectrain.matfun._restarts import restarts
 
 LIMITS = {"bfloat16": 1.05, "bfloat16 emulated": 1.05, "float32": 1.02, "float64": 1.02}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 STEPS = range(1, 11)
 _POINTS = 17
+_CLIPPED_FROM = 1.5
+_MEASURED = 6  # steps, beyond which one design is as good as another
 EMULATED = "bfloat16 emulated"
 COUNTS: dict[tuple[int, int], float] = {
     (1, 1): 12, (1, 64): 12, (300, 1): 4, (2, 2): 16, (3, 7): 16, (7, 3): 10, (8, 8): 16, (16, 32): 8,
@@ -223,7 +230,53 @@ def cells(steps: int) -> list[tuple[str, str | None]]:
         found += [(name, None), (name, "plain")]
         if restarts(schedule_for_steps(steps, dtype), dtype) is not None:
             found.append((name, "gram"))
+        if name != "float64":
+            found += [(name, form) for form in OTHERS if form != "measured" or steps <= _MEASURED]
     return found
+
+
+def _by_schedule(X: Tensor, steps: int) -> Tensor:
+    return matfun.msign(X, schedule=callers(steps), dtype=X.dtype)
+
+
+def _measured(X: Tensor, steps: int) -> Tensor:
+    return matfun.msign(X, steps=steps, lower="measured")
+
+
+def _clip(X: Tensor, steps: int) -> Tensor:
+    scaled = X.double() * (_CLIPPED_FROM / largest(X).clamp_min(1e-300))[:, None, None]
+    return matfun.mclip(scaled.to(X.dtype), 0.0, 1.0, steps=steps) / top_of_clip(steps, X.dtype)
+
+
+OTHERS = {"schedule": _by_schedule, "measured": _measured, "clip": _clip}
+
+
+@functools.cache
+def callers(steps: int) -> Schedule:
+    """An optimal schedule for exact arithmetic, on the interval of the default."""
+    return sign_schedule(design_lower(steps), steps=steps)
+
+
+@functools.cache
+def top_of_clip(steps: int, dtype: torch.dtype) -> float:
+    """The largest ((s + t) f(s^2 + 1) - (s - t) f(s^2 - 1)) / 2 for t = f(s), s <= 1.5, by numbers; 1 at least.
+
+    Each f divides by what its matrix may have as the largest value: s, s^2 + 1 and |s^2 - 1| up to 1 and more.
+    """
+    schedule = schedule_for_steps(steps, dtype)
+
+    def sign(x: np.ndarray, size: float) -> np.ndarray:
+        y = x / size * schedule.interval[1]
+        for c in odd_coefficients(schedule.polynomials):
+            y = y * np.polyval(c[::-1], y * y)
+        return y
+
+    s, most = np.linspace(0, _CLIPPED_FROM, 3001), 1.0
+    for size in np.linspace(1, 1.3, 31):
+        t = sign(s, _CLIPPED_FROM * size)
+        plus, minus = sign(s * s + 1, (_CLIPPED_FROM**2 + 1) * size), sign(s * s - 1, (_CLIPPED_FROM**2 - 1) * size)
+        most = max(most, float(np.max((s + t) * plus - (s - t) * minus)) / 2)
+    return most
 
 
 def results(X: Tensor, steps: int, name: str, form: str | None) -> tuple[Tensor, float]:
@@ -231,6 +284,8 @@ def results(X: Tensor, steps: int, name: str, form: str | None) -> tuple[Tensor,
     if name == EMULATED:
         Y, excess = emulated(X, schedule_for_steps(steps, torch.bfloat16))
         return largest(Y), excess
+    if form in OTHERS:
+        return largest(OTHERS[form](X.to(DTYPES[name]), steps)), 0.0
     return largest(matfun.msign(X.to(DTYPES[name]), steps=steps, method=form)), 0.0
 
 

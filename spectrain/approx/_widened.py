@@ -60,8 +60,21 @@ def widened_top(c: Sequence[float], high: float, u: float, *, first: bool = Fals
     if apart:
         rounding = rounding + apart * u * x * sum(abs(cj) * high ** (2 * j) for j, cj in enumerate(c) if j > 1)
     total = np.abs(p) + rounding
-    # Between its points the grid misses a little of a maximum inside, at the end it misses nothing.
-    return max(float(total[:-1].max()) + _TINY * float(np.ptp(p)), float(total[-1]))
+    # Between its points the grid misses a little of a maximum inside, at the end it misses nothing. Where u is small
+    # that little is the larger part, and a repelling fixed point makes much of it: there the two maxima are added.
+    by_grid = max(float(total[:-1].max()) + _TINY * float(np.ptp(p)), float(total[-1]))
+    return min(by_grid, largest_value(c, high) + (1 + _TINY) * float(rounding.max()))
+
+
+def largest_value(c: Sequence[float], high: float) -> float:
+    """The largest |p| on [0, high], at the end or where p' = c[0] + 3 c[1] g + 5 c[2] g^2 + ... vanishes, g = x^2.
+
+    >>> abs(largest_value((1.5, -0.5), 2.0) - 1.0), largest_value((1.5, -0.5), 3.0)
+    (0.0, 9.0)
+    """
+    g = np.roots([(2 * j + 1) * cj for j, cj in enumerate(c)][::-1])
+    x = np.sqrt(np.clip(np.append(g.real, np.inf), 0.0, high**2))
+    return float(np.abs(x * np.polyval(c[::-1], x * x)).max())
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -84,11 +97,12 @@ def widened_tops(steps: Steps, high: float, u: float) -> tuple[float, ...]:
 def is_safe(steps: Steps, high: float, u: float) -> bool:
     """Whether rounding all steps moves the largest value by no more than four times what rounding the last one does.
 
-    Then no step leaves its interval: beyond its end errors grow tenfold a step.
+    Then no step leaves its interval: beyond its end errors grow tenfold a step. Steps that do not even keep the exact
+    values bounded are not.
     """
     exact, widened = (widened_tops(steps, high, unit) for unit in (0.0, u))
     last = widened_top(steps[-1], exact[-2], u, first=len(steps) == 1) - exact[-1]
-    return widened[-1] <= exact[-1] + max(_SAFE * last, _NOTHING * exact[-1])
+    return exact[-1] < _HUGE and widened[-1] <= exact[-1] + max(_SAFE * last, _NOTHING * exact[-1])
 
 
 def rooms(steps: Steps, limit: float, u: float) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "
 _FIRST, _REACH, _REACH_LATER, _TURN = 0.4, 10 / 3, 2.5, 6
 _FEW = (0.56, 0.165, 0.045)  # one to three quintics leave 0.015 from here on: beyond them nothing is raised past 1.02
 _HALF = 1.08  # every step in half precision gives up that much of its growth for what rounding adds
-_LEAST, _LEAST_HALF = 27.0, 0.26  # in units of u, the unit roundoff: below it rounding decides what becomes of a value
+_LEAST, _LEAST_HALF = 27.0, 0.26  # in units of u, the unit roundoff
 
 
 def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
@@ -35,8 +35,12 @@ def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
     lower = _FIRST / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** min(max(steps - _TURN, 0), 99)
     if dtype.itemsize == 2:
         lower *= _HALF ** (steps - 1)
-    least = _LEAST_HALF if dtype.itemsize == 2 else _LEAST
-    return max(lower, few, least * torch.finfo(dtype).eps / 2)
+    return max(lower, few, least_lower(dtype))
+
+
+def least_lower(dtype: torch.dtype) -> float:
+    """Return the smallest lower end worth a design: below it rounding decides what becomes of a singular value."""
+    return (_LEAST_HALF if dtype.itemsize == 2 else _LEAST) * torch.finfo(dtype).eps / 2
 
 
 @torch.compiler.assume_constant_result

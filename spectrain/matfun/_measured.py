@@ -4,22 +4,24 @@ import numpy as np
 import torch
 
 from spectrain.matfun._finish import finish_size
-from spectrain.matfun._fixed import schedule_for_steps
+from spectrain.matfun._fixed import design_lower, least_lower, schedule_for_steps
 from spectrain.matfun._spectrum import Quadrature
 
 _SEEN = 0.01  # squares of relative singular values below this are one node of the quadrature: `_spectrum.quadrature`
 _SPREAD = 12
-_LARGEST = 0.36
-_RATIO = 1.5
-_LEAST, _MOST = 1e-3, 0.1  # errors of the candidates in exact arithmetic
+_RATIO, _ABOVE, _BELOW = 1.5, 6, 3
+_MOST = 0.016  # error of a candidate in exact arithmetic: no result is larger than 1.02
 
 
 def candidates(steps: int, dtype: torch.dtype) -> tuple[float, ...]:
-    """Return the lower ends worth trying, falling: those for which the error of ``steps`` quintics is 0.001 to 0.15."""
-    lowers = (_LARGEST / _RATIO**i for i in range(16))
-    able = [(lower, schedule_for_steps(steps, dtype, lower).error) for lower in lowers]
-    kept = tuple(lower for lower, error in able if _LEAST <= error <= _MOST)
-    return kept or (min(able, key=lambda pair: pair[1])[0],)
+    """Return the lower ends worth trying, falling: the default one, longer intervals and shorter ones.
+
+    They are 1.5**6 to 1.5**-3 times the default, as long as the error of ``steps`` quintics is at most 0.016 and the
+    end is not below the noise of the dtype.
+    """
+    default, least = design_lower(steps, dtype), least_lower(dtype)
+    lowers = [default * _RATIO**i for i in range(_ABOVE, -_BELOW - 1, -1)]
+    return tuple(x for x in lowers if least <= x < 1 and schedule_for_steps(steps, dtype, x).error <= _MOST)
 
 
 def measured_lowers(spectrum: Quadrature, short: int, steps: int, dtype: torch.dtype, *, finish: bool) -> list[float]:

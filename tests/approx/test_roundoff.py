@@ -13,6 +13,7 @@ from spectrain.approx._widened import (
     UNIT_ROUNDOFF,
     guarded,
     is_safe,
+    largest_value,
     odd_coefficients,
     rooms,
     widened_top,
@@ -83,6 +84,30 @@ def test_a_design_for_a_dtype_is_safe_in_it_and_the_exact_one_is_not(low, steps,
         exact = sign_schedule(low, steps=steps).polynomials
         assert not is_safe(odd_coefficients(exact), 1.0, u)
         assert is_safe(odd_coefficients(guarded(exact, 1.0, u)), 1.0, u)
+
+
+@pytest.mark.parametrize("steps", [7, 9, 11])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_long_exact_schedules_are_never_safe_in_half_precision(steps, dtype):
+    """What a grid may miss, 1e-5 a step, grew like an error: from nine steps the exact bound itself was infinite, and
+    two infinite bounds compared as safe (msign(schedule=) in bfloat16: 21,992 on a Gaussian 64 x 32).
+    """
+    exact = sign_schedule(0.4 * 0.3**steps, steps=steps).polynomials
+    c, u = odd_coefficients(exact), UNIT_ROUNDOFF[dtype]
+    assert widened_tops(c, 1.0, 0.0)[-1] < 1.05
+    assert not is_safe(c, 1.0, u)
+    assert is_safe(odd_coefficients(guarded(exact, 1.0, u)), 1.0, u)
+    assert is_safe(c, 1.0, UNIT_ROUNDOFF["float64"])
+
+
+def test_the_largest_value_is_that_of_a_grid():
+    draw = np.random.default_rng(0)
+    for c in (draw.standard_normal((200, 4)) * 10 ** draw.uniform(-2, 2, (200, 4))).tolist():
+        high = 10 ** draw.uniform(-1, 0.5)
+        x = np.linspace(0, high, 100_001)
+        seen = np.abs(x * np.polyval(c[::-1], x * x)).max()
+        assert seen <= largest_value(c, high) * (1 + 1e-14)
+        assert largest_value(c, high) <= seen * (1 + 1e-7)
 
 
 def test_values_inside_of_their_rooms_stay_and_those_beyond_do_not():

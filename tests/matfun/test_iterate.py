@@ -200,6 +200,20 @@ def test_more_steps_in_bfloat16_lose_nothing():
         assert not polar_error(wrong, X) < 3 * 2**-8
 
 
+def test_no_number_of_steps_leaves_more_than_its_neighbours():
+    """Condition 5, 40 x 40, float32: 14 steps left 2e-5 and 21 left 6e-5, where 13, 15, 20 and 22 left 1e-6."""
+    X = with_singular_values(torch.linspace(1, 5, 40), 40, 40, generator=0).float()
+    assert max(float(polar_error(matfun.msign(X, steps=steps), X)) for steps in (9, 13, 14, 15, 20, 21, 22)) < 3e-6
+
+
+def test_a_callers_schedule_of_any_length_is_made_safe():
+    """Nine exact steps in bfloat16 counted as safe and gave 21,992. No second try now: a warning is an error."""
+    X = torch.randn(6, 64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for steps in (7, 9, 11):
+        Y = matfun.msign(X, schedule=approx.sign_schedule(0.4 * 0.3**steps, steps=steps), dtype=torch.bfloat16)
+        assert float(torch.linalg.matrix_norm(Y.double(), 2).max()) < 1.05
+
+
 def test_the_first_coefficient_is_added_and_not_rounded_into_the_matrix():
     """c[0] on the diagonal of B, as it was, costs a fifth or more on small singular values."""
     X = with_singular_values(torch.logspace(0, -2.5, 128), 128, 128, generator=0)

@@ -16,6 +16,7 @@ from spectrain.matfun._iterate import plain_iteration, started
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "msign_safety.py"
 SHAPES = ((1, 1), (2, 2), (3, 7), (8, 8), (1, 64), (16, 32), (64, 32), (64, 128))
+MEASURED = 3  # more steps are looked at by the program: each makes nine designs
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,8 @@ def _held(safety, batches):
     """The batches looked at; asserts the limit of their dtype for every result, and that none was tried twice."""
     cases, before = [], matfun.tries().second
     for X, case in batches:
+        if case["form"] == "measured" and case["steps"] > MEASURED:
+            continue
         sizes, excess = safety.results(X, case["steps"], case["dtype"], case["form"])
         assert float(sizes.max()) <= safety.LIMITS[case["dtype"]], case
         assert excess <= 1, case
