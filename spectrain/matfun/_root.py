@@ -1,6 +1,5 @@
 """Powers P^(s/r) of positive semidefinite matrices, with a residual that is computed from P."""
 
-import math
 from functools import partial
 
 import torch
@@ -11,13 +10,14 @@ from spectrain.approx._root import MOST_STEPS
 from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._coupled import coupled_root
-from spectrain.matfun._derivative import spectral_function
+from spectrain.matfun._derivative import differentiated, spectral_function
 from spectrain.matfun._differences import Differential, change_of_symmetric, differentiable_once
 from spectrain.matfun._finite import located
 from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 from spectrain.matfun._scale import recording
+from spectrain.matfun._semidefinite import Spectrum, counted, error_of_power, spectrum
 
 _norm = torch.linalg.matrix_norm
 
@@ -40,13 +40,14 @@ def mroot(
     ``mroot(P, 2)`` is the square root, ``mroot(P, 2, -1)`` its inverse. With ``times=G`` the result is G P^(s/r), or
     P^(s/r) G for ``side="left"``, applied in the eigenbasis: no inverse is formed and rounded. The two-sided
     Q^(-1/2) G P^(-1/2) is ``mroot(Q, 2, -1, times=mroot(P, 2, -1, times=G), side="left")``. Eigenvalues at or below
-    rtol times the largest (default n eps of float64, or of the rounding of P's own dtype where that is wider) count as
-    zero and give zero, also for s < 0, which makes that the power of the pseudo-inverse.
+    rtol times the largest (default (n + 8) eps of float64, or sqrt(n) eps of P's own dtype where that is wider) count
+    as zero and give zero, also for s < 0, which makes that the power of the pseudo-inverse.
 
     ``tol`` (by output dtype 5e-2, 1e-4, 1e-10) bounds the relative Frobenius error of P^(s/r). The bound is the
-    residual ||P - V L V^T||, computed from P, times the steepest slope of x^(s/r) on the eigenvalues found
-    (the largest divided difference, Higham, Functions of Matrices, 3.2). Where it is above tol, a tol that was given
-    is a ValueError and the default one a RuntimeWarning.
+    residual ||P - V L V^T||, computed from P, times the largest divided difference of x^(s/r) (Higham, Functions of
+    Matrices, 3.2), across the cut too. An eigenvalue within its own error of the cut adds the jump there for s > 0; for
+    s <= 0 no bound is stated, as for one that may be negative. Where the bound is above tol, a tol that was given is a
+    ValueError and the default one a RuntimeWarning.
 
     ``steps=k`` takes k steps of the coupled iteration of articles 11158 and 11175 (kexue.fm/archives/11175) instead,
     with the best polynomials for eigenvalues in [1e-4, 1] of a bound on the largest: products only, in one graph under
@@ -74,7 +75,7 @@ def mroot(
     if right is None:
         root, _ = _operator(flat(P), *options, dtype)
         return leave(root.reshape(P.shape))
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (P.requires_grad or right.requires_grad)):
+    if torch.compiler.is_compiling() or differentiated((P, right)):
         root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, dtype))
         return leave(_product(root.reshape(P.shape), right.to(root.dtype), side).to(dtype))
     L, V = _powers(flat(P), *options, dtype)[:2]
@@ -128,42 +129,20 @@ def _powers(
     """Return L^(s/r) in the units of P, V and a bound on the relative error of V L^(s/r) V^H, checked against tol."""
     with torch.autocast(P.device.type, enabled=False):
         unit, k = unit_size(P, "mroot")
-        L, V, bound = _unit_powers(unit, s / r, P.dtype, rtol)
-        _check_bound(
-            bound,
-            checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2,
-            asked=tol is not None,
-        )
-        return L * torch.exp2(k.double() * (s / r))[:, None], V, bound
-
-
-def _unit_powers(
-    P: Tensor, power: float, dtype: torch.dtype, rtol: Real | None
-) -> tuple[Float[Tensor, "b n"], Tensor, Float[Tensor, " b"]]:
-    """Return L^power, V and a bound on the relative error of V L^power V^H, for P of unit size."""
-    symmetric = 0.5 * (P + adjoint(P))
-    _check_symmetric(P, symmetric, dtype)
-    L, V = torch.linalg.eigh(symmetric)
-    largest = L.abs().amax(-1, keepdim=True) if L.shape[-1] else L.new_zeros(len(L), 1)
-    _check_signs(L, largest, dtype)
-    keep = _kept(L, largest, dtype, rtol)
-    image = torch.where(keep, torch.where(keep, L, 1.0) ** power, 0.0)
-    rounding = torch.finfo(P.dtype).eps * math.sqrt(max(1, P.shape[-1])) * _norm(P)
-    delta = _norm(symmetric - torch.bmm(V * L[:, None, :], adjoint(V))) + rounding
-    smallest = torch.where(keep, L, torch.inf).amin(-1) if L.shape[-1] else delta
-    slope = abs(power) * torch.maximum(smallest ** (power - 1), largest[:, 0] ** (power - 1))
-    slope = torch.where(keep.all(-1), slope, torch.maximum(slope, smallest**power / smallest))
-    size = torch.linalg.vector_norm(image, dim=-1)
-    return image, V, torch.where(size > 0, slope * delta / size, 0.0)
+        symmetric = 0.5 * (unit + adjoint(unit))
+        _check_symmetric(unit, symmetric, P.dtype)
+        found = spectrum(symmetric, P.dtype, rtol)
+        _check_signs(found)
+        image = torch.where(found.keep, torch.where(found.keep, found.L, 1.0) ** (s / r), 0.0)
+        bound = error_of_power(found, image, s / r)
+        limit = checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2
+        _check_bound(bound, found, limit, "the rounding noise" if rtol is None else f"rtol = {rtol:g}", tol is not None)
+        return image * torch.exp2(k.double() * (s / r))[:, None], found.V, bound
 
 
 def _noise(n: int, dtype: torch.dtype) -> float:
-    """Return the relative size of eigenvalues that rounding P to its dtype, or decomposing it, can make."""
+    """Return the relative size of what rounding can make of the difference of P from its conjugate transpose."""
     return n * max(torch.finfo(torch.float64).eps, torch.finfo(dtype).eps / max(1, n) ** 0.5)
-
-
-def _kept(L: Tensor, largest: Tensor, dtype: torch.dtype, rtol: Real | None) -> Tensor:
-    return (_noise(L.shape[-1], dtype) if rtol is None else rtol) * largest < L
 
 
 def _check_symmetric(P: Tensor, symmetric: Tensor, dtype: torch.dtype) -> None:
@@ -175,20 +154,37 @@ def _check_symmetric(P: Tensor, symmetric: Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def _check_signs(L: Tensor, largest: Tensor, dtype: torch.dtype) -> None:
-    if bool((-_noise(L.shape[-1], dtype) * largest > L).any()):
+def _check_signs(found: Spectrum) -> None:
+    if bool(found.negative.any()):
+        least = float((found.L / found.L.abs().amax(-1, keepdim=True)).min())
         raise ValueError(
-            f"mroot: P is not positive semidefinite, its smallest eigenvalue is {float((L / largest).min()):.3g} times "
-            "the largest; add a multiple of the identity, or use polar(P).H for its absolute value"
+            f"mroot: P is not positive semidefinite, its smallest eigenvalue is {least:.3g} times the largest; add a "
+            "multiple of the identity, or use polar(P).H for its absolute value"
         )
 
 
-def _check_bound(bound: Float[Tensor, " b"], tol: Real, *, asked: bool) -> None:
-    if not bool((bound <= tol).all()):
+def _check_bound(bound: Float[Tensor, " b"], found: Spectrum, tol: Real, cut: str, asked: bool) -> None:
+    good = (bound <= tol) & ~found.unsigned
+    if bool(good.all()):
+        return
+    worst = int((~good).nonzero()[0])
+    start, end = f"mroot: cannot prove a relative error of {tol:.3g}", "Add a multiple of the identity"
+    if found.unsigned[worst]:
+        reason = (
+            f": eigenvalues of matrix {worst} lie within rounding of minus the rounding noise, below which P is not"
+        )
+        refuse(f"{start}{reason} positive semidefinite, and float64 cannot tell on which side. {end}", asked=asked)
+    elif found.undecided[worst] > 0:
+        reason = f": {int(found.undecided[worst])} eigenvalues of matrix {worst} lie within rounding of {cut}, the cut"
         refuse(
-            f"mroot: cannot prove a relative error of {tol:.3g}, the bound is {float(bound.max()):.2g}: eigenvalues "
-            "reach down to the rounding noise. Add a multiple of the identity, pass rtol= to count small ones as zero, "
-            "or a larger tol=",
+            f"{start}{reason} below which they count as zero, and float64 cannot tell on which side. {end}, or move "
+            "the cut into a gap with rtol=",
+            asked=asked,
+        )
+    else:
+        refuse(
+            f"{start}, the bound is {float(bound[worst]):.2g}: eigenvalues reach down to the rounding noise. {end}, "
+            "pass rtol= to count small ones as zero, or a larger tol=",
             asked=asked,
         )
 
@@ -222,7 +218,7 @@ def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: f
 
     With t = log(a / b) it is b^(p-1) expm1(p t) / expm1(t), which keeps its digits as a approaches b.
     """
-    keep = _kept(L, L.abs().amax(-1, keepdim=True), dtype, rtol)
+    keep = counted(L, dtype, rtol)
     x = torch.where(keep, L, 1.0)
     a, b = x[:, :, None], x[:, None, :]
     a, b = torch.maximum(a, b), torch.minimum(a, b)

@@ -250,3 +250,47 @@ def test_steps_name_the_matrix_of_a_batch():
     assert matfun.mroot(torch.zeros(0, 0), 3, -1, steps=3).shape == (0, 0)
     assert matfun.mroot(torch.zeros(0, 4, 4), 3, -1, steps=3).shape == (0, 4, 4)
     assert not matfun.mroot(torch.zeros(3, 3), 2, steps=12).any()
+
+
+def _square_root(P):
+    """P^(1/2) in 30 digits, in float64."""
+    with mpmath.workdps(30):
+        L, V = mpmath.eigsy(mpmath.matrix(P.tolist()))
+        return torch.tensor((V * mpmath.diag([mpmath.sqrt(x) for x in L]) * V.T).tolist(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_transforms_of_a_product_with_a_root(side):
+    """vmap of jvp raised torch's internals, vmap too, and the gradient of a jvp was NaN.
+
+    The change K of R = P^(1/2) in a direction D solves R K + K R = D, without any decomposition of ours.
+    """
+    g = torch.Generator().manual_seed(0)
+    A, D = (torch.randn(3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    P, D = A @ A.mT + torch.eye(4, dtype=torch.float64), D + D.mT
+    G, E = (torch.randn(3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    eye = torch.eye(4, dtype=torch.float64)
+    R = torch.stack([_square_root(p) for p in P])
+    systems = torch.stack([torch.kron(r, eye) + torch.kron(eye, r) for r in R])
+    K = torch.linalg.solve(systems, D.flatten(1)[..., None]).reshape(3, 4, 4)
+    right = side == "right"
+    change = E @ R + G @ K if right else R @ E + K @ G
+
+    def product(P, G):
+        return matfun.mroot(P, 2, times=G, side=side)
+
+    def along(P, G):
+        return torch.func.jvp(lambda p: product(p, G), (P,), (D[0],))[1].square().sum()
+
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(torch.vmap(product)(P, G), G @ R if right else R @ G, **close)
+    torch.testing.assert_close(torch.func.jvp(product, (P, G), (D, E))[1], change, **close)
+    mapped = torch.vmap(lambda p, q, d, e: torch.func.jvp(product, (p, q), (d, e))[1])(P, G, D, E)
+    torch.testing.assert_close(mapped, change, **close)
+    with torch.autograd.forward_ad.dual_level():
+        dual = product(*(torch.autograd.forward_ad.make_dual(*pair) for pair in ((P, D), (G, E))))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, change, **close)
+    slope = torch.func.grad(along, argnums=1)(P[0], G[0])
+    torch.testing.assert_close(slope, 2 * (G[0] @ K[0] @ K[0] if right else K[0] @ K[0] @ G[0]), **close)
+    with pytest.raises(RuntimeError, match="mroot can be differentiated once"):
+        torch.func.grad(along)(P[0], G[0])
