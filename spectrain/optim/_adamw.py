@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from spectrain.optim._squares import limited
+
 FUSED = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -15,6 +17,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
     On devices that have it this is the fused kernel, one pass over the memory.
     """
     beta1, beta2 = group["betas"]
+    grads = limited(grads, group)
     aligned = all(_aligned(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True))
     compiling = torch.compiler.is_compiling()  # a graph takes the formula, and fuses it itself
     adamw(
