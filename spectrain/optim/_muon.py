@@ -321,9 +321,9 @@ class Muon(Optimizer):
         params = [p for part in live for p in part.params]
         names = [name for part in live for name in part.names]
         plans = [] if company is None else company.plans(names, params, groups)
-        updates = orthogonalized_over(averages, groups, params, plans)
+        updates, trouble = orthogonalized_over(names, averages, groups, params, plans)
         normalise_lines(updates, groups, [self.state[p] for p in params], plans)
-        check_updates(names, updates, groups, params, plans)
+        check_updates(names, updates, groups, params, plans, trouble)
         tops = leading_over([w for part in live for w in part.weights], groups, plans)
         start = 0
         for part in live:
