@@ -35,6 +35,7 @@ class Router(nn.Module):
     """
 
     logical_matrices: ClassVar[dict[str, dict[str, Any]]] = {"weight": {}}
+    width_roles: ClassVar[dict[str, str]] = {"weight": "output"}  # to a number of experts, which stays
 
     def __init__(
         self,
