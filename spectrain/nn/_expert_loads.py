@@ -17,7 +17,8 @@ def expert_loads(model: nn.Module) -> Iterator[dict[str, Loads]]:
 
     By name of the layer, in the order of the model; empty without such layers. Training, evaluation and recomputation
     count alike, tokens whose scores are not finite never, and what :meth:`MoE.update_bias` will see is left alone. A
-    compiled model runs eagerly inside the block, as in :func:`capture`. Divide no sums: :attr:`Loads.max_violation` is that of the whole text.
+    compiled model runs eagerly inside the block, as in :func:`capture`. Divide no sums: :attr:`Loads.max_violation` is
+    that of the whole text.
 
     >>> moe = MoE(8, experts=4, top_k=1, hidden=8, generator=0).eval()
     >>> with expert_loads(moe) as seen:

@@ -205,7 +205,7 @@ def _times_power(x: Tensor, exponent: int) -> Tensor:
 
 
 def _middle(bucket: int) -> float:
-    """A number within 1 % of all that fell into the bucket; the lowest holds zero, the highest what is beyond float32."""
+    """A number within 1 % of all that fell into the bucket; the lowest holds zero, the highest all beyond float32."""
     if bucket == 0:
         return 0.0
     if bucket == _BUCKETS - 1:
