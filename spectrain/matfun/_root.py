@@ -12,14 +12,15 @@ from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._coupled import coupled_root
 from spectrain.matfun._derivative import differentiated, spectral_function
 from spectrain.matfun._differences import Differential, change_of_symmetric, differentiable_once
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
+from spectrain.matfun._finite import located, refusal
+from spectrain.matfun._input import Array, Real, checked_rtol, checked_tolerance, entered, like, real_dtype, rounded
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 from spectrain.matfun._scale import recording
 from spectrain.matfun._semidefinite import Spectrum, counted, error_of_power, spectrum
 
 _norm = torch.linalg.matrix_norm
+_LARGEST = 2**31 - 1  # powers beyond it are 1, 0 or infinite in every dtype
 
 
 @located("P")
@@ -57,7 +58,8 @@ def mroot(
 
     Shapes: P (*batch, n, n) real symmetric or complex Hermitian, G (*batch, m, n) or (*batch, n, m). Differentiable
     once, at ties too. TypeError and ValueError for what is not a finite square matrix, ValueError for r < 1, for P that
-    differs from its conjugate transpose by more than rounding, and for an eigenvalue below minus the rounding noise.
+    differs from its conjugate transpose by more than rounding, for an eigenvalue below minus the rounding noise, for G
+    that is not finite, and for a result that its dtype does not hold.
     Cost: one eigendecomposition in float64.
 
     >>> P = torch.tensor([[16.0, 0.0], [0.0, 81.0]])
@@ -65,26 +67,36 @@ def mroot(
     [27.0, 8.0]
     """
     P, leave = entered(P, "mroot", embed=False)
-    _check_request(P, r, side, steps, tol, rtol)
-    dtype = like(P, out_dtype, "mroot")
-    checked_tolerance(tol, real_dtype(dtype), "mroot")
+    _check_request(P, r, s, side, steps, tol, rtol)
     right = None if times is None else _fitting(entered(times, "mroot(times=)", embed=False)[0], P, side)
+    dtype = like(P if right is None or P.is_complex() else _complex_if(right, P), out_dtype, "mroot")
+    checked_tolerance(tol, real_dtype(dtype), "mroot")
     if steps is not None:
-        return leave(_by_steps(P, right, r, s, steps, side).to(dtype))
+        return leave(rounded(_by_steps(P, right, r, s, steps, side), dtype, "mroot"))
     options = (r, s, None if tol is None else float(tol), None if rtol is None else float(rtol))
     if right is None:
         root, _ = _operator(flat(P), *options, dtype)
         return leave(root.reshape(P.shape))
     if torch.compiler.is_compiling() or differentiated((P, right)):
-        root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, dtype))
-        return leave(_product(root.reshape(P.shape), right.to(root.dtype), side).to(dtype))
+        root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, P.dtype))
+        return leave(rounded(_product(root.reshape(P.shape), right, side), dtype, "mroot"))
     L, V = _powers(flat(P), *options, dtype)[:2]
-    return leave(_applied(L, V, flat(right), side).to(dtype).reshape(right.shape))
+    return leave(rounded(_applied(L, V, flat(right), side), dtype, "mroot").reshape(right.shape))
 
 
-def _check_request(P: Tensor, r: int, side: str, steps: int | None, tol: Real | None, rtol: Real | None) -> None:
+def _check_request(
+    P: Tensor, r: int, s: int, side: str, steps: int | None, tol: Real | None, rtol: Real | None
+) -> None:
     if P.shape[-1] != P.shape[-2]:
         raise ValueError(f"mroot: needs square matrices, got shape {tuple(P.shape)}; X.mT @ X is square")
+    for name, value in (("r", r), ("s", s)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"mroot: {name} must be an integer, got {value!r}; P^(s/r) of other powers is mapply's")
+        if abs(value) > _LARGEST:
+            raise ValueError(
+                f"mroot: {name} must be at most {_LARGEST:,} in size, got one of {value.bit_length()} bits"
+            )
+    checked_rtol(rtol, "mroot")
     if r < 1:
         raise ValueError(f"mroot: r must be at least 1, got {r}; a negative power is s < 0")
     if side not in ("left", "right"):
@@ -96,7 +108,10 @@ def _check_request(P: Tensor, r: int, side: str, steps: int | None, tol: Real | 
 
 
 def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
+    """Return the other factor; refused where it is not finite, unless it belongs to a graph, or does not fit."""
     n = P.shape[-1]
+    if not (recording() or torch._C._are_functorch_transforms_active() or bool(G.isfinite().all())):
+        raise refusal(G, "mroot(times=)")
     if G.shape[:-2] != P.shape[:-2] or G.shape[-1 if side == "right" else -2] != n:
         raise ValueError(
             f"mroot: times= of shape {tuple(G.shape)} does not fit a power of shape {tuple(P.shape)} on its {side} side"
@@ -104,7 +119,15 @@ def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
     return G
 
 
+def _complex_if(G: Tensor, P: Tensor) -> Tensor:
+    """Return what the product with P^(s/r) is like: P, complex where G is."""
+    return P.new_empty(0, dtype=torch.promote_types(P.dtype, torch.complex64)) if G.is_complex() else P
+
+
 def _product(root: Tensor, G: Tensor, side: str) -> Tensor:
+    """Return the product in the precision of the root, complex where one of them is."""
+    dtype = torch.promote_types(root.dtype, torch.complex64) if G.is_complex() else root.dtype
+    root, G = root.to(dtype), G.to(dtype)
     return G @ root if side == "right" else root @ G
 
 
@@ -120,7 +143,7 @@ def _by_steps(P: Tensor, G: Tensor | None, r: int, s: int, steps: int, side: str
 
     (root,) = spectral_function(flat(P), compute, partial(_change, r=r, s=s, rtol=None))
     root = root.reshape(P.shape)
-    return root if G is None else _product(root, G.to(root.dtype), side)
+    return root if G is None else _product(root, G, side)
 
 
 def _powers(
@@ -137,7 +160,7 @@ def _powers(
         bound = error_of_power(found, image, s / r)
         limit = checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2
         _check_bound(bound, found, limit, "the rounding noise" if rtol is None else f"rtol = {rtol:g}", tol is not None)
-        return image * torch.exp2(k.double() * (s / r))[:, None], found.V, bound
+        return torch.where(found.keep, image * torch.exp2(k.double() * (s / r))[:, None], 0.0), found.V, bound
 
 
 def _noise(n: int, dtype: torch.dtype) -> float:
@@ -191,7 +214,8 @@ def _check_bound(bound: Float[Tensor, " b"], found: Spectrum, tol: Real, cut: st
 
 def _applied(L: Tensor, V: Tensor, G: Tensor, side: str) -> Tensor:
     """Return G V L V^H or V L V^H G."""
-    X = G.to(V.dtype)
+    X = G.to(torch.promote_types(V.dtype, torch.complex64) if G.is_complex() else V.dtype)
+    V = V.to(X.dtype)
     if side == "right":
         return torch.bmm(torch.bmm(X, V) * L[:, None, :], adjoint(V))
     return torch.bmm(V, L[..., None] * torch.bmm(adjoint(V), X))
@@ -201,7 +225,7 @@ def _compute(
     P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     L, V, bound = _powers(P, r, s, tol, rtol, dtype)
-    return torch.bmm(V * L[:, None, :], adjoint(V)).to(dtype), bound
+    return rounded(torch.bmm(V * L[:, None, :], adjoint(V)), dtype, "mroot"), bound
 
 
 def _fake(P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype) -> tuple[Tensor, ...]:

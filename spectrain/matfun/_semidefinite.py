@@ -115,7 +115,8 @@ def error_of_power(found: Spectrum, image: Float[Tensor, "b n"], power: float) -
     size = torch.linalg.vector_norm(image, dim=-1)
     relative = torch.where(size > 0, (error + _norm(found.defect * image[:, None, :])) / size, 0.0)
     relative = torch.where(relative < 1, relative / (1 - relative), torch.inf)
-    return torch.where((size > 0) | (found.undecided == 0), relative, torch.inf)
+    zero = ~found.keep.any(-1) & (found.undecided == 0)
+    return torch.where(((size > 0) & size.isfinite()) | zero, relative, torch.inf)
 
 
 def _apart(found: Spectrum, power: float) -> Float[Tensor, " b"]:
