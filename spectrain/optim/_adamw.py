@@ -9,6 +9,7 @@ from torch.optim.adamw import adamw
 from spectrain.optim._squares import limited
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
+_TINY = torch.finfo(torch.float32).tiny  # in place of eps=0, which makes 0 / 0 of an entry that had no gradient yet
 
 
 def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any], states: list[dict[str, Any]]) -> None:
@@ -34,7 +35,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
         beta2=beta2,
         lr=group["lr"],
         weight_decay=group["weight_decay"],
-        eps=group["eps"],
+        eps=max(group["eps"], _TINY),
         maximize=group["maximize"],
     )
 

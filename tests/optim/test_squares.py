@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Muon
+from spectrain.optim import Muon, clip_grad_norm_
 from spectrain.optim import _squares as squares
 
 HUGE = {torch.float32: 1e25, torch.bfloat16: 1e25, torch.float16: 300.0, torch.float64: 1e200}
@@ -118,3 +118,27 @@ def test_the_comparison_rejects_wrong_limits(name, monkeypatch):
     params, optimizer = pair(torch.float32, "adamw", check_finite=False)
     moved(params, optimizer.step)
     assert abs(float(params[1][0, 1].detach()) - 1.04) > 1e-2
+
+
+@pytest.mark.parametrize("scope", ["adamw", "all"])
+@pytest.mark.filterwarnings("ignore:clip_grad_norm_")
+def test_gradients_whose_norm_overflows_are_clipped(scope):
+    """Their norm was infinite, and they were left as they were; the next step advises to clip."""
+    params = [nn.Parameter(torch.zeros(3, 4)) for _ in range(2)]
+    params[0].grad, params[1].grad = torch.full((3, 4), 3e30), torch.full((3, 4), -4e30)
+    optimizer = Muon([{"params": [params[0]], "algorithm": "adamw"}, {"params": [params[1]]}])
+    norms = clip_grad_norm_(optimizer, 2.0, scope=scope)
+    size = 5e30 if scope == "all" else 3e30
+    assert float(norms.total) == pytest.approx(5e30 * 12**0.5, rel=1e-6)
+    assert float(norms.adamw) == pytest.approx(3e30 * 12**0.5, rel=1e-6)
+    assert params[0].grad.flatten().tolist() == pytest.approx([2 * 3e30 / (size * 12**0.5)] * 12, rel=1e-6)
+    optimizer.step()
+    assert all(p.isfinite().all() for p in params)
+
+
+def test_an_entry_without_gradient_stays_where_eps_is_zero():
+    """0 / 0 wrote NaN into it, as torch.optim.AdamW does."""
+    p = nn.Parameter(torch.ones(3))
+    p.grad = torch.tensor([0.0, 2.0, 1e-20])
+    Muon([{"params": [p], "algorithm": "adamw"}], lr=0.1, weight_decay=0.0, adamw_eps=0.0).step()
+    torch.testing.assert_close(p.detach(), torch.tensor([1.0, 0.9, 0.9]), rtol=0, atol=1e-4)
