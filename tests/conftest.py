@@ -1,9 +1,12 @@
 """One seed, one dtype, two sizes: what every test starts from. Imports nothing of spectrain that is checked."""
 
+import collections
 import subprocess
 import sys
 
 import pytest
+
+LARGE = "a large suite: run with --full"
 
 
 def pytest_configure():
@@ -49,7 +52,16 @@ def printed_by_ranks(tmp_path_factory):
 
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full"):
-        skip = pytest.mark.skip(reason="a large suite: run with --full")
+        skip = pytest.mark.skip(reason=LARGE)
         for item in items:
             if item.get_closest_marker("full"):  # not item.keywords: it holds the ids of parameters too
                 item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what this machine could not test, as Parquet where pyarrow is missing: a skip is not a pass."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = collections.Counter(r.longrepr[-1].removeprefix("Skipped: ") for r in skipped)
+    for reason, count in sorted(reasons.items()):
+        if reason != LARGE:
+            terminalreporter.write_line(f"not tested here ({count}): {reason}")

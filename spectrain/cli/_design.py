@@ -10,6 +10,7 @@ import tyro
 from spectrain import approx
 from spectrain.cli._designs import KINDS, curves, write
 from spectrain.cli._designs import main as designs
+from spectrain.train._claim import claimed
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ def main(argv: list[str]) -> int:
     elif argv and not argv[0].startswith("-"):
         raise ValueError(f"design: the kinds are sign (default), {', '.join(KINDS)}, got {argv[0]!r}.")
     asked = tyro.cli(Design, args=argv, prog="spectrain design")
+    with claimed(asked.out or Path("design")) as folder:
+        _run(asked, folder)
+    return 0
+
+
+def _run(asked: Design, folder: Path) -> None:
     schedule = approx.sign_schedule(
         asked.lower,
         asked.upper,
@@ -78,8 +85,7 @@ def main(argv: list[str]) -> int:
     texts: dict[str, str] = {name: approx.as_code(schedule, name) for name in asked.code}
     for name, text in texts.items():
         print(f"\n# ---- {name} ----\n{text}")
-    _write(schedule, texts, asked.out or Path("design"))
-    return 0
+    _write(schedule, texts, folder)
 
 
 def _one(asked: Design) -> bool:

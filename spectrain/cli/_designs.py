@@ -1,6 +1,7 @@
 """``spectrain design KIND``: best polynomials, roots, clip, step and published recipes; JSON, a picture, code."""
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import tyro
 from spectrain import approx
 from spectrain._files import write_text
 from spectrain.gallery._drawing import Line, Picture, save
+from spectrain.train._claim import claimed
 
 FUNCTIONS = (
     "exp", "log", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sqrt", "cbrt", "abs",
@@ -202,10 +204,12 @@ KINDS: dict[str, tuple[type, tuple[Any, ...]]] = {
 
 
 def main(kind: str, argv: list[str]) -> int:
-    """Run ``spectrain design KIND ARGV``."""
+    """Run ``spectrain design KIND ARGV``; no other process writes into its folder meanwhile."""
     make, more = KINDS[kind]
     asked: Any = tyro.cli(make, args=argv, prog=f"spectrain design {kind}")
-    asked.run(*more)
+    lists_only = isinstance(asked, Recipe) and not asked.name
+    with contextlib.nullcontext() if lists_only else claimed(asked.out):
+        asked.run(*more)
     return 0
 
 
@@ -313,8 +317,7 @@ def curves(schedule: approx.Schedule, across: str) -> Picture:
 
 
 def write(folder: Path, name: str, data: dict[str, Any], picture: Picture, code: dict[str, str]) -> None:
-    """The folder of a design: ``name``.json, .html and .svg, and files of code; prints where the page is."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a design into its claimed folder: ``name``.json, .html, .svg and code; print where the page is."""
     write_text(folder / f"{name}.json", json.dumps(data, indent=1, default=float) + "\n")
     for file, text in code.items():
         write_text(folder / file, text)

@@ -13,6 +13,11 @@ from spectrain.matfun._scale import times_power_of_two
 _MODEST = 8  # decompositions of tiny matrices are off by more than eps max(m, n): a "modest" function in LAPACK's words
 
 
+def decomposition_noise(longest: int) -> float:
+    """Return the relative size of values that a decomposition in float64 makes of zeros (Golub and Van Loan, 5.4.1)."""
+    return torch.finfo(torch.float64).eps * (longest + _MODEST)
+
+
 class Band(NamedTuple):
     """An enclosure of the cut, which itself is computed from singular values that have errors."""
 
@@ -63,7 +68,7 @@ class Cut:
         """Return the factors on the Frobenius norm and on the largest singular value."""
         m, n = shape[-2:]
         noise = torch.finfo(self.dtype).eps / 2 * (m**0.5 + n**0.5) / (m * n) ** 0.5
-        return noise, torch.finfo(torch.float64).eps * (max(m, n) + _MODEST)
+        return noise, decomposition_noise(max(m, n))
 
     def __str__(self) -> str:
         if self.threshold is not None:

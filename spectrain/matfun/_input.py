@@ -155,6 +155,12 @@ def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Re
     return tol
 
 
+def checked_rtol(rtol: Real | None, name: str) -> None:
+    """Raise ValueError for a relative size that is none."""
+    if rtol is not None and not 0 <= rtol < 1:
+        raise ValueError(f"{name}: rtol must be in [0, 1), got {rtol}")
+
+
 def like(X: Tensor, out_dtype: torch.dtype | None, name: str) -> torch.dtype:
     """Return the output dtype for X: its own, or that asked for, complex where X is complex. Else TypeError."""
     checked_out_dtype(out_dtype, name)

@@ -9,6 +9,7 @@ from spectrain.matfun._finite import located
 from spectrain.matfun._input import (
     Array,
     Real,
+    checked_rtol,
     checked_tolerance,
     entered,
     is_complex,
@@ -59,6 +60,7 @@ def polar(
     X, leave = entered(X, "polar")
     out_dtype = real_dtype(out_dtype or X.dtype)
     checked_tolerance(tol, out_dtype, "polar")
+    checked_rtol(rtol, "polar")
     slack = rounding_of_complex(source, out_dtype)
     with torch.autocast(X.device.type, enabled=False):
         Y, error, rank, _ = sign(flat(X), tol=tol, rtol=rtol, out_dtype=out_dtype, name="polar", slack=slack)

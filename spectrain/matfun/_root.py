@@ -1,6 +1,5 @@
 """Powers P^(s/r) of positive semidefinite matrices, with a residual that is computed from P."""
 
-import math
 from functools import partial
 
 import torch
@@ -11,15 +10,17 @@ from spectrain.approx._root import MOST_STEPS
 from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._coupled import coupled_root
-from spectrain.matfun._derivative import spectral_function
+from spectrain.matfun._derivative import differentiated, spectral_function
 from spectrain.matfun._differences import Differential, change_of_symmetric, differentiable_once
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype
+from spectrain.matfun._finite import located, refusal
+from spectrain.matfun._input import Array, Real, checked_rtol, checked_tolerance, entered, like, real_dtype, rounded
 from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 from spectrain.matfun._scale import recording
+from spectrain.matfun._semidefinite import Spectrum, counted, error_of_power, spectrum
 
 _norm = torch.linalg.matrix_norm
+_LARGEST = 2**31 - 1  # powers beyond it are 1, 0 or infinite in every dtype
 
 
 @located("P")
@@ -40,13 +41,14 @@ def mroot(
     ``mroot(P, 2)`` is the square root, ``mroot(P, 2, -1)`` its inverse. With ``times=G`` the result is G P^(s/r), or
     P^(s/r) G for ``side="left"``, applied in the eigenbasis: no inverse is formed and rounded. The two-sided
     Q^(-1/2) G P^(-1/2) is ``mroot(Q, 2, -1, times=mroot(P, 2, -1, times=G), side="left")``. Eigenvalues at or below
-    rtol times the largest (default n eps of float64, or of the rounding of P's own dtype where that is wider) count as
-    zero and give zero, also for s < 0, which makes that the power of the pseudo-inverse.
+    rtol times the largest (default (n + 8) eps of float64, or sqrt(n) eps of P's own dtype where that is wider) count
+    as zero and give zero, also for s < 0, which makes that the power of the pseudo-inverse.
 
     ``tol`` (by output dtype 5e-2, 1e-4, 1e-10) bounds the relative Frobenius error of P^(s/r). The bound is the
-    residual ||P - V L V^T||, computed from P, times the steepest slope of x^(s/r) on the eigenvalues found
-    (the largest divided difference, Higham, Functions of Matrices, 3.2). Where it is above tol, a tol that was given
-    is a ValueError and the default one a RuntimeWarning.
+    residual ||P - V L V^T||, computed from P, times the largest divided difference of x^(s/r) (Higham, Functions of
+    Matrices, 3.2), across the cut too. An eigenvalue within its own error of the cut adds the jump there for s > 0; for
+    s <= 0 no bound is stated, as for one that may be negative. Where the bound is above tol, a tol that was given is a
+    ValueError and the default one a RuntimeWarning.
 
     ``steps=k`` takes k steps of the coupled iteration of articles 11158 and 11175 (kexue.fm/archives/11175) instead,
     with the best polynomials for eigenvalues in [1e-4, 1] of a bound on the largest: products only, in one graph under
@@ -56,7 +58,8 @@ def mroot(
 
     Shapes: P (*batch, n, n) real symmetric or complex Hermitian, G (*batch, m, n) or (*batch, n, m). Differentiable
     once, at ties too. TypeError and ValueError for what is not a finite square matrix, ValueError for r < 1, for P that
-    differs from its conjugate transpose by more than rounding, and for an eigenvalue below minus the rounding noise.
+    differs from its conjugate transpose by more than rounding, for an eigenvalue below minus the rounding noise, for G
+    that is not finite, and for a result that its dtype does not hold.
     Cost: one eigendecomposition in float64.
 
     >>> P = torch.tensor([[16.0, 0.0], [0.0, 81.0]])
@@ -64,26 +67,36 @@ def mroot(
     [27.0, 8.0]
     """
     P, leave = entered(P, "mroot", embed=False)
-    _check_request(P, r, side, steps, tol, rtol)
-    dtype = like(P, out_dtype, "mroot")
-    checked_tolerance(tol, real_dtype(dtype), "mroot")
+    _check_request(P, r, s, side, steps, tol, rtol)
     right = None if times is None else _fitting(entered(times, "mroot(times=)", embed=False)[0], P, side)
+    dtype = like(P if right is None or P.is_complex() else _complex_if(right, P), out_dtype, "mroot")
+    checked_tolerance(tol, real_dtype(dtype), "mroot")
     if steps is not None:
-        return leave(_by_steps(P, right, r, s, steps, side).to(dtype))
+        return leave(rounded(_by_steps(P, right, r, s, steps, side), dtype, "mroot"))
     options = (r, s, None if tol is None else float(tol), None if rtol is None else float(rtol))
     if right is None:
         root, _ = _operator(flat(P), *options, dtype)
         return leave(root.reshape(P.shape))
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (P.requires_grad or right.requires_grad)):
-        root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, dtype))
-        return leave(_product(root.reshape(P.shape), right.to(root.dtype), side).to(dtype))
+    if torch.compiler.is_compiling() or differentiated((P, right)):
+        root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, P.dtype))
+        return leave(rounded(_product(root.reshape(P.shape), right, side), dtype, "mroot"))
     L, V = _powers(flat(P), *options, dtype)[:2]
-    return leave(_applied(L, V, flat(right), side).to(dtype).reshape(right.shape))
+    return leave(rounded(_applied(L, V, flat(right), side), dtype, "mroot").reshape(right.shape))
 
 
-def _check_request(P: Tensor, r: int, side: str, steps: int | None, tol: Real | None, rtol: Real | None) -> None:
+def _check_request(
+    P: Tensor, r: int, s: int, side: str, steps: int | None, tol: Real | None, rtol: Real | None
+) -> None:
     if P.shape[-1] != P.shape[-2]:
         raise ValueError(f"mroot: needs square matrices, got shape {tuple(P.shape)}; X.mT @ X is square")
+    for name, value in (("r", r), ("s", s)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"mroot: {name} must be an integer, got {value!r}; P^(s/r) of other powers is mapply's")
+        if abs(value) > _LARGEST:
+            raise ValueError(
+                f"mroot: {name} must be at most {_LARGEST:,} in size, got one of {value.bit_length()} bits"
+            )
+    checked_rtol(rtol, "mroot")
     if r < 1:
         raise ValueError(f"mroot: r must be at least 1, got {r}; a negative power is s < 0")
     if side not in ("left", "right"):
@@ -95,7 +108,10 @@ def _check_request(P: Tensor, r: int, side: str, steps: int | None, tol: Real | 
 
 
 def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
+    """Return the other factor; refused where it is not finite, unless it belongs to a graph, or does not fit."""
     n = P.shape[-1]
+    if not (recording() or torch._C._are_functorch_transforms_active() or bool(G.isfinite().all())):
+        raise refusal(G, "mroot(times=)")
     if G.shape[:-2] != P.shape[:-2] or G.shape[-1 if side == "right" else -2] != n:
         raise ValueError(
             f"mroot: times= of shape {tuple(G.shape)} does not fit a power of shape {tuple(P.shape)} on its {side} side"
@@ -103,7 +119,15 @@ def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
     return G
 
 
+def _complex_if(G: Tensor, P: Tensor) -> Tensor:
+    """Return what the product with P^(s/r) is like: P, complex where G is."""
+    return P.new_empty(0, dtype=torch.promote_types(P.dtype, torch.complex64)) if G.is_complex() else P
+
+
 def _product(root: Tensor, G: Tensor, side: str) -> Tensor:
+    """Return the product in the precision of the root, complex where one of them is."""
+    dtype = torch.promote_types(root.dtype, torch.complex64) if G.is_complex() else root.dtype
+    root, G = root.to(dtype), G.to(dtype)
     return G @ root if side == "right" else root @ G
 
 
@@ -119,7 +143,7 @@ def _by_steps(P: Tensor, G: Tensor | None, r: int, s: int, steps: int, side: str
 
     (root,) = spectral_function(flat(P), compute, partial(_change, r=r, s=s, rtol=None))
     root = root.reshape(P.shape)
-    return root if G is None else _product(root, G.to(root.dtype), side)
+    return root if G is None else _product(root, G, side)
 
 
 def _powers(
@@ -128,42 +152,20 @@ def _powers(
     """Return L^(s/r) in the units of P, V and a bound on the relative error of V L^(s/r) V^H, checked against tol."""
     with torch.autocast(P.device.type, enabled=False):
         unit, k = unit_size(P, "mroot")
-        L, V, bound = _unit_powers(unit, s / r, P.dtype, rtol)
-        _check_bound(
-            bound,
-            checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2,
-            asked=tol is not None,
-        )
-        return L * torch.exp2(k.double() * (s / r))[:, None], V, bound
-
-
-def _unit_powers(
-    P: Tensor, power: float, dtype: torch.dtype, rtol: Real | None
-) -> tuple[Float[Tensor, "b n"], Tensor, Float[Tensor, " b"]]:
-    """Return L^power, V and a bound on the relative error of V L^power V^H, for P of unit size."""
-    symmetric = 0.5 * (P + adjoint(P))
-    _check_symmetric(P, symmetric, dtype)
-    L, V = torch.linalg.eigh(symmetric)
-    largest = L.abs().amax(-1, keepdim=True) if L.shape[-1] else L.new_zeros(len(L), 1)
-    _check_signs(L, largest, dtype)
-    keep = _kept(L, largest, dtype, rtol)
-    image = torch.where(keep, torch.where(keep, L, 1.0) ** power, 0.0)
-    rounding = torch.finfo(P.dtype).eps * math.sqrt(max(1, P.shape[-1])) * _norm(P)
-    delta = _norm(symmetric - torch.bmm(V * L[:, None, :], adjoint(V))) + rounding
-    smallest = torch.where(keep, L, torch.inf).amin(-1) if L.shape[-1] else delta
-    slope = abs(power) * torch.maximum(smallest ** (power - 1), largest[:, 0] ** (power - 1))
-    slope = torch.where(keep.all(-1), slope, torch.maximum(slope, smallest**power / smallest))
-    size = torch.linalg.vector_norm(image, dim=-1)
-    return image, V, torch.where(size > 0, slope * delta / size, 0.0)
+        symmetric = 0.5 * (unit + adjoint(unit))
+        _check_symmetric(unit, symmetric, P.dtype)
+        found = spectrum(symmetric, P.dtype, rtol)
+        _check_signs(found)
+        image = torch.where(found.keep, torch.where(found.keep, found.L, 1.0) ** (s / r), 0.0)
+        bound = error_of_power(found, image, s / r)
+        limit = checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2
+        _check_bound(bound, found, limit, "the rounding noise" if rtol is None else f"rtol = {rtol:g}", tol is not None)
+        return torch.where(found.keep, image * torch.exp2(k.double() * (s / r))[:, None], 0.0), found.V, bound
 
 
 def _noise(n: int, dtype: torch.dtype) -> float:
-    """Return the relative size of eigenvalues that rounding P to its dtype, or decomposing it, can make."""
+    """Return the relative size of what rounding can make of the difference of P from its conjugate transpose."""
     return n * max(torch.finfo(torch.float64).eps, torch.finfo(dtype).eps / max(1, n) ** 0.5)
-
-
-def _kept(L: Tensor, largest: Tensor, dtype: torch.dtype, rtol: Real | None) -> Tensor:
-    return (_noise(L.shape[-1], dtype) if rtol is None else rtol) * largest < L
 
 
 def _check_symmetric(P: Tensor, symmetric: Tensor, dtype: torch.dtype) -> None:
@@ -175,27 +177,45 @@ def _check_symmetric(P: Tensor, symmetric: Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def _check_signs(L: Tensor, largest: Tensor, dtype: torch.dtype) -> None:
-    if bool((-_noise(L.shape[-1], dtype) * largest > L).any()):
+def _check_signs(found: Spectrum) -> None:
+    if bool(found.negative.any()):
+        least = float((found.L / found.L.abs().amax(-1, keepdim=True)).min())
         raise ValueError(
-            f"mroot: P is not positive semidefinite, its smallest eigenvalue is {float((L / largest).min()):.3g} times "
-            "the largest; add a multiple of the identity, or use polar(P).H for its absolute value"
+            f"mroot: P is not positive semidefinite, its smallest eigenvalue is {least:.3g} times the largest; add a "
+            "multiple of the identity, or use polar(P).H for its absolute value"
         )
 
 
-def _check_bound(bound: Float[Tensor, " b"], tol: Real, *, asked: bool) -> None:
-    if not bool((bound <= tol).all()):
+def _check_bound(bound: Float[Tensor, " b"], found: Spectrum, tol: Real, cut: str, asked: bool) -> None:
+    good = (bound <= tol) & ~found.unsigned
+    if bool(good.all()):
+        return
+    worst = int((~good).nonzero()[0])
+    start, end = f"mroot: cannot prove a relative error of {tol:.3g}", "Add a multiple of the identity"
+    if found.unsigned[worst]:
+        reason = (
+            f": eigenvalues of matrix {worst} lie within rounding of minus the rounding noise, below which P is not"
+        )
+        refuse(f"{start}{reason} positive semidefinite, and float64 cannot tell on which side. {end}", asked=asked)
+    elif found.undecided[worst] > 0:
+        reason = f": {int(found.undecided[worst])} eigenvalues of matrix {worst} lie within rounding of {cut}, the cut"
         refuse(
-            f"mroot: cannot prove a relative error of {tol:.3g}, the bound is {float(bound.max()):.2g}: eigenvalues "
-            "reach down to the rounding noise. Add a multiple of the identity, pass rtol= to count small ones as zero, "
-            "or a larger tol=",
+            f"{start}{reason} below which they count as zero, and float64 cannot tell on which side. {end}, or move "
+            "the cut into a gap with rtol=",
+            asked=asked,
+        )
+    else:
+        refuse(
+            f"{start}, the bound is {float(bound[worst]):.2g}: eigenvalues reach down to the rounding noise. {end}, "
+            "pass rtol= to count small ones as zero, or a larger tol=",
             asked=asked,
         )
 
 
 def _applied(L: Tensor, V: Tensor, G: Tensor, side: str) -> Tensor:
     """Return G V L V^H or V L V^H G."""
-    X = G.to(V.dtype)
+    X = G.to(torch.promote_types(V.dtype, torch.complex64) if G.is_complex() else V.dtype)
+    V = V.to(X.dtype)
     if side == "right":
         return torch.bmm(torch.bmm(X, V) * L[:, None, :], adjoint(V))
     return torch.bmm(V, L[..., None] * torch.bmm(adjoint(V), X))
@@ -205,7 +225,7 @@ def _compute(
     P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     L, V, bound = _powers(P, r, s, tol, rtol, dtype)
-    return torch.bmm(V * L[:, None, :], adjoint(V)).to(dtype), bound
+    return rounded(torch.bmm(V * L[:, None, :], adjoint(V)), dtype, "mroot"), bound
 
 
 def _fake(P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -222,7 +242,7 @@ def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: f
 
     With t = log(a / b) it is b^(p-1) expm1(p t) / expm1(t), which keeps its digits as a approaches b.
     """
-    keep = _kept(L, L.abs().amax(-1, keepdim=True), dtype, rtol)
+    keep = counted(L, dtype, rtol)
     x = torch.where(keep, L, 1.0)
     a, b = x[:, :, None], x[:, None, :]
     a, b = torch.maximum(a, b), torch.minimum(a, b)

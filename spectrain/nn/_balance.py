@@ -97,7 +97,7 @@ def histogram(above: Float[Tensor, "tokens experts"]) -> Int[Tensor, "experts bi
     """Counts of margins in ``BINS`` bins a column, finest near zero, where a warm start needs them.
 
     Bins are equal in ``asinh(margin / FINEST)``: about ``FINEST`` wide at zero and 4 % of a large margin. Integer
-    counts add up over micro-batches and ranks in any order.
+    counts add up over micro-batches and ranks in any order. Tokens with a margin that is not finite are left out.
     """
     top = math.asinh(WIDEST / FINEST)
     place = ((above.double().nan_to_num() / FINEST).asinh() / top + 1) * (BINS / 2)
@@ -105,7 +105,8 @@ def histogram(above: Float[Tensor, "tokens experts"]) -> Int[Tensor, "experts bi
     columns = above.shape[1]
     flat = bins + torch.arange(columns, device=above.device) * BINS
     flat = flat.flatten()  # torch.bincount, in a form whose shape does not depend on values
-    return flat.new_zeros(columns * BINS).scatter_add_(0, flat, torch.ones_like(flat)).view(columns, BINS)
+    ones = above.isfinite().all(dim=1, keepdim=True).to(flat.dtype).expand(-1, columns).flatten()
+    return flat.new_zeros(columns * BINS).scatter_add_(0, flat, ones).view(columns, BINS)
 
 
 def histogram_quantile(counts: Int[Tensor, "experts bins"], *, rank: int) -> Float[Tensor, " experts"]:

@@ -48,11 +48,14 @@ class Balance:
     def evidence(
         self, scores: Float[Tensor, "tokens experts"], bias: Float[Tensor, " experts"], *, top_k: int | None
     ) -> Tensor | None:
-        """What a rule by quantile keeps of a micro-batch: margins, or their histogram; ``top_k`` None: a threshold."""
+        """What a rule by quantile keeps of a micro-batch: margins, or their histogram; ``top_k`` None: a threshold.
+
+        Tokens whose scores are not finite are left out.
+        """
         if not self.by_quantile:
             return None
         above = balance.margins(scores.detach(), bias, top_k=top_k)
-        return above if self.rule == "quantile" else balance.histogram(above)
+        return above[above.isfinite().all(dim=1)] if self.rule == "quantile" else balance.histogram(above)
 
     def moved(
         self, bias: Float[Tensor, " experts"], loads: "Loads", evidence: Tensor | None, *, top_k: int, dynamic: bool

@@ -16,8 +16,9 @@ def expert_loads(model: nn.Module) -> Iterator[dict[str, Loads]]:
     """Count the tokens that each expert of each :class:`MoE` takes in all forward passes inside the block.
 
     By name of the layer, in the order of the model; empty without such layers. Training, evaluation and recomputation
-    count alike, and what :meth:`MoE.update_bias` will see is left alone. A compiled model runs eagerly inside the
-    block, as in :func:`capture`. Divide no sums: :attr:`Loads.max_violation` is that of the whole text.
+    count alike, tokens whose scores are not finite never, and what :meth:`MoE.update_bias` will see is left alone. A
+    compiled model runs eagerly inside the block, as in :func:`capture`. Divide no sums: :attr:`Loads.max_violation` is
+    that of the whole text.
 
     >>> moe = MoE(8, experts=4, top_k=1, hidden=8, generator=0).eval()
     >>> with expert_loads(moe) as seen:
@@ -38,6 +39,6 @@ def expert_loads(model: nn.Module) -> Iterator[dict[str, Loads]]:
 def _adding(seen: dict[str, Loads], name: str) -> Callable[[nn.Module, object, Routing], None]:
     def hook(_module: nn.Module, _inputs: object, routing: Routing) -> None:
         counts, tokens = seen[name]
-        seen[name] = Loads(counts + routing.chosen.sum(dim=0), tokens + len(routing.chosen))
+        seen[name] = Loads(counts + routing.loads, tokens + int(routing.sound.sum()))
 
     return hook

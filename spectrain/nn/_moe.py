@@ -29,7 +29,8 @@ class MoE(nn.Module):
 
     **Balance.** ``balance`` is a :class:`Balance` or the name of its rule. Call :meth:`update_bias` once after each
     optimizer step. A token is counted when its gradient passes, in training mode: so gradient accumulation,
-    activation checkpointing of either kind and evaluation in between all count each trained token exactly once.
+    activation checkpointing of either kind and evaluation in between all count each trained token exactly once. Tokens
+    whose scores are not finite are left out: NaN in one of them is no reason to move the bias of an expert.
     Counts are integer buffers, saved with the bias. Adding up ``loads``, ``tokens`` and ``histogram`` over ranks before
     ``update_bias`` is exact. ``DistributedDataParallel`` broadcasts the buffers of rank 0 before a forward pass: a step
     of several micro-batches needs its ``no_sync()`` for all but the last, or ``broadcast_buffers=False``; with neither
@@ -156,7 +157,7 @@ class MoE(nn.Module):
         if not loads.tokens:
             raise ValueError(
                 "MoE.update_bias: no token was counted since the last call; call it once a step, after a backward "
-                "pass in training mode."
+                "pass in training mode. Tokens with NaN are not counted."
             )
         if self._made and not self._collected:
             raise ValueError(
@@ -224,7 +225,7 @@ class MoE(nn.Module):
         with torch.no_grad():
             top_k = self.router.top_k if self.router.select == "top_k" else None
             evidence = self.balance.evidence(routing.scores, self.bias, top_k=top_k)
-            counts = [routing.chosen.sum(dim=0), self.tokens.new_tensor(len(out))]
+            counts = [routing.loads, routing.sound.sum()]
         totals = [self.loads, self.tokens]
         if evidence is not None and self.histogram is not None:
             totals, counts, evidence = [*totals, self.histogram], [*counts, evidence], None

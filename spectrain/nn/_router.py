@@ -4,7 +4,7 @@ import math
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 ACTIVATIONS = ("softmax", "sigmoid", "relu")
@@ -19,6 +19,16 @@ class Routing(NamedTuple):
     chosen: Bool[Tensor, "tokens experts"]
     weights: Float[Tensor, "tokens experts"]
     """Factor of each expert's output; zero where it is not chosen."""
+
+    @property
+    def sound(self) -> Bool[Tensor, " tokens"]:
+        """Which tokens have finite scores; what was chosen for the others says nothing, and is not counted."""
+        return self.scores.isfinite().all(dim=-1)
+
+    @property
+    def loads(self) -> Int[Tensor, " experts"]:
+        """How many sound tokens each expert takes."""
+        return (self.chosen & self.sound[:, None]).sum(dim=0)
 
 
 class Router(nn.Module):
@@ -35,6 +45,7 @@ class Router(nn.Module):
     """
 
     logical_matrices: ClassVar[dict[str, dict[str, Any]]] = {"weight": {}}
+    width_roles: ClassVar[dict[str, str]] = {"weight": "output"}  # to a number of experts, which stays
 
     def __init__(
         self,

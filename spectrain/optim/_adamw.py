@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from spectrain.optim._squares import limited
+
 FUSED = ("cpu", "cuda", "mps", "xpu")
+_TINY = torch.finfo(torch.float32).tiny  # in place of eps=0, which makes 0 / 0 of an entry that had no gradient yet
 
 
 def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any], states: list[dict[str, Any]]) -> None:
@@ -15,6 +18,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
     On devices that have it this is the fused kernel, one pass over the memory.
     """
     beta1, beta2 = group["betas"]
+    grads = limited(grads, group)
     aligned = all(_aligned(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True))
     compiling = torch.compiler.is_compiling()  # a graph takes the formula, and fuses it itself
     adamw(
@@ -31,7 +35,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
         beta2=beta2,
         lr=group["lr"],
         weight_decay=group["weight_decay"],
-        eps=group["eps"],
+        eps=max(group["eps"], _TINY),
         maximize=group["maximize"],
     )
 

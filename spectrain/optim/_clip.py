@@ -1,5 +1,6 @@
 """Gradient clipping that leaves Muon's matrices alone."""
 
+import functools
 import warnings
 from typing import NamedTuple
 
@@ -85,6 +86,18 @@ def _norm(grads: list[Tensor]) -> Tensor:
     """Frobenius norm of all of them together, in float32 or wider."""
     if not grads:
         return torch.zeros(())
-    norms = [whole(norm) for norm in torch._foreach_norm(grads)]  # of a sharded gradient: reduced over its ranks
-    norms = [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in norms]
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    wide = torch.promote_types(functools.reduce(torch.promote_types, {g.dtype for g in grads}), torch.float32)
+    norms = _norms(grads, torch.float64 if grads[0].device.type == "cuda" else None)
+    if grads[0].device.type == "cpu" and any(bool(norm.isinf()) for norm in norms):
+        norms = _norms(grads, torch.float64)  # eight times as slow there, and seldom needed
+    dtype = torch.promote_types(wide, norms[0].dtype)
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, dtype) for n in norms])).to(wide)
+
+
+def _norms(grads: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    """One norm each, of a sharded gradient reduced over its ranks.
+
+    Squares of entries above 1.8e19 leave float32: in float64 such gradients have a norm and can be clipped.
+    """
+    norms = [whole(norm) for norm in torch._foreach_norm(grads, 2, dtype)]
+    return [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in norms]

@@ -1,5 +1,6 @@
 """What must not pass silently: bad settings, bad groups, bad gradients."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from spectrain.optim._decay import KINDS
 from spectrain.optim._matrix import Matrix
 from spectrain.optim._roles import ALGORITHMS
 from spectrain.optim._spread import local
+from spectrain.optim._squares import largest_entry
 from spectrain.optim._variants import VARIANTS
 
 MOST_STEPS = 60  # of matfun.msign
@@ -170,23 +172,31 @@ def check_current(model: Callable[[], nn.Module | None] | None, params: Sequence
 
 
 @torch.compiler.disable  # it reads a value; a graph breaks here, and with check_finite=False it does not
-def check_finite(grads: Mapping[str, Tensor]) -> None:
-    """Raise ValueError naming each gradient with NaN or Inf; nothing has been changed by then.
+def check_finite(grads: Mapping[str, Tensor], ends: Sequence[float | int] | None = None) -> None:
+    """Raise ValueError naming each gradient with NaN or Inf, or an entry above its end; nothing has been changed then.
 
-    One reading pass over the gradients and one synchronisation; a second look only where a norm overflows.
+    One reading pass over the gradients and one synchronisation; a second look only where a norm is large.
     """
     if not grads:
         return
+    limits = dict(zip(grads, [math.inf] * len(grads) if ends is None else ends, strict=True))
     norms = torch._foreach_norm(list(grads.values()))
-    if bool(torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).isfinite().all()):
-        return
-    bad = [name for name, grad in grads.items() if not bool(grad.isfinite().all())]
-    if not bad:
-        return
-    raise ValueError(
-        f"Muon: NaN or Inf in the gradient of {', '.join(bad)}. Nothing was changed. Lower the "
-        "learning rate, look for the first bad activation, or skip the step."
-    )
+    sizes = torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).tolist()
+    large = [name for name, size in zip(grads, sizes, strict=True) if not (size <= limits[name] and size < math.inf)]
+    bad = [name for name in large if not bool(grads[name].isfinite().all())]
+    if bad:
+        raise ValueError(
+            f"Muon: NaN or Inf in the gradient of {', '.join(bad)}. Nothing was changed. Lower the "
+            "learning rate, look for the first bad activation, or skip the step."
+        )
+    tops = {name: float(grads[name].abs().amax()) for name in large}
+    beyond = [f"{name} ({top:.3g}, at most {limits[name]:.3g})" for name, top in tops.items() if top > limits[name]]
+    if beyond:
+        raise ValueError(
+            f"Muon: the gradient of {', '.join(beyond)} is too large for its squares, which Adam's second moment "
+            "averages: it would be infinite, and those entries would never move again. Nothing was changed. Scale the "
+            "loss down or clip; of half precision keep the weights in float32."
+        )
 
 
 def _check_rates(group: Mapping[str, Any]) -> None:
@@ -205,4 +215,5 @@ def check_gradients(groups: Sequence[Mapping[str, Any]]) -> None:
         grads = {name: local(p.grad) for name, p in named if p.grad is not None}
         check_dense(grads)
         if group["check_finite"]:
-            check_finite(grads)
+            ends = [largest_entry(group, p) for p in group["params"] if p.grad is not None]
+            check_finite(grads, ends)

@@ -34,8 +34,8 @@ from spectrain.optim._route import route
 from spectrain.optim._spread import check_spread, gradient, local
 from spectrain.optim._state import ready
 from spectrain.optim._streams import check_streams, side_by_side
-from spectrain.optim._update import apply, momentum_average
-from spectrain.optim._variants import adam_direction
+from spectrain.optim._update import apply
+from spectrain.optim._variants import directions
 from spectrain.optim._written import check_updates
 
 VARIANT = {"variant", "beta2"}
@@ -71,9 +71,10 @@ class Muon(Optimizer):
       where the update shrinks the weight too), ``"spectral"`` (only the largest singular value; article 10648).
     - ``variant``: ``"plain"``, ``"normuon"`` (rows, columns where out < in, over their running size; ``beta2``),
       ``"adam"`` (msign of an Adam update); see ``docs/muon.md``.
-    - ``check_finite``: raise at NaN or Inf, before anything is changed, naming the parameter. ``capturable`` turns it
-      off, after which a step reads no value and can be recorded into a CUDA graph; give ``lr`` as a tensor then, and no
-      ``tol``. ``torch.compile`` takes such a step as one graph.
+    - ``check_finite``: raise at NaN, Inf and, where Adam squares them, entries whose squares the dtype does not hold
+      (above 1.8e19 in float32), before anything is changed, naming the parameter; without it such entries count as the
+      largest that fit. ``capturable`` turns it off, after which a step reads no value and can be recorded into a CUDA
+      graph; give ``lr`` as a tensor then, and no ``tol``. ``torch.compile`` takes such a step as one graph.
     - Over ranks: parameters may be ``DTensor`` of any mesh; ``process_group``: ranks that hold the same plain
       parameters share the work; ``machine``: figures for the choice of who does what, which ``optim.plan`` prints.
     - ``streams``: on a GPU matrices are divided over so many CUDA streams, which hides the latency of small products;
@@ -302,17 +303,6 @@ class Muon(Optimizer):
         states = [ready(self.state[p], p, part.group) for p in part.params]
         return [{key: local(value) for key, value in state.items()} for state in states]
 
-    def _averages(self, part: Live) -> list[Tensor]:
-        """The directions of one group, after taking in the gradients: momentum averages, or Adam's update."""
-        states, group = self._states(part), part.group
-        buffers = [state["momentum_buffer"] for state in states]
-        grads = [g.to(b.dtype) for g, b in zip(part.grads, buffers, strict=True)]
-        averages = momentum_average(buffers, grads, momentum=group["momentum"], nesterov=group["nesterov"])
-        if group["variant"] != "adam":
-            return averages
-        squares, steps = [state["exp_avg_sq"] for state in states], [state["step"] for state in states]
-        return adam_direction(averages, grads, squares, steps, beta2=group["beta2"])
-
     def _orthogonal_steps(self, live: list[Live], company: Company | None) -> None:
         """Move the matrices of all groups; over ranks all at once, else in portions."""
         if company is not None:
@@ -326,14 +316,14 @@ class Muon(Optimizer):
 
     def _orthogonal_step(self, live: list[Live], company: Company | None) -> None:
         """Move matrices, with msign of as many as possible in one call."""
-        averages = [average for part in live for average in self._averages(part)]
+        averages = [average for part in live for average in directions(self._states(part), part.grads, part.group)]
         groups = [part.group for part in live for _ in part.params]
         params = [p for part in live for p in part.params]
         names = [name for part in live for name in part.names]
         plans = [] if company is None else company.plans(names, params, groups)
-        updates = orthogonalized_over(averages, groups, params, plans)
+        updates, trouble = orthogonalized_over(names, averages, groups, params, plans)
         normalise_lines(updates, groups, [self.state[p] for p in params], plans)
-        check_updates(names, updates, groups, params, plans)
+        check_updates(names, updates, groups, params, plans, trouble)
         tops = leading_over([w for part in live for w in part.weights], groups, plans)
         start = 0
         for part in live:
@@ -343,7 +333,7 @@ class Muon(Optimizer):
 
     def _entrywise_step(self, part: Live, company: Company | None) -> None:
         """Move parameters by the sign of the momentum, or by its rows normalised."""
-        updates, group = self._averages(part), part.group
+        updates, group = directions(self._states(part), part.grads, part.group), part.group
         if group["algorithm"] == "sign":
             updates = list(torch._foreach_sign(updates))
         else:

@@ -49,7 +49,9 @@ def mup(
 
     Roles come from the module graph: embeddings and the first convolution are inputs, heads as ``route`` finds them
     outputs, other matrices hidden, biases, gains and depthwise filters vectors; without embedding the first Linear is
-    the input. ``roles`` maps patterns of parameter names to a role and overrules it; ``rules`` are those of ``route``.
+    the input. A module states what its type does not show, as of a router of experts, whose outputs do not grow:
+    ``width_roles = {"weight": "output"}``. ``roles`` maps patterns of parameter names to a role and overrules both;
+    ``rules`` are those of ``route``.
     Nothing is written on tensors and there is no base model: the same call on a copied, compiled, sharded or loaded
     model gives the same factors. Call it before ``torch.compile``; make groups after ``fully_shard``.
 

@@ -67,8 +67,11 @@ def _part(
     typed = decide(p, places, {}, heads)
     matrix = next((r.matrix for r in (told, typed) if r is not None and r.matrix is not None), None)
     stated = next((k for k in roles if any(fnmatchcase(place.path, k) for place in places)), None)
+    own = _told(places)
     if stated is not None:
         role, reason = roles[stated], f"declared by {stated!r}"
+    elif own is not None:
+        role, reason = own
     elif typed is None and matrix is not None:
         role, reason = "hidden", "matrix declared by a rule"
     else:
@@ -76,6 +79,18 @@ def _part(
     rows = any(isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)) for place in places)
     out, in_ = _sides(p, role, matrix, rows=rows or (typed is None and role == "input" and matrix is None))
     return Part(places[0].path, p, role, out, in_, matrix, reason, typed is not None)
+
+
+def _told(places: list[Use]) -> tuple[str, str] | None:
+    """The role that the modules which hold a parameter state in ``width_roles``, and who; None where none does."""
+    said = {}
+    for place in places:
+        stated = getattr(place.module, "width_roles", {}).get(place.name)
+        if stated is not None:
+            said[_checked_role(stated, f"width_roles of {place.path}")] = type(place.module).__name__
+    if len(said) > 1:
+        raise ValueError(f"mup: modules that share {places[0].path} state other roles of it: {', '.join(said)}.")
+    return next(((role, f"declared by {who}") for role, who in said.items()), None)
 
 
 def _role(p: Tensor, places: list[Use], typed: Role | None, first: Mapping[Tensor, str]) -> tuple[str, str]:
@@ -87,8 +102,6 @@ def _role(p: Tensor, places: list[Use], typed: Role | None, first: Mapping[Tenso
     if typed.reason.startswith("embedding"):
         tied = any(isinstance(place.module, nn.Linear) for place in places)
         return ("tied", "embedding and output head") if tied else ("input", typed.reason)
-    if typed.reason == "declared by Router":  # of nn.MoE: from the width to a number of experts, which stays
-        return "output", "router of experts"
     if typed.reason.startswith("output head"):
         return "output", typed.reason
     if typed.reason == "Linear with one row or column":
@@ -139,10 +152,15 @@ def _sides(p: Tensor, role: str, matrix: Matrix | None, *, rows: bool) -> tuple[
 
 def _check_roles(roles: Mapping[str, str], paths: list[str]) -> None:
     for pattern, role in roles.items():
-        if role not in ROLES:
-            raise ValueError(f"mup: a role is one of {', '.join(ROLES)}, got {role!r} for {pattern!r}.")
+        _checked_role(role, repr(pattern))
         if not any(fnmatchcase(path, pattern) for path in paths):
             raise ValueError(f"mup: the role {role!r} of {pattern!r} matches no parameter. They are: {paths}.")
+
+
+def _checked_role(role: object, where: str) -> str:
+    if role not in ROLES:
+        raise ValueError(f"mup: a role is one of {', '.join(ROLES)}, got {role!r} for {where}.")
+    return str(role)
 
 
 def _check_ends(model: nn.Module, parts: list[Part], roles: Mapping[str, str]) -> None:

@@ -18,17 +18,27 @@ Plans = Sequence[tuple[Sharded, list[int]]]
 
 
 def orthogonalized_over(
-    averages: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor], plans: Plans
-) -> list[Tensor]:
-    """Return this rank's part of factor * msign for every parameter; all matrices it works on in one call of msign."""
+    names: Sequence[str],
+    averages: Sequence[Tensor],
+    groups: Sequence[dict[str, Any]],
+    params: Sequence[Tensor],
+    plans: Plans,
+) -> tuple[list[Tensor], str]:
+    """Return this rank's part of factor * msign for every parameter; all matrices it works on in one call of msign.
+
+    Also why msign refused, in words ("": it did not), where other ranks wait for what it has to give: nothing is to be
+    written then.
+    """
     own = alone(len(params), plans)
     pieces = orthogonal_pieces([averages[i] for i in own], [groups[i] for i in own])
-    inside = [groups[i] for i in own]
+    inside, whose = [groups[i] for i in own], [names[i] for i in own]
     for plan, members in plans:
         matrices = plan.gather([averages[i].contiguous() for i in members])
         pieces += [[matrix] for matrix in matrices]
-        inside += [plan.members[plan.sites[n].member].group for n in plan.mine]
-    signs = _signs(pieces, inside) if pieces else []
+        owners = [plan.members[plan.sites[n].member] for n in plan.mine]
+        inside += [owner.group for owner in owners]
+        whose += [owner.name for owner in owners]
+    signs, trouble = _signs(whose, pieces, inside, waited_for=bool(plans)) if pieces else ([], "")
     found: dict[int, Tensor] = {}
     for i, update in zip(
         own, scaled(signs[: len(own)], [groups[i] for i in own], [params[i] for i in own]), strict=True
@@ -40,18 +50,41 @@ def orthogonalized_over(
         back = plan.scatter([sign for (sign,) in signs[start:stop]], [averages[i] for i in members])
         found |= dict(zip(members, back, strict=True))
         start = stop
-    return [found[i] for i in range(len(params))]
+    return [found[i] for i in range(len(params))], trouble
 
 
-def _signs(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+def _signs(
+    names: Sequence[str], pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]], *, waited_for: bool
+) -> tuple[list[list[Tensor]], str]:
     """msign of all matrices, or NaN for those that are not finite and zero for the rest.
 
-    Whoever looks at the updates then knows their names, and other ranks, which wait for these, get them.
+    Whoever looks at the updates then knows their names, and other ranks, which wait for these, get them. Where msign
+    fails otherwise, as where it cannot prove a tolerance, all are zero and the words say of what: raised here, unless
+    others wait.
     """
     try:
-        return msign_all(pieces, groups)
+        return msign_all(pieces, groups), ""
     except NotFiniteError:
-        return [[torch.where(X.isfinite().all(), torch.zeros_like(X), torch.nan) for X in piece] for piece in pieces]
+        return [
+            [torch.where(X.isfinite().all(), torch.zeros_like(X), torch.nan) for X in piece] for piece in pieces
+        ], ""
+    except (ValueError, RuntimeError) as error:
+        trouble = _by_name(names, pieces, groups) or f"Muon: {error}"
+        if not waited_for:
+            raise type(error)(trouble) from error
+        return [[torch.zeros_like(X) for X in piece] for piece in pieces], trouble
+
+
+def _by_name(names: Sequence[str], pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> str:
+    """What msign has against each parameter by itself, in words."""
+    said = []
+    for name, piece, group in zip(names, pieces, groups, strict=True):
+        try:
+            msign_all([piece], [group])
+        except (ValueError, RuntimeError) as error:
+            said.append(f"{name}: {error}")
+    words = "These weights were not changed; the momentum has taken in the gradients."
+    return f"Muon: {'; '.join(said)}. {words}" if said else ""
 
 
 def normalise_lines(

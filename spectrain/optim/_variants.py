@@ -1,11 +1,30 @@
 """Two variants of Muon's update: msign of an Adam update, and lines of equal long-run size (NorMuon)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from spectrain.optim._squares import limited
+from spectrain.optim._update import momentum_average
+
 VARIANTS = ("plain", "adam", "normuon")
+
+
+def directions(
+    states: Sequence[Mapping[str, Tensor]], grads: Sequence[Tensor], group: Mapping[str, Any]
+) -> list[Tensor]:
+    """Return what msign is taken of, after taking in the gradients: momentum averages, or Adam's update."""
+    buffers = [state["momentum_buffer"] for state in states]
+    wide = [g.to(b.dtype) for g, b in zip(grads, buffers, strict=True)]
+    adam = group.get("variant") == "adam"
+    wide = limited(wide, group) if adam else wide
+    averages = momentum_average(buffers, wide, momentum=group["momentum"], nesterov=group["nesterov"])
+    if not adam:
+        return averages
+    squares, steps = [state["exp_avg_sq"] for state in states], [state["step"] for state in states]
+    return adam_direction(averages, wide, squares, steps, beta2=group["beta2"])
 
 
 def adam_direction(

@@ -23,16 +23,29 @@ def check_updates(
     groups: Sequence[dict[str, Any]],
     params: Sequence[Tensor],
     plans: Sequence[tuple[Sharded, list[int]]],
+    trouble: str = "",
 ) -> None:
     """Raise ValueError naming each parameter whose update has no sense, on all ranks alike; no matrix has moved then.
 
     An update is a factor s times a matrix with singular values near 1, so that its norm is at most about
     s sqrt(min(out, in)); rows and columns that NorMuon divides keep it. Momentum that overflowed, weights of an average
     that did, or a fault of msign on some machine would show here. Cost: one pass over the updates and one value read;
-    over ranks one reduction of an integer for each team. With ``capturable`` and in a graph no value can be read.
+    over ranks one reduction of an integer for each team, which also tells what msign had against its matrices on one of
+    them (``trouble``), while the others waited for these. With ``capturable`` and in a graph no value can be read.
     """
-    if recording() or all(group["capturable"] for group in groups):
+    if recording() or all(group["capturable"] and group["tol"] is None for group in groups):
         return
+    trouble = trouble or _wild(names, updates, groups, params)
+    for plan, _ in plans:
+        trouble = agreed_trouble(plan.team, trouble) or trouble
+    if trouble:
+        raise ValueError(trouble)
+
+
+def _wild(
+    names: Sequence[str], updates: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]
+) -> str:
+    """The parameters whose update is larger than any msign, in words; empty where there is none."""
     norms = torch._foreach_norm(list(updates))
     sizes = torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).tolist()
     bad = []
@@ -40,11 +53,7 @@ def check_updates(
         most = _MOST * _largest(Matrix.from_dict(group["matrix"]), p.shape, group["scale"])
         if not size <= most:  # NaN is above everything
             bad.append(f"{name} {tuple(p.shape)} ({size:.3g}, at most {most:.3g})")
-    trouble = _words(bad) if bad else ""
-    for plan, _ in plans:
-        trouble = agreed_trouble(plan.team, trouble) or trouble
-    if trouble:
-        raise ValueError(trouble)
+    return _words(bad) if bad else ""
 
 
 def _words(bad: Sequence[str]) -> str:

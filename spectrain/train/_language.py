@@ -238,13 +238,12 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
 def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parametrisation | None:
     """What ``--parametrisation`` makes of a model of this configuration; None for the standard one.
 
-    Maps to a size that does not grow with the width are outputs, and inputs those from such a size: the router, keys
-    and values that all heads share, rotated keys beside a latent, queries through ``--query-rank``.
+    Maps to a size that does not grow with the width are outputs, and inputs those from such a size: keys and values
+    that all heads share, rotated keys beside a latent, queries through ``--query-rank``. The router says it of itself.
     """
     if config.parametrisation == "standard":
         return None
     fixed = {
-        "*.router.weight": config.moe_experts is not None,
         "*.attention.key.weight": config.attention == "mqa",
         "*.attention.value.weight": config.attention == "mqa",
         "*.attention.key_rotary.weight": config.attention == "mla",

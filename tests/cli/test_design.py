@@ -1,6 +1,8 @@
 """``spectrain design KIND``: what it prints as code is what it promises, and what it does not know it says."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -126,3 +128,38 @@ def test_what_would_never_end_or_is_no_function_is_refused_at_once(text):
 def test_numbers_are_doubles_and_the_same_function():
     x = np.linspace(0.5, 2, 7)
     np.testing.assert_array_equal(function("3*x**2 - 1/x^3 + where(x > 1, 2, 0)")(x), 3 * x**2 - x**-3.0 + 2 * (x > 1))
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from spectrain.train import _claim
+with _claim.claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["minimax", "--f", "exp(x)", "--powers", "3"]], ids=["sign", "minimax"])
+def test_two_designs_at_once_do_not_share_a_folder(words, tmp_path):
+    """Both wrote their files one by one, and each said that the design was its own."""
+    folder = tmp_path / "design"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        holder.stdout.readline()
+        with pytest.raises(OSError, match=f"in use by process {holder.pid} on"):
+            main([*words, "--out", str(folder)])
+        assert not [path for path in folder.iterdir() if path.name != ".lock"]
+    finally:
+        holder.communicate("\n")
+    assert main([*words, "--out", str(folder)]) == 0
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".html", ".svg", ".py"}
+
+
+def test_the_list_of_recipes_needs_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "design").write_text("a file")
+    assert main(["recipe"]) == 0
+    assert "error" in capsys.readouterr().out

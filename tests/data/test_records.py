@@ -105,7 +105,7 @@ def test_more_bad_files(tmp_path):
 
 def test_bad_parquet(tmp_path):
     path = write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(data.DataError, match=r"has no column 'body' but text"):
+    with pytest.raises(data.DataError, match=r"has no column 'body' but 'text'"):
         data.read_documents([path], text_field="body")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(data.DataError, match="is not a Parquet file"):

@@ -250,3 +250,97 @@ def test_steps_name_the_matrix_of_a_batch():
     assert matfun.mroot(torch.zeros(0, 0), 3, -1, steps=3).shape == (0, 0)
     assert matfun.mroot(torch.zeros(0, 4, 4), 3, -1, steps=3).shape == (0, 4, 4)
     assert not matfun.mroot(torch.zeros(3, 3), 2, steps=12).any()
+
+
+def _square_root(P):
+    """P^(1/2) in 30 digits, in float64."""
+    with mpmath.workdps(30):
+        L, V = mpmath.eigsy(mpmath.matrix(P.tolist()))
+        return torch.tensor((V * mpmath.diag([mpmath.sqrt(x) for x in L]) * V.T).tolist(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_transforms_of_a_product_with_a_root(side):
+    """vmap of jvp raised torch's internals, vmap too, and the gradient of a jvp was NaN.
+
+    The change K of R = P^(1/2) in a direction D solves R K + K R = D, without any decomposition of ours.
+    """
+    g = torch.Generator().manual_seed(0)
+    A, D = (torch.randn(3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    P, D = A @ A.mT + torch.eye(4, dtype=torch.float64), D + D.mT
+    G, E = (torch.randn(3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    eye = torch.eye(4, dtype=torch.float64)
+    R = torch.stack([_square_root(p) for p in P])
+    systems = torch.stack([torch.kron(r, eye) + torch.kron(eye, r) for r in R])
+    K = torch.linalg.solve(systems, D.flatten(1)[..., None]).reshape(3, 4, 4)
+    right = side == "right"
+    change = E @ R + G @ K if right else R @ E + K @ G
+
+    def product(P, G):
+        return matfun.mroot(P, 2, times=G, side=side)
+
+    def along(P, G):
+        return torch.func.jvp(lambda p: product(p, G), (P,), (D[0],))[1].square().sum()
+
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(torch.vmap(product)(P, G), G @ R if right else R @ G, **close)
+    torch.testing.assert_close(torch.func.jvp(product, (P, G), (D, E))[1], change, **close)
+    mapped = torch.vmap(lambda p, q, d, e: torch.func.jvp(product, (p, q), (d, e))[1])(P, G, D, E)
+    torch.testing.assert_close(mapped, change, **close)
+    with torch.autograd.forward_ad.dual_level():
+        dual = product(*(torch.autograd.forward_ad.make_dual(*pair) for pair in ((P, D), (G, E))))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, change, **close)
+    slope = torch.func.grad(along, argnums=1)(P[0], G[0])
+    torch.testing.assert_close(slope, 2 * (G[0] @ K[0] @ K[0] if right else K[0] @ K[0] @ G[0]), **close)
+    with pytest.raises(RuntimeError, match="mroot can be differentiated once"):
+        torch.func.grad(along)(P[0], G[0])
+
+
+REFUSED = {
+    "NaN for a root": (lambda P: matfun.mroot(P, 2, rtol=float("nan")), ValueError, r"rtol must be in \[0, 1\)"),
+    "negative rtol": (lambda P: matfun.mroot(P, 2, rtol=-1), ValueError, r"rtol must be in \[0, 1\)"),
+    "rtol that counts nothing": (lambda P: matfun.mroot(P, 2, rtol=2), ValueError, r"rtol must be in \[0, 1\)"),
+    "polar's rtol": (lambda P: matfun.polar(P, rtol=float("nan")), ValueError, r"polar: rtol must be in \[0, 1\)"),
+    "enormous power": (lambda P: matfun.mroot(P, 1, 10**400), ValueError, "s must be at most"),
+    "NaN in times": (lambda P: matfun.mroot(P, 2, times=P * float("nan")), ValueError, r"mroot\(times=\): 9 of 9"),
+    "infinite times": (lambda P: matfun.mroot(P, 2, times=P / 0, steps=4), ValueError, r"mroot\(times=\): 9 of 9"),
+    "float32 overflow": (lambda P: matfun.mroot(1e30 * P, 1, 2), ValueError, "entries beyond 3.4e"),
+    "float16 overflow": (lambda P: matfun.mroot(1e3 * P.half(), 1, 2), ValueError, "entries beyond 6.55e"),
+    "float64 overflow": (lambda P: matfun.mroot(1e300 * P.double(), 1, 2), ValueError, "entries beyond 1.8e"),
+    "inverse overflow": (lambda P: matfun.mroot(1e-300 * P.double(), 1, -2), ValueError, "entries beyond 1.8e"),
+    "product overflow": (lambda P: matfun.mroot(P, 1, times=P * 1e38), ValueError, "entries beyond 3.4e"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_was_nan_infinite_or_nothing_without_a_word_is_refused(name):
+    call, kind, said = REFUSED[name]
+    with pytest.raises(kind, match=said):
+        call(torch.eye(3) + 1)
+
+
+@pytest.mark.parametrize("power", [2, -2, 200])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-5])
+def test_powers_of_a_singular_matrix_keep_its_zeros(power, scale):
+    """A zero times an overflowed unit of scale is none: for s = 200 the scale alone leaves float64 at 1e150."""
+    P = torch.diag(torch.tensor([scale, scale / 2, 0.0], dtype=torch.float64))
+    truth = torch.diag(torch.tensor([scale**power, (scale / 2) ** power, 0.0], dtype=torch.float64))
+    assert relative_error(matfun.mroot(P, 1, power, tol=1e-9), truth) < 1e-9
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 12}], ids=str)
+def test_a_complex_factor_of_a_real_root(options):
+    """Its imaginary part was dropped."""
+    P, V, L = definite(4, 1)
+    root = (V * L**0.5) @ V.mT
+    g = torch.Generator().manual_seed(0)
+    G = torch.randn(3, 4, dtype=torch.complex128, generator=g)
+    found = matfun.mroot(P, 2, times=G, **options)
+    assert found.dtype == torch.complex128
+    torch.testing.assert_close(found, G @ root.to(G.dtype), rtol=0, atol=1e-8)
+    assert matfun.mroot(P.float(), 2, times=G, **options).dtype == torch.complex64
+    X = P.clone().requires_grad_()
+    matfun.mroot(X, 2, times=G, **options).imag.sum().backward()
+    Y = P.clone().requires_grad_()
+    matfun.mroot(Y, 2, times=G.imag.clone(), **options).sum().backward()
+    torch.testing.assert_close(X.grad, Y.grad, rtol=0, atol=1e-9)

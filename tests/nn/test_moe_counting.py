@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 
 import pytest
 import torch
@@ -260,3 +261,35 @@ def test_a_penalty_collected_outside_of_checkpoints_is_fine():
     reentrant(batch(0).requires_grad_())
     with pytest.raises(ValueError, match="no MoE layer holds a penalty"):
         nn.auxiliary_loss(reentrant)
+
+
+RULES = ["sign", "rms", "quantile", "histogram"]
+
+
+@pytest.mark.parametrize("select", ["top_k", "threshold"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_tokens_with_nan_are_not_counted(rule, select, bad):
+    """NaN scores choose whichever experts come first, and moved the bias of these; the others' tokens decide."""
+    settings = {"experts": 8, "top_k": 2, "hidden": 8, "select": select, "activation": "sigmoid", "generator": 0}
+    settings["balance"] = rule
+    moe, alone = nn.MoE(WIDTH, **settings).double(), nn.MoE(WIDTH, **settings).double()
+    sound = batch(0).flatten(0, 1)
+    mixed = torch.randperm(len(sound) + 5, generator=torch.Generator().manual_seed(0))
+    broken = torch.cat([sound, torch.full((5, WIDTH), bad, dtype=torch.float64)])[mixed]
+    with nn.expert_loads(moe) as seen:
+        moe(broken).nansum().backward()
+    alone(sound).sum().backward()
+    expected = alone.update_bias()
+    found = moe.update_bias()
+    assert found.tokens == seen[""].tokens == expected.tokens == len(sound)
+    assert found.counts.tolist() == seen[""].counts.tolist() == expected.counts.tolist()
+    torch.testing.assert_close(moe.bias, alone.bias, rtol=0, atol=1e-7)
+
+
+def test_nothing_but_nan_is_no_token():
+    moe = nn.MoE(WIDTH, experts=4, top_k=2, hidden=8, generator=0)
+    moe(torch.full((3, WIDTH), math.nan)).sum().backward()
+    with pytest.raises(ValueError, match=r"no token was counted .* Tokens with NaN are not counted"):
+        moe.update_bias()
+    assert not moe.bias.any()

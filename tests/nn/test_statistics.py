@@ -118,3 +118,39 @@ def test_statistics_of_a_model_are_those_of_what_capture_collects():
     assert list(seen) == list(counted)
     for name, outputs in seen.items():
         assert counted[name].row() == gathered(outputs).row()
+
+
+@pytest.mark.parametrize("scale", [2.0**-1040, 2.0**-600, 1.0, 2.0**600, 2.0**1019])
+def test_sums_hold_at_every_scale(scale):
+    """Squares above 1e154 made rms and the spectrum infinite, those below 1e-162 zero; scaling is exact."""
+    rows = torch.tensor([[3.0, 0.0], [0.0, 4.0], [-2.0, 1.0]], dtype=torch.float64)
+    seen = gathered([scale * row[None] for row in rows])
+    close = {"rel": 1e-12, "abs": 0.0}
+    assert seen.rms == pytest.approx(scale * math.sqrt(30 / 6), **close)
+    assert seen.mean == pytest.approx(scale, **close)
+    assert seen.mean_absolute == pytest.approx(scale * 10 / 6, **close)
+    truth = torch.linalg.svdvals(rows)
+    assert [float(s) / scale for s in seen.singular_values()] == pytest.approx(truth.tolist(), rel=1e-9)
+    assert seen.stable_rank == pytest.approx(float(truth.square().sum() / truth[0] ** 2), rel=1e-9)
+    share = truth / truth.sum()
+    assert seen.effective_rank == pytest.approx(math.exp(-float((share * share.log()).sum())), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
+def test_scales_may_follow_each_other(order):
+    """Whichever comes first, the largest decides, as it does among all numbers at once."""
+    pieces = [torch.full((2, 2), size, dtype=torch.float64) for size in (0.0, 1e-250, 2.0, 1e200)]
+    seen = gathered([pieces[i] for i in order])
+    assert seen.rms == pytest.approx(1e200 / 2, rel=1e-12)
+    assert seen.spectral_norm == pytest.approx(2e200, rel=1e-9)
+    small = gathered([pieces[i] for i in order if i < 2])
+    assert small.rms == pytest.approx(1e-250 / math.sqrt(2), rel=1e-12)
+
+
+def test_quantiles_beyond_float32_are_not_numbers_within_it():
+    seen = gathered([torch.tensor([[1e200, -1e200, 1.0, 1e-200]], dtype=torch.float64)])
+    assert seen.quantile(0.0) == -math.inf
+    assert seen.quantile(1.0) == math.inf
+    assert seen.quantile(0.25) == 0
+    most = torch.finfo(torch.float32).max
+    assert gathered([torch.tensor([[most]])]).quantile(0.5) == pytest.approx(most, rel=0.01)

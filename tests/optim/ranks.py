@@ -302,6 +302,7 @@ def refusals(rank, world, folder):
         optimizer = Muon([("weight", p)])
         found[case] = message(optimizer.step)
         found[f"{case} unchanged"] = bool(torch.equal(p.full_tensor(), noise((8, 4), 0)))
+    found |= unproven(mesh)
     partial = nn.Parameter(DTensor.from_local(noise((8, 4), 0), mesh, [Partial()]))
     found["partial"] = message(lambda: Muon([("weight", partial)]))
     model = Net()
@@ -310,6 +311,27 @@ def refusals(rank, world, folder):
     go = torch.randint(0, 9, (4, 5))
     model(go).sum().backward()
     found["early"] = message(early.step)
+    return found
+
+
+def unproven(mesh):
+    """A tolerance that the one rank which has the matrix cannot prove; plain and sharded, one variant with averages."""
+    found = {}
+    for case, settings in {"plain": {}, "sharded": {}, "normuon": {"variant": "normuon"}}.items():
+        params = {name: noise((6, 4), i) for i, name in enumerate("abcd")}
+        on = None if case == "plain" else mesh
+        params = {name: nn.Parameter(placed(value, on, [Shard(0)])) for name, value in params.items()}
+        for i, (name, p) in enumerate(params.items()):
+            U, _, Vh = torch.linalg.svd(noise((6, 4), 10 + i), full_matrices=False)
+            smallest = 1e-13 if name == "c" else 1e-2
+            p.grad = placed((U * torch.tensor([1.0, 1.0, 0.5, smallest], dtype=torch.float64)) @ Vh, on, [Shard(0)])
+        group = dist.group.WORLD if on is None else None
+        optimizer = Muon(params.items(), tol=1e-11, process_group=group, machine=MACHINES["slow"], **settings)
+        found[f"unproven {case}"] = message(optimizer.step)
+        whole = {name: p.detach() if on is None else p.full_tensor() for name, p in params.items()}
+        found[f"unproven {case} unchanged"] = all(
+            torch.equal(value, noise((6, 4), i)) for i, value in enumerate(whole.values())
+        )
     return found
 
 

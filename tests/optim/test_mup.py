@@ -329,3 +329,39 @@ def test_a_router_is_an_output():
         return row["role"], row["std"] * width, row["lr_factor"] * width
 
     assert router(16) == router(64) == ("output", 4.0, 16.0)
+
+
+class Gate(nn.Module):
+    """A router by another name."""
+
+    logical_matrices = {"weight": {}}  # noqa: RUF012
+
+    def __init__(self, width, experts=4):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(experts, width))
+
+
+def test_a_module_states_its_role_whatever_it_is_called():
+    """A router was known by the name of its class: another name was hidden, another class of that name an output."""
+
+    def role(kind, **options):
+        model = nn.Sequential(nn.Embedding(9, 32), kind(32), nn.Linear(32, 9, bias=False))
+        (row,) = [row for row in mup(model, **options).rows("adamw") if row["name"] == "1.weight"]
+        return row["role"], row["reason"]
+
+    told = type("Gate", (Gate,), {"width_roles": {"weight": "output"}})
+    assert role(Gate) == ("hidden", "declared by Gate")
+    assert role(type("Router", (Gate,), {}))[0] == "hidden"
+    assert role(told) == ("output", "declared by Gate")
+    assert role(told, roles={"1.*": "hidden"})[0] == "hidden"
+    untyped = type("Table", (Gate,), {"logical_matrices": {}, "width_roles": {"weight": "input"}})
+    model = nn.Sequential(untyped(32), nn.Linear(32, 32), nn.Linear(32, 9))
+    (row,) = [row for row in mup(model).rows("adamw") if row["name"] == "0.weight"]
+    assert row["role"] == "input"
+    with pytest.raises(ValueError, match=r"got 'gate' for width_roles of 1\.weight"):
+        role(type("Gate", (Gate,), {"width_roles": {"weight": "gate"}}))
+    other = type("Other", (Gate,), {"width_roles": {"weight": "hidden"}})
+    model = nn.Sequential(nn.Embedding(9, 32), told(32), other(32), nn.Linear(32, 9))
+    model[2].weight = model[1].weight
+    with pytest.raises(ValueError, match=r"share 1\.weight state other roles of it: output, hidden"):
+        mup(model)

@@ -129,6 +129,17 @@ def test_what_would_hang_or_pass_silently_is_the_same_error_everywhere(ranks):
         assert "after fully_shard" in refused["early"]
 
 
+@pytest.mark.parametrize("case", ["plain", "sharded", "normuon"])
+def test_a_tolerance_that_one_rank_cannot_prove_is_refused_on_all(ranks, case):
+    """The rank that had the matrix raised, and the others waited for its part."""
+    said = {found["refusals"][f"unproven {case}"] for found in ranks}
+    assert len(said) == 1
+    (said,) = said
+    assert "Muon: c: msign: cannot prove a relative error of 1e-11" in said
+    assert "(on rank " in said  # one of them had it
+    assert all(found["refusals"][f"unproven {case} unchanged"] for found in ranks)
+
+
 SAID = {
     "lr": "lr of group 0 (a): 0.1 on rank",
     "weight_decay": "weight_decay of group 0 (a): 0.1 on rank",

@@ -24,11 +24,25 @@ def batch(i):
     return rows[:, :-1], rows[:, 1:]
 
 
-def member(width, seed, *, optimizer="adamw", scale="match_rms_adamw", tied=False, grow="heads", mistake=None):
+def experts(width):
+    """A mixture of experts whose routing is not moved by anything but training."""
+    return nn.MoE(width, experts=4, top_k=2, hidden=width, shared=1, activation="sigmoid", balance="none")
+
+
+def member(
+    width, seed, *, optimizer="adamw", scale="match_rms_adamw", tied=False, grow="heads", mistake=None, moe=False
+):
     """A language model with muP, into which ``mistake`` may reach before the optimizer is made (groups) or after."""
     heads = 4 if grow == "head_dim" else width // 16
     model = nn.LanguageModel(
-        vocabulary=32, width=width, depth=1, heads=heads, hidden=2 * width, tied=tied, generator=seed
+        vocabulary=32,
+        width=width,
+        depth=1,
+        heads=heads,
+        hidden=2 * width,
+        tied=tied,
+        feed_forward=(lambda _: experts(width)) if moe else None,
+        generator=seed,
     )
     parts = optim.mup(model, base_width=BASE, base_head_dim=16 if grow == "head_dim" else None)
     parts.initialise(generator=seed, keep_zeros=False)
@@ -69,6 +83,32 @@ def test_the_correct_model_passes(settings):
     found = checked(**settings)
     assert found["suspect"] is None, found["suspect"]
     assert found["ok"]
+
+
+def as_a_hidden_one(model, groups, n):
+    """The rate that a router had which was taken for a map from the width to the width."""
+    router = groups["blocks.0.feed_forward.router.weight"]
+    assert router["role"] == "output"
+    router["lr"] *= n**0.5
+
+
+def test_the_router_of_experts_is_seen_by_its_update():
+    """Taken for a hidden matrix its updates grow with the width."""
+
+    def found(mistake):
+        options = {"optimizer": "muon", "moe": True, "mistake": mistake}
+        return check(lambda w, s: member(w, s, **options), widths=(64, 128), what="spectrum", steps=1)
+
+    assert found(None)["suspect"] is None
+    wrong = found(as_a_hidden_one)["suspect"]
+    assert (wrong["kind"], wrong["name"]) == ("update", "blocks.0.feed_forward.router.weight")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("settings", CORRECT[:5], ids=lambda s: "-".join(map(str, s.values())))
+def test_mixtures_of_experts_pass(settings):
+    found = checked(**settings, moe=True)
+    assert found["suspect"] is None, found["suspect"]
 
 
 def hidden(groups):
