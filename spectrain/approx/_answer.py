@@ -10,7 +10,8 @@ import flint
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
-from spectrain.approx._certificate import ErrorModel, dual_bound
+from spectrain.approx._certificate import ErrorModel, alternating_bound, dual_bound
+from spectrain.approx._domain import is_chebyshev
 from spectrain.approx._exchange import Known, peaks_of
 from spectrain.approx._jet import NotFollowedError, UndecidedError
 from spectrain.approx._polynomial import Polynomial
@@ -69,6 +70,12 @@ class Minimax:
         for c in reversed(self.chebyshev[1:]):
             here, ahead = t * here * 2.0 + ahead * (-1.0) + c, here
         return t * here + ahead * (-1.0) + self.chebyshev[0]
+
+    def called(self, status: str) -> "Minimax":
+        """The same under another status, with the proof that was found."""
+        same = replace(self, status=status)
+        same.__dict__.update({k: v for k, v in self.__dict__.items() if k not in same.__dict__})
+        return same
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -176,8 +183,8 @@ def finish(
     status: str,
 ) -> Minimax:
     """Round the answer to doubles, keep it as fractions, and prove the lower bound."""
-    low = dual_bound(small, points, signs)
     local = small.polynomial(c)
+    low = _lower(small, points, signs, local, h)
     exact = _powers_of_x(small, local, problem.powers)
     return Minimax(
         polynomial=Polynomial(problem.powers, tuple(map(_double, exact))),
@@ -193,6 +200,15 @@ def finish(
         local=local,
         size=size,
     )
+
+
+def _lower(small: Problem, points: list[Known], signs: list[int], local: arb_poly, h: arb) -> arb:
+    """The larger of two lower bounds; the dear one only where the errors at the reference are not level."""
+    cheap = alternating_bound(small, points, local) if is_chebyshev(small) and not small.conditions else arb(0)
+    if cheap >= abs(h) * (1 - ball(2.0**-52)):
+        return cheap
+    low = dual_bound(small, points, signs)
+    return low if low.is_finite() and low.lower() > cheap else cheap
 
 
 def _double(v: Fraction) -> float:

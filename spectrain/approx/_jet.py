@@ -87,9 +87,9 @@ class Jet:
         return Jet(series, self.branches)
 
     def _other(self, x: object) -> Any:
-        if isinstance(x, Jet):
+        if type(x) is Jet:
             return x.series
-        if isinstance(x, (numbers.Real, arb, flint.fmpq)):
+        if type(x) is int or isinstance(x, (numbers.Real, arb, flint.fmpq)):
             return ball(x)
         raise NotFollowedError(f"a {type(x).__name__} met a ball")
 
@@ -103,7 +103,7 @@ class Jet:
         return self._new(self._other(x) - self.series)
 
     def __mul__(self, x: object) -> "Jet":
-        return self._new(self.series * self._other(x))
+        return Jet(self.series * (x.series if type(x) is Jet else self._other(x)), self.branches)
 
     def __truediv__(self, x: object) -> "Jet":
         return self._quotient(self.series, self._other(x))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flint import arb, arb_poly
 
@@ -102,24 +103,42 @@ def proven_range(
     for a, b in pieces:
         search.take(a, point(a)[0])
         search.take(b, point(b)[0])
-    queue = list(reversed(pieces))
+    queue = [_Piece(a, b, point(a)[1], point(b)[1]) for a, b in reversed(pieces)]
     while queue:
         budget -= 1
         if budget < 0:
             raise BudgetError("the budget of subdivisions is spent")
-        a, b = queue.pop()
-        if a < b and not _settled(search, a, b):
-            middle = ((a + b) / 2).mid()
-            search.take(middle, point(middle)[0])
-            queue += [(middle, b), (a, middle)]
+        piece = queue.pop()
+        if piece.low < piece.high and (cut := _split(search, piece)) is not None:
+            middle, slope = cut
+            queue += [piece._replace(low=middle, left=slope), piece._replace(high=middle, right=slope)]
     return search.low_bound, search.low, search.high, search.high_bound
 
 
-def _settled(search: _Search, a: arb, b: arb) -> bool:
-    """Whether the piece [a, b] is done with; records what it adds to the bounds."""
-    centre = ((a + b) / 2).mid()
-    radius = (b - centre).upper()
-    expansion = search.model(centre, radius)
+class _Piece(NamedTuple):
+    """Two ends and the slopes there."""
+
+    low: arb
+    high: arb
+    left: arb
+    right: arb
+
+
+def _split(search: _Search, piece: _Piece) -> tuple[arb, arb] | None:
+    """Where a piece has to be halved, and the slope there; None where it is settled."""
+    centre = ((piece.low + piece.high) / 2).mid()
+    expansion = search.model(centre, (piece.high - centre).upper())
+    if _settled(search, piece, centre, expansion):
+        return None
+    # The first coefficients of a Taylor model are the value and the slope at its centre.
+    value, slope = (expansion[0], expansion[1]) if expansion.length() > 2 else search.point(centre)
+    search.take(centre, value)
+    return centre, slope
+
+
+def _settled(search: _Search, piece: _Piece, centre: arb, expansion: arb_poly) -> bool:
+    """Whether the piece is done with; records what it adds to the bounds."""
+    radius = (piece.high - centre).upper()
     t = arb(0, radius)
     values = expansion(t)
     if not values.is_finite() and radius <= search.width * _FINE:
@@ -138,10 +157,10 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     if bend.length() == 0 or bend(t).contains(arb(0)):
         return False
     # g' is monotone: without a change of sign the ends decide, else a tangent at its zero bounds the bulge.
-    left, right = search.point(a)[1], search.point(b)[1]
+    left, right = piece.left, piece.right
     if (left > 0 and right > 0) or (left < 0 and right < 0):
         return True
-    at, value, rise = _stationary(search.point, bend, a, b)
+    at, value, rise = _stationary(search, slope, bend, piece, centre)
     spread = abs(rise) * 2 * radius
     if spread > search.tolerance():
         return False
@@ -149,24 +168,35 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     return True
 
 
-def _stationary(point: Point, bend: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb]:
-    """The zero of a monotone g' in [a, b] by Newton's method kept inside: where, g and g' there."""
-    low, high, at = a, b, ((a + b) / 2).mid()
+def _stationary(search: _Search, slope: arb_poly, bend: arb_poly, piece: _Piece, centre: arb) -> tuple[arb, arb, arb]:
+    """The zero of a monotone g' in a piece by Newton's method kept inside: where, g and g' there."""
+    low, high, at = piece.low, piece.high, _zero_of(slope, bend, piece, centre)
     rising = bool(bend(arb(0)) > 0)
-    value, rise = point(at)
+    value, rise = search.point(at)
     for _ in range(50):
-        if rise.contains(arb(0)):
+        if rise.contains(arb(0)) or abs(rise) * (piece.high - piece.low) < search.tolerance() / 4:
             break
         low, high = (low, at) if bool(rise > 0) == rising else (at, high)
-        moved = (at - (rise / bend(at - (a + b) / 2)).mid()).mid()
+        moved = (at - (rise / bend(at - centre)).mid()).mid()
         moved = moved if low < moved < high else ((low + high) / 2).mid()
         if moved == at:
             break
         at = moved
-        value, rise = point(at)
-        if abs(rise) * (b - a) < (abs(value) + arb(2) ** -200) * arb(2) ** -56:
-            break
+        value, rise = search.point(at)
     return at, value, rise
+
+
+def _zero_of(slope: arb_poly, bend: arb_poly, piece: _Piece, centre: arb) -> arb:
+    """About where g' is 0, from its Taylor model: that costs no value of g."""
+    at = centre
+    for _ in range(8):
+        moved = (at - (slope(at - centre) / bend(at - centre)).mid()).mid()
+        if not (piece.low < moved < piece.high):
+            return centre
+        if moved == at or abs(moved - at) < abs(piece.high - piece.low) * _FINE:
+            return moved
+        at = moved
+    return at
 
 
 def polynomial_range(poly: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb, arb]:

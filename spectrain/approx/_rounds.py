@@ -33,7 +33,7 @@ def closed(problem: Problem, attempt: Callable[[Problem], Minimax]) -> Minimax:
             break
         problem = replace(problem, watched=(*problem.watched, *fresh))
     assert best is not None
-    return replace(best, status=_status(best))
+    return best.called(_status(best))
 
 
 def _status(found: Minimax) -> str:
