@@ -8,7 +8,7 @@ import flint
 from flint import arb, arb_mat, arb_poly, arb_series
 
 from spectrain.approx._exchange import Known
-from spectrain.approx._jet import UndecidedError, follow
+from spectrain.approx._jet import UndecidedError, follow, values_over
 from spectrain.approx._precision import precise
 from spectrain.approx._problem import Problem
 from spectrain.approx._range import proven_range
@@ -114,8 +114,8 @@ class ErrorModel:
         except UndecidedError:
             return self.derivatives(x, 1)[0], arb("nan")
 
-    def model(self, m: arb, r: arb) -> arb_poly:
-        """Taylor model on |t| <= r, or one ball for the values where a kink lies inside."""
+    def model(self, m: arb, r: arb) -> arb_poly | list[arb]:
+        """Taylor model on |t| <= r, or a ball for the values of each branch where a kink lies inside."""
         p = self._expansion(m, r)
         self._asked += 1
         try:
@@ -123,8 +123,10 @@ class ErrorModel:
             self._lengthen(f, p, r)
             return w * (f - p)
         except UndecidedError:
-            ((f, w),) = self._series([arb(m, r)], 1)
-            return arb_poly([w[0] * (f[0] - p(arb(0, r)))])
+            values = values_over(self.problem.target_ball, arb(m, r))
+            over = self.problem.weight_ball
+            weight = follow(over, [arb_series([arb(m, r)], prec=1)], 1)[0][0] if over else arb(1)
+            return [weight * (f - p(arb(0, r))) for f in values]
 
     def _wide(self, m: arb, r: arb) -> tuple[arb_poly, arb_poly]:
         (f, w), (f_wide, w_wide) = self._series([m, arb(m, r)], self.order)

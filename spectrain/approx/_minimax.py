@@ -130,7 +130,7 @@ def _solve(problem: Problem, small: Problem) -> Minimax:
     run = None
     noise = 2.0**-46 * size
     if small.stride:
-        run = exchange(small, Doubles(small), None, close=_closeness(small, size), floor=noise)
+        run = _exchange_in_doubles(small, size, noise)
     trusted = run is not None and abs(run.level) > (2.0**-22 * size if small.followed else noise)
     trusted = trusted and run is not None and (run.gap <= _CLOSED or not small.followed)
     if run is not None and not small.followed and not trusted:
@@ -163,8 +163,20 @@ def _solve_in_balls(problem: Problem, small: Problem, size: float, iterations: i
     return _in_balls(problem, small, run.reference, size, iterations, bits, status, run.gap)
 
 
-def _exchange_in_balls(small: Problem, size: float, bits: int, floor: float) -> Exchange:
+def _exchange_in_doubles(small: Problem, size: float, noise: float) -> Exchange:
     """Flat problems need luck with the reference: another weight of its distances is another chance."""
+    arithmetic, iterations = Doubles(small), 0
+    for crowding in _CROWDINGS[:4]:
+        close = (lambda _: 1e-11) if crowding else _closeness(small, size)
+        run = exchange(small, arithmetic, None, close=close, floor=noise, crowding=crowding)
+        iterations += run.iterations
+        if run.gap <= _CLOSED or abs(run.level) <= 2.0**-22 * size or not small.followed:
+            break
+    return run._replace(iterations=iterations)
+
+
+def _exchange_in_balls(small: Problem, size: float, bits: int, floor: float) -> Exchange:
+    """The same in balls of this precision."""
     with precise(bits):
         fresh = replace(small)
         for crowding in _CROWDINGS:

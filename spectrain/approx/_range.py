@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from flint import arb, arb_poly
 
-Model = Callable[[arb, arb], arb_poly]
+Model = Callable[[arb, arb], arb_poly | list[arb]]
 """(centre m, radius r) -> coefficients of a Taylor model of g(m + t), true for every |t| <= r, the derivatives
-included."""
+included; or, where there is none, balls of which one holds g at each such point."""
 
 Point = Callable[[arb], tuple[arb, arb]]
 """x -> (g(x), g'(x))."""
@@ -127,29 +127,38 @@ class _Piece(NamedTuple):
 def _split(search: _Search, piece: _Piece) -> tuple[arb, arb] | None:
     """Where a piece has to be halved, and the slope there; None where it is settled."""
     centre = ((piece.low + piece.high) / 2).mid()
-    expansion = search.model(centre, (piece.high - centre).upper())
-    if _settled(search, piece, centre, expansion):
+    radius = (piece.high - centre).upper()
+    model = search.model(centre, radius)
+    values = model if isinstance(model, list) else [model(arb(0, radius))]
+    if _within(search, values, centre, radius):
         return None
-    # The first coefficients of a Taylor model are the value and the slope at its centre.
-    value, slope = (expansion[0], expansion[1]) if expansion.length() > 2 else search.point(centre)
+    if isinstance(model, list):
+        value, slope = search.point(centre)
+    elif _monotone(search, piece, centre, model):
+        return None
+    else:
+        # The first coefficients of a Taylor model are the value and the slope at its centre.
+        value, slope = (model[0], model[1]) if model.length() > 2 else search.point(centre)
     search.take(centre, value)
     return centre, slope
 
 
-def _settled(search: _Search, piece: _Piece, centre: arb, expansion: arb_poly) -> bool:
-    """Whether the piece is done with; records what it adds to the bounds."""
+def _within(search: _Search, values: list[arb], centre: arb, radius: arb) -> bool:
+    """Whether these values are all that the bounds need from a piece."""
+    if radius <= search.width * _FINE and not all(v.is_finite() for v in values):
+        raise UnprovableError(f"no bound is found near {float(centre):.17g}")
+    # At the finest is a jump: no smaller piece will tell more, so the bounds take in all that is left.
+    if not (radius <= search.width * _FINEST or all(map(search.harmless, values))):
+        return False
+    for v in values:
+        search.hold(v)
+    return True
+
+
+def _monotone(search: _Search, piece: _Piece, centre: arb, expansion: arb_poly) -> bool:
+    """Whether g or g' is monotone on the piece, so that its ends or one more point decide; records what they add."""
     radius = (piece.high - centre).upper()
     t = arb(0, radius)
-    values = expansion(t)
-    if not values.is_finite() and radius <= search.width * _FINE:
-        raise UnprovableError(f"no bound is found near {float(centre):.17g}")
-    if radius <= search.width * _FINEST:
-        # A jump: no smaller piece will tell more, so the bounds take in all that is left.
-        search.hold(values)
-        return True
-    if search.harmless(values):
-        search.hold(values)
-        return True
     slope = expansion.derivative()
     if not slope(t).contains(arb(0)):
         return True
