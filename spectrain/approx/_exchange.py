@@ -75,7 +75,7 @@ class Doubles:
 class Balls:
     """Exchange with errors and levels computed in ball arithmetic and handed out as scaled doubles."""
 
-    def __init__(self, problem: Problem, scale: float = 1.0) -> None:
+    def __init__(self, problem: Problem, scale: arb | float = 1.0) -> None:
         self.problem = problem
         self.scale = ball(scale)
         self.known: dict[float, Known] = {}

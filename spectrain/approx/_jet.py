@@ -10,6 +10,8 @@ from flint import arb, arb_series
 
 from spectrain.approx._precision import ball
 
+_NAN = arb("nan")
+
 
 class UndecidedError(Exception):
     """A comparison whose answer depends on the point inside the ball."""
@@ -143,6 +145,8 @@ class Jet:
         if self.order > 1:
             raise UndecidedError
         top = self.lead.upper()
+        if top < 0:
+            return self._new(arb_series([_NAN]))
         return self._new(arb_series([arb(0).union(top ** ball(n)) if top > 0 else arb(0)]))
 
     def _whole_power(self, n: int) -> "Jet":
@@ -218,8 +222,8 @@ class Jet:
 
     def sqrt(self) -> "Jet":
         if self.order == 1:
-            # The function is real on its interval, so what reaches below 0 is only the ball's width.
-            return self._new(arb_series([self.lead.nonnegative_part().sqrt()]))
+            # Where the function is real what reaches below 0 is only the ball's width; a whole ball there is none.
+            return self._new(arb_series([_NAN if self.lead < 0 else self.lead.nonnegative_part().sqrt()]))
         return self._new(self.series.sqrt())
 
     def square(self) -> "Jet":

@@ -22,6 +22,14 @@ class UnprovableError(Exception):
     """The budget of subdivisions was spent, or the function cannot be followed by balls."""
 
 
+class UndefinedError(UnprovableError):
+    """A value is not finite at a point."""
+
+    def __init__(self, at: arb) -> None:
+        super().__init__(f"the function is not finite at x = {float(at):.17g}")
+        self.at = float(at)
+
+
 class BudgetError(UnprovableError):
     """The budget of subdivisions was spent."""
 
@@ -44,7 +52,7 @@ class _Search:
     def take(self, at: arb, value: arb, widen: arb | None = None) -> None:
         """Record that g takes ``value`` at this point, and that on some piece it exceeds it by ``widen`` at most."""
         if not value.is_finite():
-            raise UnprovableError("a value is not finite")
+            raise UndefinedError(at)
         spread = widen if widen is not None else arb(0)
         self.high_bound = _larger(self.high_bound, (value + spread).upper())
         self.low_bound = -_larger(-self.low_bound, (-(value - spread)).upper())
@@ -95,7 +103,7 @@ def proven_range(
     """
     start = point(pieces[0][0])[0]
     if not start.is_finite():
-        raise UnprovableError("the first value is not finite")
+        raise UndefinedError(pieces[0][0])
     zero = arb(0)
     search = _Search(model, point, symmetric, slack or zero, start.upper(), start.lower(), start.lower(), start.upper(),
                      found if found is not None else [], pieces[-1][1] - pieces[0][0])  # fmt: skip
