@@ -10,10 +10,10 @@ import flint
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
+from spectrain.approx._branches import NotFollowedError, UndecidedError
 from spectrain.approx._certificate import ErrorModel, alternating_bound, dual_bound
 from spectrain.approx._domain import is_chebyshev
 from spectrain.approx._exchange import Known, peaks_of
-from spectrain.approx._jet import NotFollowedError, UndecidedError
 from spectrain.approx._polynomial import Polynomial
 from spectrain.approx._precision import ball, float_down, float_up, precise
 from spectrain.approx._problem import Problem

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import flint
 from flint import arb, arb_mat, arb_poly, arb_series
 
+from spectrain.approx._branches import UndecidedError
 from spectrain.approx._exchange import Known
-from spectrain.approx._jet import UndecidedError, follow, values_over
+from spectrain.approx._jet import follow, values_over
 from spectrain.approx._precision import precise
 from spectrain.approx._problem import Problem
 from spectrain.approx._range import proven_range

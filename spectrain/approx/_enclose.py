@@ -5,8 +5,9 @@ from typing import Any
 
 from flint import arb, arb_poly, arb_series
 
+from spectrain.approx._branches import NotFollowedError, UndecidedError
 from spectrain.approx._domain import intervals_of
-from spectrain.approx._jet import NotFollowedError, UndecidedError, follow, values_over
+from spectrain.approx._jet import follow, values_over
 from spectrain.approx._precision import ball, float_down, float_up, precise
 from spectrain.approx._range import UnprovableError, proven_range
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from spectrain.approx._answer import Minimax
-from spectrain.approx._jet import NotFollowedError
+from spectrain.approx._branches import NotFollowedError
 from spectrain.approx._problem import Problem
 
 _ROUNDS = 10
