@@ -48,7 +48,8 @@ def alternating_bound(problem: Problem, points: list[Known], polynomial: arb_pol
     same = all(e > 0 for e in flips) or all(e < 0 for e in flips)
     if len(points) != problem.unknowns + 1 or not (ordered and away and weighed and same):
         return arb(0)
-    return min((abs(e).lower() for e in errors), key=float)
+    # Ends of balls are numbers: compared as such, not as the doubles next to them.
+    return min(abs(e).lower() for e in errors)
 
 
 def _dual(rows: list[list[arb]], points: list[Known]) -> arb:

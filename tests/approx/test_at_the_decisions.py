@@ -160,7 +160,9 @@ def dual_in_fifty_digits(best, f):
     for i, n in enumerate(powers):
         for j, v in enumerate(x):
             table[i, j] = v**n if n else 1
-    m = [*mpmath.lu_solve(table[:, : len(powers)], -table[:, len(powers)]), mpf(1)]
+    # Powers on a narrow interval are dependent to hundreds of digits.
+    with mpmath.workdps(mpmath.mp.dps + 300):
+        m = [*mpmath.lu_solve(table[:, : len(powers)], -table[:, len(powers)]), mpf(1)]
     return abs(sum(a * f(v) for a, v in zip(m, x, strict=True))) / sum(map(abs, m))
 
 
