@@ -152,9 +152,10 @@ def largest_in_fifty_digits(best, f, pieces, c, width):
 
 
 def dual_in_fifty_digits(best, f):
-    """The bound that the points of the reference prove, by a determinant of their own; None for parity and duality."""
+    """The bound that the points of the reference prove, by a system of its own; None for parity and duality."""
     x, powers = [mpf(v) for v in best.reference], best.polynomial.powers
-    if best.status != "alternation" or len(x) != len(powers) + 1:
+    # Two points on either side of a jump may round to one double.
+    if best.status != "alternation" or len(set(x)) != len(powers) + 1:
         return None
     table = mpmath.matrix(len(powers), len(x))
     for i, n in enumerate(powers):
