@@ -10,22 +10,33 @@ import flint
 import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
-from spectrain.approx._certificate import ErrorModel, dual_bound
+from spectrain.approx._branches import NotFollowedError, UndecidedError
+from spectrain.approx._certificate import ErrorModel, alternating_bound, dual_bound
+from spectrain.approx._domain import is_chebyshev
 from spectrain.approx._exchange import Known, peaks_of
-from spectrain.approx._jet import NotFollowedError, UndecidedError
 from spectrain.approx._polynomial import Polynomial
 from spectrain.approx._precision import ball, float_down, float_up, precise
 from spectrain.approx._problem import Problem
-from spectrain.approx._range import UnprovableError
+from spectrain.approx._range import UndefinedError, UnprovableError
 
-EXACT = 2.0**-90
+EXACT = 2.0**-900
 """An error of less than this times the target counts as none."""
 
-EXACT_LEVEL = 2.0**-960
-"""A level of less than this times the target leaves the range of doubles: the search for one ends."""
+EXACT_DIGITS = 960
+"""A level of less than 2^-960 of the target leaves the range of doubles: the search for one ends."""
 
 _PEAKS = 8
 """Peaks above the level that are handed back, beside as many as the reference has points."""
+
+
+_SPACING = 2.0**-1072
+"""Four times the least positive double."""
+
+_WORDS = {
+    "exact": "exact to all bits computed with",
+    "rounding": "below the rounding of float64",
+    "stopped": "stopped with a gap",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,9 @@ class Minimax:
     - ``alternation``: the powers form a Chebyshev system and the error alternates at one point more than there are
       powers, which characterises the best approximation; the bounds meet within ``tolerance``;
     - ``duality``: they do not, so alternation proves nothing; the lower bound comes from LP duality;
-    - ``exact``: the target is a polynomial of these powers up to the working precision, and the proof agrees;
-    - ``rounding``: the error is at the rounding of the target, which is known in double precision only;
+    - ``exact``: the error is 0 to ``precision`` bits, all that was computed with, and proven to be next to nothing;
+    - ``rounding``: the error is below the rounding of float64: under 2^-960 of the target, or as small as the rounding
+      of a target that is known in doubles only; the bounds say what is known of it;
     - ``stopped``: the search ended with a gap; the bounds say how large.
     """
 
@@ -70,6 +82,12 @@ class Minimax:
             here, ahead = t * here * 2.0 + ahead * (-1.0) + c, here
         return t * here + ahead * (-1.0) + self.chebyshev[0]
 
+    def called(self, status: str) -> "Minimax":
+        """The same under another status, with the proof that was found."""
+        same = replace(self, status=status)
+        same.__dict__.update({k: v for k, v in self.__dict__.items() if k not in same.__dict__})
+        return same
+
     @property
     def coefficients(self) -> tuple[float, ...]:
         """Coefficients of the powers, lowest first."""
@@ -95,17 +113,21 @@ class Minimax:
             try:
                 if not self.problem.followed:
                     raise NotFollowedError("the target is known at doubles only")
-                digits = log2(self.size) - log2(self.error) if self.error else 0.0
+                # What is below the range of doubles needs no more than to be known as that.
+                nothing = self.error <= 2.0**-EXACT_DIGITS * self.size
+                digits = 0.0 if self.status == "exact" else -log2(max(self.error / self.size, 2.0**-EXACT_DIGITS))
                 model = ErrorModel(replace(self.problem), self.local, order=8 + int(max(digits, 0.0) / 5))
-                # What is exact needs no more than to be far below EXACT.
                 slack = ball(self.error) * ball(2.0**-50) + ball(self.size) * ball(2.0) ** -(
-                    min(self.precision - 2 * self.problem.powers[-1] - 60, 1100 - 100 * (self.status == "exact"))
+                    min(self.precision - 2 * self.problem.powers[-1] - 60, 1000 if nothing else 1100)
                 )
                 pieces = [(ball(a), ball(b)) for a, b in self.problem.pieces]
                 met: list[arb] = []
                 low, high = model.bounds(pieces, slack, met)
                 return float_down(low), float_up(high), True, tuple(float(x) for x in met[:-4:-1])
-            except (NotFollowedError, UndecidedError, UnprovableError):
+            except (NotFollowedError, UndecidedError, UnprovableError) as problem:
+                if isinstance(problem, UndefinedError):
+                    # Where doubles say the same, that is an error of the caller's.
+                    self.problem.values(np.array([problem.at]))
                 largest, peaks = self._sampled()
                 return largest, largest, False, peaks
 
@@ -143,7 +165,7 @@ class Minimax:
             return self.upper <= EXACT * self.size
         if self.status == "rounding":
             return self.upper <= 2.0**-40 * self.size
-        return self.upper - self.lower <= self.tolerance * self.upper
+        return self.upper - self.lower <= self.tolerance * self.upper + _SPACING
 
     @property
     def tolerance(self) -> float:
@@ -153,13 +175,17 @@ class Minimax:
 
     @property
     def gap(self) -> float:
-        """``(upper - lower) / upper``; 0 where the target is met exactly."""
-        return (self.upper - self.lower) / self.upper if self.upper and self.status != "exact" else 0.0
+        """``(upper - lower) / upper``; 0 where the error is proven to be below the range of doubles."""
+        return (self.upper - self.lower) / self.upper if self.upper and not self._nothing else 0.0
+
+    @property
+    def _nothing(self) -> bool:
+        return self.status == "exact" or (self.status == "rounding" and self.proven)
 
     def __str__(self) -> str:
         bounds = f"{self.lower:.16g} <= E <= {self.upper:.16g}"
         proof = "proven" if self.proven else "upper bound sampled on a dense grid, not proven"
-        found = f"{self.status}, {self.iterations} exchanges"
+        found = f"{_WORDS.get(self.status, self.status)}, {self.iterations} exchanges"
         return f"{self.polynomial}\nerror {self.error:.10g}, {bounds} ({proof}); {found}"
 
 
@@ -176,8 +202,8 @@ def finish(
     status: str,
 ) -> Minimax:
     """Round the answer to doubles, keep it as fractions, and prove the lower bound."""
-    low = dual_bound(small, points, signs)
     local = small.polynomial(c)
+    low = _lower(small, points, signs, local, h)
     exact = _powers_of_x(small, local, problem.powers)
     return Minimax(
         polynomial=Polynomial(problem.powers, tuple(map(_double, exact))),
@@ -193,6 +219,15 @@ def finish(
         local=local,
         size=size,
     )
+
+
+def _lower(small: Problem, points: list[Known], signs: list[int], local: arb_poly, h: arb) -> arb:
+    """The larger of two lower bounds; the dear one only where the errors at the reference are not level."""
+    cheap = alternating_bound(small, points, local) if is_chebyshev(small) and not small.conditions else arb(0)
+    if cheap >= abs(h) * (1 - ball(2.0**-52)):
+        return cheap
+    low = dual_bound(small, points, signs)
+    return low if low.is_finite() and low.lower() > cheap else cheap
 
 
 def _double(v: Fraction) -> float:

@@ -8,19 +8,27 @@ import numpy as np
 from flint import arb, arb_series
 
 from spectrain.approx._jet import follow
-from spectrain.approx._precision import ball
+from spectrain.approx._precision import ball, precise
 from spectrain.approx._problem import Callable1, Problem
+
+_PARITY_BITS = 1200
+"""More than any error above the range of doubles needs."""
 
 
 def intervals_of(interval: Sequence[Any]) -> list[tuple[float, float]]:
     """One interval or several as a list, checked: finite, not reversed, not empty, disjoint and in order."""
     pairs = [interval] if len(interval) == 2 and not hasattr(interval[0], "__len__") else list(interval)
-    result = sorted((float(a), float(b)) for a, b in pairs)
+    try:
+        result = sorted((float(a), float(b)) for a, b in pairs)
+    except OverflowError:
+        raise ValueError("interval must lie within the range of doubles: scale x.") from None
     if not result:
         raise ValueError("interval: at least one [a, b] is needed, got none.")
     for a, b in result:
         if not (abs(a) < float("inf") and abs(b) < float("inf") and a < b):
             raise ValueError(f"interval must be finite with a < b, got [{a}, {b}].")
+    if not result[-1][1] - result[0][0] < float("inf"):
+        raise ValueError(f"interval [{result[0][0]}, {result[-1][1]}] is longer than the largest double: scale x.")
     for (_, b), (a, _) in pairwise(result):
         if a <= b:
             raise ValueError(f"intervals overlap or touch at {a}: merge them.")
@@ -55,6 +63,8 @@ def check_bounded(problem: Problem, x: np.ndarray) -> None:
     At the largest value the target is looked at from distances of 2^-30 and 2^-46: the inverse of a root of the
     distance grows by 2^8. A high narrow peak that balls enclose is none.
     """
+    if not len(x):
+        return
     values = np.abs(problem.values(x)[0])
     at, half = float(x[np.argmax(values)]), float(problem.half)
     low, high = problem.pieces[0][0], problem.pieces[-1][1]
@@ -76,8 +86,7 @@ def _enclosed(problem: Problem, at: float) -> bool:
 
 def is_chebyshev(problem: Problem) -> bool:
     """Whether the powers are known to form a Chebyshev system on the domain (the point 0 apart)."""
-    low, high = problem.pieces[0][0], problem.pieces[-1][1]
-    return problem.full or low >= 0 or (high <= 0 and problem.stride > 0)
+    return problem.full or problem.pieces[0][0] >= 0 or problem.pieces[-1][1] <= 0
 
 
 def _samples(problem: Problem) -> np.ndarray:
@@ -135,5 +144,16 @@ def _parity(problem: Problem) -> int | None:
     if np.abs(w - w_back).max() > 1e-13 * w.max():
         return None
     matches = [parity for parity in (0, 1) if np.abs(f - (1 - 2 * parity) * f_back).max() <= size]
+    matches = [parity for parity in matches if _exactly(problem, x[::16], parity)]
     # The zero function is both: it takes the parity of the powers.
     return (problem.powers[0] % 2 if len(matches) == 2 else matches[0]) if matches else None
+
+
+def _exactly(problem: Problem, x: np.ndarray, parity: int) -> bool:
+    """Whether balls agree that target and weight have this parity: 1 + 1e-20 x is no even function."""
+    if not problem.followed:
+        return True
+    with precise(_PARITY_BITS):
+        there, back = (problem.values_ball([sign * ball(float(v)) for v in x]) for sign in (1, -1))
+        pairs = zip(there, back, strict=True)
+        return all((f - (1 - 2 * parity) * g).contains(0) and (w - v).contains(0) for (f, w), (g, v) in pairs)

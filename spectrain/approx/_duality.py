@@ -1,5 +1,7 @@
 """Where alternation does not characterise optimality: linear programs for corrections, in units of the gap."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -46,6 +48,8 @@ def refine(problem: Problem, size: float, floor: float) -> Refined:
         if gap <= _TARGET * largest or largest <= floor:
             break
         step = _correction(problem, pool, errors(pool, best.coefficients), largest, gap, trust, size)
+        if step is None:
+            break
         support = pool[step.chosen]
         points = errors.balls.points(support)
         bound = float_down(dual_bound(problem, points, step.signs) / ball(size))
@@ -102,33 +106,56 @@ class _Step(NamedTuple):
     inside: bool
 
 
-def _correction(problem: Problem, s: Array, e: Array, top: float, gap: float, trust: float, size: float) -> _Step:
+def _correction(
+    problem: Problem, s: Array, e: Array, top: float, gap: float, trust: float, size: float
+) -> _Step | None:
+    """The next program's answer; None where the solver finds none, which ends the search with the bounds so far."""
     from scipy.optimize import linprog
 
     x = problem.doubles(s)
     signs = np.where(e >= 0, 1.0, -1.0)
     rows = problem.basis(x) * problem.values(x)[1][:, None]
     columns = np.maximum(np.abs(rows).max(axis=0), 1e-300)
-    table, one = rows / columns * signs[:, None], np.ones((len(s), 1))
+    even, back = _orthogonal(rows / columns)
+    table, one = even * signs[:, None], np.ones((len(s), 1))
     near, far = (np.abs(e) - top) / gap, (-np.abs(e) - top) / gap
     # The other side of the band is far where the gap is small.
     both = far > -1e3 * trust
-    result = linprog(
-        np.append(np.zeros(rows.shape[1]), 1.0),
-        A_ub=-np.vstack([np.hstack([table, one]), np.hstack([-table, one])[both]]),
-        b_ub=-np.concatenate([near, far[both]]),
-        bounds=[(-trust, trust)] * rows.shape[1] + [(None, None)],
-        method="highs-ds",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
-    if result.x is None:
-        raise ValueError(f"minimax: the linear program for these powers failed ({result.message}). Scale the problem.")
+    program = {
+        "c": np.append(np.zeros(rows.shape[1]), 1.0),
+        "A_ub": -np.vstack([np.hstack([table, one]), np.hstack([-table, one])[both]]),
+        "b_ub": -np.concatenate([near, far[both]]),
+        "bounds": [(-trust, trust)] * rows.shape[1] + [(None, None)],
+    }
+    # The simplex method stops on programs that are badly scaled, where that of interior points may not.
+    for method in ("highs-ds", "highs-ipm"):
+        result = linprog(
+            **program, method=method,
+            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        )  # fmt: skip
+        if result.x is not None and result.status == 0:
+            break
+    else:
+        return None
     multipliers = -result.ineqlin.marginals[: len(s)]
     multipliers[both] += result.ineqlin.marginals[len(s) :]
     signs = np.where(multipliers < 0, -signs, signs)
-    chosen, regular = _support_of(rows, signs, multipliers)
+    chosen, regular = _support_of(even, signs, multipliers)
     inside = bool(np.abs(result.x[:-1]).max() < trust)
-    return _Step(result.x[:-1] / columns, chosen, [int(v) for v in signs[chosen]], regular, inside)
+    return _Step(back(result.x[:-1]) / columns, chosen, [int(v) for v in signs[chosen]], regular, inside)
+
+
+def _orthogonal(rows: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Rows in a basis that is orthogonal on these points, and the way back to the coefficients of the powers.
+
+    Powers are nearly dependent, and a solver in doubles stops far from the optimum of such a program.
+    """
+    size = math.sqrt(len(rows))
+    Q, R = np.linalg.qr(rows) if len(rows) >= rows.shape[1] else (rows, np.zeros((1, 1)))
+    steps = np.abs(np.diag(R))
+    if steps.min() <= 1e-14 * steps.max():
+        return rows, lambda c: c
+    return Q * size, lambda c: np.linalg.solve(R, c * size)
 
 
 def _support_of(rows: Array, signs: Array, multipliers: Array) -> tuple[list[int], bool]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from flint import arb, arb_poly, arb_series
 
+from spectrain.approx._branches import NotFollowedError, UndecidedError
 from spectrain.approx._domain import intervals_of
-from spectrain.approx._jet import NotFollowedError, UndecidedError, follow
+from spectrain.approx._jet import follow, values_over
 from spectrain.approx._precision import ball, float_down, float_up, precise
 from spectrain.approx._range import UnprovableError, proven_range
 
@@ -55,15 +56,15 @@ def sup_norm(
         except UndecidedError:
             return follow(error, [arb_series([x], prec=1)], 1)[0][0], arb("nan")
 
-    def model(m: arb, r: arb) -> arb_poly:
+    def model(m: arb, r: arb) -> arb_poly | list[arb]:
         return taylor(error, m, r)
 
     bounds = proven_range(model, point, pieces, symmetric=True, slack=slack, budget=budget)
     return bounds[2], max(bounds[3], -bounds[0])
 
 
-def taylor(f: Callable[[Any], Any], m: arb, r: arb) -> arb_poly:
-    """Taylor model of f(m + t) for |t| <= r; a constant ball (order 1) where a kink lies inside."""
+def taylor(f: Callable[[Any], Any], m: arb, r: arb) -> arb_poly | list[arb]:
+    """Taylor model of f(m + t) for |t| <= r; a ball for the values of each branch where a kink lies inside."""
     wide = arb(m, r)
     try:
         at, over = follow(f, [_variable(m), _variable(wide)], _ORDER)
@@ -72,7 +73,7 @@ def taylor(f: Callable[[Any], Any], m: arb, r: arb) -> arb_poly:
             return arb_poly(coefficients)
     except UndecidedError:
         pass
-    return arb_poly([follow(f, [arb_series([wide], prec=1)], 1)[0][0]])
+    return values_over(f, wide)
 
 
 def _variable(x: arb) -> arb_series:

@@ -11,6 +11,7 @@ from flint import arb, arb_mat
 
 from spectrain.approx._precision import ball, precise
 from spectrain.approx._problem import Problem
+from spectrain.approx._refined import solve_refined
 
 Array = np.ndarray
 Known = tuple[arb, arb, arb]
@@ -74,7 +75,7 @@ class Doubles:
 class Balls:
     """Exchange with errors and levels computed in ball arithmetic and handed out as scaled doubles."""
 
-    def __init__(self, problem: Problem, scale: float = 1.0) -> None:
+    def __init__(self, problem: Problem, scale: arb | float = 1.0) -> None:
         self.problem = problem
         self.scale = ball(scale)
         self.known: dict[float, Known] = {}
@@ -99,11 +100,21 @@ class Balls:
 
 def solve_level(problem: Problem, points: list[Known], signs: Sequence[int]) -> tuple[list[arb], arb]:
     """Coefficients and h with w (f - p) = signs * h at the points (x, f, w)."""
-    rows = [[*problem.basis_ball(x), s / w] for (x, _, w), s in zip(points, signs, strict=True)]
+    # The level in units of the largest 1 / w, so that it weighs as much as the coefficients.
+    unit = max((abs(w) for _, _, w in points), key=lambda w: -float(w)).mid()
+    rows = [[*problem.basis_ball(x), s * unit / w] for (x, _, w), s in zip(points, signs, strict=True)]
+    right = [f.mid() for _, f, _ in points]
     with precise(max(128, flint.ctx.prec - problem.spare)):
-        solution = arb_mat(rows).solve(arb_mat([[f.mid()] for _, f, _ in points]), algorithm="approx")
-    n = len(points)
-    return [solution[i, 0].mid() for i in range(n - 1)], solution[n - 1, 0].mid()
+        solution = solve_refined(rows, right, _in_doubles(problem, points, rows))
+        if solution is None:
+            solution = list(arb_mat(rows).solve(arb_mat([[v] for v in right]), algorithm="approx").entries())
+    return [v.mid() for v in solution[:-1]], (solution[-1] * unit).mid()
+
+
+def _in_doubles(problem: Problem, points: list[Known], rows: list[list[arb]]) -> Array:
+    """About the same rows."""
+    basis = problem.basis(np.array([float(x) for x, _, _ in points]))
+    return np.column_stack([basis, [float(row[-1]) for row in rows]])
 
 
 def alternating(count: int) -> list[int]:

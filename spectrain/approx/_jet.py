@@ -8,56 +8,10 @@ import flint
 import numpy as np
 from flint import arb, arb_series
 
+from spectrain.approx._branches import Branches, NotFollowedError, UndecidedError
 from spectrain.approx._precision import ball
 
-
-class UndecidedError(Exception):
-    """A comparison whose answer depends on the point inside the ball."""
-
-
-class NotFollowedError(Exception):
-    """The callable did something that balls do not know."""
-
-
-class Branches:
-    """Answers to undecided comparisons, one run of the callable after another, until all were given.
-
-    Whatever a comparison answers at a point, one of the runs answered the same, so the union of all runs holds.
-    """
-
-    def __init__(self, most: int = 5) -> None:
-        self.forced: list[bool] = []
-        self.used = 0
-        self.most = most
-        self.signs: dict[str, frozenset[int]] = {}
-
-    def ask(self) -> bool:
-        if self.used == len(self.forced):
-            if len(self.forced) == self.most:
-                raise NotFollowedError("too many undecided comparisons at one point")
-            self.forced.append(True)
-        self.used += 1
-        return self.forced[self.used - 1]
-
-    def possible(self, gap: arb, signs: frozenset[int]) -> frozenset[int]:
-        """The signs that earlier answers about the same difference leave."""
-        return self.signs.get(repr(gap), signs)
-
-    def note(self, gap: arb, signs: frozenset[int]) -> None:
-        """Remember an answer, so that nothing is neither above nor below nor equal."""
-        self.signs[repr(gap)] = signs
-
-    def another(self) -> bool:
-        """Move on to the next combination of answers; False when all have been given."""
-        del self.forced[self.used :]
-        self.signs.clear()
-        while self.forced and not self.forced[-1]:
-            self.forced.pop()
-        if not self.forced:
-            return False
-        self.forced[-1] = False
-        self.used = 0
-        return True
+_NAN = arb("nan")
 
 
 _LESS, _SAME, _MORE = (frozenset({sign}) for sign in (-1, 0, 1))
@@ -87,9 +41,9 @@ class Jet:
         return Jet(series, self.branches)
 
     def _other(self, x: object) -> Any:
-        if isinstance(x, Jet):
+        if type(x) is Jet:
             return x.series
-        if isinstance(x, (numbers.Real, arb, flint.fmpq)):
+        if type(x) is int or isinstance(x, (numbers.Real, arb, flint.fmpq)):
             return ball(x)
         raise NotFollowedError(f"a {type(x).__name__} met a ball")
 
@@ -103,7 +57,7 @@ class Jet:
         return self._new(self._other(x) - self.series)
 
     def __mul__(self, x: object) -> "Jet":
-        return self._new(self.series * self._other(x))
+        return Jet(self.series * (x.series if type(x) is Jet else self._other(x)), self.branches)
 
     def __truediv__(self, x: object) -> "Jet":
         return self._quotient(self.series, self._other(x))
@@ -143,6 +97,8 @@ class Jet:
         if self.order > 1:
             raise UndecidedError
         top = self.lead.upper()
+        if top < 0:
+            return self._new(arb_series([_NAN]))
         return self._new(arb_series([arb(0).union(top ** ball(n)) if top > 0 else arb(0)]))
 
     def _whole_power(self, n: int) -> "Jet":
@@ -218,8 +174,8 @@ class Jet:
 
     def sqrt(self) -> "Jet":
         if self.order == 1:
-            # The function is real on its interval, so what reaches below 0 is only the ball's width.
-            return self._new(arb_series([self.lead.nonnegative_part().sqrt()]))
+            # Where the function is real what reaches below 0 is only the ball's width; a whole ball there is none.
+            return self._new(arb_series([_NAN if self.lead < 0 else self.lead.nonnegative_part().sqrt()]))
         return self._new(self.series.sqrt())
 
     def square(self) -> "Jet":
@@ -330,8 +286,31 @@ def _call(f: Callable[[Any], Any], points: list[arb_series], branches: Branches 
 
 def _every_branch(f: Callable[[Any], Any], point: arb_series) -> arb_series:
     """The union of the values over all answers to undecided comparisons."""
+    union, *others = _by_branches(f, point)
+    for value in others:
+        union = union.union(value)
+    return arb_series([union])
+
+
+def _by_branches(f: Callable[[Any], Any], point: arb_series) -> list[arb]:
+    """The values for all answers to undecided comparisons, one by one."""
     branches = Branches()
-    value = _call(f, [point], branches)[0][0]
+    values = [_call(f, [point], branches)[0][0]]
     while branches.another():
-        value = value.union(_call(f, [point], branches)[0][0])
-    return arb_series([value])
+        values.append(_call(f, [point], branches)[0][0])
+    return values
+
+
+def values_over(f: Callable[[Any], Any], x: arb) -> list[arb]:
+    """Balls, one of which holds f at each point of the ball x. Both sides of a jump in one ball would cost nine digits:
+    a radius has 30 bits. Raises `NotFollowedError`."""
+    before = flint.ctx.cap
+    flint.ctx.cap = 1
+    try:
+        return _by_branches(f, arb_series([x], prec=1))
+    except NotFollowedError:
+        raise
+    except Exception as problem:
+        raise NotFollowedError(f"{type(problem).__name__}: {problem}") from problem
+    finally:
+        flint.ctx.cap = before

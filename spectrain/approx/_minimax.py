@@ -1,12 +1,14 @@
 """Best uniform approximation by given powers, with a lower and an upper bound of the least error."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from flint import arb
 
-from spectrain.approx._answer import EXACT_LEVEL, Minimax, finish
+from spectrain.approx._answer import EXACT_DIGITS, Minimax, finish
 from spectrain.approx._constraint import Condition, Constrained, check_conditions
 from spectrain.approx._domain import check_bounded, check_weight, intervals_of, is_chebyshev, reduced
 from spectrain.approx._duality import refine
@@ -94,9 +96,15 @@ def _powers(powers: Sequence[Any] | float | int | np.integer[Any]) -> tuple[int,
     wanted = tuple(int(n) for n in given)
     if wanted[-1] > _HIGHEST:
         raise ValueError(
-            f"minimax: the highest power is at most {_HIGHEST}, got {wanted[-1]}: digits grow with it, time faster."
+            f"minimax: the highest power is at most {_HIGHEST}, got {_short(wanted[-1])}: exact coefficients take two "
+            "bits a power, and time grows faster. Where all powers are multiples of a k, approximate f(y^(1/k)) by "
+            "powers of y = x^k."
         )
     return tuple(range(wanted[0] + 1)) if single else wanted
+
+
+def _short(n: int) -> str:
+    return str(n) if n < 10**18 else f"an integer of {n.bit_length()} bits"
 
 
 def _attempt(problem: Problem) -> Minimax:
@@ -107,17 +115,22 @@ def _attempt(problem: Problem) -> Minimax:
 def _by_duality(problem: Problem) -> Minimax:
     """The answer where alternation is no criterion."""
     size = _size(problem) or 1.0
-    bits = 192 + (2 if problem.stride else 8) * problem.powers[-1]
+    spent = (2 if problem.stride else 8) * problem.powers[-1]
+    bits = 192 + spent
+    while True:
+        digits = bits - spent - 92 if problem.followed else 46
+        with precise(bits):
+            problem = replace(problem)
+            found = refine(problem, size, 2.0**-digits)
+        lost = found.largest <= 2.0**-digits * size
+        if not lost or not problem.followed or digits >= EXACT_DIGITS:
+            break
+        bits *= 2
     with precise(bits):
-        problem = replace(problem)
-        floor = 2.0**-100 if problem.followed else 2.0**-46
-        found = refine(problem, size, floor)
         check_bounded(problem, np.array([float(x) for x, _, _ in found.points]))
         points, c, h = found.points, found.coefficients, ball(found.largest)
-        status = "duality"
-        if found.largest <= floor * size:
-            status = "exact" if problem.followed else "rounding"
-        elif found.regular:
+        status = ("exact" if problem.followed else "rounding") if lost else "duality"
+        if found.regular and not lost:
             points, c, h = polish(problem, points, found.signs)
         return finish(problem, problem, points, found.signs, c, h, size=size, iterations=found.rounds, status=status)
 
@@ -130,7 +143,7 @@ def _solve(problem: Problem, small: Problem) -> Minimax:
     run = None
     noise = 2.0**-46 * size
     if small.stride:
-        run = exchange(small, Doubles(small), None, close=_closeness(small, size), floor=noise)
+        run = _exchange_in_doubles(small, size, noise)
     trusted = run is not None and abs(run.level) > (2.0**-22 * size if small.followed else noise)
     trusted = trusted and run is not None and (run.gap <= _CLOSED or not small.followed)
     if run is not None and not small.followed and not trusted:
@@ -151,25 +164,43 @@ def _solve_in_balls(problem: Problem, small: Problem, size: float, iterations: i
     spent = 2 * small.powers[-1] if small.stride else 8 * small.powers[-1]
     bits = 160 + spent
     while True:
-        floor = 2.0 ** -(bits - spent - 90)
-        run = _exchange_in_balls(small, size, bits, floor)
+        digits = bits - spent - 90
+        # Levels below the range of doubles come in a smaller unit.
+        unit = max(0, digits - 500)
+        run = _exchange_in_balls(small, size * ball(2.0) ** -unit, bits, 2.0 ** (unit - digits))
         iterations += run.iterations
-        floor = max(floor, EXACT_LEVEL)
-        trusted = abs(run.level) > floor or not small.followed
-        if trusted or floor == EXACT_LEVEL:
+        depth = unit - math.log2(abs(run.level)) if run.level else math.inf
+        trusted = depth < digits or not small.followed
+        # The error of an entire function falls with n like 2^n (n + 1)!, of all that is called exact still faster.
+        if trusted or digits >= EXACT_DIGITS + 10 * small.powers[-1]:
             break
         bits *= 2
-    status = "exact" if not trusted else "alternation" if run.gap <= _CLOSED else "stopped"
+    status = "alternation" if run.gap <= _CLOSED else "stopped"
+    if depth >= EXACT_DIGITS and small.followed:
+        # A level that more digits do not lower is an error, below all that doubles hold.
+        status = "rounding" if trusted else "exact"
     return _in_balls(problem, small, run.reference, size, iterations, bits, status, run.gap)
 
 
-def _exchange_in_balls(small: Problem, size: float, bits: int, floor: float) -> Exchange:
+def _exchange_in_doubles(small: Problem, size: float, noise: float) -> Exchange:
     """Flat problems need luck with the reference: another weight of its distances is another chance."""
+    arithmetic, iterations = Doubles(small), 0
+    for crowding in _CROWDINGS[:4]:
+        close = (lambda _: 1e-11) if crowding else _closeness(small, size)
+        run = exchange(small, arithmetic, None, close=close, floor=noise, crowding=crowding)
+        iterations += run.iterations
+        if run.gap <= _CLOSED or abs(run.level) <= 2.0**-22 * size or not small.followed:
+            break
+    return run._replace(iterations=iterations)
+
+
+def _exchange_in_balls(small: Problem, unit: arb, bits: int, floor: float) -> Exchange:
+    """The same in balls of this precision; levels in this unit."""
     with precise(bits):
         fresh = replace(small)
         for crowding in _CROWDINGS:
             close = (lambda _: 1e-13) if crowding else _closeness(small, 2.0**-60)
-            run = exchange(fresh, Balls(fresh, size), None, close=close, floor=floor, crowding=crowding)
+            run = exchange(fresh, Balls(fresh, unit), None, close=close, floor=floor, crowding=crowding)
             if run.gap <= _CLOSED or abs(run.level) <= floor:
                 break
     return run
@@ -216,4 +247,4 @@ def _zero(problem: Problem, small: Problem) -> Minimax:
     """The answer for a target that is 0 at all samples."""
     grid = initial_grid(small, small.unknowns + 1)
     s = grid[np.linspace(0, len(grid) - 1, small.unknowns + 1).astype(int)]
-    return _in_balls(problem, small, s, 1.0, 0, 128 + 2 * small.powers[-1], "exact")
+    return _in_balls(problem, small, s, 1.0, 0, 1100 + 2 * small.powers[-1], "exact")

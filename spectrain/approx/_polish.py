@@ -3,9 +3,9 @@
 import flint
 from flint import arb
 
+from spectrain.approx._branches import UndecidedError
 from spectrain.approx._certificate import ErrorModel
 from spectrain.approx._exchange import Known, solve_level
-from spectrain.approx._jet import UndecidedError
 from spectrain.approx._precision import ball
 from spectrain.approx._problem import Problem
 

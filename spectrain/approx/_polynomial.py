@@ -86,7 +86,7 @@ class Polynomial:
 
 def check_powers(powers: Sequence[Any]) -> None:
     """Raise ValueError unless the powers are whole, rising, without repetition and from 0 up."""
-    if any(not float(n).is_integer() or n < 0 for n in powers):
+    if any(not (isinstance(n, int) or float(n).is_integer()) or n < 0 for n in powers):
         raise ValueError(f"powers must be whole numbers from 0 up, got {tuple(powers)}.")
     if len(set(powers)) < len(powers):
         raise ValueError(f"duplicate powers in {tuple(powers)}: name each power once.")

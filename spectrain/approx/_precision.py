@@ -29,8 +29,11 @@ def precise(bits: int) -> Iterator[None]:
 @no_type_check  # called for every number
 def ball(x: object) -> "flint.arb":
     """The exact ball of an int, float, Fraction, fmpq or ball."""
-    if isinstance(x, flint.arb):
+    kind = type(x)
+    if kind is flint.arb:
         return x
+    if kind is float or kind is int:
+        return flint.arb(x)
     if hasattr(x, "numerator") and hasattr(x, "denominator") and not isinstance(x, float):
         return flint.arb(flint.fmpq(int(x.numerator), int(x.denominator)))
     return flint.arb(float(x))

@@ -8,7 +8,8 @@ from typing import Any, no_type_check
 import numpy as np
 from flint import arb, arb_poly, arb_series
 
-from spectrain.approx._jet import NotFollowedError, UndecidedError, follow
+from spectrain.approx._branches import NotFollowedError, UndecidedError
+from spectrain.approx._jet import follow
 from spectrain.approx._precision import ball
 
 Array = np.ndarray

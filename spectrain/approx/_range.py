@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flint import arb, arb_poly
 
-Model = Callable[[arb, arb], arb_poly]
+Model = Callable[[arb, arb], arb_poly | list[arb]]
 """(centre m, radius r) -> coefficients of a Taylor model of g(m + t), true for every |t| <= r, the derivatives
-included."""
+included; or, where there is none, balls of which one holds g at each such point."""
 
 Point = Callable[[arb], tuple[arb, arb]]
 """x -> (g(x), g'(x))."""
@@ -19,6 +20,14 @@ _FINE, _FINEST = arb(2) ** -80, arb(2) ** -400
 
 class UnprovableError(Exception):
     """The budget of subdivisions was spent, or the function cannot be followed by balls."""
+
+
+class UndefinedError(UnprovableError):
+    """A value is not finite at a point."""
+
+    def __init__(self, at: arb) -> None:
+        super().__init__(f"the function is not finite at x = {float(at):.17g}")
+        self.at = float(at)
 
 
 class BudgetError(UnprovableError):
@@ -43,7 +52,7 @@ class _Search:
     def take(self, at: arb, value: arb, widen: arb | None = None) -> None:
         """Record that g takes ``value`` at this point, and that on some piece it exceeds it by ``widen`` at most."""
         if not value.is_finite():
-            raise UnprovableError("a value is not finite")
+            raise UndefinedError(at)
         spread = widen if widen is not None else arb(0)
         self.high_bound = _larger(self.high_bound, (value + spread).upper())
         self.low_bound = -_larger(-self.low_bound, (-(value - spread)).upper())
@@ -94,7 +103,7 @@ def proven_range(
     """
     start = point(pieces[0][0])[0]
     if not start.is_finite():
-        raise UnprovableError("the first value is not finite")
+        raise UndefinedError(pieces[0][0])
     zero = arb(0)
     search = _Search(model, point, symmetric, slack or zero, start.upper(), start.lower(), start.lower(), start.upper(),
                      found if found is not None else [], pieces[-1][1] - pieces[0][0])  # fmt: skip
@@ -102,35 +111,62 @@ def proven_range(
     for a, b in pieces:
         search.take(a, point(a)[0])
         search.take(b, point(b)[0])
-    queue = list(reversed(pieces))
+    queue = [_Piece(a, b, point(a)[1], point(b)[1]) for a, b in reversed(pieces)]
     while queue:
         budget -= 1
         if budget < 0:
             raise BudgetError("the budget of subdivisions is spent")
-        a, b = queue.pop()
-        if a < b and not _settled(search, a, b):
-            middle = ((a + b) / 2).mid()
-            search.take(middle, point(middle)[0])
-            queue += [(middle, b), (a, middle)]
+        piece = queue.pop()
+        if piece.low < piece.high and (cut := _split(search, piece)) is not None:
+            middle, slope = cut
+            queue += [piece._replace(low=middle, left=slope), piece._replace(high=middle, right=slope)]
     return search.low_bound, search.low, search.high, search.high_bound
 
 
-def _settled(search: _Search, a: arb, b: arb) -> bool:
-    """Whether the piece [a, b] is done with; records what it adds to the bounds."""
-    centre = ((a + b) / 2).mid()
-    radius = (b - centre).upper()
-    expansion = search.model(centre, radius)
-    t = arb(0, radius)
-    values = expansion(t)
-    if not values.is_finite() and radius <= search.width * _FINE:
+class _Piece(NamedTuple):
+    """Two ends and the slopes there."""
+
+    low: arb
+    high: arb
+    left: arb
+    right: arb
+
+
+def _split(search: _Search, piece: _Piece) -> tuple[arb, arb] | None:
+    """Where a piece has to be halved, and the slope there; None where it is settled."""
+    centre = ((piece.low + piece.high) / 2).mid()
+    radius = (piece.high - centre).upper()
+    model = search.model(centre, radius)
+    values = model if isinstance(model, list) else [model(arb(0, radius))]
+    if _within(search, values, centre, radius):
+        return None
+    if isinstance(model, list):
+        value, slope = search.point(centre)
+    elif _monotone(search, piece, centre, model):
+        return None
+    else:
+        # The first coefficients of a Taylor model are the value and the slope at its centre.
+        value, slope = (model[0], model[1]) if model.length() > 2 else search.point(centre)
+    search.take(centre, value)
+    return centre, slope
+
+
+def _within(search: _Search, values: list[arb], centre: arb, radius: arb) -> bool:
+    """Whether these values are all that the bounds need from a piece."""
+    if radius <= search.width * _FINE and not all(v.is_finite() for v in values):
         raise UnprovableError(f"no bound is found near {float(centre):.17g}")
-    if radius <= search.width * _FINEST:
-        # A jump: no smaller piece will tell more, so the bounds take in all that is left.
-        search.hold(values)
-        return True
-    if search.harmless(values):
-        search.hold(values)
-        return True
+    # At the finest is a jump: no smaller piece will tell more, so the bounds take in all that is left.
+    if not (radius <= search.width * _FINEST or all(map(search.harmless, values))):
+        return False
+    for v in values:
+        search.hold(v)
+    return True
+
+
+def _monotone(search: _Search, piece: _Piece, centre: arb, expansion: arb_poly) -> bool:
+    """Whether g or g' is monotone on the piece, so that its ends or one more point decide; records what they add."""
+    radius = (piece.high - centre).upper()
+    t = arb(0, radius)
     slope = expansion.derivative()
     if not slope(t).contains(arb(0)):
         return True
@@ -138,10 +174,10 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     if bend.length() == 0 or bend(t).contains(arb(0)):
         return False
     # g' is monotone: without a change of sign the ends decide, else a tangent at its zero bounds the bulge.
-    left, right = search.point(a)[1], search.point(b)[1]
+    left, right = piece.left, piece.right
     if (left > 0 and right > 0) or (left < 0 and right < 0):
         return True
-    at, value, rise = _stationary(search.point, bend, a, b)
+    at, value, rise = _stationary(search, slope, bend, piece, centre)
     spread = abs(rise) * 2 * radius
     if spread > search.tolerance():
         return False
@@ -149,24 +185,35 @@ def _settled(search: _Search, a: arb, b: arb) -> bool:
     return True
 
 
-def _stationary(point: Point, bend: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb]:
-    """The zero of a monotone g' in [a, b] by Newton's method kept inside: where, g and g' there."""
-    low, high, at = a, b, ((a + b) / 2).mid()
+def _stationary(search: _Search, slope: arb_poly, bend: arb_poly, piece: _Piece, centre: arb) -> tuple[arb, arb, arb]:
+    """The zero of a monotone g' in a piece by Newton's method kept inside: where, g and g' there."""
+    low, high, at = piece.low, piece.high, _zero_of(slope, bend, piece, centre)
     rising = bool(bend(arb(0)) > 0)
-    value, rise = point(at)
+    value, rise = search.point(at)
     for _ in range(50):
-        if rise.contains(arb(0)):
+        if rise.contains(arb(0)) or abs(rise) * (piece.high - piece.low) < search.tolerance() / 4:
             break
         low, high = (low, at) if bool(rise > 0) == rising else (at, high)
-        moved = (at - (rise / bend(at - (a + b) / 2)).mid()).mid()
+        moved = (at - (rise / bend(at - centre)).mid()).mid()
         moved = moved if low < moved < high else ((low + high) / 2).mid()
         if moved == at:
             break
         at = moved
-        value, rise = point(at)
-        if abs(rise) * (b - a) < (abs(value) + arb(2) ** -200) * arb(2) ** -56:
-            break
+        value, rise = search.point(at)
     return at, value, rise
+
+
+def _zero_of(slope: arb_poly, bend: arb_poly, piece: _Piece, centre: arb) -> arb:
+    """About where g' is 0, from its Taylor model: that costs no value of g."""
+    at = centre
+    for _ in range(8):
+        moved = (at - (slope(at - centre) / bend(at - centre)).mid()).mid()
+        if not (piece.low < moved < piece.high):
+            return centre
+        if moved == at or abs(moved - at) < abs(piece.high - piece.low) * _FINE:
+            return moved
+        at = moved
+    return at
 
 
 def polynomial_range(poly: arb_poly, a: arb, b: arb) -> tuple[arb, arb, arb, arb]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from spectrain.approx._answer import Minimax
-from spectrain.approx._jet import NotFollowedError
+from spectrain.approx._branches import NotFollowedError
 from spectrain.approx._problem import Problem
 
 _ROUNDS = 10
@@ -33,7 +33,7 @@ def closed(problem: Problem, attempt: Callable[[Problem], Minimax]) -> Minimax:
             break
         problem = replace(problem, watched=(*problem.watched, *fresh))
     assert best is not None
-    return replace(best, status=_status(best))
+    return best.called(_status(best))
 
 
 def _status(found: Minimax) -> str:
