@@ -152,7 +152,7 @@ class Growth:
         known = known.detach().double()
         rank = self.stops.ranks(known, self.stops.allowed(self.size(known), self.exponent), beyond)
         rank = torch.minimum(rank, _there(U, Vh))
-        width = int(rank.max()) if self.stops.by_error and rank.numel() else limit
+        width = (int(rank.max()) if rank.numel() else 0) if self.stops.by_error else limit
         keep = torch.arange(width, device=S.device) < rank[..., None]
         tails = tail_errors(known, norm=self.stops.norm, beyond=beyond)
         error = tails.take_along_dim(rank[..., None], -1)[..., 0]
