@@ -179,7 +179,8 @@ def _steadiest(core: CoreOf, judge: Callable[[Tensor, int], Parts], levels: list
         if best.steady:
             break
         trial = judge(*core(floor))
-        best = best if bool(best.error <= trial.error) else trial  # NaN where a core overflows its dtype: any other
+        worse = not bool(torch.isfinite(best.error))  # a core overflowed its dtype: any other
+        best = trial if worse or bool(trial.error < best.error) else best
     return best
 
 

@@ -48,7 +48,12 @@ def test_the_error_is_a_bound(factorize, dtype, check):
         for name, X in zoo(*shape, generator=1).items():
             A = cast(X, dtype)
             for rank in sorted({1, min(shape) // 2 or 1, min(shape)}):
-                found = factorize(A, rank=rank)
+                try:
+                    found = factorize(A, rank=rank)
+                except ValueError as error:  # the core of a CUR is as large as 1 / A, and half precision ends soon
+                    assert "core U" in str(error)
+                    assert 1 / torch.linalg.svdvals(check["wide"](A))[0] > torch.finfo(dtype).max
+                    continue
                 measured = check["distance"](found, A)
                 assert measured <= found.error * SLACK, (name, shape, rank)
                 assert found.best is None or found.best <= check["best_error"](A, rank) + wide_noise(A), name
