@@ -72,7 +72,7 @@ def tall_svd(
         Vh.to(source.dtype),
         kept,
         rescaled(error, k),
-        rescaled(best, k),
+        rescaled(torch.minimum(best, error), k),  # values from squares are known to sqrt(eps) of the largest
     )
 
 
@@ -191,5 +191,5 @@ def _one_pass(
     V, turn = canonical(Vh[:r].mH, (inverse @ UB[:, :r]).mH)
     U = torch.cat([(parts.pop(0) @ turn.mH).to(source.dtype) for _ in range(len(parts))])
     best = tail_errors(known)[min(r, len(known))]
-    S, error, best = (rescaled(X, exponent) for X in (S[:r], error, best))
+    S, error, best = (rescaled(X, exponent) for X in (S[:r], error, torch.minimum(best, error)))
     return Tall(U, in_range(S.to(real), "svd", "a singular value"), V.mH.to(source.dtype), torch.tensor(r), error, best)
