@@ -108,3 +108,47 @@ def test_each_step_and_each_end_of_exchanges_is_the_best_in_fifty_digits(case):
         J = swap(A, torch.arange(k)).tolist()
         others = [[*J[:i], j, *J[i + 1 :]] for i in range(k) for j in range(n) if j not in J]
         assert truth.left(J) <= min(map(truth.left, others)) * 1.001
+
+
+def exact_error(A, *factors):
+    """||A - product of the factors||_F in 50 digits."""
+    with mpmath.workdps(50):
+        A, product, *rest = (mpmath.matrix(F.tolist()) for F in (A, *factors))
+        for F in rest:
+            product = product * F
+        return mpmath.sqrt(mpmath.fsum(x**2 for x in A - product))
+
+
+def at_the_cut(seed):
+    """Matrices with singular values at a rank cut, each as a tensor."""
+    g = torch.Generator().manual_seed(seed)
+    eps, turn = 2.0**-52, torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=g)).Q
+    normal = torch.randn(6, 6, dtype=torch.float64, generator=g)
+    yield torch.diag(torch.tensor([2.0, 1 + eps, 1.0], dtype=torch.float64))[torch.randperm(3, generator=g)] @ turn
+    yield normal[:, :2] @ normal[:2, :5]
+    yield normal[:, [0, 1, 0, 2, 1, 0]] + eps * normal
+    yield normal * 10.0 ** -torch.arange(0, 18, 3).double()
+    yield torch.ones(5, 6, dtype=torch.float64)
+
+
+AT_CUTS = {
+    "svd": lambda A, k: lowrank.svd(A, rank=k),
+    "krylov": lambda A, k: lowrank.svd(A, rank=k, method="krylov", block=1),
+    "krylov by products": lambda A, k: lowrank.svd(A.to_sparse(), rank=k, method="krylov", block=1),
+    "interpolative": lambda A, k: lowrank.interpolative(A, rank=k),
+    "interpolative by products": lambda A, k: lowrank.interpolative(A.to_sparse(), rank=k),
+    "cur": lambda A, k: lowrank.cur(A, rank=k),
+    "cross": lambda A, k: lowrank.cur(A, rank=k, core="cross"),
+    "rows": lambda A, k: lowrank.svd(lowrank.RowBlocks(A, rows=2), rank=k),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("door", AT_CUTS)
+def test_errors_hold_in_fifty_digits_at_each_cut(door, dtype):
+    for A in at_the_cut(0):
+        for k in (1, 2, 3):
+            found = AT_CUTS[door](A.to(dtype), k)
+            factors = (found.U, torch.diag(found.S), found.Vh) if hasattr(found, "S") else found.chain()
+            assert exact_error(A.to(dtype), *factors) <= float(found.error)
+            assert found.best is None or float(found.best) <= float(found.error)
