@@ -16,7 +16,8 @@ from spectrain.gallery._targets import Path, Straight
 def straight_flight(target: Straight, speed: Real, start: Numbers) -> tuple[float, float]:
     """Time of capture (inf if never) and least distance, in closed form.
 
-    From n d + R.x: captured at (n d + R.x)/(v (n^2 - 1)) if n > 1, or in d/(speed + v) if exactly head-on. Else
+    From n d + R.x: captured at (n d + R.x)/(v (n^2 - 1)) if n > 1, or in d/(speed + v) if exactly head-on. With
+    R.x = d cos(phi) that is d/(speed + v) (1 + 2 cos(phi/2)^2 / (n - 1)), where no digits cancel as n tends to 1. Else
     d = C tan(phi/2)^n / sin(phi) is least at cos(phi) = n, unless the target is already flying further away; for
     n = 1 it tends to (d + R.x)/2 = d cos(phi/2)^2 as time goes on.
 
@@ -31,13 +32,13 @@ def straight_flight(target: Straight, speed: Real, start: Numbers) -> tuple[floa
     d = float(np.linalg.norm(R))
     if v == 0 or d == 0:
         return d / speed, 0.0
-    n, along = speed / v, float(R @ np.asarray(target.velocity)) / v
+    n = speed / v
     psi = _angle(R, -np.asarray(target.velocity, dtype=float))  # pi - phi, with digits where phi is next to pi
-    if n > 1:
-        return (n * d + along) / (v * (n * n - 1)), 0.0
+    if speed > v:
+        return d / (speed + v) * (1 + 2 * float(np.sin(psi / 2)) ** 2 * v / (speed - v)), 0.0
     if psi == 0:
         return d / (speed + v), 0.0
-    if n == 1:
+    if speed == v:
         return np.inf, float(d * np.sin(psi / 2) ** 2)
     turn = np.arccos(n)
     if psi >= np.pi - turn:

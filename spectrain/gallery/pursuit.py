@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 
 from spectrain.gallery._arrays import Array, Numbers, Real
@@ -33,9 +32,11 @@ from spectrain.gallery._outcomes import (
     Run,
     after_a_delay,
     closing,
+    counted,
     last_bit,
     limit_cycle,
     never,
+    solved,
 )
 from spectrain.gallery._outcomes import Pursuit as Pursuit
 from spectrain.gallery._ring import ring as ring
@@ -76,7 +77,7 @@ def pursue(
     and otherwise "undecided". Relative error about 1e-11, and more where the
     speeds are nearly equal.
     Raises ValueError for a speed that is not positive, NaN (also of the target, later), a negative delay or radius,
-    and mismatched dimensions.
+    mismatched dimensions, and where rounding of the coordinates hides the end: then the equation cannot be followed.
 
     >>> thief = Round(radius=1.0, speed=1.0)
     >>> chase = pursue(thief, 0.5, (0.0, 0.0))                  # the guard runs in a circle of half the radius
@@ -84,21 +85,23 @@ def pursue(
     ('limit cycle', 0.5)
     """
     start = checked_start(target, speed, start, radius, delay)
+    target, origin = _from_its_start(target)
+    start = start - origin
     period = period if period is not None else getattr(target, "period", None)
     _check_settings(law, delay, until, period)
     first = float(np.linalg.norm(place(target, 0.0) - start))
     if first <= radius:
-        return Pursuit("capture", 0.0, 0.0, first, "The pursuer starts within reach.", lambda t: start)
+        return Pursuit("capture", 0.0, 0.0, first, "The pursuer starts within reach.", lambda t: start + origin)
     horizon = until if until is not None else _horizon(target, speed, first, period)
     step = 1e-3 * min(first / speed, period or np.inf)
-    rule = partial(_velocity_of_pursuer, target=target, speed=speed, delay=delay, law=law, step=step)
+    rule = counted(partial(_velocity_of_pursuer, target=target, speed=speed, delay=delay, law=law, step=step))
     point = radius < POINT * first
     reach = CLOSE * first if point else radius
     escapes = never(target, speed, start, delay, law, radius)
     run = _follow(rule, target, start, horizon, delay, first, None if point and delay > 0 else reach)
     left = _time_left(run, target, speed, start, law, step) if point else 0.0
     met = run.arrived is not None and not escapes and left < np.inf
-    ended = partial(Pursuit, position=run.sol, closest=_closest(target, run))
+    ended = partial(Pursuit, position=lambda t: (run.sol(t).T + origin).T, closest=_closest(target, run))
     time = run.end
     if met:
         why = f"The distance falls to {reach:.3g} at t = {time:.12g}"
@@ -108,6 +111,14 @@ def pursue(
         escapes = "undecided", f"At t = {time:.9g} the distance is {reach:.3g}, and nothing says that it vanishes."
     kind, why = escapes or after_a_delay(target, delay, law, radius, run) or limit_cycle(rule, period, run)
     return ended(kind, time, speed * time, certificate=why)
+
+
+def _from_its_start(target: Path) -> tuple[Path, Array]:
+    """The target in coordinates from its first place, where it flies straight: those far away have fewer digits."""
+    if not isinstance(target, Straight):
+        return target, np.zeros(())
+    origin = place(target, 0.0)
+    return Straight(np.zeros_like(origin), target.velocity), origin
 
 
 def _check_settings(law: str, delay: Real, until: Real | None, period: Real | None) -> None:
@@ -154,11 +165,11 @@ def _follow(
     aims["behind"] = _arrival(target, CLOSE * first, delay) if delay > 0 else None
     kept = {name: event for name, event in aims.items() if event is not None}
     soon = [near] if delay == 0 and (reach is None or reach < NEAR * first) else []
-    far = solve_ivp(rule, (0.0, horizon), start, events=[*kept.values(), *soon], dense_output=True, **TOLERANCE)
+    far = solved(rule, (0.0, horizon), start, [*kept.values(), *soon], TOLERANCE)
     if not (soon and far.t_events[-1].size):
         return Run(far.t, far.sol, TOLERANCE, **_times(aims, kept, far))
     span = (float(far.t[-1]), horizon)
-    late = solve_ivp(rule, span, far.y[:, -1], events=list(kept.values()), dense_output=True, **STIFF)
+    late = solved(rule, span, far.y[:, -1], list(kept.values()), STIFF)
 
     def sol(t: Any) -> Array:
         early = np.asarray(t) < span[0]

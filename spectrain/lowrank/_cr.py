@@ -13,6 +13,7 @@ from spectrain.lowrank._input import Array, Matrix, entered
 from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._result import Factorization
 from spectrain.lowrank._scale import rescaled, unit_scaled
+from spectrain.lowrank._stacked import flattened, rebatched
 
 Core: TypeAlias = Literal["diagonal", "full"]
 _ALL_EXCHANGES = 1e8  # count^2 times l, up to which exchanges go on until none helps; beyond, 20 of them
@@ -105,21 +106,20 @@ def cr(
         A, kx = unit_scaled(left.dense().detach().to(_wide(left.dtype)), "cr")
         B, ky = unit_scaled(right.dense().detach().to(_wide(left.dtype)), "cr")
         batch = A.shape[:-2]
-        pairs = zip(A.reshape(-1, *A.shape[-2:]), B.reshape(-1, *B.shape[-2:]), strict=True)
+        pairs = zip(flattened(A), flattened(B), strict=True)
         each: dict = {"best": weights == "optimal", "core": core, "out": left.out_dtype}
         done = [_single(x, y, count, rule, draw, **each) for x, y in pairs]
-        S, W, error, expected = (torch.stack(values) for values in zip(*done, strict=True))
-        S = S.reshape(*batch, count)
-        W = W.reshape(*batch, *W.shape[1:]).to(left.out_dtype)
+        S, W, error, expected = (rebatched(values, batch) for values in zip(*done, strict=True))
+        W = W.to(left.out_dtype)
     k = kx + ky
     return CR.of(
         left.value(S),
         left.value(W),
         rank=left.value(torch.full(batch, count)),
-        error=left.value(rescaled(error.reshape(batch), k)),
+        error=left.value(rescaled(error, k)),
         columns=left.factor(left.dense().take_along_dim(S[..., None, :], -1)),
         rows=left.factor(right.dense().take_along_dim(S[..., :, None], -2)),
-        expected=left.value(rescaled(expected.reshape(batch), k)),
+        expected=left.value(rescaled(expected, k)),
     )
 
 
@@ -271,7 +271,7 @@ def approx_matmul(X: Array, Y: Array, *, count: int, method: str = "sampling", g
     draw = generator_of(generator, "approx_matmul")
     with torch.no_grad():
         wide = torch.linalg.vector_norm(left.dense(), dim=-2) * torch.linalg.vector_norm(right.dense(), dim=-1)
-        norms = wide.double().reshape(-1, left.shape[-1])
+        norms = flattened(wide.double()[..., None, :])[:, 0]
         if method == "norms":
             S = norms.topk(count).indices
             w = torch.ones_like(S, dtype=left.dtype)
@@ -279,6 +279,6 @@ def approx_matmul(X: Array, Y: Array, *, count: int, method: str = "sampling", g
             p = torch.stack([norm_probabilities(row) for row in norms])
             S = torch.multinomial(p.to(draw.device), count, replacement=True, generator=draw).to(norms.device)
             w = (1 / (count * p.take_along_dim(S, -1))).to(left.dtype)
-        S, w = S.reshape(*left.shape[:-2], count), w.reshape(*left.shape[:-2], count)
+        S, w = rebatched(S, left.shape[:-2]), rebatched(w, left.shape[:-2])
     C = left.dense().take_along_dim(S[..., None, :], -1) * w[..., None, :]
     return left.factor(C @ right.dense().take_along_dim(S[..., :, None], -2))

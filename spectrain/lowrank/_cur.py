@@ -17,10 +17,10 @@ from spectrain.lowrank._pivoted_qr import filled_up
 from spectrain.lowrank._probes import COUNT, FAILURE, Probes, quantile
 from spectrain.lowrank._random import Generator
 from spectrain.lowrank._result import Factorization
-from spectrain.lowrank._scale import rescaled, unit_scaled
+from spectrain.lowrank._scale import as_returned, in_range, rescaled, unit_scaled
 from spectrain.lowrank._select_columns import checked_rule
 from spectrain.lowrank._selection import EXACT_WORK
-from spectrain.lowrank._stacked import stacked, times_two_to
+from spectrain.lowrank._stacked import flattened, rebatched, stacked, times_two_to
 from spectrain.lowrank._stops import Norm, Stops, checked_stops, tail_errors
 
 Core: TypeAlias = Literal["optimal", "cross"]
@@ -105,7 +105,8 @@ def cur(
     may be large where columns are nearly dependent; the error includes what that costs. Options of ``method`` are those
     of :func:`select_columns`. :func:`cross` does the same from single rows and columns.
 
-    Raises ValueError for no stop, counts outside 1..n or 1..m, indices out of range or repeated, NaN.
+    Raises ValueError for no stop, counts outside 1..n or 1..m, indices out of range or repeated, NaN, and where U is
+    above the largest number of the dtype.
 
     >>> A = torch.outer(torch.arange(1.0, 5.0), torch.arange(1.0, 4.0)) + torch.eye(4, 3)
     >>> C, U, R = cur(A, rank=3)
@@ -178,7 +179,8 @@ def _steadiest(core: CoreOf, judge: Callable[[Tensor, int], Parts], levels: list
         if best.steady:
             break
         trial = judge(*core(floor))
-        best = best if bool(best.error <= trial.error) else trial  # NaN where a core overflows its dtype: any other
+        worse = not bool(torch.isfinite(best.error))  # a core overflowed its dtype: any other
+        best = trial if worse or bool(trial.error < best.error) else best
     return best
 
 
@@ -213,18 +215,21 @@ def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice,
 @torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
 def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels: list[float], core: Core) -> CUR:
     A, k = unit_scaled(matrix.dense(), "cur")
-    batch, items = A.shape[:-2], A.reshape(-1, *A.shape[-2:])
-    allowed = stops.allowed(matrix_norm(A, stops.norm), k).reshape(-1)
+    batch, items = A.shape[:-2], flattened(A)
+    allowed = stops.allowed(matrix_norm(A, stops.norm), k)
     make = _optimal if core == "optimal" else _cross
+    tolerances, exponents = (flattened(each[..., None, None]).flatten() for each in (allowed, k))
+    judge = partial(_judged, matrix=matrix, norm=stops.norm)
+    judges = [partial(judge, A=X, k=int(e)) for X, e in zip(items, exponents, strict=True)]
     done = [
-        make(X, stops, sides, a, how, partial(_best_of, A=X, matrix=matrix, norm=stops.norm, levels=levels))
-        for X, a in zip(items, allowed, strict=True)
+        make(X, stops, sides, a, how, partial(_best_of, judged=judged, levels=levels))
+        for X, a, judged in zip(items, tolerances, judges, strict=True)
     ]
     p, q = (max(len(indices) for indices in side) for side in zip(*((d.rows, d.columns) for d in done), strict=True))
-    done = [_judged(_widened(d, X, p, q), X, matrix, stops.norm) for d, X in zip(done, items, strict=True)]
-    rank = torch.tensor([d.rank for d in done], device=A.device).reshape(batch)
+    done = [judged(_widened(d, X, p, q)) for d, X, judged in zip(done, items, judges, strict=True)]
+    rank = rebatched(torch.tensor([d.rank for d in done], device=A.device), batch)
     error = stacked(done, "error", batch)
-    stops.warn_of(rescaled(error, k), rescaled(allowed.reshape(batch).double(), k), rank, "cur")
+    stops.warn_of(rescaled(error, k), rescaled(allowed.double(), k), rank, "cur")
     best = None
     if min(A.shape[-2:]) * A.numel() <= EXACT_WORK:
         tails = tail_errors(torch.linalg.svdvals(A.detach()), norm=stops.norm)
@@ -233,7 +238,7 @@ def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels
     rows, J = stacked(done, "rows", batch), stacked(done, "columns", batch)
     return CUR.of(
         matrix.factor(matrix.dense().take_along_dim(J[..., None, :], -1)),
-        matrix.factor(times_two_to(stacked(done, "U", batch), -k)),
+        matrix.value(_core_out(times_two_to(stacked(done, "U", batch), -k), matrix)),
         matrix.factor(matrix.dense().take_along_dim(rows[..., :, None], -2)),
         rank=matrix.value(rank),
         error=matrix.value(rescaled(error, k)),
@@ -245,20 +250,19 @@ def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels
     )
 
 
-def _best_of(parts: Parts, core: CoreOf, *, A: Tensor, matrix: Matrix, norm: Norm, levels: list[float]) -> Parts:
+def _best_of(parts: Parts, core: CoreOf, *, judged: Callable[[Parts], Parts], levels: list[float]) -> Parts:
     """Return the parts with the core of least error, and with it."""
-
-    def judge(U: Tensor, rank: int) -> Parts:
-        return _judged(parts._replace(U=U, rank=min(parts.rank, rank)), A, matrix, norm)
-
-    return _steadiest(core, judge, levels)
+    return _steadiest(core, lambda U, rank: judged(parts._replace(U=U, rank=min(parts.rank, rank))), levels)
 
 
-def _judged(parts: Parts, A: Tensor, matrix: Matrix, norm: Norm) -> Parts:
-    """Return the parts with their error: the residual of the factors in the output dtype, and rounding of C U R."""
-    C, U, R = (F.detach().to(matrix.out_dtype).to(A.dtype) for F in (parts.C, parts.U, parts.R))
-    u, k = torch.finfo(A.dtype).eps / 2, max(U.shape)
-    rounding = 2 * u * (k**0.5 + 1) * frobenius(C) * frobenius(U) * frobenius(R)
+def _judged(parts: Parts, *, A: Tensor, matrix: Matrix, norm: Norm, k: int) -> Parts:
+    """Return the parts of A / 2**k with their error: the residual of the factors as returned, and rounding of C U R.
+
+    C and R are entries of A, which are returned exactly.
+    """
+    C, U, R = parts.C.detach(), as_returned(parts.U.detach(), -k, matrix.out_dtype), parts.R.detach()
+    u, size = torch.finfo(A.dtype).eps / 2, max(U.shape)
+    rounding = 2 * u * (size**0.5 + 1) * frobenius(C) * frobenius(U) * frobenius(R)
     exact = residual_error(A.detach(), (C, U, R), norm=norm)
     error = exact + torch.minimum(rounding, exact.new_tensor(torch.finfo(A.dtype).max))
     return parts._replace(error=error, steady=matrix.out_dtype == matrix.dtype and bool(rounding <= exact))
@@ -295,6 +299,7 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, level
     threshold = quantile(COUNT * (2 if C.is_complex() else 1), FAILURE / len(levels))
 
     def judge(U: Tensor, rank: int) -> Parts:
+        U = as_returned(U, -exponent, matrix.out_dtype)
         outside = (probes.image - C @ (U @ (R @ probes.W))).abs().square().sum().double() / COUNT / threshold
         rounding = 4 * torch.finfo(matrix.out_dtype).eps * (len(J) + 1) * frobenius(C) * frobenius(U) * frobenius(R)
         return Parts(rows, J, C, U, R, rank, outside.sqrt() + rounding, steady=bool(rounding <= outside.sqrt()))
@@ -304,7 +309,9 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, level
     size = (probes.mean_square() if unit.squared_norm is None else unit.squared_norm).sqrt().double()
     stops.warn_of(rescaled(found.error, k), rescaled(stops.allowed(size, k), k), rank, "cur")
     return CUR.of(
-        *(matrix.factor(times_two_to(F, s)) for F, s in ((C, k), (U, -k), (R, k))),
+        matrix.factor(times_two_to(C, k)),
+        matrix.value(_core_out(times_two_to(U, -k), matrix)),
+        matrix.factor(times_two_to(R, k)),
         rank=matrix.value(rank),
         error=matrix.value(rescaled(found.error, k)),
         norm=stops.norm,
@@ -313,6 +320,10 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, level
         columns=matrix.value(J),
         evaluated=matrix.shape.numel(),
     )
+
+
+def _core_out(U: Tensor, matrix: Matrix) -> Tensor:
+    return in_range(U.to(matrix.dtype_of(U)), "cur", "an entry of the core U, which is as large as 1 / A,")
 
 
 def _halved(tolerance: Real | None) -> Real | None:

@@ -8,21 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._accepted import WORKING, as_dense, check_matrix
 from spectrain.lowrank._operator import products_of
 from spectrain.lowrank._scale import scaled_by
 from spectrain.lowrank._skinny import adjoint_times, times
 
 Array: TypeAlias = Any  # what the doors take and give: torch.Tensor, NumPy array; also sparse arrays and operators
 Real: TypeAlias = float | int
-
-WORKING = {
-    torch.bfloat16: torch.float32,
-    torch.float16: torch.float32,
-    torch.float32: torch.float32,
-    torch.float64: torch.float64,
-    torch.complex64: torch.complex64,
-    torch.complex128: torch.complex128,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +98,10 @@ def entered(A: Array, name: str) -> Matrix:
     """
     if isinstance(A, Tensor) and hasattr(A, "full_tensor"):
         raise TypeError(f"{name}: a DTensor is not supported here, only by lowrank.svd; pass A.full_tensor()")
-    dense, leave = _dense(A)
+    dense, leave = as_dense(A, name), to_numpy if isinstance(A, np.ndarray) else _same
     if dense is None:
         found = products_of(A, name)
-        _check(found.shape, found.dtype, name)
+        check_matrix(found.shape, found.dtype, name)
         return Matrix(
             shape=torch.Size(found.shape),
             dtype=WORKING[found.dtype],
@@ -122,7 +114,7 @@ def entered(A: Array, name: str) -> Matrix:
             exponent=found.exponent,
             leave=to_numpy if found.numpy else _same,
         )
-    _check(dense.shape, dense.dtype, name, dense.device)
+    check_matrix(dense.shape, dense.dtype, name)
     return of_entries(dense, name, leave)
 
 
@@ -158,33 +150,6 @@ def not_finite(A: Tensor, name: str) -> str:
         f"{name}: {int(bad.sum())} of {A.numel()} entries are NaN or infinite, the first at index {where}; "
         "a factorization needs finite entries: mask or impute them"
     )
-
-
-def _dense(A: Array) -> tuple[Tensor | None, Callable[[Tensor], Array]]:
-    if isinstance(A, Tensor):
-        return (A if A.layout == torch.strided else None), _same
-    if isinstance(A, np.ndarray):
-        try:
-            return torch.from_numpy(np.require(A, requirements=["C", "W"])), to_numpy
-        except TypeError as error:
-            raise TypeError(f"an ndarray of dtype {A.dtype} has no counterpart in torch; use float64") from error
-    if hasattr(A, "__dlpack__"):
-        return torch.from_dlpack(A), _same
-    return None, _same
-
-
-def _check(shape: tuple[int, ...], dtype: torch.dtype, name: str, device: torch.device | None = None) -> None:
-    if device is not None and device.type == "meta":
-        raise TypeError(f"{name}: a tensor on the meta device has no entries; pass one that holds numbers")
-    if dtype not in WORKING:
-        raise TypeError(f"{name}: needs a real or complex floating dtype, got {dtype}; convert with .double()")
-    if len(shape) < 2:
-        raise ValueError(
-            f"{name}: needs a matrix (two or more dimensions, the last two are rows and columns), got shape "
-            f"{tuple(shape)}; a vector v is the matrix v[:, None]"
-        )
-    if 0 in shape[-2:]:
-        raise ValueError(f"{name}: needs at least one row and one column, got shape {tuple(shape)}")
 
 
 def _same(X: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from spectrain.lowrank._random import Generator
 from spectrain.lowrank._result import Factorization
 from spectrain.lowrank._scale import rescaled, unit_scaled
 from spectrain.lowrank._select_columns import checked_rule
-from spectrain.lowrank._stacked import stacked, times_two_to
+from spectrain.lowrank._stacked import flattened, rebatched, stacked, times_two_to
 from spectrain.lowrank._stops import Norm, Stops, checked_stops
 from spectrain.lowrank._strong_rrqr import strong_rrqr
 
@@ -152,12 +152,12 @@ def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
         done = [operator_id(matrix, stops, how)]
     else:
         A, k = unit_scaled(matrix.entries, "interpolative")
-        items = list(A.reshape(-1, *A.shape[-2:]))
-        allowed = stops.allowed(matrix_norm(A, stops.norm), k).reshape(-1)
+        items = flattened(A)
+        allowed = flattened(stops.allowed(matrix_norm(A, stops.norm), k)[..., None, None]).flatten()
         done = [column_id(X, stops, a, how) for X, a in zip(items, allowed, strict=True)]
-        width = max((len(found.columns) for found in done), default=0)
+        width = max(len(found.columns) for found in done)
         done = [widened(found, X, width) for found, X in zip(done, items, strict=True)]
-    rank = torch.tensor([found.rank for found in done], device=device).reshape(batch)
+    rank = rebatched(torch.tensor([found.rank for found in done], device=device), batch)
     best = stacked(done, "best", batch) if done[0].best is not None else None
     return Decomposed(
         A,
@@ -199,13 +199,11 @@ def _of_rows(matrix: Matrix, stops: Stops, how: Choice) -> RowInterpolative:
 def _of_both(matrix: Matrix, stops: Stops, how: Choice) -> TwoSidedInterpolative:
     """Write the rows of C by as many of them as it has independent columns: exact but for rounding, and |X| <= 2."""
     found = decomposed(matrix, stops, how)
-    batch, (m, k) = found.C.shape[:-2], found.C.shape[-2:]
-    sides = [
-        _rows_of(C, int(r))
-        for C, r in zip(found.C.reshape(found.rank.numel(), m, k), found.rank.reshape(-1), strict=True)
-    ]
-    rows = torch.stack([taken for taken, _ in sides]).reshape(*batch, k)
-    X = torch.stack([X for _, X in sides]).reshape(*batch, m, k).to(matrix.out_dtype)
+    batch = found.C.shape[:-2]
+    ranks = found.rank.reshape(-1).tolist() or [0]
+    sides = [_rows_of(C, r) for C, r in zip(flattened(found.C), ranks, strict=True)]
+    rows, X = (rebatched(each, batch) for each in zip(*sides, strict=True))
+    X = X.to(matrix.out_dtype)
     core, Z = found.C.take_along_dim(rows[..., :, None], -2), found.Z.to(matrix.out_dtype)
     return TwoSidedInterpolative.of(
         matrix.value(rows),

@@ -6,19 +6,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._error import frobenius
 from spectrain.lowrank._input import Matrix
 from spectrain.lowrank._random import gaussian
 from spectrain.lowrank._skinny import adjoint_times, times
 
-_CLEAR = 0.01  # of the largest column: a direction of which so much is left is orthogonal to 100 eps
+_CLEAR = 0.01  # of the largest column: where so much is left of every direction, none is rounding
 
 
 class Subspace(NamedTuple):
-    """Q^H A = T P^H, Q and P with orthonormal columns (or zero ones, where the space is exhausted)."""
+    """Q^H A = T P^H, Q and P with orthonormal columns (or zero ones, where the space is exhausted).
+
+    ``lost`` is the squared norm of Q^H A - T P^H, measured where A is known by products alone: directions at the level
+    of rounding are left out of P, and nobody could look at the residual of the factors.
+    """
 
     Q: Tensor
     T: Tensor
     P: Tensor
+    lost: Tensor
 
     def svd(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the first U, S, Vh of Q Q^H A, the Ritz approximation of A, and all its singular values."""
@@ -39,13 +45,17 @@ def subspaces(A: Matrix, *, block: int, generator: torch.Generator) -> Iterator[
     G = gaussian(*lead, n, block, dtype=A.dtype, device=A.device, generator=generator)
     P = torch.linalg.qr(G)[0]
     newest, Q, T = P, P.new_zeros(*lead, A.shape[-2], 0), P.new_zeros(*lead, 0, block)
+    lost = torch.zeros(lead, dtype=torch.float64, device=A.device)
     while Q.shape[-1] + block <= A.shape[-2] and P.shape[-1] + block <= n:
         fresh = appended(Q, A @ newest)
         image = A.adjoint_times(fresh)
         newest = _revived(P, appended(P, image), generator)
         Q, P = torch.cat([Q, fresh], -1), torch.cat([P, newest], -1)
-        T = torch.cat([torch.nn.functional.pad(T, (0, newest.shape[-1])), image.mH @ P], -2)
-        yield Subspace(Q, T, P)
+        rows = image.mH @ P
+        T = torch.cat([torch.nn.functional.pad(T, (0, newest.shape[-1])), rows], -2)
+        if A.entries is None:
+            lost = lost + frobenius(image - P @ rows.mH).square()
+        yield Subspace(Q, T, P, lost)
 
 
 def _revived(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
@@ -64,16 +74,15 @@ def _revived(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
 def appended(Q: Tensor, W: Tensor) -> Tensor:
     """Return orthonormal columns for what W adds to the span of Q; zero columns where it adds nothing.
 
-    Directions of W below rounding, relative to its largest column, are noise and become zero columns. Where W nearly
-    lies in the span of Q, what is left is orthogonalized a second time: twice is enough (Giraud, Langou and
-    Rozloznik 2005).
+    Directions of W below rounding, relative to its largest column, are noise and become zero columns. What is left is
+    always orthogonalized a second time, and twice is enough (Giraud, Langou and Rozloznik 2005): once would multiply
+    what Q itself lacks in orthogonality, at every step, by the size of W over the size of what is left.
     """
     largest = torch.linalg.vector_norm(W.detach(), dim=-2).amax(-1, keepdim=True)
     fresh, triangle = torch.linalg.qr(W - times(Q, adjoint_times(Q, W)))
-    if bool((_least(triangle.detach()) > _CLEAR * largest).all()):
-        return fresh
-    turn, sizes, _ = torch.linalg.svd(triangle)
-    fresh = fresh @ (turn * (sizes.detach() > 16 * torch.finfo(W.dtype).eps * largest)[..., None, :])
+    if not bool((_least(triangle.detach()) > _CLEAR * largest).all()):
+        turn, sizes, _ = torch.linalg.svd(triangle)
+        fresh = fresh @ (turn * (sizes.detach() > 16 * torch.finfo(W.dtype).eps * largest)[..., None, :])
     again, triangle = torch.linalg.qr(fresh - times(Q, adjoint_times(Q, fresh)))
     size = triangle.diagonal(dim1=-2, dim2=-1)
     return again * torch.where(size.detach().abs() > 0.5, torch.sgn(size), 0)[..., None, :]

@@ -1,5 +1,7 @@
 """The Nystrom approximation of a positive semidefinite kernel, with the trace of what it leaves."""
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -8,11 +10,15 @@ from torch import Tensor
 
 from spectrain.lowrank._cholesky import PartialCholesky, randomly_pivoted
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._input import Array, Matrix, Real, entered
+from spectrain.lowrank._error import frobenius, product_noise
+from spectrain.lowrank._input import Array, Real
+from spectrain.lowrank._kernel import Source, indefinite, of_function, of_matrix
 from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._result import Factorization, widened
+from spectrain.lowrank._scale import exponent_of, scaled_by
 from spectrain.lowrank._stops import Stops, checked_stops
 
+_PART, _ROWS = 16, 1024  # landmarks taken, and rows looked at, at once
 Landmarks: TypeAlias = Literal["rpcholesky", "uniform"] | Array | None
 
 
@@ -68,17 +74,21 @@ def nystrom(
       r / e + r log(1 / (e h)) landmarks, h = trace(K - K_r) / trace(K), K_r the best of rank r. In blocks by rejection
       sampling, of the same law (Epperly, Tropp and Webber 2024).
     - ``"uniform"``: each point alike, what scikit-learn does. No guarantee.
-    - indices: these, in this order.
+    - indices: these, in this order, up to a stop.
 
     Stops: ``rank``, the number of landmarks; ``rtol`` and ``atol``, bounds on trace(K - F F^H), relative to trace(K)
     or absolute; whichever comes first; none are needed where landmarks are given. Landmarks that add nothing but
-    rounding are left out, so ``.rank`` may be smaller. ``.error`` is the trace of the rest, exact up to rounding, which
-    is added. The diagonal of the function is taken in slices of ``block`` points.
+    rounding are left out, so ``.rank`` may be smaller. A tolerance that rounding or the landmarks do not allow is told
+    by a RuntimeWarning. ``.error`` is the trace of the rest, exact up to rounding, which is added, and of a matrix K
+    never less than the Frobenius norm of the rest. The diagonal of the function is taken in slices of ``block`` points.
 
     Errors: ValueError where K is not square, not Hermitian, or has a negative diagonal or, by more than sqrt(eps) of
-    the largest, a negative rest: then it is not semidefinite. TypeError for sparse matrices and operators: use
-    :func:`svd`. Cost: (rank + 1) n evaluations and n rank^2. Shapes: landmarks (r,), F (n, r). Not batched, not
-    differentiable.
+    the largest, a negative rest: then it is not semidefinite; where the rest of a matrix has a Frobenius norm above its
+    trace by more than n sqrt(eps); where a function is one of two single points, gives NaN, or other numbers for the
+    same points. A function is looked at in the columns of landmarks alone, so there K is taken to be semidefinite.
+    TypeError for sparse matrices and operators: use :func:`svd`. Not batched, not differentiable.
+
+    Cost: (rank + 1) n evaluations and n rank^2; of a matrix n^2 rank more. Shapes: landmarks (r,), F (n, r).
 
     >>> X = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
     >>> found = nystrom(lambda A, B: torch.exp(-torch.cdist(A, B).square()), points=X, rtol=1e-6)
@@ -89,7 +99,9 @@ def nystrom(
     for given_tensor in (K, points):
         if isinstance(given_tensor, Tensor):
             undifferentiated(given_tensor, "nystrom", "pass it .detach()ed")
-    source = _function(K, points, block) if callable(K) and not hasattr(K, "shape") else _matrix(K, points)
+    if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
+        raise ValueError(f"nystrom: block must be an int of at least 1, got {block!r}")
+    source = of_function(K, points, block) if callable(K) and not hasattr(K, "shape") else of_matrix(K, points)
     n = source.n
     given = None if landmarks is None or isinstance(landmarks, str) else _checked(landmarks, n)
     stops = checked_stops((n, n), rank=rank, rtol=rtol, atol=atol, name="nystrom", required=given is None)
@@ -97,62 +109,11 @@ def nystrom(
         return _found(source, stops, given, landmarks if isinstance(landmarks, str) else None, block, draw)
 
 
-class _Source(NamedTuple):
-    """Entries of K by index, its diagonal, and the matrix or the points they came from."""
-
-    n: int
-    entries: Callable[[Tensor, Tensor], Tensor]
-    diagonal: Tensor
-    like: Matrix
-
-
-def _matrix(K: Array, points: Array | None) -> _Source:
-    matrix = entered(K, "nystrom")
-    if points is not None:
-        raise ValueError("nystrom: points= belong to a kernel that is a function; K is a matrix here")
-    if matrix.entries is None:
-        raise TypeError("nystrom: needs the entries of K; for an operator use lowrank.svd")
-    X = matrix.entries
-    if X.ndim != 2 or X.shape[0] != X.shape[1]:
-        raise ValueError(f"nystrom: needs one square matrix, got shape {tuple(X.shape)}")
-    gap, size = float((X - X.mH).abs().max()), float(X.abs().max())
-    if gap > 100 * torch.finfo(matrix.out_dtype).eps * size:
-        raise ValueError(f"nystrom: K is not Hermitian: entries differ from their mirror images by {gap:.3g}")
-    pairs = X.diagonal().real.clamp_min(0).sqrt()
-    over = float((X.abs() - torch.outer(pairs, pairs)).max())
-    if over > torch.finfo(matrix.out_dtype).eps ** 0.5 * size and float(X.diagonal().real.min()) >= 0:
-        raise ValueError(
-            f"nystrom: K is not positive semidefinite: an entry is {over:.3g} above the geometric mean of the diagonal "
-            "entries of its row and column. For another matrix use lowrank.svd or lowrank.cur"
-        )
-    return _Source(len(X), lambda i, j: X[i[:, None], j], X.diagonal().real.clone(), matrix)
-
-
-def _function(K: Callable[[Array, Array], Array], points: Array | None, block: int | None) -> _Source:
-    if points is None:
-        raise ValueError("nystrom: a kernel that is a function needs points=, one row for each of its arguments")
-    matrix = entered(points if points.ndim > 1 else points[:, None], "nystrom")
-    n = len(points)
-
-    def entries(i: Tensor, j: Tensor) -> Tensor:
-        rows, columns = (points[index if isinstance(points, Tensor) else index.numpy()] for index in (i, j))
-        found = torch.as_tensor(K(rows, columns))
-        undifferentiated(found, "nystrom", "let the kernel return .detach()ed numbers")
-        if found.shape != (len(i), len(j)):
-            raise ValueError(
-                f"nystrom: the kernel must give an array of shape {(len(i), len(j))} for {len(i)} and {len(j)} points, "
-                f"got {tuple(found.shape)}"
-            )
-        return found.to(matrix.dtype) if not found.is_complex() else found
-
-    step = block or 64
-    slices = torch.arange(n, device=matrix.device).split(step)
-    diagonal = torch.cat([entries(part, part).diagonal().real for part in slices])
-    return _Source(n, entries, diagonal, matrix)
-
-
 def _checked(landmarks: Array, n: int) -> Tensor:
-    index = torch.as_tensor(landmarks)
+    try:
+        index = torch.as_tensor(landmarks)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"nystrom: landmarks must be a flat array of ints, got {landmarks!r}") from error
     if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool or not len(index):
         raise ValueError(f"nystrom: landmarks must be a flat array of ints, got {index.dtype} {tuple(index.shape)}")
     if int(index.min()) < 0 or int(index.max()) >= n or len(index.unique()) < len(index):
@@ -161,7 +122,7 @@ def _checked(landmarks: Array, n: int) -> Tensor:
 
 
 def _found(
-    source: _Source, stops: Stops, given: Tensor | None, kind: str | None, block: int | None, draw: torch.Generator
+    source: Source, stops: Stops, given: Tensor | None, kind: str | None, block: int | None, draw: torch.Generator
 ) -> Nystrom:
     """Choose the landmarks and return the result; the rest is checked to be semidefinite on its diagonal."""
     diagonal = source.diagonal.double()
@@ -174,30 +135,41 @@ def _found(
     floor = 16 * eps * diagonal.max()
     P = PartialCholesky.empty(source.entries, diagonal.clamp_min(0), source.like.dtype)
     allowed = float(stops.allowed(torch.tensor(trace, dtype=torch.float64)))
-    if given is not None:
-        for part in given.split(64):
-            P.add(part.to(P.F.device), floor)
-    elif kind == "uniform":
-        order = torch.randperm(source.n, generator=draw, device=draw.device).to(P.F.device)
-        for part in order.split(16):
+    if kind in (None, "rpcholesky") and given is None:
+        size = block or min(64, max(4, stops.limit // 4))
+        randomly_pivoted(P, limit=stops.limit, allowed=allowed, block=size, draw=draw, floor=floor)
+    elif kind in (None, "uniform"):
+        order = torch.randperm(source.n, generator=draw, device=draw.device) if given is None else given
+        for part in order.to(P.F.device).split(_PART):
             if len(P.landmarks) >= stops.limit or float(P.diagonal.sum()) <= allowed:
                 break
             P.add(part[: stops.limit - len(P.landmarks)], floor)
-    elif kind in (None, "rpcholesky"):
-        size = block or min(64, max(4, stops.limit // 4))
-        randomly_pivoted(P, limit=stops.limit, allowed=allowed, block=size, draw=draw, floor=floor)
     else:
         raise ValueError(f'nystrom: landmarks must be "rpcholesky", "uniform" or indices, got {kind!r}')
-    return _result(source, _steadied(source, P, eps), trace, eps)
+    found = _result(source, _steadied(source, P, eps), trace, eps)
+    _warn_of(float(found.error), allowed, stops, int(found.rank), given)
+    return found
 
 
-def _rest(source: _Source, P: PartialCholesky) -> Tensor:
+def _warn_of(error: float, allowed: float, stops: Stops, rank: int, given: Tensor | None) -> None:
+    """Warn where a tolerance was asked for and is not kept, and no rank was the stop."""
+    if not stops.by_error or error <= allowed or (rank >= stops.limit and stops.limit < stops.full):
+        return
+    why = "rounding allows no less: pass a wider dtype" if given is None else "these landmarks leave more: add some"
+    warnings.warn(
+        f"nystrom: the error is {error:.3g} and not the {allowed:.3g} asked for; {why}, or allow more",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _rest(source: Source, P: PartialCholesky) -> Tensor:
     """Return the diagonal of K - F F^H for F as it goes out."""
     F = P.F.to(source.like.dtype_of(P.F)).to(P.F.dtype)
     return source.diagonal.double() - F.abs().double().square().sum(1)
 
 
-def _steadied(source: _Source, P: PartialCholesky, eps: float) -> PartialCholesky:
+def _steadied(source: Source, P: PartialCholesky, eps: float) -> PartialCholesky:
     """Return P, or with the fewer of its landmarks that rounding allows; ValueError where K is not semidefinite.
 
     Landmarks that depend on each other to within t ||K|| turn rounding into eps k / t: so far below zero the rest may
@@ -211,14 +183,11 @@ def _steadied(source: _Source, P: PartialCholesky, eps: float) -> PartialCholesk
         P = P.restarted(source.diagonal, source.diagonal.new_tensor(level * largest))
     least = float(_rest(source, P).min())
     if least < -(eps**0.5) * largest:
-        raise ValueError(
-            f"nystrom: K is not positive semidefinite: a diagonal entry of K - F F^H is {least:.3g}. For "
-            "another matrix use lowrank.svd or lowrank.cur"
-        )
+        raise indefinite(f"a diagonal entry of K - F F^H is {least:.3g}")
     return P
 
 
-def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Nystrom:
+def _result(source: Source, P: PartialCholesky, trace: float, eps: float) -> Nystrom:
     matrix, rank = source.like, len(P.landmarks)
     rows = P.F[P.landmarks]
     F = P.F.to(matrix.dtype_of(P.F))
@@ -230,7 +199,7 @@ def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Ny
         noise += float(torch.finfo(P.F.dtype).eps * rank**0.5 * size)
     if matrix.out_dtype != matrix.dtype:
         noise += source.n**0.5 * eps * trace  # a kernel rounded to half precision is not quite semidefinite
-    error = torch.tensor(float(rest.abs().sum()) + noise, dtype=torch.float64)
+    error = torch.tensor(_seen(source, F, float(rest.abs().sum()) + noise, eps), dtype=torch.float64)
     return Nystrom.of(
         matrix.value(P.landmarks),
         matrix.value(F),
@@ -240,3 +209,21 @@ def _result(source: _Source, P: PartialCholesky, trace: float, eps: float) -> Ny
         evaluations=P.evaluations,
         root=matrix.value(rows),
     )
+
+
+def _seen(source: Source, F: Tensor, error: float, eps: float) -> float:
+    """Return the error, or the Frobenius norm of K - F F^H where that is larger, of a K whose entries are there.
+
+    Of a semidefinite rest the trace is the larger one. Where it is not, by rounding, the norm is what is left; by more,
+    K is not semidefinite, though its diagonal did not tell.
+    """
+    if source.whole is None:
+        return error
+    k, wide = exponent_of(source.diagonal), F.to(source.whole.dtype)
+    parts = zip(source.whole.split(_ROWS), wide.split(_ROWS), strict=True)
+    sizes = [float(frobenius(scaled_by(K - part @ wide.mH, -k))) for K, part in parts]
+    noise = float(product_noise(scaled_by(source.whole, -k), F.shape[1]))
+    size = (math.hypot(*sizes) + noise) * 2.0 ** (k // 2) * 2.0 ** (k - k // 2)
+    if size > error + source.n * eps**0.5 * float(source.diagonal.max()):
+        raise indefinite(f"K - F F^H has trace {error:.3g} and the larger Frobenius norm {size:.3g}")
+    return max(error, size)

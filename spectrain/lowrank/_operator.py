@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.lowrank._accepted import check_matrix, from_numpy
 from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._scale import exponent_of, scaled_by
 
@@ -29,15 +30,17 @@ def products_of(A: Any, name: str) -> Products:
     if isinstance(A, Tensor):
         return _sparse(A, name, numpy=False)
     if hasattr(A, "tocoo") and hasattr(A, "nnz"):
-        coo = A.tocoo()
+        coo, values = A.tocoo(), from_numpy(A.tocoo().data.copy(), name)
+        check_matrix(coo.shape, values.dtype, name)
         index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-        tensor = torch.sparse_coo_tensor(index, torch.from_numpy(coo.data.copy()), coo.shape, check_invariants=False)
+        tensor = torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=False)
         return _sparse(tensor, name, numpy=True)
     return _operator(A, name)
 
 
 def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
     undifferentiated(A, name, "pass A.to_dense(), or A.detach()")
+    check_matrix(A.shape, A.dtype, name)
     dtype = torch.float32 if A.dtype in (torch.float16, torch.bfloat16) else A.dtype
     X = A.to_sparse_coo().coalesce().to(dtype)
     if X.sparse_dim() != 2 or X.dense_dim() != 0:

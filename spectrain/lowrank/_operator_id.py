@@ -9,6 +9,7 @@ from spectrain.lowrank._column_id import Choice, ColumnID, independent, smallest
 from spectrain.lowrank._error import frobenius
 from spectrain.lowrank._input import Matrix
 from spectrain.lowrank._probes import FAILURE, Probes, spectral_bound
+from spectrain.lowrank._randomized import rounding_slack
 from spectrain.lowrank._selection import Task, chosen_by
 from spectrain.lowrank._sketch import sketch_of
 from spectrain.lowrank._stops import Stops
@@ -67,6 +68,7 @@ def _outside(A: Matrix, Q: Tensor, B: Tensor, probes: Probes, stops: Stops, how:
         return spectral_bound(A, Q, how.draw, FAILURE).double()
     if A.squared_norm is not None and A.dtype in (torch.float64, torch.complex128):
         rest = A.squared_norm - frobenius(B).square()
-        if bool(rest > 1e-8 * A.squared_norm):
-            return rest.sqrt()
+        slack = rounding_slack(A, Q) * A.squared_norm
+        if bool(slack <= 0.02 * rest):
+            return (rest + slack).sqrt()
     return probes.bound(Q, FAILURE).double()

@@ -1,5 +1,6 @@
 """The pseudo-inverse, and the least-squares solver it is made of, with the rank that was decided."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -10,9 +11,9 @@ from spectrain.lowrank._constant_rank import attached
 from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._hyperpower import by_iteration
 from spectrain.lowrank._input import Array, Matrix, Real, entered
-from spectrain.lowrank._rank_decision import decided
+from spectrain.lowrank._rank_decision import Decision, decided
 from spectrain.lowrank._result import Factorization, widened
-from spectrain.lowrank._scale import joined, rescaled, unit_scaled
+from spectrain.lowrank._scale import in_range, joined, rescaled, rounded_up, unit_scaled
 from spectrain.lowrank._stops import checked_stops
 
 Method: TypeAlias = Literal["svd", "gram"]
@@ -46,8 +47,9 @@ class PseudoInverse(Factorization, _Letters):
         return V * W[..., None, :], Uh
 
     def dense(self) -> Array:
-        """Return A^+; differentiable at constant rank where A asks for a gradient."""
+        """Return A^+; differentiable at constant rank where A asks for a gradient. ValueError where it overflows."""
         P = super().dense()
+        in_range(torch.as_tensor(P), "pinv_factors", "an entry of the pseudo-inverse")
         return P if self.source is None else attached(self.source, P.to(self.source.dtype)).to(P.dtype)
 
     def matmul(self, X: Array) -> Array:
@@ -72,8 +74,8 @@ def pinv(
 
     Shapes: A (*batch, m, n) to (*batch, n, m), tensors or NumPy arrays; half precision through float32; complex, also
     in a compiled graph. Differentiable at constant rank, equal singular values included: twice, forwards and
-    backwards, by dual numbers and by torch.func. Errors: TypeError
-    and ValueError for what is no finite matrix. Cost: one decomposition and m n min(m, n).
+    backwards, by dual numbers and by torch.func. Errors: TypeError and ValueError for what is no finite matrix, and
+    where A^+ is above the largest number of the dtype. Cost: one decomposition and m n min(m, n).
 
     >>> A = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     >>> pinv(A).tolist()
@@ -90,7 +92,8 @@ def pinv(
             P = found.inverse()
         P = rescaled_matrix(P.to(matrix.dtype), -k)
         source = matrix.dense()
-        return matrix.factor(attached(source, P))
+        out = attached(source, P)
+        return matrix.value(in_range(out.to(matrix.dtype_of(out)), "pinv", "an entry of the pseudo-inverse"))
 
 
 def pinv_factors(
@@ -100,7 +103,8 @@ def pinv_factors(
 
     Arguments as :func:`pinv`. ``.error`` bounds the Frobenius distance from the pseudo-inverse of A without its dropped
     part, the residual of the decomposition over s min(s, gap): inf where it cannot tell the rank. Shapes: V (*batch,
-    n, r), W (*batch, r), Uh (*batch, r, m), padded with zeros to the largest rank of a batch. The factors carry no
+    n, r), W (*batch, r), Uh (*batch, r, m), padded with zeros to the largest rank of a batch. Where 1/s is above the
+    largest number of the dtype, W is divided by a power of two and Uh multiplied by it. The factors carry no
     gradient; ``.dense()`` and ``@ b`` do.
 
     >>> A = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
@@ -117,12 +121,14 @@ def pinv_factors(
     width = int(rank.max()) if rank.numel() else 0
     keep = found.keep[..., :width]
     V, Uh = found.Vh.mH[..., :width] * keep[..., None, :], found.U.mH[..., :width, :] * keep[..., None]
-    W = rescaled(found.weights()[..., :width].to(real), -k)
+    weights = found.weights()[..., :width].to(real)
+    over = _overflow(weights, k, torch.finfo(matrix.out_dtype).max)
+    W, Uh = rescaled(weights, -k - over), rescaled_matrix(Uh, over)
     told = {"cutoff": found.cutoff, "kept": found.smallest_kept(), "dropped": found.largest_dropped()}
     return PseudoInverse.of(
         *(matrix.factor(F) for F in (V, W, Uh)),
         rank=matrix.value(rank),
-        error=matrix.value(rescaled(found.error(2 * torch.finfo(matrix.out_dtype).eps).to(real), -k)),
+        error=matrix.value(_error_out(found, matrix, k)),
         clear=matrix.value(found.clear()),
         source=source if differentiated(source) else None,
         **{key: matrix.value(rescaled(number.to(real), k)) for key, number in told.items()},
@@ -141,6 +147,19 @@ def _prepared(A: Array, rtol: Real | None, atol: Real | None, name: str) -> tupl
 
 def _unit_atol(atol: Real, k: Tensor) -> Tensor:
     return rescaled(torch.full(k.shape, float(atol), dtype=torch.float64, device=k.device), -k)
+
+
+def _overflow(weights: Tensor, k: Tensor, largest: float) -> Tensor:
+    """Return by how many powers of two weights / 2**k are above the largest number of their dtype, 0 where none is."""
+    most = weights.amax(-1) if weights.shape[-1] else torch.zeros_like(k, dtype=weights.dtype)
+    return (torch.frexp(most)[1] - k - math.frexp(largest)[1] + 1).clamp_min(0)
+
+
+def _error_out(found: Decision, matrix: Matrix, k: Tensor) -> Tensor:
+    """Return the error in the units of A^+, rounded up, with what W may lose below the smallest normal number."""
+    unit = torch.finfo(matrix.out_dtype)
+    error = rounded_up(rescaled(found.error(2 * unit.eps).to(matrix.dtype.to_real()), -k))
+    return error + found.keep.sum(-1).sqrt() * (unit.smallest_normal * unit.eps)
 
 
 def _gram(matrix: Matrix, rtol: Real, method: str | None) -> bool:

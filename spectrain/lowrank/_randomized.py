@@ -152,20 +152,24 @@ class Growth:
         known = known.detach().double()
         rank = self.stops.ranks(known, self.stops.allowed(self.size(known), self.exponent), beyond)
         rank = torch.minimum(rank, _there(U, Vh))
-        width = int(rank.max()) if self.stops.by_error and rank.numel() else limit
+        width = (int(rank.max()) if rank.numel() else 0) if self.stops.by_error else limit
         keep = torch.arange(width, device=S.device) < rank[..., None]
         tails = tail_errors(known, norm=self.stops.norm, beyond=beyond)
         error = tails.take_along_dim(rank[..., None], -1)[..., 0]
         U, S, Vh = U[..., :width] * keep[..., None, :], S[..., :width] * keep, Vh[..., :width, :] * keep[..., :, None]
         if self.stops.norm == "fro" and self.squared_norm is not None:
             error, failure = self._of_cut(space, U, S, Vh, error, failure)
-        noise = torch.finfo(self.A.dtype).eps * frobenius(space.T)
-        return Ritz(U, S, Vh, rank, error + noise, FAILURE if failure else 0.0)
+        unit = 4 * torch.finfo(self.A.dtype).eps * (space.T.shape[-1] ** 0.5 + 1) + _defect(space.Q)
+        error = error + space.lost.sqrt() + unit * frobenius(space.T)
+        return Ritz(U, S, Vh, rank, error, FAILURE if failure else 0.0)
 
     def _of_cut(
         self, space: Subspace, U: Tensor, S: Tensor, Vh: Tensor, error: Tensor, failure: float
     ) -> tuple[Tensor, float]:
-        """Return the error of the factors where ||A||_F is known: by the difference of squares, unless blurred."""
+        """Return the error of the factors where ||A||_F is known: by the difference of squares, unless blurred.
+
+        Then it is what is outside of the space, and the Ritz values that were cut off, ``error``.
+        """
         square, slack = self._difference(space, (U, S))
         if bool((slack <= 0.02 * square).all()):
             return (square + slack).sqrt(), 0.0
@@ -173,7 +177,7 @@ class Growth:
             return residual_error(self.A.entries, (U, S[..., :, None] * Vh)), 0.0
         if not self.stops.by_error:
             beyond, failure = self.outside(space)
-            error = (square + beyond.square()).sqrt()
+            error = (error.square() + beyond.square()).sqrt()
         return error, failure
 
 
@@ -186,15 +190,20 @@ def _there(U: Tensor, Vh: Tensor) -> Int[Tensor, "*batch"]:
     return (lengths > 1 - torch.finfo(lengths.dtype).eps ** 0.5).cumprod(-1).sum(-1)
 
 
+def _defect(Q: Tensor) -> Float[Tensor, "*batch"]:
+    """Return ||Q^H Q - D||_F, D diagonal and 0 or 1: how far columns are from orthonormal or zero ones."""
+    G = Q.detach().mH @ Q.detach()
+    E = G - torch.diag_embed(G.diagonal(dim1=-2, dim2=-1).abs().round().to(G.dtype))
+    return torch.linalg.matrix_norm(E).double()
+
+
 def rounding_slack(A: Matrix, Q: Tensor) -> Float[Tensor, "*batch"]:
     """Return how far ||A||_F^2 - ||Q^H A||_F^2 may be from the squared error, relative to ||A||_F^2.
 
     The columns of Q are orthonormal up to ||Q^H Q - D||_F, D diagonal and 0 or 1; products and norms of length m and n
     are good to u sqrt(m + n), the probabilistic bound of Higham and Mary (SISC 41, 2019).
     """
-    G = Q.detach().mH @ Q.detach()
-    E = G - torch.diag_embed(G.diagonal(dim1=-2, dim2=-1).abs().round().to(G.dtype))
-    return torch.linalg.matrix_norm(E).double() + 2 * torch.finfo(A.dtype).eps * sum(A.shape[-2:]) ** 0.5
+    return _defect(Q) + 2 * torch.finfo(A.dtype).eps * sum(A.shape[-2:]) ** 0.5
 
 
 def randomized(

@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spectrain.lowrank._accepted import WORKING, check_tensor, from_numpy
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._input import WORKING, not_finite
+from spectrain.lowrank._input import not_finite
 from spectrain.lowrank._scale import exponent_of, scaled_by
 
 _BYTES = 2**25  # of one block in double precision: 32 MiB
@@ -31,12 +32,18 @@ class RowBlocks:
     """
 
     def __init__(self, source: Source, *, rows: int | None = None) -> None:
+        if isinstance(source, Tensor):
+            check_tensor(source, "RowBlocks")
         self.once = isinstance(source, Iterator)
         if not (self.once or callable(source) or (hasattr(source, "shape") and hasattr(source, "__getitem__"))):
             raise TypeError(
                 "RowBlocks: needs an array, an iterator over blocks of rows, or a callable that returns one; "
                 f"got {type(source).__name__}"
             )
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+            raise ValueError(f"RowBlocks: rows must be an int of at least 1, got {rows!r}")
+        if hasattr(source, "shape"):
+            _check_source(source)
         self.source, self.rows = source, rows
         self.numpy, self.dtype = False, torch.float64
         self.length, self.columns = 0, 0
@@ -82,7 +89,8 @@ class RowBlocks:
     def _checked(self, raw: Any) -> Tensor:
         """Return a block as a tensor; blocks of one matrix have one number of columns and finite entries."""
         self.numpy = not isinstance(raw, Tensor)
-        block = torch.from_numpy(np.array(raw)) if self.numpy else raw
+        block = from_numpy(raw if isinstance(raw, np.ma.MaskedArray) else np.array(raw), "svd") if self.numpy else raw
+        check_tensor(block, "svd")
         undifferentiated(block, "svd", "pass blocks that are .detach()ed, or the whole matrix as a tensor")
         if block.ndim != 2 or block.dtype not in WORKING:
             raise TypeError(f"svd: a block of rows must be a floating matrix, got {block.dtype} {tuple(block.shape)}")
@@ -100,6 +108,16 @@ class RowBlocks:
     def stacked(self, R: Tensor) -> Tensor:
         """Return R of all processes, one below the other."""
         return R
+
+
+def _check_source(source: Source) -> None:
+    """Raise TypeError or ValueError for an array that cannot be cut into blocks of rows."""
+    if hasattr(source, "tocoo") or (isinstance(source, Tensor) and source.layout != torch.strided):
+        raise TypeError("RowBlocks: needs a dense array; lowrank.svd takes a sparse matrix as it is")
+    if len(source.shape) != 2:
+        raise ValueError(f"RowBlocks: needs a matrix, got an array of shape {tuple(source.shape)}")
+    if 0 in source.shape:
+        raise ValueError(f"RowBlocks: needs at least one row and one column, got shape {tuple(source.shape)}")
 
 
 class Shards(RowBlocks):

@@ -49,3 +49,23 @@ def joined(parts: Tensor) -> Tensor:
     Not by ``view_as_complex``: torch.compile (2.13) refuses a complex view into real numbers of another shape.
     """
     return torch.complex(*parts.unbind(-1))
+
+
+def as_returned(X: Tensor, k: int, dtype: torch.dtype) -> Tensor:
+    """Return X as rounding leaves it where X * 2**k goes out in ``dtype``, with its smallest and largest number."""
+    return scaled_by(scaled_by(X, k).to(dtype).to(X.dtype), -k)
+
+
+def in_range(X: Tensor, name: str, what: str) -> Tensor:
+    """Return a factor as it goes out; ValueError where it overflowed: A itself is in the range of its dtype."""
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(X.detach()).all()):
+        raise ValueError(
+            f"{name}: {what} is above the largest number of {X.dtype}, {torch.finfo(X.dtype).max:.3g}; pass A times a "
+            "power of two that brings it near 1, or in a wider dtype"
+        )
+    return X
+
+
+def rounded_up(X: Tensor) -> Tensor:
+    """Return the next number above positive X, and 0 for 0: a bound that was rounded to nearest is one again."""
+    return torch.where(X > 0, torch.nextafter(X, torch.full_like(X, torch.inf)), X)

@@ -10,6 +10,7 @@ from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._scale import unit_scaled
 from spectrain.lowrank._selection import RULES, Task, chosen_by
 from spectrain.lowrank._sketch import sketch_of
+from spectrain.lowrank._stacked import flattened, rebatched
 from spectrain.lowrank._stops import checked_stops
 
 
@@ -99,5 +100,5 @@ def indices(
         A, _ = unit_scaled(A.detach(), "select_columns")
         if method == "pivoted_qr" and not refine:
             return pivoted_qr(A, rank).columns
-        items = [chosen_by(method, Task(X, rank, draw, **options), refine=refine) for X in A.reshape(-1, *A.shape[-2:])]
-        return torch.stack(items).reshape(*A.shape[:-2], rank) if items else A.new_zeros((0, rank), dtype=torch.long)
+        items = [chosen_by(method, Task(X, rank, draw, **options), refine=refine) for X in flattened(A)]
+        return rebatched(items, A.shape[:-2])

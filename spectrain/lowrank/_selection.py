@@ -78,7 +78,7 @@ RULES: dict[str, Callable[[Task], Int[Tensor, " k"]]] = {
     "strong_rrqr": lambda task: strong_rrqr(task.R, task.k, bound=task.bound),
     "osinsky": _osinsky,
     "greedy": lambda task: greedy(task.R, task.k),
-    "exhaustive": lambda task: exhaustive(task.R, task.k),
+    "exhaustive": lambda task: exhaustive(task.A, task.k),
     "randomized": _sketched,
     "random_pivoting": lambda task: random_pivoting(task.A, task.k, block=task.block, draw=task.draw),
     "adaptive": lambda task: adaptive_random(task.leading, task.draw),

@@ -15,7 +15,7 @@ from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._randomized import randomized
 from spectrain.lowrank._result import Factorization, widened
 from spectrain.lowrank._row_blocks import RowBlocks, Shards
-from spectrain.lowrank._scale import rescaled, unit_scaled
+from spectrain.lowrank._scale import in_range, rescaled, rounded_up, unit_scaled
 from spectrain.lowrank._stops import Norm, Stops, checked_stops, tail_errors
 from spectrain.lowrank._tall import tall_svd
 
@@ -80,8 +80,9 @@ def svd(
     each row of Vh is real and positive, instead of that of U.
 
     Errors: ValueError for a rank outside 1..min(m, n), tolerances that are none, NaN, empty matrices, a wrong
-    adjoint; TypeError for other dtypes. A tolerance below rounding is answered with all there is and a
-    RuntimeWarning. Cost: exact about 10 m n min(m, n); krylov 2 (1 + power) products with ``block`` columns.
+    adjoint, singular values above the largest number of the dtype; TypeError for other dtypes. A tolerance below
+    rounding is answered with all there is and a RuntimeWarning. Cost: exact about 10 m n min(m, n); krylov 2 (1 +
+    power) products with ``block`` columns.
 
     >>> A = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
     >>> U, S, Vh = found = svd(A, rank=1)
@@ -167,7 +168,7 @@ def _exact(matrix: Matrix, stops: Stops) -> SVD:
     size = torch.linalg.vector_norm(known, dim=-1) if stops.norm == "fro" else known[..., 0]
     allowed = stops.allowed(size, k)
     rank = stops.ranks(known, allowed - 2 * product_noise(A, A.shape[-1]).to(S.dtype) if stops.by_error else allowed)
-    width = int(rank.max()) if stops.by_error and rank.numel() else stops.limit
+    width = (int(rank.max()) if rank.numel() else 0) if stops.by_error else stops.limit
     keep = torch.arange(width, device=A.device) < rank[..., None]
     U, S, Vh = U[..., :width] * keep[..., None, :], S[..., :width] * keep, Vh[..., :width, :] * keep[..., :, None]
     best = tail_errors(known, norm=stops.norm).take_along_dim(rank[..., None], -1)[..., 0]
@@ -204,7 +205,7 @@ def _letters(matrix: Matrix, U: Tensor, S: Tensor, Vh: Tensor, k: Tensor) -> tup
     """Return the factors as they go out: canonical phases, scale undone, in the output dtype."""
     U, Vh = canonical(U, Vh)
     U, S, Vh = (F.to(matrix.dtype_of(F)) for F in (U, rescaled(S, k), Vh))
-    return U, S, Vh
+    return U, in_range(S, "svd", "a singular value"), Vh
 
 
 def _residual(A: Tensor, letters: tuple[Tensor, Tensor, Tensor], k: Tensor, norm: Norm) -> Tensor:
@@ -230,7 +231,7 @@ def _result(
     return SVD.of(
         *(matrix.value(F) for F in letters),
         rank=matrix.value(rank),
-        error=matrix.value(rescaled(error.to(dtype), k)),
+        error=matrix.value(rounded_up(rescaled(error.to(dtype), k))),
         best=None if best is None else matrix.value(rescaled(best.to(dtype), k)),
         norm=stops.norm,
         failure=failure,

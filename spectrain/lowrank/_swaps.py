@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from spectrain.lowrank._total_error import exchanged_error
+
 
 class Fit(NamedTuple):
     """Least squares on the columns S: A ~ A[:, S] Z with residual E; ``inverse`` is T^-1 of A[:, S] = Q T."""
@@ -33,22 +35,13 @@ def all_swaps(A: Num[Tensor, "m n"], S: Int[Tensor, " k"], now: Fit) -> Float[Te
     """Return the squared error after exchanging S[i] for column j, for all i and j at once.
 
     Removing S[i] gives back the direction q_i of A[:, S] that no other chosen column has: row i of L = D Z with
-    D_i = 1 / ||row i of pinv(A[:, S])|| is q_i^H A, and costs ||L_i||^2. Column j then gains
-
-        ||E^H e_j + L_i^H L_ij||^2 / (||e_j||^2 + |L_ij|^2),
-
-    e_j what is left of it. Numerators expand into products with E E^H and L E^H: O(m^2 n + k m n) for all k n swaps.
+    D_i = 1 / ||row i of pinv(A[:, S])|| is q_i^H A. See :func:`exchanged_error`.
     """
-    eps = torch.finfo(now.error.dtype).eps
     L = now.Z / torch.linalg.vector_norm(now.inverse, dim=1)[:, None]
-    lost = L.abs().square().sum(1)[:, None]
-    overlap = (now.E.conj() * ((now.E @ now.E.mH) @ now.E)).real.sum(0)
-    cross = (L @ now.E.mH) @ now.E
-    weight = L.abs().square()
-    gain = overlap + 2 * (cross.conj() * L).real + weight * lost
-    size = now.E.abs().square().sum(0) + weight
-    usable = size > (len(A) * eps) ** 2 * A.abs().square().sum(0).max()
-    squared = now.error.square() + lost - torch.where(usable, gain / torch.where(usable, size, 1.0), 0.0)
+    squared = exchanged_error(now.E, L)
+    eps = torch.finfo(now.error.dtype).eps
+    size = now.E.abs().square().sum(0) + L.abs().square()
+    squared[size <= (len(A) * eps) ** 2 * A.abs().square().sum(0).max()] = torch.inf
     squared[:, S] = torch.inf
     return squared
 

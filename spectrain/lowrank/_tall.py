@@ -10,7 +10,7 @@ from spectrain.lowrank._input import Real
 from spectrain.lowrank._phases import canonical
 from spectrain.lowrank._random import gaussian
 from spectrain.lowrank._row_blocks import RowBlocks, Shards, gram, triangular
-from spectrain.lowrank._scale import rescaled, scaled_by
+from spectrain.lowrank._scale import as_returned, in_range, rescaled, scaled_by
 from spectrain.lowrank._stops import checked_stops, tail_errors
 
 _GRAM_FLOOR = 1e-6  # of sigma_max: the Gram matrix tells smaller singular values only to a few digits
@@ -64,9 +64,16 @@ def tall_svd(
     r = int(kept)
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
     S, Vh, kept = _told(S, Vh, r, rows, by_gram=by_gram)
-    U, error = _second_pass(source, S, Vh, (S.to(real), Vh.to(source.dtype)), out)
+    U, error = _second_pass(source, S, Vh, (as_returned(S, int(k), real), Vh.to(source.dtype)), out)
     stops.warn_of(rescaled(error, k), rescaled(allowed, k), kept, "svd")
-    return Tall(U, rescaled(S, k).to(real), Vh.to(source.dtype), kept, rescaled(error, k), rescaled(best, k))
+    return Tall(
+        U,
+        in_range(rescaled(S, k).to(real), "svd", "a singular value"),
+        Vh.to(source.dtype),
+        kept,
+        rescaled(error, k),
+        rescaled(torch.minimum(best, error), k),  # values from squares are known to sqrt(eps) of the largest
+    )
 
 
 def _told(S: Tensor, Vh: Tensor, r: int, rows: int, *, by_gram: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,5 +191,5 @@ def _one_pass(
     V, turn = canonical(Vh[:r].mH, (inverse @ UB[:, :r]).mH)
     U = torch.cat([(parts.pop(0) @ turn.mH).to(source.dtype) for _ in range(len(parts))])
     best = tail_errors(known)[min(r, len(known))]
-    S, error, best = (rescaled(X, exponent) for X in (S[:r], error, best))
-    return Tall(U, S.to(real), V.mH.to(source.dtype), torch.tensor(r), error, best)
+    S, error, best = (rescaled(X, exponent) for X in (S[:r], error, torch.minimum(best, error)))
+    return Tall(U, in_range(S.to(real), "svd", "a singular value"), V.mH.to(source.dtype), torch.tensor(r), error, best)

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import torch
-from jaxtyping import Int, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 SUBSETS = 2_000_000
@@ -23,9 +23,10 @@ def greedy(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
     floor = (torch.finfo(A.dtype).eps * max(A.shape)) ** 2 * A.abs().square().sum(0).max()
     for _ in range(k):
         size = E.abs().square().sum(0)
-        gain = _explained(E, size, floor)
-        gain[chosen] = -1.0
-        j = int(gain.argmax())
+        left = left_with(E, size, floor)
+        left[chosen] = torch.inf
+        left[size <= floor] = torch.inf
+        j = int(left.argmin())
         if not size[j] > floor:
             break
         chosen.append(j)
@@ -33,6 +34,52 @@ def greedy(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
         for _ in range(2):
             E = E - torch.outer(q, q.conj() @ E)
     return torch.tensor(chosen, dtype=torch.long, device=A.device)
+
+
+def left_with(E: Num[Tensor, "*b m n"], size: Float[Tensor, "*b n"], floor: Tensor) -> Float[Tensor, "*b n"]:
+    """Return the squared error after each column of what is left, E, is taken as well; ``size`` is |e_j|^2.
+
+    Column j explains g_j = ||E^H e_j||^2 / |e_j|^2, and what is left is the difference ||E||_F^2 - g_j. It has lost its
+    digits where little is left: below sqrt(eps) ||E||_F it is noise. There a column p that is near the best is taken
+    first, and then exchanged for each: with e_j what p leaves, L = q_p^H E, and g the same sums as before,
+
+        error_j^2 = error_p^2 + (|e_j|^2 ||L||^2 - 2 Re(conj(L_j) (L E^H E)_j) - ||E^H e_j||^2) / (|e_j|^2 + |L_j|^2),
+
+    in which no term is larger than what is left. So errors are told apart down to eps ||E||_F.
+    """
+    total = size.sum(-1, keepdim=True)
+    rough = total - _explained(E, size, floor)
+    least, p = rough.min(-1)
+    blurred = least <= torch.finfo(size.dtype).eps ** 0.25 * total[..., 0]
+    if not bool(blurred.any()):
+        return rough
+    column = E.take_along_dim(p[..., None, None], -1)
+    norm = torch.linalg.vector_norm(column, dim=-2, keepdim=True)
+    q = torch.where(norm.square() > floor, column / torch.where(norm > 0, norm, 1.0), 0.0)
+    L = q.mH @ E
+    E = E - q @ L
+    E = E - q @ (q.mH @ E)
+    exact = exchanged_error(E, L)[..., 0, :]
+    return torch.where(blurred[..., None], exact, rough)
+
+
+def exchanged_error(E: Num[Tensor, "*b m n"], L: Num[Tensor, "*b k n"]) -> Float[Tensor, "*b k n"]:
+    """Return the squared error after direction i, whose part L_i of the matrix is in no row of E, goes for column j.
+
+    Dropping direction i puts ||L_i||^2 back into the error ||E||_F^2; column j, of which e_j + q_i L_ij is then left,
+    takes ||E^H e_j + L_i^H L_ij||^2 / (|e_j|^2 + |L_ij|^2). What the two have in common, ||L_i||^2 |L_ij|^2, is taken
+    out beforehand, so that nothing larger than the error is subtracted. Where nothing is left of column j, it takes
+    nothing. O(m^2 n + k m n) by products with E E^H and L E^H.
+    """
+    size, weight = E.abs().square().sum(-2)[..., None, :], L.abs().square()
+    overlap = (E.conj() * ((E @ E.mH) @ E)).real.sum(-2)[..., None, :]
+    cross = (L @ E.mH) @ E
+    lost = weight.sum(-1, keepdim=True)
+    there = size + weight
+    usable = there > torch.finfo(there.dtype).tiny
+    change = (size * lost - 2 * (cross.conj() * L).real - overlap) / torch.where(usable, there, 1.0)
+    error = size.sum(-1, keepdim=True)
+    return (error + torch.where(usable, change, lost)).clamp_min(0.0)
 
 
 def _explained(E: Tensor, size: Tensor, floor: Tensor) -> Tensor:
@@ -44,8 +91,8 @@ def _explained(E: Tensor, size: Tensor, floor: Tensor) -> Tensor:
 def exhaustive(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
     """Return the best k columns, by looking at all subsets: the optimum, for small n.
 
-    The first k - 1 columns run through all subsets, in blocks; the last is then the best by the formula of
-    :func:`greedy`. So C(n, k - 1) projections instead of C(n, k). ValueError above two million of them.
+    The first k - 1 columns run through all subsets, in blocks; the last is then the best by :func:`left_with`. So
+    C(n, k - 1) projections instead of C(n, k), all in double precision. ValueError above two million of them.
     """
     n = A.shape[-1]
     prefixes = math.comb(n, k - 1)
@@ -54,20 +101,26 @@ def exhaustive(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
             f"select_columns: method='exhaustive' would look at C({n}, {k - 1}) = {prefixes:,} subsets, the limit is "
             f"{SUBSETS:,}; use the default method, which exchanges columns until none improves"
         )
+    A = _square(A)
     floor = (torch.finfo(A.dtype).eps * max(A.shape)) ** 2 * A.abs().square().sum(0).max()
     best, chosen = math.inf, tuple(range(k))
     subsets = itertools.combinations(range(n), k - 1)
     while block := list(itertools.islice(subsets, _CHUNK)):
         J = torch.tensor(block, dtype=torch.long, device=A.device).reshape(len(block), k - 1)
         E = _without(A, J, floor)
-        left = E.abs().square().sum(-2)
-        error = left.sum(-1, keepdim=True) - _explained(E, left, floor)
+        error = left_with(E, E.abs().square().sum(-2), floor)
         error.scatter_(1, J, torch.inf)
         value, where = error.flatten().min(0)
         if float(value) < best:
             item, j = divmod(int(where), n)
             best, chosen = float(value), (*block[item], j)
     return torch.tensor(chosen, device=A.device)
+
+
+def _square(A: Tensor) -> Tensor:
+    """Return a matrix with the columns of A up to rotation, in double precision, of at most as many rows as columns."""
+    A = A.to(torch.complex128 if A.is_complex() else torch.float64)
+    return torch.linalg.qr(A, mode="r").R if A.shape[0] > A.shape[1] else A
 
 
 def _without(A: Tensor, J: Tensor, floor: Tensor) -> Tensor:

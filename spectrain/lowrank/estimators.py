@@ -165,9 +165,10 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
     """A feature map whose inner products approximate a kernel: scikit-learn's, with better landmarks and an error.
 
     ``landmarks``: "rpcholesky", "uniform", or indices of samples (see :func:`spectrain.lowrank.nystrom`).
-    ``kernel`` and its parameters as in scikit-learn, "precomputed" included: then fit takes K (samples, samples) and
-    transform K (new, samples). ``n_components`` is at most the number of samples; with ``rtol`` as few as keep the
-    trace of the rest below rtol times that of K. ``error_`` is that trace, exactly; ``trace_`` that of K.
+    ``kernel`` and its parameters as in scikit-learn: a name, a function k(x, y) of two samples that returns a number,
+    or "precomputed": then fit takes K (samples, samples) and transform K (new, samples). ``n_components`` is at most
+    the number of samples; with ``rtol`` as few as keep the trace of the rest below rtol times that of K. ``error_`` is
+    that trace, exactly; ``trace_`` that of K.
 
     The features are those of :func:`spectrain.lowrank.nystrom`, K[new, landmarks] L^-H, not
     K[landmarks, landmarks]^(-1/2): they differ by a rotation.

@@ -1,5 +1,6 @@
 """Pursuit against closed forms, the other closed forms, time reversal, and wrong answers."""
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -278,3 +279,45 @@ def test_a_target_that_stops_is_not_called_missed_after_a_delay():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="pursue"):
         pursue(UP, 2.0, (3.0, 0.0), **wrong)
+
+
+@pytest.mark.parametrize("speed", [1 + 2.0**-40, 1 + 2.0**-20, 1.0001])
+@pytest.mark.parametrize("start", [(0.0, 300.0), (1.0, 300.0), (300.0, 0.0)])
+def test_the_closed_form_keeps_its_digits_at_nearly_equal_speeds(speed, start):
+    with mpmath.workdps(50):
+        n, x, y = map(mpmath.mpf, (speed, *start))
+        truth = float((n * mpmath.hypot(x, y) - y) / (n * n - 1))
+    assert abs(straight_flight(UP, speed, start)[0] / truth - 1) < 1e-14
+
+
+def test_far_from_the_origin_the_pursuit_is_the_same():
+    far = pursue(Straight((1e8, -1e8), (0.0, 1.0)), 1.01, (1e8 + 30.0, -1e8 - 40.0))
+    assert abs(far.time / capture_time(1.01, (30.0, -40.0)) - 1) < 1e-9
+    np.testing.assert_allclose(far.position(0.0), (1e8 + 30.0, -1e8 - 40.0), atol=1e-7)
+
+
+def test_an_event_that_rounding_hides_is_sought_by_other_steps_and_else_told(monkeypatch):
+    calls = []
+
+    def fails(times):
+        def solve(*args, **kwargs):
+            calls.append(kwargs["method"])
+            if len(calls) in times:
+                raise ValueError("f(a) and f(b) must have different signs")
+            return solve_ivp(*args, **kwargs)
+
+        return solve
+
+    monkeypatch.setattr("spectrain.gallery._outcomes.solve_ivp", fails({2}))
+    assert abs(pursue(UP, 1.5, (3.0, 1.0)).time / capture_time(1.5, (3.0, 1.0)) - 1) < 1e-10
+    assert calls == ["DOP853", "LSODA", "DOP853"]
+    calls.clear()
+    monkeypatch.setattr("spectrain.gallery._outcomes.solve_ivp", fails({1, 2}))
+    with pytest.raises(ValueError, match=r"pursue: .*hidden by rounding"):
+        pursue(UP, 1.5, (3.0, 1.0))
+
+
+def test_a_pursuit_that_does_not_get_on_ends_with_words(monkeypatch):
+    monkeypatch.setattr("spectrain.gallery._outcomes.CALLS", 100)
+    with pytest.raises(ValueError, match=r"pursue: .*100 times"):
+        pursue(UP, 1.5, (3.0, 1.0))

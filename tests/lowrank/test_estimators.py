@@ -21,6 +21,7 @@ ESTIMATORS = [
     CUR(core="cross"),
     Nystroem(),
     Nystroem(kernel="linear", rtol=1e-3),
+    Nystroem(landmarks="uniform"),
 ]
 
 
@@ -128,6 +129,16 @@ def test_nystroem_approximates_the_kernel(landmarks):
     np.testing.assert_allclose(rest[model.component_indices_], 0, atol=1e-6)
     known = Nystroem("precomputed", n_components=40, landmarks=landmarks, random_state=0).fit(K)
     np.testing.assert_allclose(known.transform(K) @ known.transform(K).T, Z @ Z.T, atol=1e-6)
+
+
+def test_a_kernel_of_two_samples_is_the_named_kernel():
+    X = scaled(load_iris)[:80]
+    for landmarks in ("rpcholesky", "uniform"):
+        how = {"n_components": 20, "landmarks": landmarks, "random_state": 0}
+        pairs = Nystroem(lambda x, y, g: np.exp(-g * np.sum((x - y) ** 2)), kernel_params={"g": 0.3}, **how).fit(X)
+        named = Nystroem("rbf", gamma=0.3, **how).fit(X)
+        assert pairs.component_indices_.tolist() == named.component_indices_.tolist()
+        np.testing.assert_allclose(pairs.transform(X), named.transform(X), atol=1e-9)
 
 
 def test_nystroem_is_better_than_uniform_landmarks_where_there_are_outliers():

@@ -188,6 +188,15 @@ BAD = {
     "landmarks twice": (torch.eye(3), {"landmarks": [1, 1]}, ValueError, "different"),
     "landmarks of floats": (torch.eye(3), {"landmarks": [0.5]}, ValueError, "ints"),
     "unknown rule": (torch.eye(3), {"rank": 1, "landmarks": "magic"}, ValueError, "uniform"),
+    "a block of 0": (torch.eye(3), {"rank": 1, "block": 0}, ValueError, "block must be"),
+    "landmarks of words": (torch.eye(3), {"landmarks": ["a"]}, ValueError, "ints"),
+    "points in a list": (gaussian, {"rank": 1, "points": [[1.0], [2.0]]}, TypeError, "list"),
+    "indefinite below its pairs": (
+        torch.tensor([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]]),
+        {"rank": 1},
+        ValueError,
+        "Frobenius",
+    ),
     "a kernel of a wrong shape": (
         lambda A, B: A @ B.mT[:, :1],
         {"rank": 1, "points": torch.ones(3, 2)},
@@ -230,3 +239,71 @@ def test_smooth_kernels_are_semidefinite_whatever_landmarks_are_given(kind, dtyp
             F = found.F.double()
             nuclear = float(torch.linalg.svdvals(K.double() - F @ F.mT).sum())
             assert nuclear <= float(found.error) * (1 + 1e-9)
+
+
+TWO_VECTORS = {
+    "a number": (lambda x, y: torch.exp(-(x - y).square().sum()), 3),
+    "an inner product": (lambda x, y: x @ y, 3),
+    "an inner product of one coordinate": (lambda x, y: x @ y, 1),
+    "an inner product of two": (lambda x, y: x @ y, 2),
+    "an inner product of as many as there are points": (lambda x, y: x @ y, 8),
+    "of numbers": (lambda x, y: x * y, None),
+}
+
+
+@pytest.mark.parametrize("case", TWO_VECTORS)
+def test_a_kernel_of_two_single_points_is_refused_with_the_cure(case):
+    k, d = TWO_VECTORS[case]
+    X = torch.randn(8, *([] if d is None else [d]), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"two sets of points; a function k\(x, y\)"):
+        lowrank.nystrom(k, points=X, rank=1)
+    cured = lowrank.nystrom(lambda X, Y: np.array([[k(x, y) for y in Y] for x in X]), points=X, rank=1)
+    assert int(cured.rank) == 1
+
+
+BROKEN = {
+    "not symmetric": (lambda A, B: gaussian(A, B) * (1 + 0.5 * (A[:, :1] > B[:, 0])), "not Hermitian"),
+    "scaled by its points": (lambda A, B: gaussian(A, B) / len(A), "no function of two points"),
+    "NaN far away": (lambda A, B: torch.where(torch.cdist(A, B) > 1, torch.nan, gaussian(A, B)), "NaN"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_function_that_is_no_kernel_is_refused(case, kind):
+    kernel, words = BROKEN[case]
+    X = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=words):
+        lowrank.nystrom(kernel, points=X, rank=5, landmarks=kind)
+
+
+def test_a_complex_kernel_of_real_points_stays_complex():
+    X = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kernel = lambda A, B: gaussian(A, B, 1.0) * torch.exp(1j * (A[:, :1] - B[:, 0]))  # noqa: E731
+    found = lowrank.nystrom(kernel, points=X, rank=20)
+    torch.testing.assert_close(found.dense(), kernel(X, X), rtol=0, atol=1e-9)
+
+
+def test_given_landmarks_end_at_a_stop_and_a_tolerance_that_is_missed_is_told():
+    X = standardised("iris", 60)
+    K = gaussian(X, X)
+    assert lowrank.nystrom(K, landmarks=[5, 3, 9, 1], rank=2).landmarks.tolist() == [5, 3]
+    found = lowrank.nystrom(K, landmarks=list(range(60)), rtol=0.3)
+    assert int(found.rank) < 60
+    assert float(found.error) <= 0.3 * 60
+    with pytest.warns(RuntimeWarning, match="these landmarks leave more"):
+        lowrank.nystrom(K, landmarks=[5], rtol=1e-6)
+    with pytest.warns(RuntimeWarning, match="rounding allows no less"):
+        lowrank.nystrom(K.float(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_error_is_above_the_frobenius_norm_of_the_rest_of_any_matrix_that_is_accepted(dtype):
+    """Entries of sqrt(eps) beside a diagonal of zeros: each is rounding, all together are not."""
+    for n in (3, 40, 300):
+        K = torch.full((n, n), 0.9 * torch.finfo(dtype).eps ** 0.5, dtype=dtype).fill_diagonal_(0)
+        K[0, 0] = 1
+        for kind in KINDS:
+            found = lowrank.nystrom(K, rank=1, landmarks=kind, generator=1)
+            rest = K.double() - found.F.double() @ found.F.double().mT
+            assert float(torch.linalg.norm(rest)) <= float(found.error) * (1 + 1e-9)
