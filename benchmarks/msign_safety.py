@@ -261,22 +261,22 @@ def callers(steps: int) -> Schedule:
 def top_of_clip(steps: int, dtype: torch.dtype) -> float:
     """The largest ((s + t) f(s^2 + 1) - (s - t) f(s^2 - 1)) / 2 for t = f(s), s <= 1.5, by numbers; 1 at least.
 
-    Each f divides by what its matrix may have as the largest value: s, s^2 + 1 and |s^2 - 1| up to 1 and more.
+    Each f divides by a bound on its norm, from the largest value itself to twice that.
     """
     schedule = schedule_for_steps(steps, dtype)
+    sizes = np.linspace(1, 2, 11)[:, None]
 
-    def sign(x: np.ndarray, size: float) -> np.ndarray:
-        y = x / size * schedule.interval[1]
+    def sign(x: np.ndarray, largest: float) -> np.ndarray:
+        y = x / (largest * sizes) * schedule.interval[1]
         for c in odd_coefficients(schedule.polynomials):
             y = y * np.polyval(c[::-1], y * y)
         return y
 
-    s, most = np.linspace(0, _CLIPPED_FROM, 3001), 1.0
-    for size in np.linspace(1, 1.3, 31):
-        t = sign(s, _CLIPPED_FROM * size)
-        plus, minus = sign(s * s + 1, (_CLIPPED_FROM**2 + 1) * size), sign(s * s - 1, (_CLIPPED_FROM**2 - 1) * size)
-        most = max(most, float(np.max((s + t) * plus - (s - t) * minus)) / 2)
-    return most
+    s = np.linspace(0, _CLIPPED_FROM, 1501)
+    plus, minus = sign(s * s + 1, _CLIPPED_FROM**2 + 1), sign(s * s - 1, _CLIPPED_FROM**2 - 1)
+    tops = [((s + t) * plus).max(0) - ((s - t) * minus).min(0) for t in sign(s, _CLIPPED_FROM)]
+    # of each sign the worst size: s - t >= 0 wherever the largest is
+    return max(1.0, float(np.max(tops)) / 2)
 
 
 def results(X: Tensor, steps: int, name: str, form: str | None) -> tuple[Tensor, float]:

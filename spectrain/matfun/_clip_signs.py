@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectrain.matfun._batches import gathered
 from spectrain.matfun._fixed import schedule_for_steps, working_dtype
-from spectrain.matfun._iterate import gram, plain_iteration, product
+from spectrain.matfun._iterate import gram, plain_iteration, product, started
 from spectrain.matfun._scale import power_of_two, times_power_of_two, to_unit
 
 
@@ -34,7 +34,9 @@ def _scaled(bound: float, k: Tensor) -> Tensor:
 
 def _sign(X: Tensor, steps: int) -> Tensor:
     schedule = schedule_for_steps(steps, X.dtype)
-    return plain_iteration(gathered([X], X.dtype, "mclip"), schedule.polynomials, upper=schedule.interval[1])
+    unit = gathered([X], X.dtype, "mclip")
+    # By its norm alone G - I, nearly all of whose values are -1, would begin at 1 / sqrt(k), below the interval.
+    return plain_iteration(unit, schedule.polynomials, start=started([unit]), upper=schedule.interval[1])
 
 
 def _from_above(unit: Tensor, S: Tensor, c: Tensor, steps: int) -> Tensor:

@@ -62,6 +62,8 @@ def _as_tensor(X: Array, name: str) -> tuple[Tensor, Callable[[Tensor], Array]]:
 
 
 def _check_numpy(X: np.ndarray, name: str) -> None:
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{name}: the mask of a masked array would be ignored; fill it first, with .filled(value)")
     if X.dtype.kind not in "fc" or X.itemsize > (16 if X.dtype.kind == "c" else 8) or not X.dtype.isnative:
         raise TypeError(
             f"{name}: needs a NumPy array of float16, float32, float64, complex64 or complex128 in the byte order of "

@@ -26,6 +26,14 @@ def test_clipping_from_above_needs_no_condition(shape, dtype):
         assert torch.equal(matfun.mclip(X, -1, 1e30), X), name
 
 
+def test_one_large_value_among_many_small_ones_is_clipped_by_few_signs():
+    """X X^T / c^2 - I has 63 values of -1 there. Begun at 1 / ||.||_F two steps left 1.115; exactly 1 is right."""
+    X = with_singular_values([1.5] + [1e-7] * 63, 64, 128, generator=0)
+    for dtype in DTYPES:  # three signs that are each right to 0.015 leave 0.045 at most
+        Y = matfun.mclip(X.to(dtype), 0, 1, steps=2)
+        assert abs(float(torch.linalg.matrix_norm(Y.double(), 2)) - 1) < 0.045
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["gaussian", "decades_2", "clustered", "orthonormal", "triangular", "power_law"])
 def test_both_bounds_are_honoured(name, dtype):

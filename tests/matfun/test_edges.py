@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,3 +146,9 @@ def test_modes_of_torch_change_no_value():
         for other in found:
             pairs = zip(plain, other, strict=True) if isinstance(plain, tuple) else [(plain, other)]
             assert all(torch.equal(a, b) for a, b in pairs), name
+
+
+@pytest.mark.parametrize("function", [matfun.msign, lambda X: matfun.mclip(X, 0, 1)], ids=["msign", "mclip"])
+def test_a_mask_is_never_ignored(function):
+    with pytest.raises(TypeError, match=r"mask of a masked array would be ignored"):
+        function(np.ma.masked_invalid(np.array([[1.0, np.nan], [2.0, 3.0]])))
