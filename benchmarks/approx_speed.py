@@ -17,8 +17,10 @@ import numpy as np
 from _record import table, write
 
 from spectrain import approx
-from spectrain.approx import _roundoff, _simulate, _unit
-from spectrain.approx._sign import compute_sign_schedule
+from spectrain.approx import _simulate
+from spectrain.approx._schedules import rounding as _roundoff
+from spectrain.approx._schedules import unit as _unit
+from spectrain.approx._schedules.sign import compute_sign_schedule
 
 RUNS = 7
 REMEMBERED = (_unit._seed, _simulate._matrices, _roundoff._design)

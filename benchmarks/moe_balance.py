@@ -26,8 +26,8 @@ from _runs import held_out
 
 from spectrain import nn, objectives, optim, train
 from spectrain.nn._balance_rule import Loads
-from spectrain.train import _text
-from spectrain.train._language import build_model
+from spectrain.train._jobs import text as _text
+from spectrain.train._jobs.language import build_model
 
 RULES = ("sign", "quantile")
 EXPERTS = {"attention": "mla", "moe_experts": 16, "moe_top_k": 4, "moe_shared": 1}

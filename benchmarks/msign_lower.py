@@ -21,7 +21,7 @@ from msign_targets import momenta
 from torch import Tensor
 
 from spectrain import matfun
-from spectrain.matfun._fixed import design_lower
+from spectrain.matfun._iteration.design import design_lower
 from spectrain.testing import exact_msign, relative_error
 
 NOTICED = 0.02

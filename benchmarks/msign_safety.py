@@ -8,7 +8,7 @@ Every result has matrices of its own. Its largest singular value is that of its 
 bfloat16, float32 and float64 as this processor and torch multiply them there is bfloat16 emulated: the plain iteration
 in float32 with every product rounded, started exactly at the end of the schedule's interval, without the slack that
 the bound on the norm leaves and without finish. There each step is also compared with the bound of
-`spectrain.approx._widened`: (sigma_max after it - max p) / (bound - max p).
+`spectrain.approx._schedules.widened`: (sigma_max after it - max p) / (bound - max p).
 
 The form "schedule" is msign(schedule=) with a caller's, exactly optimal in float64 for the same interval; "measured" is
 lower="measured"; "clip" is mclip(X, 0, 1, steps=) of matrices with sigma_max 1.5, over the largest value that its
@@ -32,8 +32,8 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain.approx import Schedule, sign_schedule
-from spectrain.approx._widened import UNIT_ROUNDOFF, odd_coefficients, widened_top
-from spectrain.matfun._fixed import design_lower, schedule_for_steps
+from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, odd_coefficients, widened_top
+from spectrain.matfun._iteration.design import design_lower, schedule_for_steps
 from spectrain.matfun._restarts import restarts
 
 LIMITS = {"bfloat16": 1.05, "bfloat16 emulated": 1.05, "float32": 1.02, "float64": 1.02}

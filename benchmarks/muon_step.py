@@ -37,7 +37,7 @@ from spectrain import matfun
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.nn import LanguageModel
 from spectrain.optim import Muon
-from spectrain.optim._update import working_dtype
+from spectrain.optim._step.update import working_dtype
 
 RECORDS = Path(__file__).parent / "records"
 Step = Callable[[], object]

@@ -11,10 +11,10 @@ from typing import Any
 
 import _record
 
-from spectrain.train._check import check, member_of
-from spectrain.train._check_config import CheckConfig
 from spectrain.train._family import Family
-from spectrain.train._verdict import judge
+from spectrain.train._studies.check import check, member_of
+from spectrain.train._studies.check_config import CheckConfig
+from spectrain.train._studies.verdict import judge
 
 CASES = {
     "muP, AdamW": ("adamw", "match_rms_adamw", "mup", 1e-3),

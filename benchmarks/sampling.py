@@ -20,7 +20,7 @@ import torch
 
 from spectrain import nn
 from spectrain.train import TrainConfig
-from spectrain.train._language import build_model
+from spectrain.train._jobs.language import build_model
 
 MODELS = {"default (GQA)": {}, "latent (--attention mla)": {"attention": "mla"}}
 TEXTS = {"a short text": (1, 127), "a long one": (1984, 8)}

@@ -15,7 +15,7 @@ import _record
 
 from spectrain import train
 from spectrain.train import TrainConfig
-from spectrain.train._compare import ratio_in_words
+from spectrain.train._studies.compare import ratio_in_words
 from spectrain.train.config import default_lr
 
 

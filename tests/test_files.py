@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from spectrain import _files, approx, data, nn, report
-from spectrain.approx._cache import cached
+from spectrain.approx._schedules.cache import cached
 
 ROOT = Path(_files.__file__).parents[1]
 

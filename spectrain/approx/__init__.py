@@ -5,35 +5,35 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
-    from spectrain.approx._answer import Minimax as Minimax
-    from spectrain.approx._clip import clip_schedule as clip_schedule
-    from spectrain.approx._clip import step_schedule as step_schedule
     from spectrain.approx._code import as_code as as_code
     from spectrain.approx._curve import error_curve as error_curve
     from spectrain.approx._curve import step_curves as step_curves
     from spectrain.approx._enclose import enclose as enclose
-    from spectrain.approx._minimax import minimax as minimax
+    from spectrain.approx._minimax.answer import Minimax as Minimax
+    from spectrain.approx._minimax.minimax import minimax as minimax
+    from spectrain.approx._minimax.theorem import equioscillates as equioscillates
     from spectrain.approx._polynomial import Polynomial as Polynomial
-    from spectrain.approx._root import root_schedule as root_schedule
     from spectrain.approx._schedule import Schedule as Schedule
-    from spectrain.approx._sign import sign_schedule as sign_schedule
-    from spectrain.approx._theorem import equioscillates as equioscillates
+    from spectrain.approx._schedules.clip import clip_schedule as clip_schedule
+    from spectrain.approx._schedules.clip import step_schedule as step_schedule
+    from spectrain.approx._schedules.root import root_schedule as root_schedule
+    from spectrain.approx._schedules.sign import sign_schedule as sign_schedule
 
 __getattr__, __dir__ = door(
     __name__,
     {
-        "Minimax": "_answer",
+        "Minimax": "_minimax.answer",
         "Polynomial": "_polynomial",
         "Schedule": "_schedule",
         "as_code": "_code",
-        "clip_schedule": "_clip",
+        "clip_schedule": "_schedules.clip",
         "enclose": "_enclose",
-        "equioscillates": "_theorem",
+        "equioscillates": "_minimax.theorem",
         "error_curve": "_curve",
-        "minimax": "_minimax",
-        "root_schedule": "_root",
-        "sign_schedule": "_sign",
+        "minimax": "_minimax.minimax",
+        "root_schedule": "_schedules.root",
+        "sign_schedule": "_schedules.sign",
         "step_curves": "_curve",
-        "step_schedule": "_clip",
+        "step_schedule": "_schedules.clip",
     },
 )

@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from spectrain.approx._frozen import written
-from spectrain.approx._sign import compute_sign_schedule
+from spectrain.approx._schedules.frozen import written
+from spectrain.approx._schedules.sign import compute_sign_schedule
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Number = float | int
+from spectrain.approx._polynomial import Number
 
 
 def products_of_polynomial(degree: int) -> int:

@@ -5,11 +5,11 @@ from typing import Any
 
 from flint import arb, arb_poly, arb_series
 
-from spectrain.approx._branches import NotFollowedError, UndecidedError
-from spectrain.approx._domain import intervals_of
-from spectrain.approx._jet import follow, values_over
+from spectrain.approx._balls.branches import NotFollowedError, UndecidedError
+from spectrain.approx._balls.jet import follow, values_over
+from spectrain.approx._balls.range import UnprovableError, proven_range
+from spectrain.approx._minimax.domain import intervals_of
 from spectrain.approx._precision import ball, float_down, float_up, precise
-from spectrain.approx._range import UnprovableError, proven_range
 
 _ORDER = 8
 """Length of the Taylor models; any length is rigorous, this one is about the fastest."""

@@ -153,7 +153,7 @@ def images(steps: Sequence[Polynomial], interval: Interval) -> tuple[Interval, .
     The image of an interval under a continuous function is an interval, so step by step nothing is lost. After
     (-inf, inf), the image that a diverging recipe has, no more follow.
     """
-    from spectrain.approx._image import image
+    from spectrain.approx._balls.image import image
 
     result = [interval]
     for p in steps:

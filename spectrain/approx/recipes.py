@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from spectrain.approx._cost import Cost
 from spectrain.approx._polynomial import Number, Polynomial
-from spectrain.approx._root import root_below
 from spectrain.approx._schedule import Schedule, certified
+from spectrain.approx._schedules.root import root_below
 
 Rows = tuple[tuple[float, ...], ...]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from spectrain import report
-from spectrain.train import _claim
-from spectrain.train._check import check_config
-from spectrain.train._check_config import CheckConfig, TransferConfig
-from spectrain.train._lr_transfer import lr_transfer, mean_losses
+from spectrain.train._run import claim as _claim
+from spectrain.train._studies.check import check_config
+from spectrain.train._studies.check_config import CheckConfig, TransferConfig
+from spectrain.train._studies.lr_transfer import lr_transfer, mean_losses
 
 CHECKS = ("coordinates", "spectrum", "lr-transfer")
 HELP = """usage: spectrain check coordinates | spectrum | lr-transfer [OPTIONS]

@@ -6,8 +6,8 @@ from typing import Any
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
-from spectrain.train import _claim
-from spectrain.train._compare import ratio_in_words
+from spectrain.train._run import claim as _claim
+from spectrain.train._studies.compare import ratio_in_words
 from spectrain.train.config import TrainConfig, default_lr
 
 RATES = [5e-4, 1e-3, 2e-3, 4e-3]

@@ -8,7 +8,7 @@ import tyro
 
 from spectrain import nn, train
 from spectrain._files import write_json
-from spectrain.train import _claim
+from spectrain.train._run import claim as _claim
 
 
 @dataclass(frozen=True)

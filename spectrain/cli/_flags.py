@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from spectrain.train import _recorded
-from spectrain.train._run_config import Config
+from spectrain.train._run import recorded as _recorded
+from spectrain.train._run.config import Config
 
 
 def run_config(
@@ -13,7 +13,7 @@ def run_config(
 ) -> Config:
     """The configuration that ``argv`` asks for, on top of ``recorded``, ``--config FILE`` or the built-in defaults.
 
-    Raises ``ValueError`` as :func:`spectrain.train._recorded.read` does; exits with 2 on a wrong flag.
+    Raises ``ValueError`` as :func:`spectrain.train._run.recorded.read` does; exits with 2 on a wrong flag.
     """
     import tyro
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from spectrain import report, train
 from spectrain.cli._flags import run_config
 from spectrain.cli._main import fail
-from spectrain.train._recorded import check_same, in_folder, read
-from spectrain.train._run_config import Config, RunConfig
+from spectrain.train._run.config import Config, RunConfig
+from spectrain.train._run.recorded import check_same, in_folder, read
 
 
 def run(config: RunConfig) -> int | None:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from spectrain.data._document import DataError
-from spectrain.data._open import UnusableFileError, chunks, refuse_nothing
+from spectrain.data._text.document import DataError
+from spectrain.data._text.open import UnusableFileError, chunks, refuse_nothing
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 

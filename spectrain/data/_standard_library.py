@@ -4,9 +4,9 @@ import os
 import sysconfig
 from pathlib import Path
 
-from spectrain.data._document import DataError, Document
-from spectrain.data._open import UnusableFileError
-from spectrain.data._text_file import read_text
+from spectrain.data._text.document import DataError, Document
+from spectrain.data._text.files import read_text
+from spectrain.data._text.open import UnusableFileError
 
 # Test suites are a third of the source and unlike the rest; the others are not the library.
 _LEFT_OUT = {"test", "tests", "idle_test", "ensurepip", "site-packages", "dist-packages", "__pycache__"}

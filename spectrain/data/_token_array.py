@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectrain.data._document import DataError
+from spectrain.data._text.document import DataError
 
 
 def check_tokens(caller: str, tokens: np.ndarray, *, block: int, batch: int) -> None:

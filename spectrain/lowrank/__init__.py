@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from spectrain.lowrank._nystrom import nystrom as nystrom
     from spectrain.lowrank._pinv import pinv as pinv
     from spectrain.lowrank._pinv import pinv_factors as pinv_factors
-    from spectrain.lowrank._row_blocks import RowBlocks as RowBlocks
     from spectrain.lowrank._select_columns import select_columns as select_columns
+    from spectrain.lowrank._subspace.row_blocks import RowBlocks as RowBlocks
     from spectrain.lowrank._svd import svd as svd
 
 __getattr__, __dir__ = door(
@@ -28,7 +28,7 @@ __getattr__, __dir__ = door(
         "nystrom": "_nystrom",
         "pinv": "_pinv",
         "pinv_factors": "_pinv",
-        "RowBlocks": "_row_blocks",
+        "RowBlocks": "_subspace.row_blocks",
         "select_columns": "_select_columns",
         "svd": "_svd",
     },

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._derivatives import differentiated, transformed
-from spectrain.lowrank._scale import unit_scaled
+from spectrain.lowrank._matrix.scale import unit_scaled
 from spectrain.lowrank._stacked import times_two_to
 
 

@@ -8,11 +8,11 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from spectrain.lowrank import _product_terms as terms
-from spectrain.lowrank._error import frobenius
-from spectrain.lowrank._input import Array, Matrix, entered
+from spectrain.lowrank._matrix.error import frobenius
+from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+from spectrain.lowrank._matrix.result import Factorization
+from spectrain.lowrank._matrix.scale import rescaled, unit_scaled
 from spectrain.lowrank._random import Generator, generator_of
-from spectrain.lowrank._result import Factorization
-from spectrain.lowrank._scale import rescaled, unit_scaled
 from spectrain.lowrank._stacked import flattened, rebatched
 
 Core: TypeAlias = Literal["diagonal", "full"]

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._error import frobenius, matrix_norm
-from spectrain.lowrank._input import Real
+from spectrain.lowrank._matrix.error import frobenius, matrix_norm
+from spectrain.lowrank._matrix.matrix import Real
 
 FLOOR = 1e-4  # of rtol: rounding in directions that are zero doubles each step, to about 40 u / rtol^2
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._error import frobenius
-from spectrain.lowrank._input import Matrix
+from spectrain.lowrank._matrix.error import frobenius
+from spectrain.lowrank._matrix.matrix import Matrix
+from spectrain.lowrank._matrix.skinny import adjoint_times, times
 from spectrain.lowrank._random import gaussian
-from spectrain.lowrank._skinny import adjoint_times, times
 
 _CLEAR = 0.01  # of the largest column: where so much is left of every direction, none is rounding
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from spectrain.lowrank._constant_rank import attached
 from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._hyperpower import by_iteration
-from spectrain.lowrank._input import Array, Matrix, Real, entered
+from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
+from spectrain.lowrank._matrix.result import Factorization, widened
+from spectrain.lowrank._matrix.scale import in_range, joined, rescaled, rounded_up, unit_scaled
+from spectrain.lowrank._matrix.stops import checked_stops
 from spectrain.lowrank._rank_decision import Decision, decided
-from spectrain.lowrank._result import Factorization, widened
-from spectrain.lowrank._scale import in_range, joined, rescaled, rounded_up, unit_scaled
-from spectrain.lowrank._stops import checked_stops
 
 Method: TypeAlias = Literal["svd", "gram"]
 

@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from spectrain.lowrank._input import Array, Matrix, Real, entered
-from spectrain.lowrank._pivoted_qr import pivoted_qr
+from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
+from spectrain.lowrank._columns.rules import RULES, Task, chosen_by
+from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
+from spectrain.lowrank._matrix.scale import unit_scaled
+from spectrain.lowrank._matrix.stops import checked_stops
 from spectrain.lowrank._random import Generator, generator_of
-from spectrain.lowrank._scale import unit_scaled
-from spectrain.lowrank._selection import RULES, Task, chosen_by
 from spectrain.lowrank._sketch import sketch_of
 from spectrain.lowrank._stacked import flattened, rebatched
-from spectrain.lowrank._stops import checked_stops
 
 
 def select_columns(

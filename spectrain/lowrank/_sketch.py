@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from spectrain.lowrank._input import Matrix
+from spectrain.lowrank._matrix.matrix import Matrix
 from spectrain.lowrank._random import gaussian
 
 

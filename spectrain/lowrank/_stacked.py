@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from spectrain.lowrank._scale import joined, rescaled
+from spectrain.lowrank._matrix.scale import joined, rescaled
 
 
 def flattened(A: Num[Tensor, "*batch m n"]) -> Num[Tensor, "items m n"]:

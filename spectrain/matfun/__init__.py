@@ -6,16 +6,16 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.matfun._apply import mapply as mapply
-    from spectrain.matfun._bounded import tries as tries
     from spectrain.matfun._calibrate import calibrate as calibrate
     from spectrain.matfun._clip import mclip as mclip
     from spectrain.matfun._contractions import msoftclip as msoftclip
     from spectrain.matfun._contractions import mthreshold as mthreshold
     from spectrain.matfun._effective_rank import effective_rank as effective_rank
+    from spectrain.matfun._iteration.bounded import tries as tries
     from spectrain.matfun._msign import msign as msign
     from spectrain.matfun._norms import spectral_norm as spectral_norm
-    from spectrain.matfun._plan import plan as plan
     from spectrain.matfun._polar import polar as polar
+    from spectrain.matfun._proven.plan import plan as plan
     from spectrain.matfun._psd import mpsd as mpsd
     from spectrain.matfun._root import mroot as mroot
     from spectrain.matfun._step import mstep as mstep
@@ -33,9 +33,9 @@ __getattr__, __dir__ = door(
         "msoftclip": "_contractions",
         "mstep": "_step",
         "mthreshold": "_contractions",
-        "plan": "_plan",
+        "plan": "_proven.plan",
         "polar": "_polar",
         "spectral_norm": "_norms",
-        "tries": "_bounded",
+        "tries": "_iteration.bounded",
     },
 )

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import unit_size
-from spectrain.matfun._derivative import spectral_function
-from spectrain.matfun._differences import Differential, change_of_odd, differentiable_once
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, Real, entered, like, rounded
-from spectrain.matfun._scale import recording, times_power_of_two
+from spectrain.matfun._derivative.derivative import spectral_function
+from spectrain.matfun._derivative.differences import Differential, change_of_odd, differentiable_once
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import Array, Real, entered, like, rounded
+from spectrain.matfun._entry.scale import recording, times_power_of_two
 
 
 @located("X")

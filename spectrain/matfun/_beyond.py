@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._iterate import gram
+from spectrain.matfun._iteration.plain import gram
 
 _norm = torch.linalg.matrix_norm
 _LEAST_SIZE = 256  # below it all eigenvectors cost no more than some: LAPACK's evr against evd, measured

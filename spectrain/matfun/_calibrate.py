@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from spectrain._files import write_text
-from spectrain.matfun._cost import SIDES, CostTable, table_file
-from spectrain.matfun._gemm import bmm
-from spectrain.matfun._qdwh import step_by_cholesky
+from spectrain.matfun._iteration.products import bmm
+from spectrain.matfun._proven.costs import SIDES, CostTable, table_file
+from spectrain.matfun._proven.halley import step_by_cholesky
 
 
 def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain.matfun._batches import flat
-from spectrain.matfun._clip_change import Interval, change_of_clip
-from spectrain.matfun._clip_signs import clip_by_signs
-from spectrain.matfun._clipped import clipped
-from spectrain.matfun._derivative import spectral_function
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import (
+from spectrain.matfun._clipping.change import Interval, change_of_clip
+from spectrain.matfun._clipping.exact import clipped
+from spectrain.matfun._clipping.signs import clip_by_signs
+from spectrain.matfun._derivative.derivative import spectral_function
+from spectrain.matfun._derivative.node import Operator
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import (
     Array,
     Real,
     checked_out_dtype,
@@ -22,7 +23,6 @@ from spectrain.matfun._input import (
     rounded,
     rounding_of_complex,
 )
-from spectrain.matfun._operator import Operator
 from spectrain.matfun._refusal import refuse
 
 _METHODS = ("eigh", "svd", "signs")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from spectrain.matfun._scale import to_unit
+from spectrain.matfun._entry.scale import to_unit
 
 
 def as_real(X: Complex[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m2 n2"]:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from spectrain.matfun._apply import applied
-from spectrain.matfun._batches import flat
-from spectrain.matfun._clip_change import Interval, change_of_clip
-from spectrain.matfun._clipped import clipped
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounded
-from spectrain.matfun._operator import Operator
+from spectrain.matfun._clipping.change import Interval, change_of_clip
+from spectrain.matfun._clipping.exact import clipped
+from spectrain.matfun._derivative.node import Operator
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, real_dtype, rounded
 from spectrain.matfun._refusal import refuse
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spectrain.matfun._batches import flat
-from spectrain.matfun._differences import widened
-from spectrain.matfun._finite import located, refusal
-from spectrain.matfun._input import Array, Real, entered, scalar_door
-from spectrain.matfun._scale import recording
+from spectrain.matfun._derivative.differences import widened
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located, refusal
+from spectrain.matfun._entry.input import Array, Real, entered, scalar_door
+from spectrain.matfun._entry.scale import recording
 
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "stable": lambda s: s.square().sum(-1) / s[..., 0].square(),

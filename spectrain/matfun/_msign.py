@@ -8,14 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Schedule
-from spectrain.matfun._batches import flat, in_batches
-from spectrain.matfun._derivative import change_of_sign, differentiated, spectral_function
-from spectrain.matfun._finite import located
-from spectrain.matfun._fixed import safe_schedule, schedule_for_steps, working_dtype
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
-from spectrain.matfun._plan import Plan
+from spectrain.matfun._derivative.derivative import change_of_sign, differentiated, spectral_function
+from spectrain.matfun._entry.batches import flat, in_batches
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
+from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps, working_dtype
+from spectrain.matfun._iteration.recipe import Recipe
+from spectrain.matfun._proven.plan import Plan
 from spectrain.matfun._sign import sign
-from spectrain.matfun._steps import Recipe
 
 _METHODS = ("plain", "gram", "iterate", "eigh", "qdwh", "svd")
 

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._batches import flat
-from spectrain.matfun._differences import Once
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, entered, scalar_door
-from spectrain.matfun._iterate import gram
-from spectrain.matfun._scale import times_power_of_two, to_unit
+from spectrain.matfun._derivative.differences import Once
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import Array, entered, scalar_door
+from spectrain.matfun._entry.scale import times_power_of_two, to_unit
+from spectrain.matfun._iteration.plain import gram
 
 _SQUARINGS = 5  # of the Gram matrix: the bound is the Schatten norm of order 2 * 2**5 = 64
 

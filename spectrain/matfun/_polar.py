@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import torch
 
-from spectrain.matfun._batches import flat
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import (
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import (
     Array,
     Real,
     checked_rtol,

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._batches import flat
 from spectrain.matfun._complex import adjoint, unit_size
-from spectrain.matfun._differences import Differential, change_of_symmetric, differences, differentiable_once
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, like, real_dtype, rounded
-from spectrain.matfun._operator import Operator
+from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differences, differentiable_once
+from spectrain.matfun._derivative.node import Operator
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, like, real_dtype, rounded
+from spectrain.matfun._entry.scale import times_power_of_two
 from spectrain.matfun._refusal import refuse
-from spectrain.matfun._scale import times_power_of_two
 
 _norm = torch.linalg.matrix_norm
 

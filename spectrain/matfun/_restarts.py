@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from spectrain.approx import Schedule
-from spectrain.approx._widened import Steps, odd_coefficients, rooms, widened_tops
-from spectrain.matfun._input import Real
+from spectrain.approx._schedules.widened import Steps, odd_part, rooms, widened_tops
+from spectrain.matfun._entry.input import Real
 
-_NOISE = 0.3  # spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._roundoff.SPECTRAL`
+# spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._schedules.rounding.SPECTRAL`
+_NOISE = 0.3
 _MOST = 3
 _ROOM, _ROOM_BY_GRAM = 4.0, 0.006  # in roundoffs and at least: what the Gram form may add at the end to the plain one
 _GRID = np.unique(np.r_[0.0, np.geomspace(2.0**-24, 1.0, 1500), np.linspace(0.0, 1.0, 257)])  # dips are narrow
@@ -34,8 +35,9 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
     Safe means further: with every rounding of a segment as large as u allows (:func:`_top`), no singular value comes to
     stand where the polynomials that are left could carry it past the end of their intervals
-    (`spectrain.approx._widened.rooms`). In bfloat16 two steps on one Gram matrix move the largest value by a quarter
-    in the worst case: there only the last steps of long schedules share one, and the plain form is taken instead.
+    (`spectrain.approx._schedules.widened.rooms`). In bfloat16 two steps on one Gram matrix move the largest value by a
+    quarter in the worst case: there only the last steps of long schedules share one, and the plain form is taken
+    instead.
 
     >>> from spectrain.approx import sign_schedule
     >>> restarts(sign_schedule(1e-2, steps=4, dtype="float32"), torch.float32)
@@ -49,7 +51,7 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
 def coefficients(schedule: Schedule) -> Steps:
     """Return the odd coefficients of every polynomial."""
-    return odd_coefficients(schedule.polynomials)
+    return tuple([odd_part(p) for p in schedule.polynomials])
 
 
 def gram_restarts(

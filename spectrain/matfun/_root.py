@@ -6,18 +6,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.approx._root import MOST_STEPS
-from spectrain.matfun._batches import flat
+from spectrain.approx._schedules.root import MOST_STEPS
 from spectrain.matfun._complex import adjoint, unit_size
-from spectrain.matfun._coupled import coupled_root
-from spectrain.matfun._derivative import differentiated, spectral_function
-from spectrain.matfun._differences import Differential, change_of_symmetric, differentiable_once
-from spectrain.matfun._finite import located, refusal
-from spectrain.matfun._input import Array, Real, checked_rtol, checked_tolerance, entered, like, real_dtype, rounded
-from spectrain.matfun._operator import Operator
+from spectrain.matfun._derivative.derivative import differentiated, spectral_function
+from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
+from spectrain.matfun._derivative.node import Operator
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located, refusal
+from spectrain.matfun._entry.input import (
+    Array,
+    Real,
+    checked_rtol,
+    checked_tolerance,
+    entered,
+    like,
+    real_dtype,
+    rounded,
+)
+from spectrain.matfun._entry.scale import recording
+from spectrain.matfun._iteration.coupled import coupled_root
+from spectrain.matfun._proven.semidefinite import Spectrum, counted, error_of_power, spectrum
 from spectrain.matfun._refusal import refuse
-from spectrain.matfun._scale import recording
-from spectrain.matfun._semidefinite import Spectrum, counted, error_of_power, spectrum
 
 _norm = torch.linalg.matrix_norm
 _LARGEST = 2**31 - 1  # powers beyond it are 1, 0 or infinite in every dtype

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain.matfun._certified import Certified, certified_sign
-from spectrain.matfun._derivative import change_of_part, change_of_sign
-from spectrain.matfun._input import Real
-from spectrain.matfun._operator import Operator
+from spectrain.matfun._derivative.derivative import change_of_part, change_of_sign
+from spectrain.matfun._derivative.node import Operator
+from spectrain.matfun._entry.input import Real
+from spectrain.matfun._proven.stages import Certified, certified_sign
 
 _ROUNDS = 3
 

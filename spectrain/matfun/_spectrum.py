@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._largest import chirps
+from spectrain.matfun._iteration.largest import chirps
 
 _PROBES, _LANCZOS = 8, 8
 

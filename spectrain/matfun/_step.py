@@ -2,9 +2,9 @@
 
 import torch
 
-from spectrain.matfun._batches import flat
-from spectrain.matfun._finite import located
-from spectrain.matfun._input import Array, Real, checked_tolerance, entered, real_dtype, rounding_of_complex
+from spectrain.matfun._entry.batches import flat
+from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, real_dtype, rounding_of_complex
 from spectrain.matfun._sign import sign
 
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._gemm import baddbmm, bmm
-from spectrain.matfun._input import Real
-from spectrain.matfun._scale import recording
+from spectrain.matfun._entry.input import Real
+from spectrain.matfun._entry.scale import recording
+from spectrain.matfun._iteration.products import baddbmm, bmm
 
 _LEAST = 640  # from this side on it takes 0.75 of a product's time in bfloat16, and 1.0 at 400
 _BLOCKS = 4

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._gemm import bmm
+from spectrain.matfun._iteration.products import bmm
 
 _SHARE = 0.8  # of the guess, for the lower bound on sigma_min that is to be proven
 _SAMPLES, _SAFETY = 32, 2.0
@@ -29,7 +29,7 @@ def verified(X: Float[Tensor, "b k l"], Y: Float[Tensor, "b k l"], guess: Float[
     polar factor of S P^t moves by z_ij = (h_i - h_j) / (h_i + h_j) L_ij in the eigenbasis of its Hermitian part, L
     similar to log P: by at most ||log P|| <= e / (2 - 2 e), whatever the condition; at t = 0 it is I, because S is
     positive definite. X is within r of S Y, so their polar factors are within r over the smaller of their least
-    singular values, see :func:`spectrain.matfun._exact.by_svd`. Together, in Frobenius norms,
+    singular values, see :func:`spectrain.matfun._proven.decomposition.by_svd`. Together, in Frobenius norms,
 
         ||Y - msign(X)|| <= e / (1 - e) + r / (mu (1 - e)^(1/2) - r).
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.nn import _balance as balance
+from spectrain.nn._experts import balance
 
 
 @dataclass(frozen=True, kw_only=True)

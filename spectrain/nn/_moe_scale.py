@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from spectrain.nn._router import activate
+from spectrain.nn._experts.router import activate
 
 CHUNK = 4096
 

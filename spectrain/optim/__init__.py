@@ -8,17 +8,17 @@ if TYPE_CHECKING:
     from spectrain.optim._averaging import averaging_coefficients as averaging_coefficients
     from spectrain.optim._averaging import schedule_from_coefficients as schedule_from_coefficients
     from spectrain.optim._clip import clip_grad_norm_ as clip_grad_norm_
-    from spectrain.optim._cost import Machine as Machine
-    from spectrain.optim._matrix import Matrix as Matrix
+    from spectrain.optim._layout.matrix import Matrix as Matrix
     from spectrain.optim._muon import Muon as Muon
-    from spectrain.optim._mup import Parametrisation as Parametrisation
-    from spectrain.optim._mup import mup as mup
+    from spectrain.optim._mup.mup import Parametrisation as Parametrisation
+    from spectrain.optim._mup.mup import mup as mup
     from spectrain.optim._qk_clip import qk_clip_ as qk_clip_
-    from spectrain.optim._route import route as route
+    from spectrain.optim._ranks.cost import Machine as Machine
+    from spectrain.optim._ranks.plan import plan as plan
+    from spectrain.optim._routing.route import route as route
     from spectrain.optim._schedule import Schedule as Schedule
     from spectrain.optim._schedule import UniformMemory as UniformMemory
     from spectrain.optim._scheduler import ScheduleLR as ScheduleLR
-    from spectrain.optim._shard_plan import plan as plan
     from spectrain.optim._spectra import spectra as spectra
     from spectrain.optim._weight_average import WeightAverage as WeightAverage
     from spectrain.optim._weight_rms import weight_rms as weight_rms
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = door(
     __name__,
     {
-        "Machine": "_cost",
-        "Matrix": "_matrix",
+        "Machine": "_ranks.cost",
+        "Matrix": "_layout.matrix",
         "Muon": "_muon",
-        "Parametrisation": "_mup",
+        "Parametrisation": "_mup.mup",
         "Schedule": "_schedule",
         "ScheduleLR": "_scheduler",
         "UniformMemory": "_schedule",
         "WeightAverage": "_weight_average",
         "averaging_coefficients": "_averaging",
         "clip_grad_norm_": "_clip",
-        "mup": "_mup",
-        "plan": "_shard_plan",
+        "mup": "_mup.mup",
+        "plan": "_ranks.plan",
         "qk_clip_": "_qk_clip",
-        "route": "_route",
+        "route": "_routing.route",
         "schedule_from_coefficients": "_averaging",
         "spectra": "_spectra",
         "weight_rms": "_weight_rms",

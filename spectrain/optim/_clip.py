@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from spectrain.optim._spread import local, whole
+from spectrain.optim._layout.spread import local, whole
 
 
 class GradientNorms(NamedTuple):

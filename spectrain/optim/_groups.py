@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrain.optim._matrix import Matrix
-from spectrain.optim._scale import canonical
+from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._step.scale import canonical
 
 
 def complete(group: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

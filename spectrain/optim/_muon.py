@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from spectrain import matfun
-from spectrain.matfun._cost import costs
-from spectrain.optim._adamw import adamw_step
-from spectrain.optim._cost import Machine
-from spectrain.optim._explain import Row, factors, rows, table
+from spectrain.matfun._proven.costs import costs
 from spectrain.optim._groups import complete, named
-from spectrain.optim._guards import (
+from spectrain.optim._layout.spread import check_spread, gradient, local
+from spectrain.optim._ranks.cost import Machine
+from spectrain.optim._ranks.over import leading_over, normalise_lines, orthogonalized_over, row_normalised
+from spectrain.optim._ranks.teams import Company, distributed
+from spectrain.optim._ranks.written import check_updates
+from spectrain.optim._routing.explain import Row, factors, rows, table
+from spectrain.optim._routing.route import route
+from spectrain.optim._step.adamw import adamw_step
+from spectrain.optim._step.guards import (
     algorithm_of,
     check_capturable,
     check_current,
@@ -26,17 +31,12 @@ from spectrain.optim._guards import (
     check_parameters,
     check_settings,
 )
-from spectrain.optim._live import Live, portions
-from spectrain.optim._load import fitted, follow, restore
-from spectrain.optim._over import leading_over, normalise_lines, orthogonalized_over, row_normalised
-from spectrain.optim._ranks import Company, distributed
-from spectrain.optim._route import route
-from spectrain.optim._spread import check_spread, gradient, local
-from spectrain.optim._state import ready
+from spectrain.optim._step.load import fitted, follow, restore
+from spectrain.optim._step.portions import Live, portions
+from spectrain.optim._step.state import ready
+from spectrain.optim._step.update import apply
+from spectrain.optim._step.variants import directions
 from spectrain.optim._streams import check_streams, side_by_side
-from spectrain.optim._update import apply
-from spectrain.optim._variants import directions
-from spectrain.optim._written import check_updates
 
 VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spectrain.optim._spread import local
+from spectrain.optim._layout.spread import local
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Size, nn
 
-from spectrain.optim._matrix import Matrix
+from spectrain.optim._layout.matrix import Matrix
 
 ALGORITHMS = ("muon", "adamw", "sign", "rows")
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from spectrain.optim._explain import Row
-from spectrain.optim._lines import line_squares, lines, scale_lines
-from spectrain.optim._matrix import Matrix
-from spectrain.optim._route import route
-from spectrain.optim._spread import whole
-from spectrain.optim._update import orthogonalized
-from spectrain.optim._variants import adam_scaled, rates_of
+from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._layout.spread import whole
+from spectrain.optim._routing.explain import Row
+from spectrain.optim._routing.route import route
+from spectrain.optim._step.lines import line_squares, lines, scale_lines
+from spectrain.optim._step.update import orthogonalized
+from spectrain.optim._step.variants import adam_scaled, rates_of
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 

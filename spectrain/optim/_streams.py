@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from spectrain.optim._live import Live
+from spectrain.optim._step.portions import Live
 
 
 def check_streams(streams: int) -> int:

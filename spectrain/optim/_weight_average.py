@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spectrain.optim._layout.spread import local, spread_like
 from spectrain.optim._profile import combination, decayed_profile, profile
 from spectrain.optim._schedule import TAILS
-from spectrain.optim._spread import local, spread_like
 
 FAR = 0.1  # relative error from which a synthesized average is another one
 Buffers: TypeAlias = Literal["live", "average"]

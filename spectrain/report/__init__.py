@@ -6,7 +6,7 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.report._page import write as write
-    from spectrain.report._run import Run as Run
-    from spectrain.report._run import read as read
+    from spectrain.report._reading.run import Run as Run
+    from spectrain.report._reading.run import read as read
 
-__getattr__, __dir__ = door(__name__, {"Run": "_run", "read": "_run", "write": "_page"})
+__getattr__, __dir__ = door(__name__, {"Run": "_reading.run", "read": "_reading.run", "write": "_page"})

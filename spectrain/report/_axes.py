@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from spectrain.report._figure import Layout
+from spectrain.report._drawing.figure import Layout
 
 
 def axis(title: str, **more: object) -> Layout:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from spectrain.report._axes import axis, log_axis
-from spectrain.report._figure import ACCENT, Figure, Trace, View, Views, line, series_color
-from spectrain.report._files import Row
+from spectrain.report._drawing.figure import ACCENT, Figure, Trace, View, Views, line, series_color
 from spectrain.report._polynomial import evaluate, interval_of
+from spectrain.report._reading.files import Row
 from spectrain.report._words import digits
 
 _TALLEST = 1e6

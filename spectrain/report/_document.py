@@ -10,10 +10,10 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from spectrain.report._figure import Figure, View
+from spectrain.report._drawing.figure import Figure, View
+from spectrain.report._drawing.html import Section, tag, text
 from spectrain.report._headline import headline, notes, title
-from spectrain.report._html import Section, tag, text
-from spectrain.report._run import Run
+from spectrain.report._reading.run import Run
 
 
 def document(runs: Sequence[Run], parts: Sequence[Section]) -> str:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from spectrain.report._files import Row
+from spectrain.report._reading.files import Row
 
 _MOST_TIMES = 80
 

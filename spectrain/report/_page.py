@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from spectrain._files import write_text
-from spectrain.report._check import check
-from spectrain.report._compare import comparison, of_runs
-from spectrain.report._curves import curves
 from spectrain.report._document import document
-from spectrain.report._experts import experts
-from spectrain.report._files import Row, read_object
-from spectrain.report._html import Section
-from spectrain.report._overview import activations
-from spectrain.report._pictures import pictures
-from spectrain.report._polynomials import polynomials
-from spectrain.report._routing import routing
-from spectrain.report._run import Run, find, is_run, read
-from spectrain.report._settings import configuration, environment, samples
-from spectrain.report._spectra import spectra
-from spectrain.report._time import speed
+from spectrain.report._drawing.html import Section
+from spectrain.report._reading.files import Row, read_object
+from spectrain.report._reading.run import Run, find, is_run, read
+from spectrain.report._sections.check import check
+from spectrain.report._sections.compare import comparison, of_runs
+from spectrain.report._sections.curves import curves
+from spectrain.report._sections.experts import experts
+from spectrain.report._sections.overview import activations
+from spectrain.report._sections.pictures import pictures
+from spectrain.report._sections.polynomials import polynomials
+from spectrain.report._sections.routing import routing
+from spectrain.report._sections.settings import configuration, environment, samples
+from spectrain.report._sections.spectra import spectra
+from spectrain.report._sections.time import speed
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half a surrogate pair, which no UTF-8 can say: names of files that are not UTF-8, and what JSON escapes."""

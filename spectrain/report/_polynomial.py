@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectrain.report._files import Row, number
+from spectrain.report._reading.files import Row, number
 
 SAMPLES = 400
 

@@ -3,9 +3,9 @@
 import math
 
 from spectrain.report._axes import log_axis
-from spectrain.report._figure import Figure, figure, label, line, points, series_color
-from spectrain.report._files import Row, number, objects
-from spectrain.report._run import proper_name
+from spectrain.report._drawing.figure import Figure, figure, label, line, points, series_color
+from spectrain.report._reading.files import Row, number, objects
+from spectrain.report._reading.run import proper_name
 from spectrain.report._words import digits
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectrain import objectives
 
@@ -32,7 +32,7 @@ class Score:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: torch.nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     byte_lengths: np.ndarray,

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from spectrain.train import _session, _step
-from spectrain.train._check_config import CheckConfig
+from spectrain.train import _step
 from spectrain.train._device import choose_device
-from spectrain.train._folder import RunFolder
-from spectrain.train._language import LanguageJob
-from spectrain.train._session import Session
+from spectrain.train._jobs.language import LanguageJob
+from spectrain.train._run import session as _session
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.session import Session
+from spectrain.train._studies.check_config import CheckConfig
 
 
 class Family:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectrain.train._job import AbstractJob, Measured
+from spectrain.train._run.job import AbstractJob, Measured
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from spectrain.train._run_config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
+from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
 
 MOST_WRITTEN = 1_000_000
 """Tokens of one continuation. More is asked for by going on from its end."""

@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 
 from spectrain.approx import sign_schedule
-from spectrain.approx._cache import cache_folder, cached
+from spectrain.approx._schedules.cache import cache_folder, cached
 
 SCHEDULE = sign_schedule(0.1, steps=3)
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from spectrain.approx import Polynomial, Schedule, root_schedule, sign_schedule
-from spectrain.approx._cache import cache_folder, cached
+from spectrain.approx._schedules.cache import cache_folder, cached
 from spectrain.approx.recipes import RECIPES, certify
 
 SCHEDULE = sign_schedule(0.1, steps=3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spectrain.approx import sign_schedule
-from spectrain.approx._widened import (
+from spectrain.approx._schedules.widened import (
     UNIT_ROUNDOFF,
     guarded,
     is_safe,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from spectrain.approx._frozen import SETTINGS, key_of
-from spectrain.approx._sign import compute_sign_schedule
+from spectrain.approx._schedules.frozen import SETTINGS, key_of
+from spectrain.approx._schedules.sign import compute_sign_schedule
 from spectrain.approx.tables import TABLES
 
 

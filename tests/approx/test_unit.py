@@ -8,7 +8,7 @@ import pytest
 
 from spectrain.approx import sign_schedule
 from spectrain.approx._precision import ball, precise
-from spectrain.approx._unit import rounded, unit_step
+from spectrain.approx._schedules.unit import rounded, unit_step
 
 TERMS = (2, 3, 4, 7, 10, 11, 16, 21)
 STRIDES = (1, 2, 3, 24, 48, 100, 200)

@@ -38,7 +38,7 @@ def run(*words, **options):
 
 
 @pytest.mark.parametrize("kind", ["plain", "changed"])
-@pytest.mark.parametrize("module", ["torch", "tyro", "spectrain.train.config", "spectrain.train._loop"])
+@pytest.mark.parametrize("module", ["torch", "tyro", "spectrain.train.config", "spectrain.train._run.loop"])
 def test_control_c_during_start_up_is_130_and_one_line(module, kind, tmp_path, text):
     flags = ["train", "--data", text, "--max-steps", 1, "--out-dir", tmp_path / "run"]
     done = run(sys.executable, "-W", "ignore", "-c", INTERRUPTED, module, kind, *flags, stdout=subprocess.DEVNULL)

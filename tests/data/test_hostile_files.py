@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from spectrain import data
-from spectrain.data import _open
+from spectrain.data._text import open as _open
 
 FIFO = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
 
@@ -182,7 +182,7 @@ def test_globs_find_what_the_standard_library_finds(tmp_path):
 
 
 def _open_glob(pattern):
-    from spectrain.data._glob import matching
+    from spectrain.data._text.glob import matching
 
     return sorted(map(str, matching(pattern)))
 

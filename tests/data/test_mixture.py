@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spectrain import data
-from spectrain.data._mixture import whole_weights
+from spectrain.data._streams.mixture import whole_weights
 
 WEIGHTS = [(3, 1), (1, 1), (0.1, 0.9), (5, 3, 2), (1, 1, 1, 1, 1), (97, 2, 1), (0.7, 0.2, 0.05, 0.05), (1,)]
 

@@ -9,8 +9,8 @@ import scipy.stats
 import torch
 
 from spectrain import data
-from spectrain.data import _permutation
-from spectrain.data._permutation import Feistel
+from spectrain.data._streams import permutation as _permutation
+from spectrain.data._streams.permutation import Feistel
 
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 100, 101, 997, 1024, 65_537, 1_048_577]
 

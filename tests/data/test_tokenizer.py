@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from spectrain import data
-from spectrain.data._byte_level import PATTERN, assemble, byte_characters
 from spectrain.data._pretokens import pieces, pretokens
+from spectrain.data._text.byte_level import PATTERN, assemble, byte_characters
 
 SOURCE = [d for d in data.read_documents() if d.name.startswith(("json/", "email/", "asyncio/"))]
 BYTES = data.train_tokenizer("bytes", [])
@@ -244,7 +244,7 @@ def test_long_texts_are_encoded_as_a_whole():
 
 def test_a_full_cache_changes_nothing(monkeypatch):
     expected = BPE.encode_documents(SOURCE)
-    monkeypatch.setattr("spectrain.data._tokenizer._CACHE", 100)
+    monkeypatch.setattr("spectrain.data._text.tokenizer._CACHE", 100)
     np.testing.assert_array_equal(BPE.encode_documents(SOURCE), expected)
 
 
@@ -363,7 +363,7 @@ def test_a_text_with_few_pairs_gives_a_smaller_vocabulary():
 
 
 def test_the_sample_is_spread_over_the_text(monkeypatch):
-    from spectrain.data import _tokenizer_training as training
+    from spectrain.data._text import tokenizer_training as training
 
     monkeypatch.setattr(training, "_SAMPLE", 20_000)
     monkeypatch.setattr(training, "_PIECE", 1_000)

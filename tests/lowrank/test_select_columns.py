@@ -11,9 +11,9 @@ import scipy.sparse
 import torch
 
 from spectrain import lowrank
-from spectrain.lowrank._pivoted_qr import pivoted_qr
-from spectrain.lowrank._selection import RULES
-from spectrain.lowrank._swaps import fit, swap
+from spectrain.lowrank._columns.exchanges import fit, swap
+from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
+from spectrain.lowrank._columns.rules import RULES
 from spectrain.testing import zoo
 
 sys.path.insert(0, str(Path(__file__).parent))

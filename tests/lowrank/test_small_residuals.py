@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spectrain import lowrank
-from spectrain.lowrank._swaps import swap
+from spectrain.lowrank._columns.exchanges import swap
 
 CASES = [
     (torch.float32, 1e-5, (8, 7), 3),

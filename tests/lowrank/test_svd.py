@@ -110,8 +110,8 @@ def test_an_operator_is_certified_by_probes(given, norm, check):
 
 def test_the_bound_of_the_probes_fails_as_seldom_as_it_says():
     """A residual of one direction is the worst case; at failure 0.1 it must fail in at most 10 % of draws."""
-    from spectrain.lowrank._input import entered
-    from spectrain.lowrank._probes import Probes
+    from spectrain.lowrank._matrix.matrix import entered
+    from spectrain.lowrank._matrix.probes import Probes
 
     A = with_singular_values([1.0], 6, 5, generator=0)
     Q = torch.zeros(6, 1, dtype=torch.float64)
@@ -193,7 +193,7 @@ def test_options_are_checked(options, words):
 
 @pytest.mark.parametrize("layout", ["rows", "columns", "strided"])
 def test_products_are_the_same_by_both_libraries(layout):
-    from spectrain.lowrank._skinny import adjoint_times, times
+    from spectrain.lowrank._matrix.skinny import adjoint_times, times
 
     g = torch.Generator().manual_seed(0)
     A = torch.randn(300, 500, generator=g)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._certified import certified_sign
 from spectrain.matfun._complex import as_real
+from spectrain.matfun._proven.stages import certified_sign
 from spectrain.testing import relative_error
 
 TOL = {torch.complex64: 1e-4, torch.complex128: 1e-10}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._cost import SHIPPED
+from spectrain.matfun._proven.costs import SHIPPED
 from spectrain.testing import exact_msign, polar_error, precise_msign, relative_error, with_singular_values, zoo
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)

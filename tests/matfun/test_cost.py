@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun import _cost
-from spectrain.matfun._cost import SHIPPED, SIDES, CostTable, costs
-from spectrain.matfun._plan import Plan
+from spectrain.matfun._proven import costs as _cost
+from spectrain.matfun._proven.costs import SHIPPED, SIDES, CostTable, costs
+from spectrain.matfun._proven.plan import Plan
 
 
 def with_rate(name, factor):
@@ -127,8 +127,8 @@ def test_calibrating_measures_every_row_and_writes_the_table(tmp_path, monkeypat
 REPLAY = """
 import sys, torch
 from spectrain import matfun
-from spectrain.matfun._cost import costs
-from spectrain.matfun._plan import Plan
+from spectrain.matfun._proven.costs import costs
+from spectrain.matfun._proven.plan import Plan
 X = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
 plan = Plan.from_json(open(sys.argv[1]).read())
 torch.save((costs().machine, matfun.plan(X.shape).stages, matfun.msign(X), matfun.msign(X, plan=plan)), sys.argv[2])

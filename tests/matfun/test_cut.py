@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun import _cut
-from spectrain.matfun._cut import Cut, exact_zeros
+from spectrain.matfun._proven import cut as _cut
+from spectrain.matfun._proven.cut import Cut, exact_zeros
 from spectrain.testing import random_orthonormal, with_singular_values
 
 DOUBLE = torch.float64
@@ -187,7 +187,7 @@ RIGHT = _cut.beside
 def test_the_check_rejects_wrong_decisions(name):
     """Some LAPACK makes each of them return a matrix of another rank without a word."""
     wrong = 0
-    with mock.patch("spectrain.matfun._exact.beside", WRONG_DECISIONS[name]):
+    with mock.patch("spectrain.matfun._proven.decomposition.beside", WRONG_DECISIONS[name]):
         for seed in range(7):
             for last in (1.0, 0.5):
                 X = on_the_edge(seed, last)

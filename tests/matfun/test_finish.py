@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun._finish import finish_size, finished
-from spectrain.matfun._iterate import started
-from spectrain.matfun._measured import candidates, measured_lowers
+from spectrain.matfun._iteration.finish import finish_size, finished
+from spectrain.matfun._iteration.measured import candidates, measured_lowers
+from spectrain.matfun._iteration.plain import started
 from spectrain.matfun._spectrum import quadrature
 from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values
 

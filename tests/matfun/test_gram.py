@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun import _gram
-from spectrain.matfun._fixed import schedule_for_steps
-from spectrain.matfun._gram import gram_iteration, multiplier
-from spectrain.matfun._iterate import gram, odd_coefficients, plain_iteration, started
+from spectrain.matfun._iteration import gram as _gram
+from spectrain.matfun._iteration.design import schedule_for_steps
+from spectrain.matfun._iteration.gram import gram_iteration, multiplier
+from spectrain.matfun._iteration.plain import gram, odd_coefficients, plain_iteration, started
 from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products, restarts
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
@@ -119,7 +119,7 @@ def test_all_of_one_short_side_share_one_gram_batch(monkeypatch):
         calls.append([tuple(X.shape) for X in Xs])
         return original(Xs, *args, **options)
 
-    monkeypatch.setattr("spectrain.matfun._steps.gram_iteration", counted)
+    monkeypatch.setattr("spectrain.matfun._iteration.recipe.gram_iteration", counted)
     g = torch.Generator().manual_seed(0)
     shapes = [(16, 64), (64, 16), (16, 16), (16, 64), (2, 16, 48), (24, 96), (16, 20)]
     matrices = [torch.randn(s, generator=g) for s in shapes]
@@ -135,7 +135,7 @@ def test_parts_of_a_large_group_equal_the_whole(monkeypatch):
     g = torch.Generator().manual_seed(1)
     matrices = [torch.randn(8, 24, generator=g) for _ in range(7)]
     whole = matfun.msign(matrices, steps=3)
-    monkeypatch.setattr("spectrain.matfun._batches._MAX_ENTRIES", 400)
+    monkeypatch.setattr("spectrain.matfun._entry.batches._MAX_ENTRIES", 400)
     for Y, Z in zip(whole, matfun.msign(matrices, steps=3), strict=True):
         torch.testing.assert_close(Y, Z, rtol=0, atol=1e-6)
 
@@ -162,7 +162,9 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
 @pytest.mark.parametrize("steps", [10, 12])
 def test_two_levels_in_float32_do_not_meet_a_dip(steps, monkeypatch):
     """The lower level meets a dip, where the noise of float32 sums decides; 12,000 and 9e10 with the roundoff alone."""
-    monkeypatch.setattr("spectrain.matfun._steps.within_bounds", lambda Y, error, again: Y)  # as it comes out
+    monkeypatch.setattr(
+        "spectrain.matfun._iteration.recipe.within_bounds", lambda Y, error, again: Y
+    )  # as it comes out
     for i, low in enumerate(torch.linspace(0.0078, 0.0084, 12).tolist()):
         s = torch.full((64,), low, dtype=torch.float64)
         s[:23] = 1

@@ -7,8 +7,8 @@ import torch
 
 from spectrain import approx, matfun
 from spectrain.approx import Polynomial
-from spectrain.matfun._iterate import combined, gram, plain_iteration, polynomial_of
-from spectrain.matfun._largest import norm_bound, schatten_bound
+from spectrain.matfun._iteration.largest import norm_bound, schatten_bound
+from spectrain.matfun._iteration.plain import combined, gram, plain_iteration, polynomial_of
 from spectrain.testing import polar_error, relative_error, spectral_function, with_singular_values, zoo
 
 

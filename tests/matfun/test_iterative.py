@@ -5,9 +5,9 @@ import torch
 
 from spectrain import matfun
 from spectrain.approx import sign_schedule
-from spectrain.matfun._cut import Cut
-from spectrain.matfun._iterate import plain_iteration, started
-from spectrain.matfun._iterative import by_iteration
+from spectrain.matfun._iteration.plain import plain_iteration, started
+from spectrain.matfun._proven.cut import Cut
+from spectrain.matfun._proven.iterated import by_iteration
 from spectrain.matfun._verify import verified
 from spectrain.testing import WRONG_MSIGN, exact_msign, polar_error, with_singular_values, zoo
 

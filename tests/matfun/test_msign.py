@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun._fixed import design_lower
+from spectrain.matfun._iteration.design import design_lower
 from spectrain.testing import (
     WRONG_MSIGN,
     exact_msign,

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._cost import SHIPPED
-from spectrain.matfun._cut import Cut
-from spectrain.matfun._qdwh import by_qdwh, halley, step_by_cholesky, step_by_qr, weights
+from spectrain.matfun._proven.costs import SHIPPED
+from spectrain.matfun._proven.cut import Cut
+from spectrain.matfun._proven.halley import by_qdwh, halley, step_by_cholesky, step_by_qr, weights
 from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values, zoo
 
 DOUBLE = torch.float64

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun import _semidefinite
-from spectrain.matfun._semidefinite import cut_factor, error_of_power, relative_noise, spectrum
+from spectrain.matfun._proven import semidefinite as _semidefinite
+from spectrain.matfun._proven.semidefinite import cut_factor, error_of_power, relative_noise, spectrum
 from spectrain.testing import random_orthonormal
 
 DOUBLE = torch.float64
@@ -190,7 +190,7 @@ RIGHT = _semidefinite._sides
 def test_the_check_rejects_wrong_decisions(name):
     """Some LAPACK makes each of them return the power of a matrix of another rank without a word."""
     wrong = 0
-    with mock.patch("spectrain.matfun._semidefinite._sides", WRONG_SIDES[name]):
+    with mock.patch("spectrain.matfun._proven.semidefinite._sides", WRONG_SIDES[name]):
         for seed in range(5):
             for units in (-1, 0, 1):
                 P = of_values([2.0, 1.0 + units * EPS, 0.4], seed)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun._bounded import growth
-from spectrain.matfun._gram import gram_iteration
-from spectrain.matfun._iterate import plain_iteration, started
+from spectrain.matfun._iteration.bounded import growth
+from spectrain.matfun._iteration.gram import gram_iteration
+from spectrain.matfun._iteration.plain import plain_iteration, started
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "msign_safety.py"
 SHAPES = ((1, 1), (2, 2), (3, 7), (8, 8), (1, 64), (16, 32), (64, 32), (64, 128))

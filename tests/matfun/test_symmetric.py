@@ -5,7 +5,7 @@ import torch
 
 from spectrain import matfun
 from spectrain.matfun import _symmetric
-from spectrain.matfun._gemm import baddbmm, bmm
+from spectrain.matfun._iteration.products import baddbmm, bmm
 from spectrain.matfun._symmetric import symmetric_baddbmm, symmetric_bmm
 from spectrain.testing import exact_msign, relative_error
 

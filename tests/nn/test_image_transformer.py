@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectrain.nn import ImageTransformer
-from spectrain.nn._image_transformer import _image, _patches, _Times
+from spectrain.nn._models.image_transformer import _image, _patches, _Times
 
 
 def model(**changes):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn as torch_nn
 
 from spectrain import nn, optim
-from spectrain.nn import _experts_products as products
-from spectrain.nn import _experts_sum as experts_sum
+from spectrain.nn._experts import products
+from spectrain.nn._experts import sum as experts_sum
 
 SHAPE = {"experts": 6, "top_k": 2, "hidden": 10}
 KINDS = [

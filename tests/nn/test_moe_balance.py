@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import linprog
 
 from spectrain import nn
-from spectrain.nn import _balance as balance
-from spectrain.nn._router import Routing
+from spectrain.nn._experts import balance
+from spectrain.nn._experts.router import Routing
 
 
 def scores(m, n, seed=0):

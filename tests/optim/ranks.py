@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.nn.parallel import DistributedDataParallel
 
 from spectrain.optim import Matrix, Muon, WeightAverage, clip_grad_norm_, mup, spectra
-from spectrain.optim._cost import Machine, load
-from spectrain.optim._spread import Team
+from spectrain.optim._layout.spread import Team
+from spectrain.optim._ranks.cost import Machine, load
 
 ENTRYWISE = {kind: {"decay": "decoupled"} for kind in ("sign", "rows")}
 MACHINES = {

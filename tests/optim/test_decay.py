@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spectrain.optim import Matrix, Muon
-from spectrain.optim._decay import leading
+from spectrain.optim._step.decay import leading
 
 LR, WD = 0.1, 0.5
 

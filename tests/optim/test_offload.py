@@ -10,9 +10,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectrain.approx.recipes import certify
-from spectrain.matfun._bounded import Tries
-from spectrain.matfun._cost import SHIPPED
-from spectrain.optim import Muon, _update
+from spectrain.matfun._iteration.bounded import Tries
+from spectrain.matfun._proven.costs import SHIPPED
+from spectrain.optim import Muon
+from spectrain.optim._step import update as _update
 from spectrain.testing import with_singular_values
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from spectrain import matfun
-from spectrain.matfun import _cost
-from spectrain.matfun._cost import SHIPPED, costs
+from spectrain.matfun._proven import costs as _cost
+from spectrain.matfun._proven.costs import SHIPPED, costs
 from spectrain.optim import Muon
 
 SHAPE = (192, 384)

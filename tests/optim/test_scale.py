@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectrain.optim._scale import ALIASES, REFUSED, SCALES, canonical, factor
+from spectrain.optim._step.scale import ALIASES, REFUSED, SCALES, canonical, factor
 
 PAGE = Path(__file__).parents[2] / "docs" / "muon.md"
 

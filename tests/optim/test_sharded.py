@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from spectrain.matfun._fixed import schedule_for_steps
-from spectrain.matfun._largest import norm_bound
+from spectrain.matfun._iteration.design import schedule_for_steps
+from spectrain.matfun._iteration.largest import norm_bound
 from spectrain.optim import Matrix
-from spectrain.optim._cost import METHODS, Choice, Machine, Work, assign, gram_fits, load, seconds
-from spectrain.optim._gram import Slab, reduced_signs
-from spectrain.optim._parts import Part, Sharding, local_views, parts
+from spectrain.optim._layout.parts import Part, Sharding, local_views, parts
+from spectrain.optim._ranks.cost import METHODS, Choice, Machine, Work, assign, gram_fits, load, seconds
+from spectrain.optim._ranks.gram import Slab, reduced_signs
 
 RANKS = Path(__file__).with_name("ranks.py")
 ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,disagreements,checkpoint,mup_sharded"

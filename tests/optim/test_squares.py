@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spectrain.optim import Muon, clip_grad_norm_
-from spectrain.optim import _squares as squares
+from spectrain.optim._step import squares
 
 HUGE = {torch.float32: 1e25, torch.bfloat16: 1e25, torch.float16: 300.0, torch.float64: 1e200}
 
@@ -114,7 +114,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_the_comparison_rejects_wrong_limits(name, monkeypatch):
-    monkeypatch.setattr("spectrain.optim._adamw.limited", WRONG[name])
+    monkeypatch.setattr("spectrain.optim._step.adamw.limited", WRONG[name])
     params, optimizer = pair(torch.float32, "adamw", check_finite=False)
     moved(params, optimizer.step)
     assert abs(float(params[1][0, 1].detach()) - 1.04) > 1e-2

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Muon, _over
+from spectrain.optim import Muon
+from spectrain.optim._ranks import over as _over
 
 
 def pair(**settings):

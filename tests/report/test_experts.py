@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spectrain import report
-from spectrain.report._experts import experts
-from spectrain.report._overview import activations
+from spectrain.report._sections.experts import experts
+from spectrain.report._sections.overview import activations
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spectrain import report
-from spectrain.report._pictures import sheet
+from spectrain.report._sections.pictures import sheet
 
 
 def row(pixels, **changes):

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from spectrain import nn, objectives, optim
-from spectrain.train._check import Member, check, check_config
-from spectrain.train._check_config import CheckConfig, TransferConfig
-from spectrain.train._lr_transfer import lr_transfer, summarise
-from spectrain.train._measure import size
-from spectrain.train._verdict import advice, judge, slope
+from spectrain.train._studies.check import Member, check, check_config
+from spectrain.train._studies.check_config import CheckConfig, TransferConfig
+from spectrain.train._studies.lr_transfer import lr_transfer, summarise
+from spectrain.train._studies.measure import size
+from spectrain.train._studies.verdict import advice, judge, slope
 
 WIDTHS = (64, 128, 256)
 BASE = 128

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spectrain import _files
-from spectrain.train import _checkpoint
+from spectrain.train._run import checkpoint as _checkpoint
 
 
 def net(seed=0, out=3):

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from spectrain import train
-from spectrain.train import _checkpoint, _claim, _session
+from spectrain.train._run import checkpoint as _checkpoint
+from spectrain.train._run import claim as _claim
+from spectrain.train._run import session as _session
 
 HOLD = """
 import sys

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from spectrain import nn
 from spectrain.train import TrainConfig, train
-from spectrain.train._language import LanguageJob
+from spectrain.train._jobs.language import LanguageJob
 
 
 class Nested(torch.nn.Module):

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from spectrain import train
-from spectrain.train import _layer_factors as factors
-from spectrain.train._factored import principal_adapter
-from spectrain.train._layer_factors import Seen
+from spectrain.train._compress import one_layer as factors
+from spectrain.train._compress.one_layer import Seen
+from spectrain.train._saved.factored import principal_adapter
 from spectrain.train.config import TrainConfig
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spectrain.train import _recorded
-from spectrain.train._language import build_model
-from spectrain.train._run_config import DEFAULT_MINUTES
+from spectrain.train._jobs.language import build_model
+from spectrain.train._run import recorded as _recorded
+from spectrain.train._run.config import DEFAULT_MINUTES
 from spectrain.train.config import TrainConfig
 
 

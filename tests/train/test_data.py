@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spectrain import data, nn, train
-from spectrain.train import _text
-from spectrain.train._folder import RunFolder
-from spectrain.train._language import LanguageJob
+from spectrain.train._jobs import text as _text
+from spectrain.train._jobs.language import LanguageJob
+from spectrain.train._run.folder import RunFolder
 from spectrain.train.config import TrainConfig
 
 

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 
 from spectrain import data, train
-from spectrain.train._draw import default_patch, packed
-from spectrain.train._draw_config import DEFAULT_STEPS, DrawConfig
-from spectrain.train._image_judge import Judge, frechet, nearest
+from spectrain.train._jobs.draw import default_patch, packed
+from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
+from spectrain.train._jobs.image_judge import Judge, frechet, nearest
 
 TINY = {
     "width": 32, "depth": 1, "max_steps": 12, "batch_size": 16, "warmup": 2, "eval_interval": 6, "eval_pictures": 40,

@@ -12,9 +12,9 @@ import torch
 
 from spectrain import data, train
 from spectrain.train._bm25 import BM25, words
-from spectrain.train._embed_config import EmbedConfig
-from spectrain.train._ranking import best_share, mixed, ranking
-from spectrain.train._search import Search
+from spectrain.train._jobs.embed_config import EmbedConfig
+from spectrain.train._jobs.ranking import best_share, mixed, ranking
+from spectrain.train._saved.search import Search
 
 TINY = {
     "depth": 1, "width": 32, "heads": 2, "vocabulary": 400, "batch_size": 32, "micro_batch_size": 8, "max_steps": 12,

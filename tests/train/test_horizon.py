@@ -2,7 +2,7 @@
 
 import pytest
 
-from spectrain.train._horizon import CALIBRATION, known_steps, learning_rate_factor, steps_by_clock
+from spectrain.train._run.horizon import CALIBRATION, known_steps, learning_rate_factor, steps_by_clock
 from spectrain.train.config import TrainConfig
 
 

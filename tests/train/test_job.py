@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from spectrain import train
-from spectrain.train import _prepare, _recorded
-from spectrain.train._job import AbstractJob, Judged, Measured
-from spectrain.train._run_config import RunConfig
+from spectrain.train._run import prepare as _prepare
+from spectrain.train._run import recorded as _recorded
+from spectrain.train._run.config import RunConfig
+from spectrain.train._run.job import AbstractJob, Judged, Measured
 from spectrain.train.config import TrainConfig
 
 

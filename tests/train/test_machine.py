@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from spectrain.train import _machine
+from spectrain.train._run import machine as _machine
 
 
 class Clock:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spectrain import train
-from spectrain.train._load import load_run
+from spectrain.train._saved.load import load_run
 from spectrain.train.config import TrainConfig
 
 TIME = ("seconds", "per_second")
@@ -226,7 +226,8 @@ def test_micro_batches_change_rounding_only(tiny, reference):
 
 
 def test_a_clock_fixes_the_steps_once(tiny, tmp_path, monkeypatch):
-    from spectrain.train import _loop, _session
+    from spectrain.train._run import loop as _loop
+    from spectrain.train._run import session as _session
 
     ticks = itertools.count()  # a clock on which every step takes 50 ms, whatever the machine is busy with
     monkeypatch.setattr(_loop, "time", types.SimpleNamespace(perf_counter=lambda: 0.05 * next(ticks)))
@@ -242,7 +243,7 @@ def test_a_clock_fixes_the_steps_once(tiny, tmp_path, monkeypatch):
 
 
 def test_a_bad_number_names_the_tensor_and_the_step(tiny, tmp_path, monkeypatch):
-    from spectrain.train import _session
+    from spectrain.train._run import session as _session
 
     def poisoned(session):
         if session.counters.step == 5:
@@ -266,7 +267,7 @@ def test_a_run_in_a_thread_leaves_signals_alone(tiny, tmp_path):
 
 
 def test_a_configuration_reproduces_its_run(tiny, reference, tmp_path):
-    from spectrain.train import _recorded
+    from spectrain.train._run import recorded as _recorded
 
     again = _recorded.fresh(_recorded.read(reference(tiny) / "config.json", TrainConfig))
     run = train.train(dataclasses.replace(again, out_dir=str(tmp_path / "again")))

@@ -8,7 +8,7 @@ import torch
 
 from spectrain import nn, objectives
 from spectrain.train import _step
-from spectrain.train._language import LanguageJob
+from spectrain.train._jobs.language import LanguageJob
 from spectrain.train.config import TrainConfig
 
 

@@ -1,0 +1,1 @@
+"""Batches made in other processes: in go a source and its settings, out come the same batches as in this one."""

@@ -1,0 +1,73 @@
+"""Byte-level vocabularies: how bytes are written as tokens, and what a complete one must have."""
+
+import functools
+import json
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from spectrain.data._pretokens import PATTERN
+from spectrain.data._text.document import DataError
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+@functools.cache
+def byte_characters() -> tuple[str, ...]:
+    """The printable character by which a byte-level vocabulary writes each byte (GPT-2's table).
+
+    Printable Latin-1 bytes stand for themselves, the 68 others for U+0100 and following, in order.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    """Cut by our pattern, then write the bytes as characters."""
+    split = pre_tokenizers.Split(tokenizers.Regex(PATTERN), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def assemble(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+    """Build the tokenizer whose tokens are the 256 bytes, the merges in order, and end-of-text."""
+    # Two merges can spell one token (a + bc, ab + c), hence the dict.
+    tokens = dict.fromkeys([*byte_characters(), *(left + right for left, right in merges)])
+    backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = pre_tokenizer()
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return backend
+
+
+def cuts_as_we_do(backend: tokenizers.Tokenizer) -> bool:
+    """Whether the pre-tokens of ``backend`` are those of ``pretokens``."""
+    ours, theirs = (json.loads(b.to_str()) for b in (assemble([]), backend))
+    return all(theirs[part] == ours[part] for part in ("normalizer", "pre_tokenizer"))
+
+
+def end_of_text(backend: tokenizers.Tokenizer) -> int:
+    """The id of end-of-text, or a DataError."""
+    found = backend.token_to_id(END_OF_TEXT)
+    if found is None:
+        raise DataError(f"the tokenizer has no token {END_OF_TEXT}, which separates documents")
+    return int(found)
+
+
+def bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:
+    """The bytes each token stands for, by id; nothing for end-of-text. DataError if some byte has none."""
+    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    special = end_of_text(backend)
+    tokens = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items() if i != special}
+    try:
+        table = {i: bytes(map(byte_of.__getitem__, token)) for i, token in tokens.items()}
+    except KeyError as error:
+        raise DataError(f"not a byte-level tokenizer: a token contains {error.args[0]!r}") from None
+    table[special] = b""
+    missing = 256 - len({token for token in table.values() if len(token) == 1})
+    if missing or max(table) != len(table) - 1:
+        raise DataError(
+            f"not a complete byte-level tokenizer: {missing} of 256 bytes have no token, and the ids of its "
+            f"{len(table)} tokens go up to {max(table)}"
+        )
+    return [table[i] for i in range(len(table))]

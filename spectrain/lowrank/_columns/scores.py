@@ -1,0 +1,110 @@
+"""Columns by a score of each: leverage, interpolation points of singular vectors, norms, or none."""
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
+
+
+def leverage_scores(Vh: Num[Tensor, "k n"]) -> Float[Tensor, " n"]:
+    """Return the squared norms of the columns of the k leading right singular vectors (rows of Vh); their sum is k."""
+    return Vh.abs().square().sum(0)
+
+
+def by_leverage(Vh: Num[Tensor, "k n"]) -> Int[Tensor, " k"]:
+    """Return the k columns of largest leverage.
+
+    When the scores fall like a power j^-(1 + a), a squared error (1 + eps) times the best needs a number of columns
+    that Papailiopoulos, Kyrillidis and Boutsidis (2014) state. Equal columns share their leverage, and the rule then
+    takes all or none of them: there is no guarantee without that decay.
+    """
+    return leverage_scores(Vh).topk(len(Vh)).indices
+
+
+def drawn(weights: Float[Tensor, " n"], k: int, draw: torch.Generator) -> Int[Tensor, " k"]:
+    """Return k different columns, drawn one after the other with probability in proportion to ``weights``.
+
+    With leverage as weights, O(k log k / eps^2) columns give (1 + eps) times the best error of rank k with constant
+    probability (Drineas, Mahoney and Muthukrishnan 2008). Columns of weight zero come only when nothing else is left.
+    """
+    weights = weights.double().to(draw.device)
+    tiny = torch.finfo(torch.float64).tiny
+    lifted = (weights / weights.sum().clamp_min(tiny)).clamp_min(torch.finfo(torch.float64).eps ** 2)
+    return torch.multinomial(lifted, k, generator=draw)
+
+
+def deim(Vh: Num[Tensor, "k n"]) -> Int[Tensor, " k"]:
+    """Return discrete empirical interpolation points: where the next vector is least explained by those before.
+
+    Sorensen and Embree (2016): ||A - A_J pinv(A_J) A||_2 <= ||inv(Vh[:, J])||_2 sigma_(k+1), the norm known after the
+    fact, and at most sqrt(n k / 3) 2^k before it.
+    """
+    chosen = [int(Vh[0].abs().argmax())]
+    for j in range(1, len(Vh)):
+        coefficients = torch.linalg.solve(Vh[:j, chosen].mT, Vh[j, chosen])
+        left = (Vh[j] - coefficients @ Vh[:j]).abs()
+        left[chosen] = -1.0
+        chosen.append(int(left.argmax()))
+    return torch.tensor(chosen, device=Vh.device)
+
+
+def qdeim(Vh: Num[Tensor, "k n"]) -> Int[Tensor, " k"]:
+    """Return the pivots of QR on the leading right singular vectors (Drmac and Gugercin 2016).
+
+    The bound of :func:`deim` with the smaller growth sqrt(n - k + 1) 2^k in the worst case; independent of the order
+    and signs of the vectors, where deim depends on the order.
+    """
+    return pivoted_qr(Vh, len(Vh)).columns
+
+
+def by_norm(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
+    """Return the k columns of largest norm. No guarantee: equal columns are taken together."""
+    return torch.linalg.vector_norm(A, dim=0).topk(k).indices
+
+
+def uniform(A: Num[Tensor, "m n"], k: int, draw: torch.Generator) -> Int[Tensor, " k"]:
+    """Return k different columns, all sets alike. Good only where all columns are alike (incoherent)."""
+    return torch.randperm(A.shape[-1], generator=draw, device=draw.device)[:k].to(A.device)
+
+
+def near_centres(A: Num[Tensor, "m n"], k: int, draw: torch.Generator, *, rounds: int = 20) -> Int[Tensor, " k"]:
+    """Return the columns nearest to the k centres of k-means, seeded by k-means++ (article 10501).
+
+    Clusters of columns are represented by one each. Seeding is within O(log k) of the best clustering in the mean
+    (Arthur and Vassilvitskii 2007), rounds of Lloyd's method only improve it; nothing follows for the span.
+    """
+    centres = A[:, _plus_plus(A, k, draw)]
+    for _ in range(rounds):
+        label = _squared_distances(A, centres).argmin(0)
+        member = torch.zeros(k, A.shape[-1], dtype=A.dtype, device=A.device)
+        member[label, torch.arange(A.shape[-1], device=A.device)] = 1
+        size = member.real.sum(1)
+        new = torch.where(size > 0, (A @ member.mT) / size.clamp_min(1), centres)
+        if torch.equal(new, centres):
+            break
+        centres = new
+    chosen: list[int] = []
+    for row in _squared_distances(A, centres):
+        row[chosen] = torch.inf
+        chosen.append(int(row.argmin()))
+    return torch.tensor(chosen, device=A.device)
+
+
+def _squared_distances(A: Tensor, centres: Tensor) -> Tensor:
+    """Return the squared distance of each column of A (along the last axis) from each centre (along the first)."""
+    square = A.abs().square().sum(0) + centres.abs().square().sum(0)[:, None]
+    return (square - 2 * (centres.mH @ A).real).clamp_min(0.0)
+
+
+def _plus_plus(A: Tensor, k: int, draw: torch.Generator) -> list[int]:
+    """Return k columns by k-means++: each drawn by its squared distance from those before."""
+    chosen = [int(torch.randint(A.shape[-1], (), generator=draw, device=draw.device))]
+    distance = _squared_distances(A, A[:, chosen])[0]
+    while len(chosen) < k:
+        distance[chosen] = 0.0
+        weight = distance if bool(distance.sum() > 0) else torch.ones_like(distance)
+        weight[chosen] = 0.0
+        chosen.append(int(torch.multinomial(weight.double().to(draw.device), 1, generator=draw)))
+        distance = torch.minimum(distance, _squared_distances(A, A[:, chosen[-1:]])[0])
+    return chosen

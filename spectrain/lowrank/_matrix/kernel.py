@@ -1,0 +1,132 @@
+"""A kernel as Nystrom sees it: entries by index and a diagonal, of a matrix or of a function of two sets of points."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectrain.lowrank._derivatives import undifferentiated
+from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+
+Function = Callable[[Array, Array], Array]
+_SLICE = 64  # points whose kernel is taken at once for the diagonal
+
+
+class Source(NamedTuple):
+    """Entries of K by index, its diagonal, and the matrix or the points they came from; ``whole`` is K where it is."""
+
+    n: int
+    entries: Callable[[Tensor, Tensor], Tensor]
+    diagonal: Tensor
+    like: Matrix
+    whole: Tensor | None
+
+
+def of_matrix(K: Array, points: Array | None) -> Source:
+    """Return a kernel that is given by its entries, after checking what a semidefinite matrix must have."""
+    matrix = entered(K, "nystrom")
+    if points is not None:
+        raise ValueError("nystrom: points= belong to a kernel that is a function; K is a matrix here")
+    if matrix.entries is None:
+        raise TypeError("nystrom: needs the entries of K; for an operator use lowrank.svd")
+    X = matrix.entries
+    if X.ndim != 2 or X.shape[0] != X.shape[1]:
+        raise ValueError(f"nystrom: needs one square matrix, got shape {tuple(X.shape)}")
+    gap, size = float((X - X.mH).abs().max()), float(X.abs().max())
+    if gap > 100 * torch.finfo(matrix.out_dtype).eps * size:
+        raise ValueError(f"nystrom: K is not Hermitian: entries differ from their mirror images by {gap:.3g}")
+    pairs = X.diagonal().real.clamp_min(0).sqrt()
+    over = float((X.abs() - torch.outer(pairs, pairs)).max())
+    if over > torch.finfo(matrix.out_dtype).eps ** 0.5 * size and float(X.diagonal().real.min()) >= 0:
+        raise indefinite(f"an entry is {over:.3g} above the geometric mean of the two diagonal entries beside it")
+    return Source(len(X), lambda i, j: X[i[:, None], j], X.diagonal().real.clone(), matrix, X)
+
+
+def indefinite(why: str) -> ValueError:
+    """Return the error for a K that is not positive semidefinite."""
+    return ValueError(
+        f"nystrom: K is not positive semidefinite: {why}. Pass a K that was rounded to a narrower dtype in that dtype; "
+        "for another matrix use lowrank.svd or lowrank.cur"
+    )
+
+
+def of_function(K: Function, points: Array | None, block: int | None) -> Source:
+    """Return a kernel that is a function; it is called with two sets of points and gives the array of all pairs.
+
+    All that it gives is looked at: shape, numbers, and whether it is the same from both sides and in every call.
+    """
+    if points is None:
+        raise ValueError("nystrom: a kernel that is a function needs points=, one row for each of its arguments")
+    matrix = entered(points if getattr(points, "ndim", 2) > 1 else points[:, None], "nystrom")
+    probes = _probed(K, points)
+    if probes[0].is_complex():
+        kind = torch.promote_types(matrix.dtype, torch.complex64)
+        matrix = replace(matrix, dtype=kind, out_dtype=kind)
+
+    def entries(i: Tensor, j: Tensor) -> Tensor:
+        found = torch.as_tensor(K(_taken(points, i), _taken(points, j)))
+        undifferentiated(found, "nystrom", "let the kernel return .detach()ed numbers")
+        if found.shape != (len(i), len(j)):
+            raise ValueError(_shape_error(tuple(found.shape), len(i), len(j)))
+        if not bool(torch.isfinite(found).all()):
+            raise ValueError("nystrom: the kernel gave entries that are NaN or infinite; it must be finite everywhere")
+        return found.to(matrix.dtype)
+
+    slices = torch.arange(len(points), device=matrix.device).split(block or _SLICE)
+    diagonal = torch.cat([entries(part, part).diagonal().real for part in slices])
+    for corner in probes:  # x beside one other point, not beside a slice of them
+        _consistent(corner.to(matrix.dtype), diagonal[:1], diagonal.max())
+
+    def checked(i: Tensor, j: Tensor) -> Tensor:
+        found = entries(i, j)
+        if len(i) == len(diagonal):
+            _consistent(found[j], diagonal[j], diagonal.max())
+        return found
+
+    return Source(len(points), checked, diagonal, matrix, None)
+
+
+def _taken(points: Array, index: Tensor) -> Array:
+    return points[index if isinstance(points, Tensor) else index.numpy()]
+
+
+def _shape_error(got: object, p: int, q: int) -> str:
+    return (
+        f"nystrom: the kernel must give an array of shape {(p, q)} for {p} and {q} points, got {got}. It is called "
+        "with two sets of points; a function k(x, y) of two single points becomes one by "
+        "lambda X, Y: numpy.array([[k(x, y) for y in Y] for x in X])"
+    )
+
+
+def _probed(K: Function, points: Array) -> list[Tensor]:
+    """Return K(x, x) of the first point out of calls with one point and two, and with two and one.
+
+    ValueError where K takes two single points, before it fails in its own words; both ways round, for x @ y of points
+    with one or two coordinates has one of these shapes.
+    """
+    few, given = min(2, len(points)), []
+    for p, q in ((1, few), (few, 1)):
+        try:
+            found = torch.as_tensor(K(points[:p], points[:q]))
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(_shape_error(f"{type(error).__name__}: {error}", p, q)) from error
+        if found.shape != (p, q):
+            raise ValueError(_shape_error(tuple(found.shape), p, q))
+        given.append(found[:1, :1])
+    return given
+
+
+def _consistent(block: Tensor, diagonal: Tensor, size: Tensor) -> None:
+    """Raise ValueError where the kernel among some points is not Hermitian, or not the diagonal it had before."""
+    allowed = float(torch.finfo(diagonal.dtype).eps ** 0.5 * size)
+    gap = float((block - block.mH).abs().max())
+    if gap > allowed:
+        raise ValueError(f"nystrom: K is not Hermitian: K(x, y) and K(y, x) differ by {gap:.3g} for two of the points")
+    gap = float((block.diagonal().real - diagonal).abs().max())
+    if gap > allowed:
+        raise ValueError(
+            f"nystrom: the kernel is no function of two points: K(x, x) differs by {gap:.3g} between two calls with "
+            "other points beside x"
+        )

@@ -1,0 +1,71 @@
+"""Scaling by an exact power of two, so that no square of an entry over- or underflows."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spectrain.matfun._entry.scale import far_from_one, times_power_of_two, to_unit
+
+
+def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Return X * 2**-k and k, one for each matrix; k = 0 for all where every norm is within a factor 2**20 of 1."""
+    flat = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
+    norm = torch.linalg.vector_norm(flat.detach(), dim=(-2, -1))
+    if not far_from_one(norm):
+        return X, torch.zeros_like(norm, dtype=torch.int32)
+    scaled, k = to_unit(flat, name)
+    return (joined(scaled.unflatten(-1, (-1, 2))) if X.is_complex() else scaled), k
+
+
+def rescaled(S: Tensor, k: Tensor) -> Tensor:
+    """Return S * 2**k for numbers S (*batch) or singular values (*batch, r)."""
+    shape = S.shape
+    if not S.numel():
+        return S
+    return times_power_of_two(S.reshape(*k.shape, 1, -1), k).reshape(shape)
+
+
+def exponent_of(X: Tensor) -> int:
+    """Return k with entries of X / 2**k at most 1 in size; 0 where they are within a factor 2**20 of 1, or zero."""
+    parts = torch.view_as_real(X.detach().resolve_conj()) if X.is_complex() else X.detach()
+    largest = float(parts.abs().max()) if parts.numel() else 0.0
+    k = math.frexp(largest)[1]
+    return k if largest and abs(k) > 20 else 0
+
+
+def scaled_by(X: Tensor, k: int) -> Tensor:
+    """Return X * 2**k, real or complex, exactly but for underflow; X itself for k = 0."""
+    if not k:
+        return X
+    if X.is_complex():
+        return joined(scaled_by(torch.view_as_real(X.resolve_conj()), k))
+    return times_power_of_two(X.reshape(1, -1), torch.tensor(k, device=X.device)).reshape(X.shape)
+
+
+def joined(parts: Tensor) -> Tensor:
+    """Return complex numbers (*shape) from their real and imaginary parts (*shape, 2).
+
+    Not by ``view_as_complex``: torch.compile (2.13) refuses a complex view into real numbers of another shape.
+    """
+    return torch.complex(*parts.unbind(-1))
+
+
+def as_returned(X: Tensor, k: int, dtype: torch.dtype) -> Tensor:
+    """Return X as rounding leaves it where X * 2**k goes out in ``dtype``, with its smallest and largest number."""
+    return scaled_by(scaled_by(X, k).to(dtype).to(X.dtype), -k)
+
+
+def in_range(X: Tensor, name: str, what: str) -> Tensor:
+    """Return a factor as it goes out; ValueError where it overflowed: A itself is in the range of its dtype."""
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(X.detach()).all()):
+        raise ValueError(
+            f"{name}: {what} is above the largest number of {X.dtype}, {torch.finfo(X.dtype).max:.3g}; pass A times a "
+            "power of two that brings it near 1, or in a wider dtype"
+        )
+    return X
+
+
+def rounded_up(X: Tensor) -> Tensor:
+    """Return the next number above positive X, and 0 for 0: a bound that was rounded to nearest is one again."""
+    return torch.where(X > 0, torch.nextafter(X, torch.full_like(X, torch.inf)), X)

@@ -1,0 +1,1 @@
+"""Singular values clipped: in go a batch and an interval, out comes the change, exact or by signs."""

@@ -1,0 +1,156 @@
+"""Clipped singular values with a proven error, in float64: by eigenvectors of the Gram matrix, or by SVD."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from spectrain.matfun._beyond import beyond, float64_gram
+from spectrain.matfun._clipping.change import Interval
+from spectrain.matfun._entry.scale import far_from_one, times_power_of_two, to_unit
+from spectrain.matfun._proven.cut import absolute, exact_zeros
+
+_norm = torch.linalg.matrix_norm
+
+
+class _Bounds(NamedTuple):
+    """The interval in the units of matrices that were scaled by powers of two."""
+
+    lower: Float[Tensor, "b 1"]
+    upper: Float[Tensor, "b 1"]
+    rtol: float
+
+    def of(self, items: Tensor) -> "_Bounds":
+        return _Bounds(self.lower[items], self.upper[items], self.rtol)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the function is not continuous: at rtol times the largest, or at zero if what is above is lifted."""
+        return self.rtol > 0 or bool((self.lower > 0).any())
+
+    def kept(self, S: Float[Tensor, "b k"], largest: Float[Tensor, "b 1"]) -> Bool[Tensor, "b k"]:
+        return (self.rtol * largest < S) & (S > 0)
+
+    def steepness(
+        self, S: Float[Tensor, "b k"], kept: Bool[Tensor, "b k"], delta: Float[Tensor, " b"], around: "_Around"
+    ) -> Float[Tensor, " b"]:
+        """Return the largest divided difference of the odd continuation between S and values within delta of S.
+
+        It is 1, or lower / min(S) where that lifts, or at a jump f(min(S)) over the gap below. A singular value
+        that may be on the other side of a jump leaves no bound; those that are zero exactly are on theirs.
+        """
+        lower, upper = self.lower[:, 0], self.upper[:, 0]
+        if not self.jumps:
+            return torch.ones_like(lower)
+        some, known = kept.any(-1), (~kept).sum(-1) <= around.zeros
+        least = torch.where(kept, S, torch.inf).amin(-1) - delta
+        most = torch.where(known, 0.0, torch.where(kept, 0.0, S).amax(-1) + delta)
+        spread = self.rtol * (around.error + delta)
+        cut = self.rtol * around.largest[:, 0]
+        sure = (~some | (least > cut + spread)) & (known | (most <= cut - spread))
+        lift = torch.maximum(torch.minimum(least, upper), lower) / torch.where(some, least - most, 1.0)
+        steep = torch.where(some, lift.clamp_min(1.0), 1.0)
+        return torch.where(sure | ((lower == 0) & (self.rtol == 0)), steep, torch.inf)
+
+
+class _Around(NamedTuple):
+    """The largest singular value within ``error``, and how many are zero because rows or columns are."""
+
+    largest: Float[Tensor, "b 1"]
+    error: Float[Tensor, " b"]
+    zeros: Int[Tensor, " b"]
+
+
+class Clipped(NamedTuple):
+    """The clipped matrices and a bound on the relative Frobenius error of each."""
+
+    Y: Float[Tensor, "b m n"]
+    error: Float[Tensor, " b"]
+
+
+def clipped(X: Float[Tensor, "b m n"], interval: Interval, *, tol: float, method: str | None) -> Clipped:
+    """Return the clipped matrices: by the Gram matrix, and by SVD those whose bound is above tol.
+
+    In float64, or in float32 where X is of half precision and the eigenvectors are those of large matrices.
+    """
+    if X.numel() == 0:
+        return Clipped(X.double(), X.new_zeros(len(X), dtype=torch.float64))
+    wide, k = _sized(X)
+    bounds = _Bounds(absolute(max(interval.lower, 0), k)[:, None], absolute(interval.upper, k)[:, None], interval.rtol)
+    if method == "svd":
+        found = _by_svd(wide, bounds)
+    else:
+        narrow = X.float() if X.itemsize == 2 and not bool(k.any()) else None
+        found = _by_gram(wide, bounds, narrow)
+    again = (~(found.error <= tol)).nonzero().flatten()
+    if len(again) and method is None:
+        exact = _by_svd(wide[again], bounds.of(again))
+        pairs = zip(found, exact, strict=True)
+        found = Clipped(*(a.double().index_copy(0, again, b) for a, b in pairs))
+    return Clipped(times_power_of_two(found.Y, k) if bool(k.any()) else found.Y, found.error)
+
+
+def _sized(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, "b m n"], Tensor]:
+    """Return X in float64, scaled by 2**-k where squares could leave the range of float64; k is 0 where none could."""
+    if X.itemsize < 8 and not far_from_one(torch.linalg.matrix_norm(X.float())):
+        return X.double(), torch.zeros(len(X), dtype=torch.int32, device=X.device)
+    return to_unit(X.double(), "mclip")
+
+
+def _by_gram(X: Float[Tensor, "b m n"], bounds: _Bounds, narrow: Tensor | None) -> Clipped:
+    """Return X + V (f(S) / S - 1) V^T X, V the eigenvectors of G = X X^T that change, and a bound.
+
+    With R = G V - V S^2, X is within ||R / S||_F, and what V lacks in orthonormality times ||X||, of a matrix for
+    which the update is exact, if the rest of X has its singular values within the bounds; ``beyond`` says by how much
+    they may be out. Tall matrices are the same from the right. ``narrow`` is X in float32, for an answer in it.
+    """
+    G = float64_gram(X)
+    size, noise = _norm(X), torch.finfo(X.dtype).eps * sum(X.shape[-2:]) ** 0.5
+    V, largest, off, excess = beyond(G, bounds.lower, bounds.upper, bounds.rtol, noise * size.square())
+    if V.shape[-1] == 0:
+        return Clipped(X.clone(), excess / _size(X))
+    source = X if narrow is None else narrow
+    tall, Vs = X.shape[-2] > X.shape[-1], V.to(source.dtype)
+    Z = torch.bmm(source, Vs) if tall else torch.bmm(Vs.mT, source)
+    S = torch.linalg.vector_norm(Z, dim=-2 if tall else -1).double()
+    around = _Around(largest, off, exact_zeros(X))
+    S, moved = _without_zeros(S, around.zeros, rising=True) if bounds.jumps else (S, 0.0)
+    kept = bounds.kept(S, largest)
+    image = torch.where(kept, S.clamp(bounds.lower, bounds.upper), 0.0)
+    active = (image != S) & (S > 0)
+    inverse = torch.where(active, 1 / torch.where(active, S, 1.0), 0.0)
+    ratio = torch.where(active, image * inverse, 1.0)
+    change = Vs * (ratio - 1).to(source.dtype)[:, None, :]
+    Y = torch.baddbmm(source, Z, change.mT) if tall else torch.baddbmm(source, change, Z)
+    R = torch.bmm(G, V) - V * S.square()[:, None, :]
+    lost = _norm(torch.bmm(V.mT, V) - torch.eye(V.shape[-1], dtype=V.dtype, device=V.device))
+    delta = _norm(R * inverse[:, None, :]) + noise * size.square() * inverse.amax(-1) + (lost + noise) * size + moved
+    steep = bounds.steepness(S, kept, delta, around) + ratio.amax(-1)
+    update = torch.finfo(source.dtype).eps * sum(X.shape[-2:]) ** 0.5 * (1 + ratio.amax(-1)) * size
+    return Clipped(Y, (steep * delta + excess + update) / _size(Y))
+
+
+def _by_svd(X: Float[Tensor, "b m n"], bounds: _Bounds) -> Clipped:
+    """Return the clipped matrices from their SVD; the bound is the residual times the steepness of the function."""
+    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
+    noise = torch.finfo(X.dtype).eps * sum(X.shape[-2:]) ** 0.5 * _norm(X)
+    delta = _norm(X - torch.bmm(U * S[:, None, :], Vh)) + noise
+    around = _Around(S[:, :1], torch.zeros_like(delta), exact_zeros(X))
+    S, moved = _without_zeros(S, around.zeros, rising=False) if bounds.jumps else (S, 0.0)
+    kept = bounds.kept(S, around.largest)
+    image = torch.where(kept, S.clamp(bounds.lower, bounds.upper), 0.0)
+    Y = torch.bmm(U * image[:, None, :], Vh)
+    return Clipped(Y, (bounds.steepness(S, kept, delta + moved, around) + 1) * (delta + moved) / _size(Y))
+
+
+def _without_zeros(S: Float[Tensor, "b k"], zeros: Int[Tensor, " b"], *, rising: bool) -> tuple[Tensor, Tensor]:
+    """Return S with its ``zeros`` smallest exactly zero, as the true ones are, and the norm of what that took away."""
+    position = torch.arange(S.shape[-1], device=S.device)
+    last = (position if rising else S.shape[-1] - 1 - position) < zeros[:, None]
+    return torch.where(last, 0.0, S), torch.linalg.vector_norm(torch.where(last, S, 0.0), dim=-1)
+
+
+def _size(Y: Float[Tensor, "b m n"]) -> Float[Tensor, " b"]:
+    norm = _norm(Y).double()
+    return torch.where(norm > 0, norm, 1.0)

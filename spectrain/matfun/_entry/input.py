@@ -1,0 +1,171 @@
+"""What a matrix function accepts: real or complex floating matrices, as tensors, NumPy arrays or by DLPack."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrain.matfun._complex import as_real, from_real
+from spectrain.matfun._entry.scale import recording
+
+Real: TypeAlias = float | int
+Array: TypeAlias = Any  # what the doors take: a torch.Tensor, a NumPy array, anything with __dlpack__
+
+_DEFAULT_TOL = {torch.bfloat16: 5e-2, torch.float16: 5e-2, torch.float32: 1e-4, torch.float64: 1e-10}
+_REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def entered(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callable[[Tensor], Array]]:
+    """Return X as a checked tensor, and what turns a matrix that results into the kind of array that X was.
+
+    NumPy arrays come back as NumPy arrays; whatever else has ``__dlpack__`` comes back as a torch.Tensor. Memory is
+    shared where that is possible; nothing here writes to it. A complex matrix becomes the real one of twice the size
+    that stands for it (:mod:`spectrain.matfun._complex`), and what leaves becomes complex again, unless ``embed`` is
+    False. TypeError for anything else.
+    """
+    tensor, leave = _as_tensor(X, name)
+    _check_matrix(tensor, name)
+    if tensor.is_complex() and embed:
+        return as_real(tensor), lambda Y: leave(from_real(Y))
+    return tensor, leave
+
+
+def rounding_of_complex(X: Array, out_dtype: torch.dtype) -> float:
+    """Return what the way back to a complex matrix adds to a relative error: one rounding, 0 where X is real."""
+    return torch.finfo(out_dtype).eps / 2 if is_complex(X) else 0.0
+
+
+def scalar_door(X: Array) -> Callable[[Tensor], Array]:
+    """Return what turns numbers about the matrix X into the kind of array that X is."""
+    return _to_numpy if isinstance(X, np.ndarray) else _same
+
+
+def is_complex(X: Array) -> bool:
+    """Whether a matrix at the door is complex."""
+    return bool(np.iscomplexobj(X)) if isinstance(X, np.ndarray) else "complex" in str(getattr(X, "dtype", ""))
+
+
+def _as_tensor(X: Array, name: str) -> tuple[Tensor, Callable[[Tensor], Array]]:
+    if isinstance(X, Tensor):
+        return X, _same
+    if isinstance(X, np.ndarray):
+        _check_numpy(X, name)
+        return torch.from_numpy(np.require(X, requirements=["C", "W"])), _to_numpy
+    if hasattr(X, "__dlpack__"):
+        return torch.from_dlpack(X), _same
+    raise TypeError(
+        f"{name}: needs a torch.Tensor, a NumPy array or an array with __dlpack__, got {type(X).__name__}; "
+        "torch.as_tensor makes a tensor of nested lists"
+    )
+
+
+def _check_numpy(X: np.ndarray, name: str) -> None:
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{name}: the mask of a masked array would be ignored; fill it first, with .filled(value)")
+    if X.dtype.kind not in "fc" or X.itemsize > (16 if X.dtype.kind == "c" else 8) or not X.dtype.isnative:
+        raise TypeError(
+            f"{name}: needs a NumPy array of float16, float32, float64, complex64 or complex128 in the byte order of "
+            f"this machine, got {X.dtype!r}; convert with .astype(numpy.float64)"
+        )
+
+
+def _same(X: Tensor) -> Tensor:
+    return X
+
+
+def _to_numpy(X: Tensor) -> Array:
+    if X.dtype == torch.bfloat16:
+        raise TypeError("NumPy has no bfloat16: for out_dtype=torch.bfloat16 pass a tensor, torch.from_numpy(X)")
+    return X.numpy()
+
+
+def _check_matrix(X: Tensor, name: str) -> None:
+    """Raise TypeError or ValueError unless X is dense, floating, with values, and of two or more dimensions."""
+    if X.layout != torch.strided or X.is_nested or X.is_quantized:
+        kind = "nested" if X.is_nested else "quantized" if X.is_quantized else str(X.layout).removeprefix("torch.")
+        raise TypeError(f"{name}: needs a dense tensor, got a {kind} one; .to_dense() or .dequantize() makes one")
+    if X.device.type == "meta":
+        raise ValueError(f"{name}: X is on the meta device, which holds no values; make it on a device that does")
+    if _REAL_OF.get(X.dtype, X.dtype) not in _DEFAULT_TOL:
+        raise TypeError(
+            f"{name}: needs float16, bfloat16, float32, float64, complex64 or complex128, got {X.dtype}; convert with "
+            ".float()"
+        )
+    if X.ndim < 2:
+        raise ValueError(
+            f"{name}: needs a matrix (two or more dimensions, the last two are rows and columns), got shape "
+            f"{tuple(X.shape)}; a vector v is the matrix v[:, None]"
+        )
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the parts of a complex dtype; a real one is returned as it is."""
+    return _REAL_OF.get(dtype, dtype)
+
+
+def checked_out_dtype(out_dtype: torch.dtype | None, name: str) -> None:
+    """Raise TypeError for a dtype that no result has."""
+    if out_dtype is not None and real_dtype(out_dtype) not in _DEFAULT_TOL:
+        raise TypeError(
+            f"{name}: out_dtype must be float16, bfloat16, float32, float64, complex64 or complex128, got {out_dtype}"
+        )
+
+
+def rounded(Y: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """Return a finite Y in dtype; ValueError where its entries are larger than the dtype can hold.
+
+    >>> rounded(torch.tensor([1e30], dtype=torch.float64), torch.float32, "example").dtype
+    torch.float32
+    """
+    narrow = Y.to(dtype)
+    hidden = recording() or torch._C._are_functorch_transforms_active()  # a graph, or vmap: no value can be read
+    if not hidden and not bool(narrow.isfinite().all()):
+        raise ValueError(
+            f"{name}: the result has entries beyond {torch.finfo(dtype).max:.3g}, the largest number of {dtype}; pass "
+            "a wider out_dtype=, or scale the input"
+        )
+    return narrow
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """Return the tolerance used when the caller names none: 5e-2, 1e-4 or 1e-10 by dtype."""
+    return _DEFAULT_TOL[real_dtype(dtype)]
+
+
+def rounding_floor(dtype: torch.dtype) -> float:
+    """Return the unit roundoff of dtype: the relative Frobenius error that storing a result in it can cost."""
+    return torch.finfo(dtype).eps / 2
+
+
+def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Real:
+    """Return tol or the default for the output dtype; ValueError when no result in that dtype can honour it."""
+    checked_out_dtype(out_dtype, name)
+    if tol is None:
+        return default_tolerance(out_dtype)
+    if not tol < float("inf"):
+        raise ValueError(f"{name}: tol must be a finite number, got {tol}; a bound of any size is no tolerance")
+    floor = rounding_floor(out_dtype)
+    if not tol >= 2 * floor:
+        better = torch.float32 if tol >= 2 * rounding_floor(torch.float32) else torch.float64
+        advice = f"pass out_dtype={better}" if tol >= 2 * rounding_floor(better) else "ask for a larger tol"
+        raise ValueError(
+            f"{name}: tol={tol} is below {2 * floor:.3g}, twice the unit roundoff of the output dtype {out_dtype}: "
+            f"rounding the exact answer could already cost that much. Either {advice} or a tol above this floor."
+        )
+    return tol
+
+
+def checked_rtol(rtol: Real | None, name: str) -> None:
+    """Raise ValueError for a relative size that is none."""
+    if rtol is not None and not 0 <= rtol < 1:
+        raise ValueError(f"{name}: rtol must be in [0, 1), got {rtol}")
+
+
+def like(X: Tensor, out_dtype: torch.dtype | None, name: str) -> torch.dtype:
+    """Return the output dtype for X: its own, or that asked for, complex where X is complex. Else TypeError."""
+    checked_out_dtype(out_dtype, name)
+    if out_dtype is None or not X.is_complex() or out_dtype.is_complex:
+        return out_dtype or X.dtype
+    return torch.promote_types(out_dtype, torch.complex64)

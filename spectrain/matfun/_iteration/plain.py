@@ -1,0 +1,162 @@
+"""Applying a schedule of odd polynomials to singular values by matrix products."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.approx import Polynomial
+from spectrain.approx._schedules.widened import odd_part
+from spectrain.matfun._entry.input import Real
+from spectrain.matfun._entry.scale import recording
+from spectrain.matfun._iteration.largest import norm_bound
+from spectrain.matfun._iteration.products import baddbmm, bmm
+from spectrain.matfun._symmetric import symmetric_baddbmm, symmetric_bmm
+
+_LARGE = 96  # from this short side on a call for each matrix costs less than a copy of the batch in float32
+
+
+def odd_coefficients(p: Polynomial) -> list[float]:
+    """Return c with p(x) = x (c[0] + c[1] x^2 + c[2] x^4 + ...); ValueError unless p is odd."""
+    return list(odd_part(p))
+
+
+def polynomial_of(
+    G: Float[Tensor, "b k k"], c: list[float], *, G2: Float[Tensor, "b k k"] | None = None
+) -> Float[Tensor, "b k k"]:
+    """Return c[0] I + c[1] G + c[2] G^2 + ..., with G2 = G^2 where it is at hand."""
+    Q = without_identity(G, c, G2=G2)
+    Q.diagonal(dim1=-2, dim2=-1).add_(c[0])
+    return Q
+
+
+def without_identity(
+    G: Float[Tensor, "b k k"], c: list[float], *, G2: Float[Tensor, "b k k"] | None = None
+) -> Float[Tensor, "b k k"]:
+    """Return c[1] G + c[2] G^2 + ..., the part that has to be multiplied; c[0] is better added to the product.
+
+    Paterson and Stockmeyer with blocks of two: floor(len(c) / 2) products.
+    """
+    if len(c) == 3 and G2 is None:
+        return symmetric_baddbmm(G, G, G, beta=c[1], alpha=c[2])
+    return _blocks(G, G2, c) if len(c) > 2 else G * (c[1] if len(c) == 2 else 0.0)
+
+
+def _blocks(G: Tensor, G2: Tensor | None, c: list[float]) -> Tensor:
+    """Return the part without c[0]: c[1] G + c[2] G^2 + G^2 (c[3] G + c[4] G^2 + ...), from the inside out."""
+    G2 = symmetric_bmm(G, G) if G2 is None else G2
+    odd = len(c) - 2 if len(c) % 2 else len(c) - 1
+    Q = combined(G, G2, c[odd], c[odd + 1]) if len(c) % 2 else c[odd] * G
+    for j in range(odd - 2, 0, -2):
+        Q = symmetric_baddbmm(combined(G, G2, c[j], c[j + 1]), G2, Q)
+    return Q
+
+
+def combined(
+    A: Float[Tensor, "b k k"], B: Float[Tensor, "b k k"], a: Tensor | Real, b: Tensor | Real
+) -> Float[Tensor, "b k k"]:
+    """Return a A + b B, rounded once to the dtype of A; the factors are float32 or wider and not rounded.
+
+    The two terms nearly cancel for the largest singular values. A rounding of a or b to half precision moves all of
+    those by the same amount, a twentieth in the first step, out of the interval or across zero.
+    """
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and _one_by_one(A):
+        results = torch.empty_like(A)
+        for left, right, result, x, y in zip(A, B, results, a.flatten().tolist(), b.flatten().tolist(), strict=True):
+            result.copy_(torch.add(left.float().mul_(x), right, alpha=y))
+        return results
+    wide = torch.promote_types(A.dtype, torch.float32)
+    return torch.add(A.to(wide) * a, B.to(wide) * b).to(A.dtype)
+
+
+def _one_by_one(A: Float[Tensor, "b m n"]) -> bool:
+    """Whether the matrices are better taken one by one, with numbers as factors, which torch takes in float32."""
+    return A.itemsize == 2 and A.device.type == "cpu" and min(A.shape[-2:]) >= _LARGE and not recording()
+
+
+def gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
+    """Return the Gram matrix on the short side: X X^T for wide X, X^T X for tall."""
+    return symmetric_bmm(X.mT, X) if X.shape[-2] > X.shape[-1] else symmetric_bmm(X, X.mT)
+
+
+def product(
+    Q: Float[Tensor, "b k k"], X: Float[Tensor, "b m n"], out: Float[Tensor, "b m n"] | None = None
+) -> Float[Tensor, "b m n"]:
+    """Return Q X for wide X, X Q for tall, Q on the short side.
+
+    Tall matrices are never transposed: a product into a transposed ``out`` is thousands of times slower on CPU.
+    """
+    return bmm(X, Q, out=out) if X.shape[-2] > X.shape[-1] else bmm(Q, X, out=out)
+
+
+def stepped(
+    B: Float[Tensor, "b k k"], c0: float, X: Float[Tensor, "b m n"], out: Float[Tensor, "b m n"] | None = None
+) -> Float[Tensor, "b m n"]:
+    """Return c0 X + B X for wide X, c0 X + X B for tall, B on the short side.
+
+    The sum is formed before it is rounded. With c0 on the diagonal of B the rounding of B would be relative to c0, and
+    turn the small singular directions of X by c0 u: in bfloat16 that was the largest error of all.
+    """
+    wide = X.shape[-2] <= X.shape[-1]
+    return baddbmm(X, *((B, X) if wide else (X, B)), beta=c0, out=out)
+
+
+def times(A: Float[Tensor, "b m n"], factor: Float[Tensor, "b 1 1"]) -> Float[Tensor, "b m n"]:
+    """Return the product, rounded once to the dtype of A, with the factor as it is; A is used up."""
+    if A.dtype == factor.dtype:
+        return A.mul_(factor)
+    if not _one_by_one(A):
+        return (A * factor).to(A.dtype)
+    for matrix, number in zip(A, factor.flatten().tolist(), strict=True):
+        matrix.mul_(number)
+    return A
+
+
+class Start(NamedTuple):
+    """What is known of matrices before the first step: Gram matrices, their squares, and bounds on sigma_max."""
+
+    G: Float[Tensor, "b k k"]
+    G2: Float[Tensor, "b k k"]
+    top: Float[Tensor, " b"]
+
+    def scaled(self, upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return G and G2 of r X, and r = upper / top in float32 or wider, for each matrix."""
+        r = upper / self.top[:, None, None]
+        return times(self.G, r.square()), times(self.G2, r.square().square()), r
+
+    def first(self, c: list[float], upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return the part without c[0] of the first polynomial at the Gram matrix G of r X, G itself, and r."""
+        if len(c) == 3:
+            r = upper / self.top[:, None, None]
+            B = combined(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square())
+            return B, times(self.G, r.square()), r
+        G, G2, r = self.scaled(upper)
+        return without_identity(G, c, G2=G2), G, r
+
+
+def started(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
+    """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
+    G = gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
+    G2 = symmetric_bmm(G, G)
+    return Start(G, G2, norm_bound(G2))
+
+
+def plain_iteration(
+    X: Float[Tensor, "b m n"], polynomials: tuple[Polynomial, ...], *, start: Start | None = None, upper: Real = 1.0
+) -> Float[Tensor, "b m n"]:
+    """Return the composition of the polynomials at X = U S V^T; X is used as work space, and so is ``start``.
+
+    With ``start`` X is first scaled so that ``upper`` bounds its largest singular value. Cost, k the short and l the
+    long side: for each polynomial of degree 2d+1, two products of k x k by k x l and ceil(d/2) of k x k.
+    """
+    other = torch.empty_like(X)
+    for i, p in enumerate(polynomials):
+        c = odd_coefficients(p)
+        if i == 0 and start is not None:
+            B, _, r = start.first(c, upper)
+            other = times(stepped(B, c[0], X, other), r)
+        else:
+            stepped(without_identity(gram(X), c), c[0], X, other)
+        X, other = other, X
+    return X

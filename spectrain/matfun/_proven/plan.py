@@ -1,0 +1,160 @@
+"""Which algorithm computes msign within a tolerance, decided from shape, dtype, tolerance and a table of costs."""
+
+import functools
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+
+from spectrain.approx._reading import number, parsed, row, table, whole
+from spectrain.matfun._entry.input import Real, checked_tolerance, real_dtype
+from spectrain.matfun._proven.costs import CostTable, costs_in_force
+from spectrain.matfun._proven.halley import factorizations
+from spectrain.matfun._proven.iterated import LEAST, schedule_for
+from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
+
+# seconds a batch of calls to torch that do not depend on the size: weighted Halley steps, iteration, others
+_HALLEY_OVERHEAD, _STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 6.5e-4, 3e-4
+# A float32 Gram matrix serves a tolerance above 1e-2 up to conditions of a few hundred. A random matrix with aspect 1.5
+# has a condition below 10 (Marchenko and Pastur), a square one of k rows near 2 k: it is not iterated on.
+_FLOAT32_TOL, _FLOAT32_ASPECT = 1e-2, 1.5
+_ITERATED_TOL = 2e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The algorithms that will be tried in order, with their price; print it for a table.
+
+    The first one whose error bound, computed from the result and the input, is below ``tol`` gives the answer,
+    for each matrix of a batch by itself. ``seconds`` are expected ones for one matrix of the batch.
+
+    >>> decision = plan((256, 1024))
+    >>> Plan.from_json(decision.to_json()) == decision
+    True
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    tol: float
+    stages: tuple[str, ...]
+    seconds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        m, n = self.shape
+        lines = [f"msign of {m} x {n} {str(self.dtype).removeprefix('torch.')}, tol={self.tol:g}"]
+        for i, (stage, price) in enumerate(zip(self.stages, self.seconds, strict=True)):
+            when = "first, " if i == 0 else "if not,"
+            lines.append(f"  {when} {stage} for {1e3 * price:.2g} ms: {WHAT[stage]}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """All fields as JSON, to be kept with a run and replayed by ``from_json``."""
+        return json.dumps(asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            return cls(**_fields(table(parsed(text), {field.name for field in fields(cls)})))
+        except ValueError as problem:
+            raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
+
+
+WHAT = {
+    "iterate float32": "odd polynomials for the interval measured, error about 6e-8 condition",
+    "eigh float32": "eigenvectors of the Gram matrix, error about 6e-8 condition^2",
+    "eigh float64": "eigenvectors of the Gram matrix, error about 1e-16 condition^2",
+    "qdwh float64": "weighted Halley steps, full rank only, error about 1e-16 condition",
+    "svd float64": "LAPACK's SVD, error about 1e-16 condition",
+}
+
+
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `Plan` that JSON holds. Raises ValueError for what `plan` would not have returned."""
+    shape, stages, seconds = (row(given[name], name) for name in ("shape", "stages", "seconds"))
+    if len(shape) != 2 or not stages or len(stages) != len(seconds) or not all(s in WHAT for s in map(str, stages)):
+        raise ValueError(f"needs a shape of two sides and as many seconds as stages, out of {', '.join(WHAT)}")
+    if str(given["dtype"]) not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {given['dtype']!r:.40}")
+    dtype = _DTYPES[given["dtype"]]
+    return {
+        "shape": (whole(shape[0], "a side", least=0), whole(shape[1], "a side", least=0)),
+        "dtype": dtype,
+        "tol": checked_tolerance(number(given["tol"], "tol", least=0), dtype, "Plan.from_json"),
+        "stages": tuple(stages),
+        "seconds": tuple(number(value, "seconds", least=0) for value in seconds),
+    }
+
+
+def plan(
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    tol: Real | None = None,
+    *,
+    costs: CostTable | None = None,
+) -> Plan:
+    """Return which algorithms ``msign`` and ``polar`` try, in order, for a matrix of this shape within tol.
+
+    The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
+    or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
+    that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
+    singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
+    price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
+    rounding of dtype.
+
+    >>> from spectrain.matfun._proven.costs import SHIPPED
+    >>> print(plan((256, 1024), torch.bfloat16, costs=SHIPPED))
+    msign of 256 x 1024 bfloat16, tol=0.05
+      first,  iterate float32 for 4.1 ms: odd polynomials for the interval measured, error about 6e-8 condition
+      if not, eigh float64 for 17 ms: eigenvectors of the Gram matrix, error about 1e-16 condition^2
+      if not, svd float64 for 25 ms: LAPACK's SVD, error about 1e-16 condition
+    """
+    if len(shape) < 2:
+        raise ValueError(f"plan: needs the shape of a matrix, got {tuple(shape)}; for example (256, 1024)")
+    if not all(side == int(side) and side >= 0 for side in shape):
+        raise ValueError(f"plan: the sides of a matrix are whole numbers from 0 up, got {tuple(shape)}")
+    dtype = real_dtype(dtype)
+    tol = float(checked_tolerance(tol, dtype, "plan"))
+    return _planned((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
+
+
+@functools.lru_cache(maxsize=4096)
+def _planned(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
+    k, long = (max(1, side) for side in sorted(shape))
+    prices = _prices(k, long / k, tol, table)
+    first = min([name for name in prices if name != "svd float64"], key=lambda name: prices[name])
+    exact = ["qdwh float64"] if prices["qdwh float64"] < prices["svd float64"] else []
+    stages = tuple(dict.fromkeys([first, "eigh float64", *exact, "svd float64"]))
+    return Plan(shape, dtype, tol, stages, tuple(prices[s] for s in stages))
+
+
+def _prices(k: int, aspect: float, tol: float, table: CostTable) -> dict[str, float]:
+    """Return the seconds of every stage that can prove tol for a random matrix of the shape."""
+    exact = 4 * aspect + 3
+    svd = table.decomposition("svd", "float64", k) + table.product("float64", k, 7 * aspect - 3)
+    expected = (
+        (math.sqrt(aspect) - 1) / (math.sqrt(aspect) + 1) / 1.15
+    )  # Marchenko and Pastur, over the bound on the top
+    by_qr, by_cholesky = factorizations(max(expected, 1 / (2 * k)))
+    qdwh = (by_qr + aspect / 2) * table.decomposition("qr", "float64", k) + table.product("float64", k, 2 * aspect + 6)
+    prices = {
+        "eigh float64": _OVERHEAD + table.decomposition("eigh", "float64", k) + table.product("float64", k, exact),
+        "qdwh float64": _HALLEY_OVERHEAD + qdwh + by_cholesky * table.decomposition("halley", "float64", k),
+        "svd float64": _OVERHEAD + svd,
+    }
+    if tol >= _FLOAT32_TOL and aspect >= _FLOAT32_ASPECT:
+        eigh = table.decomposition("eigh", "float32", k)
+        prices["eigh float32"] = _OVERHEAD + eigh + table.product("float32", k, exact)
+    if tol >= _ITERATED_TOL and expected > 4 * LEAST:
+        steps = schedule_for(expected, tol)
+        cuts = gram_restarts(steps, torch.float32, (k, round(aspect * k)))
+        odd = coefficients(steps)
+        products = plain_products(odd, aspect) if cuts is None else gram_products(odd, cuts, aspect)
+        checks = 2 * table.decomposition("cholesky", "float32", k) + table.product("float32", k, 1.5 * aspect + 1)
+        prices["iterate float32"] = _STEPS_OVERHEAD + table.product("float32", k, products) + checks
+    return prices

@@ -1,0 +1,134 @@
+"""msign within a tolerance: the cheapest stage of the plan first, its bound checked, the next where that fails."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from spectrain.matfun._entry.input import Real, default_tolerance
+from spectrain.matfun._entry.scale import to_unit
+from spectrain.matfun._proven.cut import Cut, absolute
+from spectrain.matfun._proven.decomposition import Sign, by_eigh, by_svd
+from spectrain.matfun._proven.halley import by_qdwh
+from spectrain.matfun._proven.iterated import by_iteration
+from spectrain.matfun._proven.plan import plan
+from spectrain.matfun._refusal import refuse
+
+Stage: TypeAlias = Callable[[Tensor, Cut, Real], Sign]
+
+STAGES: dict[str, Stage] = {
+    "iterate float32": lambda X, cut, tol: by_iteration(X.float(), cut, tol),
+    "eigh float32": lambda X, cut, _: by_eigh(X.float(), cut),
+    "eigh float64": lambda X, cut, _: by_eigh(X.double(), cut),
+    "qdwh float64": lambda X, cut, _: by_qdwh(X.double(), cut),
+    "svd float64": lambda X, cut, _: by_svd(X.double(), cut),
+}
+
+
+_METHODS = {
+    "eigh": ("eigh float64",),
+    "svd": ("svd float64",),
+    "qdwh": ("qdwh float64", "svd float64"),
+    "iterate": ("iterate float32", "svd float64"),
+}
+
+
+class Certified(NamedTuple):
+    """msign of a batch in the output dtype, with its error bound, numerical rank and inverse condition."""
+
+    Y: Float[Tensor, "b m n"]
+    error: Float[Tensor, " b"]
+    rank: Float[Tensor, " b"]
+    smallest: Float[Tensor, " b"]
+
+
+def certified_sign(
+    X: Float[Tensor, "b m n"],
+    *,
+    tol: Real | None,
+    rtol: Real | None,
+    method: str | None,
+    out_dtype: torch.dtype,
+    name: str,
+    slack: Real = 0.0,
+    threshold: Real | None = None,
+) -> Certified:
+    """Return msign(X) with every error bound below tol, which includes the measured rounding to the output dtype.
+
+    ``slack`` is kept free for what happens to Y afterwards. With ``threshold`` the singular values above it count,
+    instead of those above the rank floor. ``method`` names one kind of stage, or all stages of a plan with " > "
+    between, else the plan of this process decides. Where not even the last stage proves tol, which it does not where a
+    singular value is within its own error of the cut, a tol that was asked for is a ValueError and the default one a
+    RuntimeWarning.
+    """
+    if X.numel() == 0:
+        none = X.new_zeros(len(X), dtype=torch.float64)
+        return Certified(X.to(out_dtype), none, none, none + 1)
+    target = (default_tolerance(out_dtype) if tol is None else tol) - slack
+    stages = _stages(method, tuple(X.shape), out_dtype, tol)
+    if threshold is not None or X.dtype == torch.float64:
+        stages = [s for s in stages if s != "iterate float32" and (threshold is None or s != "qdwh float64")]
+    unit, k = to_unit(X, name)
+    wide = unit if X.shape[-2] <= X.shape[-1] else unit.mT.contiguous()
+    cut = Cut(X.dtype, rtol, None if threshold is None else absolute(threshold, k))
+    best = _staged(wide, stages, target - torch.finfo(out_dtype).eps / 2, cut)
+    Y = best.Y.to(out_dtype)
+    error = best.error
+    if Y.dtype != best.Y.dtype:
+        error = error + torch.linalg.matrix_norm(Y.double() - best.Y.double()) / best.rank.clamp_min(1).sqrt()
+    Y = Y if X.shape[-2] <= X.shape[-1] else Y.mT.contiguous()
+    found = Certified(Y, error, best.rank, best.smallest)
+    good = _settled(error, best.undecided, target)
+    if not bool(good.all()):
+        worst = int(torch.where(good, -1.0, error).argmax())
+        refuse(_message(found, worst, best.undecided, cut, target, name), asked=tol is not None)
+    return found
+
+
+def _stages(method: str | None, shape: tuple[int, ...], dtype: torch.dtype, tol: Real | None) -> list[str]:
+    if method is None:
+        return list(plan(shape, dtype, tol).stages)
+    return list(_METHODS[method]) if method in _METHODS else method.split(" > ")
+
+
+def _staged(X: Tensor, stages: list[str], tol: Real, cut: Cut) -> Sign:
+    """Return the first stage whose bound is below tol, matrix by matrix, else the last one."""
+    best = _run(stages[0], X, cut, tol)
+    for stage in stages[1:]:
+        again = (~_settled(best.error, best.undecided, tol)).nonzero().flatten()
+        if len(again) == len(X):
+            best = _run(stage, X, cut, tol)
+        elif len(again):
+            new = _run(stage, X[again], cut.of(again), tol)
+            dtype = torch.promote_types(best.Y.dtype, new.Y.dtype)
+            pairs = zip(best._replace(Y=best.Y.to(dtype)), new._replace(Y=new.Y.to(dtype)), strict=True)
+            best = Sign(*(a.index_copy(0, again, b) for a, b in pairs))
+    return best
+
+
+def _settled(error: Float[Tensor, " b"], undecided: Float[Tensor, " b"], tol: Real) -> Bool[Tensor, " b"]:
+    """Whether the bound is below tol, and the bound of the right rank: no singular value lies next to the cut."""
+    return (error <= tol) & (undecided == 0)
+
+
+def _run(stage: str, X: Tensor, cut: Cut, tol: Real) -> Sign:
+    Y, *numbers = STAGES[stage](X, cut, tol)
+    return Sign(Y, *(number.double() for number in numbers))
+
+
+def _message(found: Certified, worst: int, undecided: Tensor, cut: Cut, tol: Real, name: str) -> str:
+    """Say what keeps the bound of the worst matrix above tol: values next to the cut, or small ones."""
+    beside, smallest, bound = int(undecided[worst]), float(found.smallest[worst]), float(found.error[worst])
+    start = f"{name}: cannot prove a relative error of {tol:g}"
+    if beside:
+        return (
+            f"{start}: {beside} singular values of matrix {worst} lie within rounding of {cut}, and float64 cannot "
+            f"tell on which side. Move it into a gap, 1e-13 of the largest singular value away from all of them"
+        )
+    return (
+        f"{start}; the bound is {bound:.2g} for matrix {worst}, whose nonzero singular values reach down to "
+        f"{smallest:.2g} of the largest, near the end of float64. Pass rtol= to count such small ones as zero, or a "
+        "larger tol="
+    )

@@ -1,0 +1,135 @@
+"""Sorted rows times stacked matrices: one product for every dtype, width, empty group and gradient layout.
+
+torch's ``grouped_mm`` refuses float64, rows that are not a multiple of 16 bytes, and in its backward pass an expanded
+gradient. Here each of the two products is the derivative of the other, so that all derivatives of any order are these
+two, on operands made contiguous; what ``grouped_mm`` cannot take runs as one product a group, into its own rows.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from spectrain.matfun._iteration.products import onednn_is_faster, onednn_product
+
+GROUPED = (torch.float32, torch.bfloat16)
+ALIGNMENT = 16  # bytes; what grouped_mm asks of the stride of a row
+LEAST = 64  # of all sides, from where a product of oneDNN gains
+
+
+def path(dtype: torch.dtype, *widths: int) -> str:
+    """Name of what computes products of these widths: ``"grouped_mm"`` or ``"loop"``.
+
+    >>> path(torch.float32, 64, 128), path(torch.float32, 63, 128), path(torch.float64, 64)
+    ('grouped_mm', 'loop', 'loop')
+    """
+    fits = dtype in GROUPED and all(width * dtype.itemsize % ALIGNMENT == 0 for width in widths)
+    return "grouped_mm" if fits and hasattr(F, "grouped_mm") else "loop"
+
+
+def rows(
+    x: Float[Tensor, "pairs inner"], matrices: Float[Tensor, "groups outer inner"], ends: Int[Tensor, " groups"]
+) -> Float[Tensor, "pairs outer"]:
+    """``y[p] = matrices[g(p)] @ x[p]``, where group g holds the rows from ``ends[g - 1]`` to ``ends[g]``.
+
+    Differentiable to every order in ``x`` and ``matrices``; groups may be empty. Cost: one pass over the rows, no
+    padding.
+
+    >>> stacked = torch.stack([torch.eye(2), 3 * torch.eye(2)])
+    >>> rows(torch.ones(3, 2), stacked, torch.tensor([1, 3])).tolist()
+    [[1.0, 1.0], [3.0, 3.0], [3.0, 3.0]]
+    """
+    out: Tensor = _Rows.apply(x, matrices, ends)
+    return out
+
+
+def outer(
+    y: Float[Tensor, "pairs outer"], x: Float[Tensor, "pairs inner"], ends: Int[Tensor, " groups"]
+) -> Float[Tensor, "groups outer inner"]:
+    """``z[g]``: the sum of ``y[p] x[p]^T`` over the rows of group g, zero where it is empty; as :func:`rows`."""
+    out: Tensor = _Outer.apply(y, x, ends)
+    return out
+
+
+class _Rows(torch.autograd.Function):
+    """The product, with :class:`_Outer` as half of its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+        ctx.save_for_backward(x, matrices, ends)
+        return rows_into(None, x.contiguous(), matrices, ends)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, matrices, ends = ctx.saved_tensors
+        wanted_x, wanted_matrices, _ = ctx.needs_input_grad
+        return (
+            rows(grad, matrices.mT, ends) if wanted_x else None,
+            outer(grad, x, ends) if wanted_matrices else None,
+            None,
+        )
+
+
+class _Outer(torch.autograd.Function):
+    """The sum of outer products, with :class:`_Rows` as its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+        ctx.save_for_backward(y, x, ends)
+        return outer_into(y.new_zeros(len(ends), y.shape[1], x.shape[1]), y.contiguous(), x.contiguous(), ends)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        y, x, ends = ctx.saved_tensors
+        wanted_y, wanted_x, _ = ctx.needs_input_grad
+        return rows(x, grad, ends) if wanted_y else None, rows(y, grad.mT, ends) if wanted_x else None, None
+
+
+def rows_into(out: Tensor | None, x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """:func:`rows` without derivatives, into ``out`` where it is given."""
+    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm" and not _by_onednn(x, matrices):
+        found = F.grouped_mm(x, _dense(matrices).mT, offs=ends.to(torch.int32))
+        return found if out is None else out.copy_(found)
+    out = x.new_empty(len(x), matrices.shape[1]) if out is None else out
+    for group, start, end in _filled(ends):
+        _product(x[start:end], matrices[group].mT, out[start:end])
+    return out
+
+
+def outer_into(out: Tensor, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+    """:func:`outer` without derivatives, into ``out``, which holds zeros."""
+    for group, start, end in _filled(ends):
+        _product(y[start:end].mT, x[start:end], out[group])
+    return out
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    if _by_onednn(a, b):
+        out.copy_(onednn_product(a, b))
+    else:
+        torch.mm(a, b, out=out)
+
+
+def _by_onednn(a: Tensor, b: Tensor) -> bool:
+    """Whether a float32 product goes to the faster of torch's two libraries, see
+    :mod:`spectrain.matfun._iteration.products`.
+    """
+    large = a.dtype == torch.float32 and a.device.type == "cpu" and min(*a.shape, *b.shape[-2:]) >= LEAST
+    return large and onednn_is_faster()
+
+
+def _filled(ends: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Number, start and end of each group that holds rows."""
+    start = 0
+    for group, end in enumerate(ends.tolist()):
+        if end > start:
+            yield group, start, end
+        start = end
+
+
+def _dense(matrices: Tensor) -> Tensor:
+    """Stacked matrices or their transposes as they are; any other layout, such as an expanded one, copied."""
+    return matrices if matrices.is_contiguous() or matrices.mT.is_contiguous() else matrices.contiguous()

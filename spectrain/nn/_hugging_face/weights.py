@@ -1,0 +1,121 @@
+"""Names and layouts of weights, ours and Hugging Face's."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spectrain.nn._attention.attention import Attention
+
+_OUTSIDE = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+_INSIDE = {
+    "attention_norm": "input_layernorm",
+    "feed_forward_norm": "post_attention_layernorm",
+    "feed_forward.gate": "mlp.gate_proj",
+    "feed_forward.up": "mlp.up_proj",
+    "feed_forward.down": "mlp.down_proj",
+    "attention.output": "self_attn.o_proj",
+}
+_PLAIN = {f"attention.{ours}": f"self_attn.{ours[0]}_proj" for ours in ("query", "key", "value")}
+_LATENT = {
+    "attention.query_down": "self_attn.q_a_proj",
+    "attention.query_norm": "self_attn.q_a_layernorm",
+    "attention.latent_norm": "self_attn.kv_a_layernorm",
+}
+_GAINS = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
+
+
+def to_theirs(weights: dict[str, Tensor], blocks: Sequence[Attention], kind: str) -> dict[str, Tensor]:
+    """Our parameters under their names."""
+    names = _INSIDE | (_LATENT if kind == "deepseek_v3" else _PLAIN)
+    out = {f"{theirs}.weight": weights[f"{ours}.weight"] for ours, theirs in _OUTSIDE.items() if _has(weights, ours)}
+    for i, attention in enumerate(blocks):
+        prefix, layer = f"blocks.{i}.", f"model.layers.{i}."
+        out |= {
+            f"{layer}{t}.weight": weights[f"{prefix}{o}.weight"] for o, t in names.items() if _has(weights, prefix + o)
+        }
+        if kind == "qwen3":
+            one = weights[f"{prefix}attention.key.weight"].new_ones(attention.shape.head_dim)
+            out |= {layer + gain: one for gain in _GAINS}
+        if kind == "deepseek_v3":
+            own = {n.removeprefix(f"{prefix}attention."): w for n, w in weights.items() if n.startswith(prefix)}
+            out |= {f"{layer}self_attn.{name}.weight": w for name, w in _packed(own, attention).items()}
+    return out
+
+
+def to_ours(
+    weights: dict[str, Tensor], blocks: Sequence[Attention], kind: str, *, interleaved: bool
+) -> dict[str, Tensor]:
+    """Their parameters under our names; ``ValueError`` for one that has no place."""
+    names = {t: o for o, t in (_INSIDE | (_LATENT if kind == "deepseek_v3" else _PLAIN)).items()}
+    outside = {t: o for o, t in _OUTSIDE.items()}
+    out: dict[str, Tensor] = {}
+    for name, w in weights.items():
+        base = name.removesuffix(".weight")
+        inner = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", base)
+        if base in outside:
+            out[f"{outside[base]}.weight"] = w
+        elif inner and inner[2] in names:
+            out[f"blocks.{inner[1]}.{names[inner[2]]}.weight"] = w
+        elif inner and kind == "qwen3" and f"{inner[2]}.weight" in _GAINS:
+            if not bool((w == 1).all()):
+                raise ValueError(
+                    f"{name}: gains of the norms of queries and keys must all be one, since here they are."
+                )
+        elif not (
+            inner and kind == "deepseek_v3" and inner[2].startswith("self_attn.") and int(inner[1]) < len(blocks)
+        ):
+            raise ValueError(f"{name} has no counterpart.")
+    if kind == "deepseek_v3":
+        for i, attention in enumerate(blocks):
+            layer = f"model.layers.{i}.self_attn."
+            own = {n.removeprefix(layer).removesuffix(".weight"): w for n, w in weights.items() if n.startswith(layer)}
+            unpacked = _unpacked(own, attention, interleaved=interleaved)
+            out |= {f"blocks.{i}.attention.{n}.weight": w for n, w in unpacked.items()}
+    return out
+
+
+def _has(weights: dict[str, Tensor], name: str) -> bool:
+    return f"{name}.weight" in weights
+
+
+def _packed(own: dict[str, Tensor], attention: Attention) -> dict[str, Tensor]:
+    """Latent and rotary key in one matrix, keys and values in another, rotary rows in pairs."""
+    s = attention.shape
+    query = own["query.weight"].unflatten(0, (s.heads, s.head_dim))
+    query = torch.cat((query[:, : s.content_dim], _pairs(query[:, s.content_dim :], 1)), dim=1).flatten(0, 1)
+    key, value = (own[f"{name}.weight"].unflatten(0, (s.heads, -1)) for name in ("key", "value"))
+    return {
+        "q_proj" if s.query_rank is None else "q_b_proj": query,
+        "kv_a_proj_with_mqa": torch.cat((own["latent.weight"], _pairs(own["key_rotary.weight"], 0))),
+        "kv_b_proj": torch.cat((key, value), dim=1).flatten(0, 1),
+    }
+
+
+def _unpacked(own: dict[str, Tensor], attention: Attention, *, interleaved: bool) -> dict[str, Tensor]:
+    s = attention.shape
+    assert s.latent is not None
+    query = own["q_proj" if s.query_rank is None else "q_b_proj"].unflatten(0, (s.heads, s.head_dim))
+    content, turned = query.split((s.content_dim, s.rotary_dim), dim=1)
+    latent, rotary = own["kv_a_proj_with_mqa"].split((s.latent, s.rotary_dim))
+    key, value = own["kv_b_proj"].unflatten(0, (s.heads, -1)).split((s.content_dim, s.value_dim), dim=1)
+    if interleaved:
+        turned, rotary = _halves(turned, 1), _halves(rotary, 0)
+    return {
+        "query": torch.cat((content, turned), dim=1).flatten(0, 1),
+        "latent": latent,
+        "key_rotary": rotary,
+        "key": key.flatten(0, 1),
+        "value": value.flatten(0, 1),
+    }
+
+
+def _pairs(w: Tensor, dim: int) -> Tensor:
+    """Rows 0, h, 1, h + 1, ...: what is turned together stands together."""
+    return w.unflatten(dim, (2, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+
+
+def _halves(w: Tensor, dim: int) -> Tensor:
+    """The order back."""
+    return w.unflatten(dim, (-1, 2)).transpose(dim, dim + 1).flatten(dim, dim + 1)

@@ -1,0 +1,1 @@
+"""Whole models and what is generated with them."""

@@ -1,0 +1,198 @@
+"""A decoder-only transformer on one page, and its initialisation in one function."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from spectrain.nn._attention.attention import Attention
+from spectrain.nn._attention.cache import Cache
+from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._numbers import check_not_negative, check_sizes
+from spectrain.nn._seed import generator_of
+
+
+class Part(Protocol):
+    """Half of a block: called on the normalised stream, and able to draw its own weights."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What is added to the stream."""
+        ...
+
+    def initialise(self, *, generator: torch.Generator) -> None:
+        """Draw all weights in place."""
+        ...
+
+
+class Block(nn.Module):
+    """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; ``feed_forward`` is any :class:`Part`."""
+
+    def __init__(
+        self, width: int, *, attention: Attention, feed_forward: nn.Module, norm_eps: float | None = None
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width, eps=norm_eps)
+        self.attention = attention
+        self.feed_forward_norm = nn.RMSNorm(width, eps=norm_eps)
+        self.feed_forward = feed_forward
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        cache: Cache | None = None,
+        documents: Tensor | None = None,
+        absorbed: bool | None = None,
+    ) -> Tensor:
+        """Apply both halves."""
+        x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
+        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return out
+
+
+class LanguageModel(nn.Module):
+    """Next-token logits from tokens: embedding, ``depth`` pre-norm blocks, norm, head.
+
+    RMSNorm, rotary positions, SwiGLU; no biases. ``attention`` holds further arguments of :class:`Attention`
+    (``{"latent": 64}``); ``feed_forward`` makes the second half of block i in place of SwiGLU: a module with
+    ``initialise(generator=)``. ``tied=True`` makes the head share the embedding's weights. ``context`` is the longest
+    sequence, cached tokens included, that the model takes; None takes any. Embeddings are divided by their rms
+    (``embedding_norm``). ``norm_eps`` is added to mean squares; None adds the dtype's rounding. Weights are those of
+    :func:`initialise`.
+
+    Shapes: ``(batch, length)`` integers to ``(batch, length, vocabulary)`` logits.
+
+    Raises ``ValueError`` where the shape is impossible (see :class:`Attention`), for tokens outside the vocabulary and
+    beyond ``context``.
+
+    >>> model = LanguageModel(vocabulary=50, width=32, depth=2, heads=4, kv_heads=2, generator=0)
+    >>> model(torch.zeros(1, 8, dtype=torch.long)).shape
+    torch.Size([1, 8, 50])
+    >>> model.cache_numbers                                    # kept for a token, in all blocks together
+    64
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        heads: int,
+        kv_heads: int | None = None,
+        hidden: int | None = None,
+        tied: bool = False,
+        context: int | None = None,
+        embedding_norm: bool = True,
+        norm_eps: float | None = None,
+        attention: Mapping[str, Any] | None = None,
+        feed_forward: Callable[[int], nn.Module] | None = None,
+        generator: torch.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        if vocabulary < 1 or depth < 1:
+            raise ValueError(f"LanguageModel needs vocabulary and depth of at least 1, got {vocabulary} and {depth}.")
+        if context is not None and context < 1:
+            raise ValueError(f"LanguageModel needs a context of at least 1 token, or None for any, got {context}.")
+        check_sizes("LanguageModel", width=width, hidden=hidden)
+        check_not_negative("LanguageModel", norm_eps=norm_eps)
+        hidden = 64 * math.ceil(8 * width / 3 / 64) if hidden is None else hidden
+        self.context, self.embedding_norm = context, embedding_norm
+        with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator
+            self.embedding = nn.Embedding(vocabulary, width)
+            self.blocks = nn.ModuleList(
+                Block(
+                    width,
+                    attention=Attention(width, heads=heads, kv_heads=kv_heads, **(attention or {})),
+                    feed_forward=SwiGLU(width, hidden=hidden) if feed_forward is None else feed_forward(i),
+                    norm_eps=norm_eps,
+                )
+                for i in range(depth)
+            )
+            self.norm = nn.RMSNorm(width, eps=norm_eps)
+            self.head = nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
+        if self.embedding.weight.device.type != "meta":
+            initialise(self, generator=generator)
+
+    @property
+    def cache_numbers(self) -> int:
+        """Numbers that decoding keeps for a token, in all blocks together."""
+        return sum(block.attention.shape.cache_numbers for block in self.blocks if isinstance(block, Block))
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        caches: list[Cache] | None = None,
+        documents: Int[Tensor, "batch length"] | None = None,
+        absorbed: bool | None = None,
+    ) -> Float[Tensor, "batch length vocabulary"]:
+        """Logits of the token that follows each position; all other arguments as in :meth:`Attention.forward`."""
+        out: Tensor = self.head(self.features(tokens, caches=caches, documents=documents, absorbed=absorbed))
+        return out
+
+    def features(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        caches: list[Cache] | None = None,
+        documents: Int[Tensor, "batch length"] | None = None,
+        absorbed: bool | None = None,
+    ) -> Float[Tensor, "batch length width"]:
+        """What the head sees: the normalised residual stream."""
+        end = tokens.shape[1] + (caches[0].seen if caches else 0)
+        if self.context is not None and end > self.context:
+            raise ValueError(f"LanguageModel: {end} tokens are beyond its context of {self.context}; give fewer.")
+        x = self.embedding(tokens)
+        if self.embedding_norm:
+            x = F.rms_norm(x, (self.embedding.embedding_dim,))
+        for i, block in enumerate(self.blocks):
+            cache = None if caches is None else caches[i]
+            x = block(x, cache=cache, documents=documents, absorbed=absorbed)
+        out: Tensor = self.norm(x)
+        return out
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LanguageModel":
+        """Keep tied weights tied where torch makes two of them, as ``to_empty`` does."""
+        tied = self.head.weight is self.embedding.weight
+        super()._apply(fn, recurse)
+        if tied:
+            self.head.weight = self.embedding.weight
+        return self
+
+    def empty_caches(self) -> list[Cache]:
+        """One empty cache a block, for decoding."""
+        return [block.attention.empty_cache() for block in self.blocks if isinstance(block, Block)]
+
+
+@torch.no_grad()
+def initialise(model: LanguageModel, *, generator: torch.Generator | int | None = None) -> None:
+    """Draw all weights of a :class:`LanguageModel`, in place.
+
+    Matrices that read the residual stream: normal with standard deviation ``1 / sqrt(fan_in)``, so
+    that each keeps the scale of its input. Matrices that write to it (``output``, ``down``): zero, so
+    that a deep model starts as the identity. Embedding: normal, 1 (it is normalised right away)
+    untied; ``1 / sqrt(width)`` tied, where it is the head as well. An untied head: zero, so that the
+    first loss is ``log(vocabulary)``. Norm gains: one.
+
+    ``generator`` is a ``torch.Generator`` or an integer seed; ``None`` draws a fresh seed from the
+    operating system and leaves torch's global generator alone.
+    """
+    draw = generator_of(generator)
+    width, tied = model.embedding.embedding_dim, model.head.weight is model.embedding.weight
+    nn.init.normal_(model.embedding.weight, std=width**-0.5 if tied else 1.0, generator=draw)
+    if not tied:
+        nn.init.zeros_(model.head.weight)
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        for part in (block.attention, block.feed_forward):
+            cast(Part, part).initialise(generator=draw)
+    for module in model.modules():
+        if isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)

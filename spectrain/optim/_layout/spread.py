@@ -1,0 +1,111 @@
+"""Parameters that are spread over ranks: how they lie, their local tensors, and the ranks that share them."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial, distribute_tensor
+from torch.distributed.tensor.placement_types import Shard, _StridedShard
+
+from spectrain.optim._layout.parts import Sharding
+
+Group = Any  # a process group
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies on this rank; a plain tensor is its own."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor, gathered where it is spread; then every rank of its mesh has to call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gradient(p: Tensor) -> Tensor:
+    """The gradient of ``p`` where it is not None, laid out as ``p`` is."""
+    assert p.grad is not None
+    if isinstance(p, DTensor) and isinstance(p.grad, DTensor) and p.grad.placements != p.placements:
+        return p.grad.redistribute(p.device_mesh, p.placements)
+    return p.grad
+
+
+def spread_like(value: Tensor, p: Tensor) -> Tensor:
+    """``value``, a full tensor, laid out as ``p`` is; each rank keeps its part, and nothing is sent."""
+    if not isinstance(p, DTensor) or isinstance(value, DTensor) or value.shape != p.shape:
+        return value
+    return distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None)
+
+
+def sharding_of(p: Tensor, group: Group | None) -> Sharding | None:
+    """Return how ``p`` lies on its mesh; a plain tensor is on every rank of ``group``, or on this one alone (None)."""
+    if isinstance(p, DTensor):
+        return _of_mesh(tuple(p.device_mesh.mesh.flatten().tolist()), tuple(p.device_mesh.shape), p.placements)
+    if group is None:
+        return None
+    ranks = tuple(dist.get_process_group_ranks(group))
+    return Sharding(ranks, (len(ranks),), (None,))
+
+
+@functools.lru_cache(maxsize=256)
+def _of_mesh(ranks: tuple[int, ...], shape: tuple[int, ...], placements: tuple[Any, ...]) -> Sharding:
+    cuts = [place.dim if isinstance(place, (Shard, _StridedShard)) else None for place in placements]
+    inner = tuple(i for i, place in enumerate(placements) if isinstance(place, _StridedShard))
+    return Sharding(ranks, shape, tuple(cuts), inner)
+
+
+def check_spread(name: str, p: Tensor) -> None:
+    """Raise ValueError for a spread parameter whose parts are not what its placements say, or are partial sums."""
+    if not isinstance(p, DTensor):
+        return
+    if any(isinstance(place, Partial) for place in p.placements):
+        raise ValueError(f"Muon: {name} is a partial sum over ranks ({p.placements}); redistribute it first.")
+    sharding = sharding_of(p, None)
+    assert sharding is not None
+    box = sharding.boxes(p.shape)[sharding.ranks.index(dist.get_rank())]
+    expected = tuple(high - low for low, high in box)
+    held = tuple(p.to_local().shape)
+    if held != expected and 0 not in held + expected:
+        raise ValueError(f"Muon: {name}: rank {dist.get_rank()} holds {held} where {p.placements} say {expected}.")
+
+
+class Team:
+    """The ranks that share some parameters, and their process group; positions are those of the mesh."""
+
+    def __init__(self, ranks: tuple[int, ...], group: Group, device: torch.device) -> None:
+        self.ranks, self.group, self.device = ranks, group, device
+        self.position = ranks.index(dist.get_rank())
+        order = [dist.get_group_rank(group, rank) for rank in ranks]
+        self.places = [order.index(i) for i in range(len(ranks))]  # mesh position of each rank of the group
+
+    def reduce(self, tensor: Tensor, how: str) -> Tensor:
+        """Combine over the ranks by ``"sum"`` or ``"max"``, in place."""
+        if len(self.ranks) > 1 and tensor.numel():
+            dist.all_reduce(tensor, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=self.group)
+        return tensor
+
+    def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[int], like: Tensor) -> list[Tensor]:
+        """Send position i the entries of ``outgoing[i]``; return ``incoming[i]`` entries from each, flat."""
+        sizes = [sum(tensor.numel() for tensor in outgoing[i]) for i in self.places]
+        pieces = [tensor.reshape(-1) for i in self.places for tensor in outgoing[i]]
+        flat = torch.cat(pieces) if pieces else like.new_empty(0)
+        counts = [incoming[i] for i in self.places]
+        received = like.new_empty(sum(counts))
+        dist.all_to_all_single(received, flat, counts, sizes, group=self.group)
+        parts = received.split(counts)
+        return [parts[self.places.index(i)] for i in range(len(self.ranks))]
+
+
+def team_of(sharding: Sharding, p: Tensor, group: Group | None) -> Team:
+    """The team of a parameter; on a mesh of several dimensions its members make a process group of their own."""
+    device = local(p).device
+    if set(sharding.ranks) == set(range(dist.get_world_size())):
+        return Team(sharding.ranks, dist.group.WORLD, device)
+    if isinstance(p, DTensor) and p.device_mesh.ndim == 1:
+        return Team(sharding.ranks, p.device_mesh.get_group(), device)
+    if not isinstance(p, DTensor):
+        return Team(sharding.ranks, group, device)
+    return Team(sharding.ranks, dist.new_group(list(sharding.ranks), use_local_synchronization=True), device)

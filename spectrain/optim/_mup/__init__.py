@@ -1,0 +1,1 @@
+"""muP: in go a model and its base, out come the roles and factors of its parameters."""

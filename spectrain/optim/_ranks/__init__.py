@@ -1,0 +1,1 @@
+"""Several processes: in go matrices spread over ranks, out comes the same update as one process makes."""

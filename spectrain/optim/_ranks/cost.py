@@ -1,0 +1,220 @@
+"""What it costs to orthogonalise a spread matrix in each of three ways, and who should do which."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from spectrain.optim._layout.parts import Part
+
+METHODS = ("replicated", "owner", "gram")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the cost model assumes of a rank: products, network, and the price of a message.
+
+    ``flops`` in operations per second (a multiplication and an addition are two), ``bandwidth`` in bytes per
+    second that a rank can send while it receives as many, ``latency`` in seconds a message. The figures decide
+    which way is taken, never a result beyond rounding.
+
+    >>> Machine.typical("cpu").bandwidth
+    1000000000.0
+    """
+
+    flops: float | int = 1e14
+    bandwidth: float | int = 2e10
+    latency: float | int = 2e-5
+
+    def __post_init__(self) -> None:
+        if not (self.flops > 0 and self.bandwidth > 0 and self.latency >= 0):
+            raise ValueError(f"Machine: flops and bandwidth must be positive and latency >= 0, got {self}.")
+
+    @staticmethod
+    def typical(device: str) -> Machine:
+        """A present-day accelerator with a fast network, or for ``"cpu"`` a few cores with gloo."""
+        return Machine(flops=1e11, bandwidth=1e9, latency=1e-4) if device == "cpu" else Machine()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+class Work(NamedTuple):
+    """One logical matrix spread over the ranks of a mesh, and how msign of it was asked for.
+
+    ``shape`` is that of the matrix as it is stored. ``parts[i]`` is what position i of the mesh holds, ``copies[i]``
+    the number of its copy. ``flops``: operations of one msign. ``steps``: polynomials of the schedule, and
+    ``rounds``: how often a reduced Gram matrix would be summed, 0 where that is not offered. ``itemsize``: bytes of an
+    entry on its way.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    parts: tuple[Part, ...]
+    copies: tuple[int, ...]
+    flops: float
+    steps: int = 0
+    rounds: int = 0
+    itemsize: int = 4
+
+    @property
+    def holders(self) -> list[int]:
+        """Positions that hold something."""
+        return [i for i, part in enumerate(self.parts) if part.numel]
+
+    def sources(self, i: int) -> list[int]:
+        """Positions that position i needs parts from, itself left out: those of its own copy."""
+        return [j for j in self.holders if self.copies[j] == self.copies[i] and j != i]
+
+
+class Choice(NamedTuple):
+    """How one matrix is done: by every holder for itself, by one owner, or from a reduced Gram matrix."""
+
+    method: str
+    owner: int | None = None
+
+
+class Load(NamedTuple):
+    """What a choice costs each position: operations, bytes sent, bytes received."""
+
+    flops: Float[np.ndarray, " ranks"]
+    sent: Float[np.ndarray, " ranks"]
+    received: Float[np.ndarray, " ranks"]
+
+    def __add__(self, other: tuple) -> Load:
+        return Load(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def seconds(self, machine: Machine) -> Float[np.ndarray, " ranks"]:
+        """Time of each position; sending and receiving overlap."""
+        return self.flops / machine.flops + np.maximum(self.sent, self.received) / machine.bandwidth
+
+
+def nothing(ranks: int) -> Load:
+    """No load."""
+    return Load(np.zeros(ranks), np.zeros(ranks), np.zeros(ranks))
+
+
+def load(work: Work, choice: Choice) -> Load:
+    """Return what a choice costs each position."""
+    return _load(work._replace(name=""), choice)
+
+
+@functools.lru_cache(maxsize=4096)
+def _load(work: Work, choice: Choice) -> Load:
+    sizes = np.array([float(part.numel) for part in work.parts])
+    return {"replicated": _replicated, "owner": _owner, "gram": _gram}[choice.method](work, sizes, choice.owner)
+
+
+def _replicated(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+    """Each holder gathers the matrix from its copy and computes for itself; nothing goes back."""
+    copies = np.asarray(work.copies)
+    holds = sizes > 0
+    others = np.bincount(copies, holds)[copies] - 1
+    rest = np.bincount(copies, sizes)[copies] - sizes
+    return Load(work.flops * holds, work.itemsize * sizes * others * holds, work.itemsize * rest * holds)
+
+
+def _owner(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+    """One position gathers from its copy, computes, and sends every holder its part."""
+    assert owner is not None
+    there = np.arange(len(sizes)) == owner
+    gathered = np.where((np.asarray(work.copies) == work.copies[owner]) & ~there, sizes, 0.0) * work.itemsize
+    back = np.where(there, 0.0, sizes) * work.itemsize
+    return Load(work.flops * there, gathered + there * back.sum(), back + there * gathered.sum())
+
+
+def _gram(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+    """The k x k Gram matrix is summed over all; each holder iterates on it and multiplies its own part."""
+    k = min(work.shape)
+    flops = 2.0 * (2 * work.rounds * k * sizes + 4 * work.steps * float(k) ** 3) * (sizes > 0)
+    traffic = np.full(len(sizes), 2 * (1 - 1 / len(sizes)) * max(4, work.itemsize) * work.rounds * float(k) ** 2)
+    return Load(flops, traffic, traffic)
+
+
+def gram_fits(work: Work) -> bool:
+    """Whether local parts make up the Gram matrix: each spans the short side, and the schedule allows it.
+
+    Matrices less than twice as long as wide are left out: no gain there, and they are worse conditioned.
+    """
+    rows, columns = work.shape
+    if not work.rounds or max(rows, columns) < 2 * min(rows, columns):
+        return False
+    spans = [part.columns == (0, columns) if rows > columns else part.rows == (0, rows) for part in work.parts]
+    return all(spans[i] for i in work.holders)
+
+
+def messages(works: Sequence[Work], choices: Sequence[Choice]) -> int:
+    """Return how many messages one after the other a rank waits for: all-to-all W - 1, all-reduce 2 log2 W."""
+    if not works:
+        return 0
+    ranks = len(works[0].parts)
+    moved = [load(work, choice) for work, choice in zip(works, choices, strict=True)]
+    gathers = any(m.sent.any() for m, c in zip(moved, choices, strict=True) if c.method != "gram")
+    owners = any(c.method == "owner" and m.sent.any() for m, c in zip(moved, choices, strict=True))
+    rounds = max([w.rounds for w, c in zip(works, choices, strict=True) if c.method == "gram"] + [0])
+    return (gathers + owners) * (ranks - 1) + rounds * 2 * math.ceil(math.log2(max(ranks, 2)))
+
+
+def seconds(works: Sequence[Work], choices: Sequence[Choice], machine: Machine) -> float:
+    """Return the time of the slowest position, all messages included."""
+    if not works:
+        return 0.0
+    total = nothing(len(works[0].parts))
+    for work, choice in zip(works, choices, strict=True):
+        total += load(work, choice)
+    return float(total.seconds(machine).max()) + messages(works, choices) * machine.latency
+
+
+def assign(works: Sequence[Work], machine: Machine) -> list[Choice]:
+    """Choose for every matrix how it is done and by whom, so that the slowest rank is done as early as we find.
+
+    Longest first, each to the choice that adds least to the p-norm of the ranks' times: p = infinity is Graham's list
+    scheduling (for owners alone at most 4/3 of the best), p = 1 the least work in all. The best plan of several p and
+    of several sets of allowed ways is kept, since a collective costs its messages however little it carries. The same
+    on every rank, from shapes alone.
+
+    >>> whole = Part((0, 8), (0, 8))
+    >>> local = Work("expert", (8, 8), (whole, Part((0, 0), (0, 0))), (0, 0), 1e6)
+    >>> assign([local], Machine())
+    [Choice(method='replicated', owner=None)]
+    """
+    plans = [_greedy(works, machine, set(allowed), p) for allowed in _ALLOWED for p in _NORMS]
+    return min(plans, key=lambda plan: seconds(works, plan, machine))
+
+
+_ALLOWED = (("replicated",), ("replicated", "owner"), ("replicated", "gram"), METHODS)
+_NORMS = (1.0, 4.0, math.inf)
+
+
+def _greedy(works: Sequence[Work], machine: Machine, allowed: set[str], p: float) -> list[Choice]:
+    found: list[Choice] = [Choice("replicated")] * len(works)
+    if not works:
+        return found
+    total = nothing(len(works[0].parts))
+    for n in sorted(range(len(works)), key=lambda n: (-works[n].flops, n)):
+        options = _options(works[n], total.seconds(machine), allowed)
+        costs = [(total + load(works[n], option)).seconds(machine) for option in options]
+        best = min(range(len(options)), key=lambda i: (np.linalg.norm(costs[i], p), costs[i].max(), costs[i].sum(), i))
+        found[n] = options[best]
+        total += load(works[n], options[best])
+    return found
+
+
+def _options(work: Work, busy: Float[np.ndarray, " ranks"], allowed: set[str]) -> list[Choice]:
+    """The choices worth looking at: owners are the idlest rank and the idlest of those that hold most."""
+    options = [Choice("replicated")] if "replicated" in allowed else []
+    if "owner" in allowed:
+        sizes = np.array([part.numel for part in work.parts])
+        idle = int(np.lexsort((np.arange(len(busy)), -sizes, busy))[0])
+        near = int(np.lexsort((np.arange(len(busy)), busy, -sizes))[0])
+        options += [Choice("owner", owner) for owner in dict.fromkeys((idle, near))]
+    if "gram" in allowed and gram_fits(work):
+        options.append(Choice("gram"))
+    return options

@@ -1,0 +1,139 @@
+"""What a sharded step will cost, before there is a single process: bytes, operations and balance of every rank."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectrain.optim._layout.parts import Sharding
+from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, assign, load, messages, nothing, seconds
+from spectrain.optim._ranks.sharded import Member, works_of
+from spectrain.optim._routing.route import route
+from spectrain.optim._step.state import state_dtype
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Who orthogonalises which matrix, and what that costs each rank; ``print`` it.
+
+    ``rows`` describe matrices, ``ranks`` the ranks: plain dictionaries, ready for JSON.
+    """
+
+    works: list[Work]
+    choices: list[Choice]
+    sharding: Sharding
+    machine: Machine
+
+    @property
+    def load(self) -> Load:
+        """Operations, bytes sent and bytes received of each rank in one step, without AdamW's."""
+        total = nothing(len(self.sharding.ranks))
+        for work, choice in zip(self.works, self.choices, strict=True):
+            total += load(work, choice)
+        return total
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of the slowest rank."""
+        return seconds(self.works, self.choices, self.machine)
+
+    @property
+    def balance(self) -> float:
+        """Mean over the largest number of operations of a rank; 1 is perfect."""
+        flops = self.load.flops
+        return float(flops.mean() / flops.max()) if flops.any() else 1.0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One entry for each logical matrix."""
+        return [
+            {
+                "name": work.name,
+                "shape": list(work.shape),
+                "method": "local" if not load(work, choice).sent.any() else choice.method,
+                "owner": None if choice.owner is None else self.sharding.ranks[choice.owner],
+                "flops": work.flops,
+                "bytes": float(load(work, choice).sent.sum()),
+            }
+            for work, choice in zip(self.works, self.choices, strict=True)
+        ]
+
+    @property
+    def ranks(self) -> list[dict[str, Any]]:
+        """One entry for each rank."""
+        total = self.load
+        spent = total.seconds(self.machine)
+        return [
+            {
+                "rank": rank,
+                "matrices": sum(choice.owner == i for choice in self.choices),
+                "flops": float(total.flops[i]),
+                "sent": float(total.sent[i]),
+                "received": float(total.received[i]),
+                "seconds": float(spent[i]),
+            }
+            for i, rank in enumerate(self.sharding.ranks)
+        ]
+
+    def alternatives(self) -> dict[str, float]:
+        """Seconds of the chosen plan, and of the plans in which every rank computes everything it holds a part of."""
+        replicated = [Choice("replicated")] * len(self.works)
+        return {"this plan": self.seconds, "all replicated": seconds(self.works, replicated, self.machine)}
+
+    def __str__(self) -> str:
+        counts = {name: sum(row["method"] == name for row in self.rows) for name in ("local", *METHODS)}
+        ways = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        lines = [
+            f"{len(self.works)} matrices on {len(self.sharding.ranks)} ranks: {ways}",
+            "rank  owned      GFLOP   MB sent  MB received   ms",
+            *(
+                f"{r['rank']:4}  {r['matrices']:5}  {r['flops'] / 1e9:9.3f}  {r['sent'] / 1e6:8.3f}  "
+                f"{r['received'] / 1e6:11.3f}  {1e3 * r['seconds']:.3f}"
+                for r in self.ranks
+            ),
+            f"balance of operations (mean / largest): {self.balance:.3f}",
+            f"messages one after the other: {messages(self.works, self.choices)}",
+            *(f"{name}: {1e3 * time:.3f} ms" for name, time in self.alternatives().items()),
+        ]
+        return "\n".join(lines)
+
+
+def plan(
+    model: nn.Module,
+    *,
+    mesh: Sequence[int],
+    cuts: Sequence[int | None] | None = None,
+    machine: Machine | None = None,
+    steps: int = 5,
+    compute_dtype: str = "bfloat16",
+    rules: Mapping[str, Any] | None = None,
+) -> ShardPlan:
+    """Return how ``Muon(model)`` would share its matrices over a mesh; nothing is computed and no process started.
+
+    ``mesh``: the numbers of ranks along its dimensions. ``cuts``: the tensor dimension that each of them shards, None
+    for copies; by default the last mesh dimension shards dimension 0 and the others hold copies, which is
+    ``fully_shard`` on a mesh of one or two dimensions. ``machine``: figures of the cost model, by default those of
+    ``Machine.typical("cuda")``. The model may be on the meta device. Raises ValueError for a mesh that is none.
+
+    >>> model = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 10))
+    >>> found = plan(model, mesh=(4,), machine=Machine(flops=1e9, bandwidth=1e9, latency=0.0))
+    >>> [(row["name"], row["method"]) for row in found.rows]
+    [('0.weight', 'owner'), ('1.weight', 'owner')]
+    """
+    mesh = tuple(mesh)
+    places = tuple(cuts) if cuts is not None else (None,) * (len(mesh) - 1) + (0,)
+    if not mesh or any(size < 1 for size in mesh) or len(places) != len(mesh):
+        raise ValueError(f"plan: mesh needs positive sizes and one cut each, got mesh={mesh}, cuts={places}.")
+    sharding = Sharding(tuple(range(torch.Size(mesh).numel())), mesh, places)
+    settings = {"tol": None, "steps": steps, "schedule": None, "compute_dtype": compute_dtype}
+    members = [
+        Member(name, p.shape, {**group, **settings}, sharding, state_dtype(p), torch.device("cpu"))
+        for group in route(model, rules=rules)
+        if group["algorithm"] == "muon"
+        for name, p in group["params"]
+    ]
+    works = [work for member in members for work in works_of(member)]
+    machine = machine or Machine.typical("cuda")
+    return ShardPlan(works, assign(works, machine), sharding, machine)

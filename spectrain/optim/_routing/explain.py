@@ -1,0 +1,75 @@
+"""The table that says where each parameter went, and why."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._step.scale import factor
+
+Row = dict[str, Any]
+COLUMNS = ("name", "shape", "matrix", "algorithm", "lr_factor", "weight_decay", "reason")
+
+
+def logical_shapes(group: dict[str, Any], p: Tensor) -> list[tuple[int, int]]:
+    """Return (out, in) of each matrix that the group's algorithm sees in ``p``.
+
+    The sign of an entry is the msign of a 1 x 1 matrix and a normalised row that of a ``width x 1`` one
+    (article 11416, kexue.fm/archives/11416), so that one formula gives the factor of all of them.
+    """
+    if group["algorithm"] == "sign":
+        return [(1, 1)]
+    if group["algorithm"] == "rows":
+        return [(p.shape[-1], 1)]
+    return Matrix.from_dict(group["matrix"]).shapes(p.shape)
+
+
+def factors(group: dict[str, Any], p: Tensor) -> list[float]:
+    """Return the factor on the update of each logical matrix of ``p``."""
+    return [factor(group["scale"], out, in_) for out, in_ in logical_shapes(group, p)]
+
+
+def rows(groups: Iterable[dict[str, Any]]) -> list[Row]:
+    """Return one plain dictionary for each parameter of complete parameter groups."""
+    return [
+        _row(group, p, name, reason)
+        for group in groups
+        for p, name, reason in zip(group["params"], group["param_names"], group["reasons"], strict=True)
+    ]
+
+
+def _row(group: dict[str, Any], p: Tensor, name: str, reason: str) -> Row:
+    adamw, own = group["algorithm"] == "adamw", group.get("lr_factor", 1.0)  # the latter of groups by mup
+    rates = [own] if adamw else sorted({round(own * value, 6) for value in factors(group, p)})
+    return {
+        "name": name,
+        "shape": list(p.shape),
+        "matrix": "" if group["algorithm"] != "muon" else _words(logical_shapes(group, p)),
+        "algorithm": group["algorithm"],
+        "lr_factor": rates[0] if len(rates) == 1 else rates,
+        "weight_decay": float(group["weight_decay"]),
+        "reason": reason,
+    }
+
+
+def _words(shapes: list[tuple[int, int]]) -> str:
+    """``2 * 64x64 + 16x64`` for the shapes of several matrices."""
+    counts = Counter(f"{out}x{in_}" for out, in_ in shapes)
+    return " + ".join(shape if count == 1 else f"{count} * {shape}" for shape, count in counts.items())
+
+
+def table(entries: list[Row], columns: tuple[str, ...] = COLUMNS) -> str:
+    """Return rows as aligned text."""
+    cells = [columns, *(tuple(_cell(entry[column]) for column in columns) for entry in entries)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    return str(value)

@@ -1,0 +1,174 @@
+"""Muon's step as functions of tensors; the class only walks over parameter groups."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrain import matfun
+from spectrain.approx import Schedule
+from spectrain.matfun._proven.costs import SHIPPED, CostTable, costs, replaying
+from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._routing.explain import factors
+from spectrain.optim._step.decay import DECAYS
+
+SETTINGS = ("tol", "steps", "schedule", "compute_dtype")
+STEPS = 5
+
+
+def momentum_average(
+    buffers: list[Tensor], grads: list[Tensor], *, momentum: float | int, nesterov: bool
+) -> list[Tensor]:
+    """Advance M <- momentum M + (1 - momentum) G in place; return M, or the same mix again (Nesterov).
+
+    The average keeps the scale of the gradient; msign does not see the difference to Moonlight's
+    M <- momentum M + G. Gradients are only read.
+
+    >>> M, G = [torch.zeros(1, 1)], [torch.ones(1, 1)]
+    >>> momentum_average(M, G, momentum=0.5, nesterov=True)[0].item(), M[0].item()
+    (0.75, 0.5)
+    """
+    torch._foreach_lerp_(buffers, grads, 1 - momentum)
+    return list(torch._foreach_lerp(grads, buffers, momentum)) if nesterov else buffers
+
+
+def orthogonalized(
+    averages: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return factor * msign of every logical matrix, assembled in the shapes of the parameters.
+
+    ``groups[i]`` holds the layout, the scale and the settings of ``averages[i]``; equal settings go through
+    ``matfun.msign`` in one call.
+    """
+    signs = scaled(msign_all(orthogonal_pieces(averages, groups), groups), groups, params)
+    layouts = [Matrix.from_dict(group["matrix"]) for group in groups]
+    return [assembled(layout, a, s) for layout, a, s in zip(layouts, averages, signs, strict=True)]
+
+
+def orthogonal_pieces(averages: Sequence[Tensor], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+    """Views of the logical matrices of each parameter."""
+    return [Matrix.from_dict(g["matrix"]).views(a.contiguous()) for g, a in zip(groups, averages, strict=True)]
+
+
+def scaled(signs: list[list[Tensor]], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Multiply each matrix by the learning-rate factor of its shape, in place."""
+    rates = [rate for group, p in zip(groups, params, strict=True) for rate in factors(group, p)]
+    if rates:
+        torch._foreach_mul_([sign for piece in signs for sign in piece], rates)
+    return signs
+
+
+def msign_all(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+    """msign of all matrices, one call for each distinct setting, dtype and device."""
+    batches: dict[Any, list[int]] = {}
+    for i, (piece, group) in enumerate(zip(pieces, groups, strict=True)):
+        key = (*(group[name] for name in SETTINGS), piece[0].dtype, piece[0].device)
+        batches.setdefault(key, []).append(i)
+    signs: list[list[Tensor]] = [[] for _ in pieces]
+    for members in batches.values():
+        flat = [matrix for i in members for matrix in pieces[i]]
+        found = iter(_msign(flat, groups[members[0]]))
+        for i in members:
+            signs[i] = [next(found) for _ in pieces[i]]
+    return signs
+
+
+def _msign(matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """msign as the group asks for it: by tolerance, schedule or number of steps, in its working dtype."""
+    dtype = dtype_of(group, matrices[0])
+    out: torch.dtype = matrices[0].dtype
+    if group["tol"] is not None:
+        with replaying(_table(group.get("costs"))):
+            return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=group["tol"], out_dtype=out)
+    if group["schedule"] is not None:
+        return matfun.msign(matrices, schedule=schedule_from_text(group["schedule"]), dtype=dtype, out_dtype=out)
+    return matfun.msign(matrices, steps=group["steps"] or STEPS, dtype=dtype, out_dtype=out)
+
+
+def dtype_of(group: dict[str, Any], like: Tensor) -> torch.dtype:
+    """Return the dtype in which msign iterates: never one that the schedule is not made for."""
+    dtype = working_dtype(group["compute_dtype"], like, tol=group["tol"])
+    made_for = None if group["schedule"] is None else schedule_from_text(group["schedule"]).dtype
+    return torch.float32 if dtype == torch.bfloat16 and made_for not in (None, "bfloat16") else dtype
+
+
+@torch.compiler.assume_constant_result
+def schedule_from_text(text: str) -> Schedule:
+    """A schedule out of a parameter group, where it is kept as JSON: a state dict holds plain data only."""
+    return _parsed(text)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> Schedule:
+    return Schedule.from_json(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(text: str | None) -> CostTable | None:
+    """The table of costs that a group carries, so that a resumed run plans as the one before; None: the process's."""
+    return None if text is None else CostTable.from_json(text)
+
+
+def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) -> torch.dtype:
+    """Return the dtype of the iteration.
+
+    ``"auto"`` is bfloat16 for float32 matrices where it pays, unless a tolerance is asked for, and else the momentum's
+    own dtype. It pays on CUDA from Ampere on. On a processor what it can do says nothing about what is fast (with
+    AVX512-BF16 alone such products can be slower than in float32, with AMX five times faster): there it must have been
+    measured, by ``matfun.calibrate``, to be 1.5 times as fast.
+    """
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    fast = tol is None and matrix.dtype == torch.float32 and _multiplies_bfloat16(matrix.device)
+    return torch.bfloat16 if fast else matrix.dtype
+
+
+@torch.compiler.assume_constant_result
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    return _asked_once(device)
+
+
+@functools.cache
+def _asked_once(device: torch.device) -> bool:
+    if device.type == "cuda":  # older ones emulate it, and say that they support it
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and costs() is not SHIPPED and _pays(costs())
+
+
+def _pays(table: CostTable) -> bool:
+    """Whether products of 256 and more are 1.5 times as fast in bfloat16: what is less is eaten by conversions."""
+    return all(table.product("float32", k, 1) >= 1.5 * table.product("bfloat16", k, 1) for k in (256, 512, 1024))
+
+
+def assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Logical matrices put back in the shape they were cut from."""
+    if layout.whole:
+        return matrices[0]
+    update = torch.empty_like(like, memory_format=torch.contiguous_format)
+    torch._foreach_copy_(layout.views(update), matrices)
+    return update
+
+
+def apply(
+    params: list[Tensor], updates: list[Tensor], group: dict[str, Any], leading: Sequence[Tensor | None] = ()
+) -> None:
+    """Move this rank's tensors: decay, then W <- W - lr U, in float32 or wider, rounded once.
+
+    ``leading``: what spectral decay shrinks.
+    """
+    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
+    wide = [p.to(u.dtype) for p, u in zip(params, updates, strict=True)]
+    if group["decay"] == "spectral":
+        for W, top in zip(wide, leading, strict=True):
+            W.sub_(top * (lr * group["weight_decay"]))
+    else:
+        DECAYS[group["decay"]](wide, updates, group, lr)
+    if isinstance(lr, Tensor):
+        torch._foreach_mul_(updates, lr)
+    step = 1.0 if isinstance(lr, Tensor) else lr
+    torch._foreach_add_(wide, updates, alpha=step if group["maximize"] else -step)
+    narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
+    if narrow:
+        torch._foreach_copy_([p for p, _ in narrow], [w for _, w in narrow])

@@ -1,0 +1,1 @@
+"""Figures and HTML: in go numbers, out come SVG and markup."""

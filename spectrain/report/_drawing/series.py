@@ -1,0 +1,93 @@
+"""Runs as series of figures: which colour, which are in front, and the columns they draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spectrain.report._drawing.figure import series_color
+from spectrain.report._reading.files import Row, number
+from spectrain.report._reading.measures import lead, unit
+from spectrain.report._reading.run import Run
+from spectrain.report._thinning import running_mean, thin
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A run with its colour; ``front`` when it is drawn strongly and its details are shown."""
+
+    run: Run
+    color: str
+    front: bool
+
+
+def outcome(run: Run) -> float:
+    """What runs are ranked by: the measure they are known by, else the loss; infinity when neither was written."""
+    known = lead(run)
+    found = run.final(known.key if known else "loss")
+    return float("inf") if found is None else found if known is None or known.falls else -found
+
+
+def series(runs: Sequence[Run]) -> list[Series]:
+    """Of several optimizers: a colour each, the best run of each in front. Other runs: a colour each run."""
+    kinds = sorted({run.optimizer for run in runs}, reverse=True)
+    if len(kinds) == 1 or len(runs) == len(kinds):
+        return [Series(run, series_color(i, len(runs)), True) for i, run in enumerate(runs)]
+    best = {kind: min((run for run in runs if run.optimizer == kind), key=outcome) for kind in kinds}
+    return [
+        Series(run, series_color(kinds.index(run.optimizer), len(kinds)), best[run.optimizer] is run) for run in runs
+    ]
+
+
+def front(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose details the page shows, the best first."""
+    return sorted((one.run for one in series(runs) if one.front), key=outcome)
+
+
+def column(rows: Sequence[Row], key: str) -> list[float | None]:
+    """A column of numbers; None where a row has none, or NaN, or an infinity."""
+    return [number(row.get(key)) for row in rows]
+
+
+def has(rows: Sequence[Row], key: str) -> bool:
+    """Whether a column has at least one number."""
+    return any(value is not None for value in column(rows, key))
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What the horizontal axis counts: a column of the metrics, its title, and the column's value of one unit."""
+
+    key: str
+    title: str
+    unit: float = 1.0
+
+    def of(self, rows: Sequence[Row]) -> list[float | None]:
+        """The column in this unit."""
+        return [None if x is None else x / self.unit for x in column(rows, self.key)]
+
+
+def against_time(runs: Sequence[Run]) -> Against:
+    """Time in the unit that fits the longest run."""
+    times = [x for run in runs for x in column(run.steps + run.evals, "seconds") if x is not None]
+    longest = max(times, default=0.0)
+    if longest >= 3 * 3600:
+        return Against("seconds", "time (hours)", 3600.0)
+    return Against("seconds", "time (minutes)", 60.0) if longest >= 180 else Against("seconds", "time (seconds)")
+
+
+def against_data(runs: Sequence[Run]) -> Against:
+    """The data that was learned from, in the unit of the job."""
+    return Against(unit(runs), f"training {unit(runs)}")
+
+
+STEPS = Against("step", "training step")
+
+
+Curve = tuple[list[float | None], list[float | None]]
+
+
+def curve(rows: Sequence[Row], against: Against, key: str, *, smooth: bool = False) -> Curve:
+    """x and y of a curve, thinned so that spikes stay; ``smooth`` takes the running mean first."""
+    x, y = against.of(rows), column(rows, key)
+    y = running_mean(y) if smooth else y
+    kept = thin(y)
+    return [x[i] for i in kept], [y[i] for i in kept]

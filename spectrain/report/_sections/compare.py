@@ -1,0 +1,145 @@
+"""Several optimizers and learning rates side by side: what `spectrain compare` is for."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean
+
+from spectrain.report._axes import axis
+from spectrain.report._drawing.figure import Figure, View, label, line, points, series_color
+from spectrain.report._drawing.html import Section, details, paragraph, table
+from spectrain.report._reading.files import Row, number, objects
+from spectrain.report._reading.run import Run, proper_name
+from spectrain.report._scaling import saving, scaling
+from spectrain.report._words import amount, digits, plain
+
+_FEW = 8
+_COLUMNS = ("optimizer", "lr", "seed", "final_bits_per_byte", "final_loss", "tokens", "tokens_to_target")
+
+
+def of_runs(runs: Sequence[Run]) -> Row:
+    """The comparison that several runs make by themselves, when no ``compare.json`` was written."""
+    rows = [
+        {
+            "optimizer": run.optimizer,
+            "lr": run.config.get("lr"),
+            "seed": run.config.get("seed"),
+            "final_bits_per_byte": run.final("bits_per_byte"),
+            "final_loss": run.final("loss"),
+            "tokens": run.final("tokens"),
+        }
+        for run in runs
+    ]
+    return {"rows": rows}
+
+
+def comparison(found: Row) -> Section | None:
+    """The section on a comparison: the verdict, the sweep over learning rates, and all rows."""
+    rows = objects(found.get("rows"))
+    if len(rows) < 2:
+        return None
+    scaled = scaling(found)
+    drawn = [figure for figure in (scaled or learning_rates(rows),) if figure]
+    whole = _table(rows)
+    body: list[Figure | str] = [paragraph(verdict(found), of="finding"), *drawn]
+    body.append(details(f"All {len(rows)} runs", whole) if len(rows) > _FEW else whole)
+    return Section("comparison", "Comparison", body)
+
+
+def verdict(found: Row) -> str:
+    """The result in a sentence.
+
+    >>> verdict({"ratio": 0.68, "target": 1.2345})
+    "Muon reached AdamW's best validation loss, 1.234, with 0.68 of its tokens."
+    """
+    if (saved := saving(found)) is not None:
+        return saved
+    ratio, target = number(found.get("ratio")), number(found.get("target"))
+    level = f", {digits(target)}," if target is not None else ""
+    if ratio is not None:
+        return f"Muon reached AdamW's best validation loss{level} with {digits(ratio, 2)} of its tokens."
+    missed, bound, level = found.get("not_reached"), number(found.get("ratio_at_least")), level.rstrip(",")
+    if isinstance(missed, dict) and missed and bound is not None:
+        seeds = found.get("ratio_by_seed")
+        where = f"on {len(missed)} of {len(seeds if isinstance(seeds, dict) else missed)} seeds"
+        return (
+            f"Muon did not reach AdamW's best validation loss{level} {where}: it needs at least {digits(bound, 2)} of "
+            "its tokens."
+        )
+    if target is not None:
+        return f"Muon did not reach AdamW's best validation loss{level}."
+    rows = objects(found.get("rows"))
+    known = [(y, _optimizer(row), plain(row.get("lr"))) for row in rows if (y := _outcome(row)) is not None]
+    if not known:
+        return "No run wrote a final figure."
+    _, optimizer, lr = min(known)
+    return f"The best run is {optimizer}'s" + (f" at learning rate {lr}." if lr else ".")
+
+
+def _optimizer(row: Row) -> str:
+    return proper_name(row.get("optimizer", "not recorded"))
+
+
+def _measure(rows: Sequence[Row]) -> tuple[str, str]:
+    if any(number(row.get("final_bits_per_byte")) is not None for row in rows):
+        return "final_bits_per_byte", "final bits per byte"
+    return "final_loss", "final validation loss (nats per token)"
+
+
+def _outcome(row: Row) -> float | None:
+    found = number(row.get("final_bits_per_byte"))
+    return number(row.get("final_loss")) if found is None else found
+
+
+def learning_rates(rows: Sequence[Row]) -> Figure | None:
+    """The final figure against the learning rate: each seed a point, the mean of the seeds a line."""
+    key, title = _measure(rows)
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        rate, y = number(row.get("lr")), number(row.get(key))
+        if rate is not None and rate > 0 and y is not None:
+            found[_optimizer(row)].append((rate, y))
+    if len({rate for pairs in found.values() for rate, _ in pairs}) < 2:
+        return None
+    kinds, traces = sorted(found, reverse=True), []
+    for i, kind in enumerate(kinds):
+        color = series_color(i, len(kinds))
+        rates = sorted({rate for rate, _ in found[kind]})
+        means = [mean(y for rate, y in found[kind] if rate == at) for at in rates]
+        traces += [
+            line(rates, means, label(kind), color, width=2.5),
+            points([r for r, _ in found[kind]], [y for _, y in found[kind]], label(kind), color, showlegend=False),
+        ]
+    rates = sorted({rate for pairs in found.values() for rate, _ in pairs})
+    layout = {
+        "xaxis": axis("learning rate (per step)", type="log", tickvals=rates, ticktext=[plain(r) for r in rates]),
+        "yaxis": axis(title),
+        "hovermode": "closest",
+    }
+    missing = sum(_outcome(row) is None for row in rows)
+    caption = "Each point is a run, the line joins the means over the seeds."
+    if missing:
+        caption += f" {missing} of {len(rows)} runs ended without a finite figure and are not drawn."
+    return Figure("sweep", {(): View(_sweep_title(found), traces, layout)}, caption=caption)
+
+
+def _sweep_title(found: dict[str, list[tuple[float, float]]]) -> str:
+    best = {kind: min((y, rate) for rate, y in pairs) for kind, pairs in found.items()}
+    pieces = [f"{kind} {digits(y)} at {plain(rate)}" for kind, (y, rate) in sorted(best.items(), key=lambda b: b[1])]
+    return "Best of each optimizer: " + ", ".join(pieces)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    keys = [*_COLUMNS, *dict.fromkeys(key for row in rows for key in row if key not in _COLUMNS)]
+    used = [key for key in keys if any(plain(row.get(key)) for row in rows)]
+    ordered = sorted(rows, key=lambda row: (_outcome(row) is None, _outcome(row) or 0.0))
+    body = [[_cell(key, row) for key in used] for row in ordered]
+    return table([key.replace("_", " ").replace("lr", "learning rate") for key in used], body)
+
+
+def _cell(key: str, row: Row) -> str:
+    if key == "optimizer":
+        return _optimizer(row)
+    value = number(row.get(key))
+    if key.startswith("tokens"):
+        return amount(value) if value is not None else "not reached" if key == "tokens_to_target" else ""
+    return digits(value) if key.startswith("final") else plain(row.get(key))

@@ -1,0 +1,149 @@
+"""How evenly the experts of each layer were loaded: MaxVio over training, and a heat map of every expert's load."""
+
+from collections.abc import Sequence
+
+from spectrain.report._axes import axis
+from spectrain.report._drawing.figure import MUTED, SCALE_SIZE, Figure, Trace, View, Views, line, series_color
+from spectrain.report._drawing.html import Section
+from spectrain.report._drawing.series import STEPS, column, curve, front, has
+from spectrain.report._reading.files import Row, number
+from spectrain.report._reading.run import Run
+from spectrain.report._thinning import running_mean
+from spectrain.report._words import digits
+
+_MOST_COLUMNS = 120
+_KEY = "moe_max_violation"
+
+
+def experts(runs: Sequence[Run]) -> Section | None:
+    """The section on experts: curves for all layers together, a heat map for each."""
+    shown = [run for run in front(runs) if has(run.steps, _KEY)]
+    if not shown:
+        return None
+    figures = [violations(shown), loads(shown)]
+    return Section("experts", "Experts", [fig for fig in figures if fig is not None])
+
+
+def violations(runs: Sequence[Run]) -> Figure:
+    """MaxVio of the layers: of each training step, averaged, and of the held-out text."""
+    views: Views = {}
+    for r, run in enumerate(runs):
+        start = (r,) if len(runs) > 1 else ()
+        views[*start, 0] = _violation_view(run, run.steps, "training batches, mean of the last 5 % of steps")
+        if has(run.evals, _KEY):
+            views[*start, 1] = _violation_view(run, run.evals, "held-out text")
+    controls = [
+        *_which(runs),
+        ("of", ["training", "held-out text"][: 2 if any(has(r.evals, _KEY) for r in runs) else 1]),
+    ]
+    caption = (
+        "MaxVio: the largest load over the mean load, minus 1. Loads of one batch are uneven by "
+        "chance and by its text; those of the held-out text are summed over all its tokens."
+    )
+    return Figure("max-violation", views, controls, caption)
+
+
+def _violation_view(run: Run, rows: Sequence[Row], words: str) -> View:
+    layers = _layers(rows)
+    smooth = rows is run.steps
+    traces: list[Trace] = []
+    for i, layer in enumerate(layers):
+        x, y = curve(rows, STEPS, f"{_KEY}.{layer}", smooth=smooth)
+        mode = {} if smooth else {"mode": "lines+markers", "marker": {"size": 5}}
+        traces.append(line(x, y, f"layer {layer}", series_color(i, len(layers)), width=1.8, **mode))
+    if not traces:
+        traces = [line(*curve(rows, STEPS, _KEY, smooth=smooth), "largest", MUTED, width=1.8)]
+    layout = {"xaxis": axis(STEPS.title), "yaxis": axis(f"MaxVio ({words})", rangemode="tozero")}
+    return View(_violation_title(rows, layers, smooth=smooth), traces, layout)
+
+
+def _violation_title(rows: Sequence[Row], layers: Sequence[int], *, smooth: bool) -> str:
+    keys = [f"{_KEY}.{layer}" for layer in layers] or [_KEY]
+    last = []
+    for key in keys:
+        values = running_mean(column(rows, key)) if smooth else column(rows, key)
+        known = [v for v in values if v is not None]
+        last += known[-1:]
+    where = "in training" if smooth else "on held-out text"
+    if not last:
+        return f"No MaxVio {where} was written"
+    least = f"{digits(min(last), 3)} to " if len(last) > 1 else ""
+    return f"MaxVio {where} ended at {least}{digits(max(last), 3)}"
+
+
+def _layers(rows: Sequence[Row]) -> list[int]:
+    found = {key.rpartition(".")[2] for row in rows for key in row if key.startswith(f"{_KEY}.")}
+    return sorted(int(name) for name in found if name.isdecimal())
+
+
+def loads(runs: Sequence[Run]) -> Figure | None:
+    """The load of each expert over training, in mean loads; the layer is chosen on the page."""
+    tables = [_tables(run) for run in runs]
+    most = max(map(len, tables))
+    if not most:
+        return None
+    views: Views = {
+        (*((r,) if len(runs) > 1 else ()), layer): _load_view(steps, shares, layer)
+        for r, table in enumerate(tables)
+        for layer, (steps, shares) in enumerate(table)
+    }
+    controls = [*_which(runs), ("layer", [str(layer) for layer in range(most)])]
+    caption = "1 is the mean load; an expert at 0 is idle. Each column is the mean of the steps up to the next one."
+    height = 130 + max(120, 15 * max(len(view.traces[0]["y"]) for view in views.values()))
+    return Figure("expert-loads", views, controls, caption, height)
+
+
+def _which(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    return [("run", [run.name for run in runs])] if len(runs) > 1 else []
+
+
+Table = tuple[list[int | float], list[list[float]]]
+
+
+def _tables(run: Run) -> list[Table]:
+    """For each layer the first step of each column, and the loads of each expert in mean loads."""
+    rows = [(row["step"], counts) for row in run.steps if (counts := _counts(row)) is not None]
+    if not rows:
+        return []
+    shape = [len(layer) for layer in rows[-1][1]]
+    rows = [(step, counts) for step, counts in rows if [len(layer) for layer in counts] == shape]
+    width = -(-len(rows) // _MOST_COLUMNS)
+    parts = [rows[i : i + width] for i in range(0, len(rows), width)]
+    steps = [part[0][0] for part in parts]
+    return [(steps, _shares([[counts[layer] for _, counts in part] for part in parts])) for layer in range(len(shape))]
+
+
+def _shares(columns: list[list[list[float]]]) -> list[list[float]]:
+    """Loads of an expert a row, summed over the steps of a column and divided by the column's mean."""
+    summed = [[sum(each) for each in zip(*steps, strict=True)] for steps in columns]
+    means = [sum(column) / len(column) or 1.0 for column in summed]
+    return [[column[e] / mean for column, mean in zip(summed, means, strict=True)] for e in range(len(summed[0]))]
+
+
+def _counts(row: Row) -> list[list[float]] | None:
+    """The loads of a step, or None where they are missing or damaged."""
+    layers = row.get("moe_loads")
+    if not isinstance(layers, list) or not layers or not all(isinstance(layer, list) and layer for layer in layers):
+        return None
+    counts = [[number(count) for count in layer] for layer in layers]
+    good = all(count is not None and count >= 0 for layer in counts for count in layer)
+    return counts if good else None  # type: ignore[return-value]
+
+
+def _load_view(steps: list[int | float], shares: list[list[float]], layer: int) -> View:
+    names = [f"expert {e}" for e in range(len(shares))]
+    trace: Trace = {
+        "type": "heatmap", "x": steps, "y": names, "z": shares, "zmin": 0, "zmax": max(2.0, *map(max, shares)),
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1.0},
+        "colorscale": [[i / (SCALE_SIZE - 1), f"--scale-{i}"] for i in range(SCALE_SIZE)],
+        "hovertemplate": "%{y}<br>step %{x}<br>%{z:.3g} mean loads<extra></extra>",
+    }  # fmt: skip
+    layout = {
+        "xaxis": axis(STEPS.title, type="category" if len(steps) < 3 else "linear"),
+        "yaxis": axis("load (mean loads)", autorange="reversed", automargin=True, showgrid=False, dtick=1),
+        "hovermode": "closest",
+    }
+    last = sorted((row[-1], name) for row, name in zip(shares, names, strict=True))
+    low, high = (f"{digits(share, 3)} ({name})" for share, name in (last[0], last[-1]))
+    title = f"Layer {layer}: at the end the loads reach from {low} to {high} of the mean"
+    return View(title, [trace], layout, {"yaxis": {"showticklabels": False, "ticks": ""}}, digits=4)

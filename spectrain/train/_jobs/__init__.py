@@ -1,0 +1,1 @@
+"""What is trained: in goes a configuration, out come model, data, loss and evaluation."""

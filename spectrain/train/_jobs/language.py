@@ -1,0 +1,313 @@
+"""The job of ``spectrain train``: a language model from text."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from spectrain import data, nn, objectives, optim
+from spectrain._files import write_file
+from spectrain.train._bad_numbers import first_bad_tensor
+from spectrain.train._evaluation import Score, count, evaluate
+from spectrain.train._jobs import samples as _samples
+from spectrain.train._jobs import text as _text
+from spectrain.train._run.config import RunConfig
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.job import AbstractJob, Judged, Measured
+from spectrain.train.config import TrainConfig
+
+_LOOKED_AT = ("blocks.*.attention", "blocks.*.feed_forward", "blocks.*.queries", "norm")
+
+
+class LanguageJob(AbstractJob):
+    """Next-token prediction on text, judged by bits a byte of held-out documents."""
+
+    units = ("tokens", "bytes")
+    model: nn.LanguageModel
+
+    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None:
+        assert isinstance(config, TrainConfig)
+        self.config = config
+        self.text = _text.load(config, tokenizer_file=folder.tokenizer if resuming else None)
+        self.fingerprint = self.text.fingerprint
+        self.stream = _text.stream(config, self.text)
+
+    def about_data(self) -> list[str]:
+        """Documents, bytes and tokens of both parts, and the tokenizer."""
+        text = self.text
+        tokens = sum(map(len, text.sources)), len(text.validation)
+        parts = zip(("training", "validation"), text.documents, text.bytes, tokens, strict=True)
+        density = text.bytes[1] / max(1, len(text.validation))
+        return [
+            *(f"{part} text: {n} documents, {size:,} bytes, {count:,} tokens" for part, n, size, count in parts),
+            *self._about_stream(),
+            f"tokenizer: {text.tokenizer.vocabulary_size} tokens, {density:.2f} bytes a token on held-out text",
+        ]
+
+    def _about_stream(self) -> Iterator[str]:
+        """Proportions and packing, where there are any."""
+        stream = self.stream
+        streams = stream.streams if isinstance(stream, data.Mixture) else (stream,)
+        if isinstance(stream, data.Mixture):
+            shares = zip(self.config.data, stream.weights, self.text.sources, strict=True)
+            rows = ", ".join(f"{path} {w / sum(stream.weights):.3g} ({len(t):,} tokens)" for path, w, t in shares)
+            yield f"mixture: {rows}"
+        packed = [part for part in streams if isinstance(part, data.PackedStream)]
+        if packed:
+            empty = ", ".join(f"{100 * part.padding:.2g} %" for part in packed)
+            cut = sum(part.cuts for part in packed)
+            yield f"packing: whole documents, {cut} of them cut into rows, {empty} of the places empty"
+
+    def keep(self, folder: RunFolder) -> None:
+        """Write the tokenizer."""
+        write_file(folder.tokenizer, self.text.tokenizer.save)
+
+    def build_model(self, config: RunConfig) -> nn.LanguageModel:
+        """The language model of a full configuration."""
+        assert isinstance(config, TrainConfig)
+        self.config = config
+        model = build_model(config, vocabulary=self.text.tokenizer.vocabulary_size)
+        scaled = parametrisation(config, model)
+        if scaled is not None:
+            scaled.initialise(generator=data.generator(config.seed, "weights"))
+        return model
+
+    def parametrisation(self) -> optim.Parametrisation | None:
+        """MuP, where ``--parametrisation`` says so."""
+        return parametrisation(self.config, self.model)
+
+    def accumulate(self, step: int) -> Measured:
+        """Leave the gradient of the mean loss over all targets of batch ``step`` in ``p.grad``.
+
+        Each micro-batch's summed loss is divided by the number of targets of the *whole* batch, so the
+        gradient is that of the full batch also where micro-batches hold different numbers of targets.
+        """
+        began = time.perf_counter()
+        inputs, targets, documents = self.batch(step)
+        waited = time.perf_counter() - began
+        nats = self.backward(inputs, targets, documents)
+        score = Score(nats, *count(targets.cpu(), self.text.tokenizer.byte_lengths))
+        words = f"loss {score.loss:.3f}  {score.bits_per_byte:.3f} bits/byte"
+        return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words, waited)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs, targets and, of packed documents, the number of each token's document."""
+        inputs, targets, *borders = (part.to(self.device) for part in self.stream.batch(step))
+        return inputs, targets, borders[0] if borders else None
+
+    def after_step(self, lr_factor: float) -> Mapping[str, object]:
+        """Move the biases of experts; loads, MaxVio of each layer, and the largest.
+
+        By less and less as the rate falls: routers drift in proportion to it, and a gain that follows a drift v through
+        the noise of batches has its least error near v^(2/3), where lag^2 = (v / gain)^2 and noise ~ gain balance.
+        """
+        layers = [module for module in self.model.modules() if isinstance(module, nn.MoE)]
+        loads = [layer.update_bias(factor=lr_factor ** (2 / 3)) for layer in layers]
+        return {**_violations(loads), "moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
+
+    def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
+        """Accumulate the gradient over micro-batches; return the sum of nats."""
+        total = max(1, int((targets >= 0).sum()))
+        nats = 0.0
+        for x, y, owners in _micro_batches(inputs, targets, documents, self.config.micro_batch):
+            with self.autocast:
+                logits = self.model(x, documents=owners)
+            loss = objectives.negative_log_likelihood(logits, y)
+            (loss / total).backward()
+            nats += loss.item()
+        return nats
+
+    def first_bad_tensor(self, step: int) -> str:
+        """Name the first tensor that is not finite on batch ``step``."""
+        inputs, _, documents = self.batch(step)
+
+        def forward() -> None:
+            with self.autocast:
+                self.model(inputs, documents=documents)
+
+        return first_bad_tensor(self.model, forward)
+
+    def validate(self, *, whole: bool) -> Judged:
+        """Score the held-out text, or its first ``--eval-tokens`` tokens."""
+        with nn.expert_loads(self.model) as loads:
+            score = self.score(tokens=None if whole else self.config.eval_tokens)
+        words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
+        if whole:
+            words = f"{score.bytes:,} held-out bytes: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
+        balance = _violations(list(loads.values()))
+        if balance:
+            words += f", MaxVio {balance['moe_max_violation']:.3f}"
+        return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte, **balance}, words)
+
+    def score(self, *, tokens: int | None = None) -> Score:
+        """Nats on the held-out text, or on its first ``tokens`` tokens."""
+        self.model.eval()
+        score = evaluate(
+            self.model,
+            data.validation_batches(
+                self.text.validation[:tokens], block=self.config.block, batch=self.config.micro_batch
+            ),
+            byte_lengths=self.text.tokenizer.byte_lengths,
+            autocast=self.autocast,
+            device=self.device,
+            end_of_text=self.text.tokenizer.end_of_text if self.config.packing == "documents" else None,
+        )
+        self.model.train()
+        return score
+
+    def sample(self, folder: RunFolder, *, step: int) -> None:
+        """Append samples of this moment to ``samples.txt``."""
+        if not self.config.sample_tokens:
+            return
+        with self.autocast, open(folder.samples, "a", encoding="utf-8") as file:
+            for i, prompt in enumerate(_samples.prompts(self.text.validation_text)):
+                written = _samples.write(
+                    self.model,
+                    self.text.tokenizer,
+                    prompt,
+                    tokens=self.config.sample_tokens,
+                    context=self.config.block,
+                    generator=data.generator(self.config.seed, "sample", step, i),
+                )
+                title = f"prompt {prompt.strip()!r}" if prompt else "no prompt"
+                file.write(f"=== step {step}, {title}\n{written}\n")
+
+    def summary(self, judged: Judged, *, steps: int) -> tuple[dict[str, object], list[str]]:
+        """Loss and bits a byte, beside what ``xz`` makes of the same text."""
+        xz = data.compressed_bits_per_byte(self.text.validation_text)
+        row: dict[str, object] = {
+            "validation_loss": judged.loss,
+            "bits_per_byte": judged.figures["bits_per_byte"],
+            "xz_bits_per_byte": xz,
+            "validation_bytes": judged.seen["bytes"],
+            "validation_tokens": judged.seen["tokens"],
+            "epochs": self.stream.epoch(steps),
+            **{name: value for name, value in judged.figures.items() if name.startswith("moe_")},
+        }
+        if isinstance(self.stream, data.Mixture):
+            row["epochs_by_source"] = dict(zip(self.config.data, self.stream.epochs(steps), strict=True))
+        return row, [f"xz -6 on the same bytes: {xz:.4f} bits/byte (it has seen nothing else, and needs no training)"]
+
+    def matrices(self) -> set[torch.nn.Parameter]:
+        """The weights of the linear layers and of the experts inside the blocks."""
+        modules = self.model.blocks.modules()
+        holders = (m for m in modules if isinstance(m, torch.nn.Linear) or hasattr(m, "logical_matrices"))
+        return {p for m in holders for p in m.parameters(recurse=False)}
+
+    def watched(self) -> list[str]:
+        """All parameters of the first and the last block: the rest lie between."""
+        ends = ("blocks.0.", f"blocks.{self.config.depth - 1}.")
+        return [name for name, _ in self.model.named_parameters() if name.startswith(ends)]
+
+    @torch.no_grad()
+    def activations(self) -> list[dict[str, object]]:
+        """What queries, attention, feed-forward blocks and the last norm give on four held-out sequences at most."""
+        rows = min(4, self.config.micro_batch)
+        held_out = self.text.validation[: rows * self.config.block + 1]
+        batches = data.validation_batches(held_out, block=self.config.block, batch=rows)
+        inputs, _ = next(iter(batches))
+        self.model.eval()
+        with nn.statistics(self.model, _LOOKED_AT) as seen, self.autocast:
+            self.model(inputs.to(self.device))
+        self.model.train()
+        return [{"name": name, **found.row()} for name, found in seen.items()]
+
+    def cost(self) -> str:
+        """Floating-point operations of forward and backward."""
+        return f"{6 * sum(p.numel() for p in self.model.parameters()) / 1e6:.3g} MFLOP a token"
+
+
+def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
+    """The model of a full configuration, at its initial weights."""
+    assert config.width
+    assert config.heads
+    return nn.LanguageModel(
+        vocabulary=vocabulary,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        hidden=config.hidden,
+        tied=config.tied,
+        attention=attention_arguments(config),
+        feed_forward=experts(config),
+        generator=data.generator(config.seed, "weights"),
+    )
+
+
+def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parametrisation | None:
+    """What ``--parametrisation`` makes of a model of this configuration; None for the standard one.
+
+    Maps to a size that does not grow with the width are outputs, and inputs those from such a size: keys and values
+    that all heads share, rotated keys beside a latent, queries through ``--query-rank``. The router says it of itself.
+    """
+    if config.parametrisation == "standard":
+        return None
+    fixed = {
+        "*.attention.key.weight": config.attention == "mqa",
+        "*.attention.value.weight": config.attention == "mqa",
+        "*.attention.key_rotary.weight": config.attention == "mla",
+        "*.attention.query_down.weight": config.query_rank is not None,
+    }
+    roles = {pattern: "output" for pattern, there in fixed.items() if there}
+    if config.query_rank is not None:
+        roles["*.attention.query.weight"] = "input"
+    return optim.mup(model, base_width=config.base_width, roles=roles)
+
+
+def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
+    """What makes the second half of a block: a mixture of experts of the cost of ``--hidden``, or None for dense."""
+    if config.moe_experts is None:
+        return None
+    assert config.width
+    assert config.hidden
+    width, count = config.width, config.moe_experts
+    balance = nn.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or nn.Balance.rate)
+    narrow = max(1, config.hidden // (config.moe_top_k + config.moe_shared) // 4) * 4  # rows that grouped_mm takes
+
+    def make(_: int) -> torch.nn.Module:
+        return nn.MoE(
+            width,
+            experts=count,
+            top_k=config.moe_top_k,
+            hidden=narrow,
+            shared=config.moe_shared,
+            activation="sigmoid",
+            renormalise=True,
+            balance=balance,
+        )
+
+    return make
+
+
+def attention_arguments(config: TrainConfig) -> dict[str, object]:
+    """The arguments of ``nn.Attention`` that a full configuration decides, besides its heads."""
+    return {
+        "latent": config.latent,
+        "share": {"s1": "content", "s2": "all"}.get(config.attention, "none"),
+        "head_dim": config.head_dim,
+        "rotary_dim": config.rotary_dim,
+        "query_rank": config.query_rank,
+        "window": config.window,
+        "log_n": None if config.log_n == "off" else config.block,
+        "log_n_learned": config.log_n == "learned",
+    }
+
+
+def _violations(loads: Sequence[nn.Loads]) -> dict[str, float]:
+    """MaxVio of each layer of experts, and the largest; nothing for a dense model."""
+    each = [load.max_violation for load in loads]
+    return {"moe_max_violation": max(each), **{f"moe_max_violation.{i}": v for i, v in enumerate(each)}} if each else {}
+
+
+def _seen(score: Score) -> dict[str, int]:
+    return {"tokens": score.tokens, "bytes": score.bytes}
+
+
+def _micro_batches(
+    inputs: Tensor, targets: Tensor, documents: Tensor | None, size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    parts = inputs.split(size), targets.split(size)
+    owners = documents.split(size) if documents is not None else [None] * len(parts[0])
+    yield from zip(*parts, owners, strict=True)

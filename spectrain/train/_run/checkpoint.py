@@ -1,0 +1,163 @@
+"""Checkpoints: written whole or not at all, tied to their configuration, checked by digest before they are believed."""
+
+import errno
+import hashlib
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+import spectrain
+from spectrain import _files
+from spectrain.train._run.folder import RunFolder
+
+State = dict[str, Any]
+CONFIG = "config.json"
+"""The run's configuration as it was when the checkpoint was taken."""
+_FILES = ("model.safetensors", "state.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder ``step-XXXXXXXX`` holding weights, state and a manifest of digests."""
+
+    path: Path
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done when it was taken."""
+        return int(self.path.name.removeprefix("step-"))
+
+
+def save(
+    folder: Path, model: nn.Module, state: State, *, step: int, keep: int, config: Path | None = None
+) -> Checkpoint:
+    """Write the checkpoint of ``step`` and remove all but the newest ``keep`` up to it.
+
+    A copy of the file ``config`` goes into it, with its digest in the manifest. Nothing older is touched before the new
+    one is safely on the disk. Raises ``OSError`` (a full disk, say) with the older checkpoints as they were.
+    """
+    checkpoint = Checkpoint(folder / f"step-{step:08d}")
+
+    def fill(temporary: Path) -> None:
+        safetensors.torch.save_model(model, str(temporary / "model.safetensors"))
+        torch.save({**state, "versions": _versions()}, temporary / "state.pt")
+        if config is not None:
+            shutil.copyfile(config, temporary / CONFIG)
+        digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+        (temporary / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+    try:
+        _files.write_folder(checkpoint.path, fill)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the system's
+        raise _disk_error(checkpoint.path, error) from error
+    for old in [old for old in every(folder) if old.step < step][: -keep + 1 or None]:
+        _files.remove_folder(old.path)
+    return checkpoint
+
+
+def every(folder: Path) -> list[Checkpoint]:
+    """All checkpoints in a folder, oldest first."""
+    return [Checkpoint(path) for path in sorted(folder.glob("step-????????"))]
+
+
+def checkpoints(run: Path) -> list[Checkpoint]:
+    """All checkpoints of a run folder, oldest first.
+
+    >>> checkpoints(Path("no such run"))
+    []
+    """
+    return every(RunFolder(run).checkpoints)
+
+
+def load(checkpoint: Checkpoint, model: nn.Module) -> State:
+    """Put the weights into ``model`` and return the rest of the state.
+
+    Raises ``ValueError`` for a checkpoint that is truncated, altered or of another model, naming the
+    file and the way out; nothing is changed or removed then.
+    """
+    verify(checkpoint)
+    try:
+        safetensors.torch.load_model(model, str(checkpoint.path / "model.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{checkpoint.path} holds the weights of another model: {str(error).splitlines()[-1].strip()} "
+            "Resume with the configuration in the run's config.json."
+        ) from None
+    state: State = torch.load(checkpoint.path / "state.pt", weights_only=True)
+    return state
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Compare every file with the manifest's digest; ``ValueError`` names the first that differs."""
+    try:
+        digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
+        names = (*_FILES, *({CONFIG} & digests.keys()))  # those of earlier versions have no configuration
+        bad = next((name for name in names if _digest(checkpoint.path / name) != digests.get(name)), None)
+    except (OSError, ValueError, AttributeError) as error:
+        bad = str(error)
+    if bad is not None:
+        raise _damaged(checkpoint, bad)
+
+
+def recorded_config(checkpoint: Checkpoint) -> Path | None:
+    """The checkpoint's copy of its configuration, checked by digest; None in one of a version that kept none.
+
+    Raises ``ValueError`` where the copy is not what the manifest says.
+    """
+    try:
+        digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
+        if CONFIG not in digests:
+            return None
+        if _digest(checkpoint.path / CONFIG) == digests[CONFIG]:
+            return checkpoint.path / CONFIG
+        raise _damaged(checkpoint, CONFIG)
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise _damaged(checkpoint, str(error)) from None
+
+
+def _damaged(checkpoint: Checkpoint, what: str) -> ValueError:
+    return ValueError(
+        f"checkpoint {checkpoint.path} is damaged ({what}). Nothing was changed. "
+        f"Move that folder away to resume from the checkpoint before it."
+    )
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "spectrain": spectrain.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def other_versions(state: State) -> str | None:
+    """What wrote the checkpoint of a state and is another version now, as a sentence; None where nothing is."""
+    written, now = state.get("versions", {}), _versions()
+    other = [f"{name} {old} then, {now.get(name)} now" for name, old in written.items() if now.get(name) != old]
+    if not other:
+        return None
+    return f"note: other versions than wrote the checkpoint ({'; '.join(other)}): digits may differ from here on"
+
+
+def _disk_error(path: Path, error: Exception) -> OSError:
+    free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
+    code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+    return OSError(
+        code,
+        f"could not write checkpoint {path} ({error}); {free / 1e6:.0f} MB are free there. "
+        "Older checkpoints are intact: make room and resume",
+    )

@@ -1,0 +1,51 @@
+"""How many steps a run has, and the learning rate at each."""
+
+import math
+
+from spectrain.train._run.config import RunConfig
+
+CALIBRATION = 20
+"""Steps after which --max-minutes is turned into a number of steps."""
+
+# Validation, spectra, samples and checkpoints on the way, as a share of the steps' own time.
+_OVERHEAD = 1.12
+
+
+def known_steps(config: RunConfig) -> int | None:
+    """The number of steps, where no clock is needed to tell it."""
+    if config.horizon is not None:
+        return config.horizon
+    return None if by_clock(config) else min(config.limits())
+
+
+def by_clock(config: RunConfig) -> bool:
+    """Whether a clock decides the number of steps: not where another limit comes before it can."""
+    limits = config.limits() + ([] if config.horizon is None else [config.horizon])
+    return config.max_minutes is not None and min(limits, default=CALIBRATION + 1) > CALIBRATION
+
+
+def steps_by_clock(config: RunConfig, *, step_seconds: float, elapsed: float) -> int:
+    """Fix the number of steps after :data:`CALIBRATION` of them took ``elapsed`` seconds in all."""
+    assert config.max_minutes is not None
+    left = 60 * config.max_minutes - elapsed
+    affordable = CALIBRATION + max(1, math.floor(left / (step_seconds * _OVERHEAD)))
+    return min([affordable, *config.limits()])
+
+
+def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bool) -> float:
+    """Linear warm-up to 1, then linearly to zero just after the last step.
+
+    ``step`` counts from 0. While ``steps`` is unknown the factor is what it will be once it is known:
+    under a ``clock`` the decay never starts before the calibration ends, and a warm-up that would take
+    more than half of the steps ends there, at the rate it has reached.
+
+    >>> [round(learning_rate_factor(t, warmup=2, steps=6, clock=False), 2) for t in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if steps is None:
+        return min(1.0, (step + 1) / max(1, warmup))
+    start = min(max(warmup, CALIBRATION if clock else 0), steps // 2)
+    start = max(start, CALIBRATION) if clock else start
+    ramp = warmup if clock else min(warmup, start)
+    peak = min(1.0, start / ramp) if ramp else 1.0
+    return min(1.0, (step + 1) / max(1, ramp)) if step < start else peak * (steps - step) / max(1, steps - start)

@@ -1,0 +1,140 @@
+"""A job: what a run learns and how it is judged. The loop knows nothing else of it."""
+
+import abc
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from spectrain import optim
+from spectrain.train._run.config import RunConfig
+from spectrain.train._run.folder import RunFolder
+
+JOBS = {"draw": "_jobs.draw.DrawJob", "embed": "_jobs.embed.EmbedJob", "train": "_jobs.language.LanguageJob"}
+"""Where each job stands: ``module.class`` in this package."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the gradient of one batch cost and found."""
+
+    loss: float
+    """Mean loss of the batch: what was differentiated."""
+    seen: dict[str, int]
+    """How much of each of the job's units the batch held."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """More figures for the row of this step."""
+    words: str = ""
+    """The figures as a line on the screen says them."""
+    data_seconds: float = 0.0
+    """How long it waited for the batch."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a validation found."""
+
+    loss: float
+    seen: dict[str, int]
+    figures: dict[str, float]
+    words: str
+
+
+class AbstractJob(abc.ABC):
+    """Data, model, loss and judgement of a run.
+
+    Life: ``__init__`` reads the data; :meth:`build` makes the model of a full configuration; then the
+    loop asks for gradients, validations and samples, and at the end for the summary. Batch ``step`` must
+    be a function of the configuration and ``step`` alone, so that a resumed run needs no position.
+    """
+
+    units: tuple[str, ...]
+    """What batches consist of, by name; the first is the unit of speed."""
+    model: nn.Module
+    device: torch.device
+    autocast: torch.autocast
+    fingerprint: str
+    """A digest of the data; a run resumes on the same data only."""
+
+    @abc.abstractmethod
+    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None: ...
+
+    @abc.abstractmethod
+    def about_data(self) -> list[str]:
+        """Lines for the screen about what was read."""
+
+    @abc.abstractmethod
+    def keep(self, folder: RunFolder) -> None:
+        """Write what the trained model will need besides its weights."""
+
+    @abc.abstractmethod
+    def build_model(self, config: RunConfig) -> nn.Module:
+        """The model of a full configuration, at its initial weights."""
+
+    def build(self, config: RunConfig, *, device: torch.device) -> None:
+        """Make the model and take its precision from the configuration."""
+        self.device = device
+        self.model = self.build_model(config).to(device)
+        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.autocast == "bfloat16")
+
+    @abc.abstractmethod
+    def accumulate(self, step: int) -> Measured:
+        """Leave the gradient of the mean loss over batch ``step`` in ``p.grad``, whatever the micro-batches."""
+
+    def after_step(self, lr_factor: float) -> Mapping[str, object]:
+        """Whatever must follow an optimizer step of ``lr_factor`` times the peak rate; figures for the step's row."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides model and optimizer, such as averaged weights."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        assert not state, f"{type(self).__name__} has no state of its own"
+
+    @abc.abstractmethod
+    def first_bad_tensor(self, step: int) -> str:
+        """Name the first tensor that is NaN or infinite on batch ``step``."""
+
+    @abc.abstractmethod
+    def validate(self, *, whole: bool) -> Judged:
+        """Judge the model on held-out data: on all of it, or on the part that is used on the way."""
+
+    @abc.abstractmethod
+    def sample(self, folder: RunFolder, *, step: int) -> None:
+        """Append something to look at; draws depend on the configuration and ``step`` only."""
+
+    @abc.abstractmethod
+    def summary(self, judged: Judged, *, steps: int) -> tuple[dict[str, object], list[str]]:
+        """The job's part of ``summary.json`` after the last validation, and lines for the screen."""
+
+    @abc.abstractmethod
+    def matrices(self) -> set[nn.Parameter]:
+        """The parameters that decay where AdamW trains all: those that Muon would take."""
+
+    def parametrisation(self) -> optim.Parametrisation | None:
+        """How learning rates and decay follow from roles and width; None: one rate for all."""
+        return None
+
+    @abc.abstractmethod
+    def watched(self) -> list[str]:
+        """Names of the parameters whose spectra are recorded."""
+
+    def activations(self) -> list[dict[str, object]]:
+        """Statistics of inner outputs on held-out data, a row a name, recorded where spectra are."""
+        return []
+
+    @abc.abstractmethod
+    def cost(self) -> str:
+        """What one unit of data costs, in words."""
+
+
+def load_job(config: RunConfig, folder: RunFolder, *, resuming: bool) -> AbstractJob:
+    """Read the data of a configuration's job."""
+    module, _, name = JOBS[config.job].rpartition(".")
+    kind: type[AbstractJob] = getattr(importlib.import_module(f"spectrain.train.{module}"), name)
+    return kind(config, folder, resuming=resuming)

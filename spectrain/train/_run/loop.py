@@ -1,0 +1,134 @@
+"""The training run, top to bottom."""
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from spectrain.train import _step
+from spectrain.train._run import observe as _observe
+from spectrain.train._run import recorded as _recorded
+from spectrain.train._run.config import RunConfig
+from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
+from spectrain.train._run.prepare import prepare
+from spectrain.train._run.progress import Progress
+from spectrain.train._run.session import Session
+from spectrain.train._run.signals import StopRequest, stop_on_signals
+
+
+def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
+    """Train as ``wanted`` says, whatever its job; return the run folder.
+
+    The folder holds ``config.json``, ``environment.json``, ``metrics.jsonl``, ``routing.json``,
+    ``polynomials.json``, ``checkpoints/``, what the job keeps (a language model's ``tokenizer.json``
+    and ``samples.txt``), and at the end ``model.safetensors`` and ``summary.json``. With
+    ``resume="auto"`` a run that was stopped or killed goes on from its newest checkpoint and ends with
+    the same weights and metrics, bit for bit, as if it had not been, on the same machine and thread
+    count; the times alone differ.
+
+    The folder is held against every other process meanwhile. Raises ``FolderInUse``, an ``OSError``, where another one
+    has it, ``ValueError`` for a configuration or data that cannot be used, ``OSError`` for a folder that
+    cannot be written (a full disk among the reasons), ``FloatingPointError`` naming the first tensor
+    that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
+    """
+    with (
+        _recorded.in_folder(wanted) as config,
+        progress or Progress(interval=wanted.log_interval) as screen,
+        _deterministic(),
+    ):
+        session = prepare(config, screen)
+        with stop_on_signals() as asked_to_stop:
+            _run(session, screen, asked_to_stop)
+        return _observe.finish(session, screen)
+
+
+def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None:
+    counters, cfg = session.counters, session.config
+    if counters.step == 0:
+        _observe.validate(session, screen)
+    while session.steps is None or counters.step < session.steps:
+        _one_step(session, screen)
+        if session.steps is None and counters.step == CALIBRATION:
+            _fix_horizon(session, screen)
+        last = counters.step == session.steps
+        if counters.step % cfg.eval_interval == 0 or last:
+            _observe.validate(session, screen)
+        if cfg.spectrum_interval and (counters.step % cfg.spectrum_interval == 0 or counters.step == 1 or last):
+            _observe.record_spectra(session)
+        if _observe.ends_a_quarter(session):
+            session.job.sample(session.folder, step=counters.step)
+        if counters.step % cfg.save_interval == 0 or last or asked_to_stop:
+            session.save()
+        if asked_to_stop and not last:
+            raise asked_to_stop.at(counters.step, session.folder.path)
+
+
+def _one_step(session: Session, screen: Progress) -> None:
+    counters = session.counters
+    began = time.perf_counter()
+    lr = session.set_learning_rate()
+    try:
+        result = _step.step(session.job, session.optimizer, counters.step, clip=session.clip_gradients)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"step {counters.step + 1}: {error}. The weights were not changed.") from None
+    figures = {**result.measured.figures, **session.job.after_step(session.lr_factor)}
+    seconds = time.perf_counter() - began
+    counters.step += 1
+    counters.add(result.measured.seen)
+    counters.optimizer_seconds += result.optimizer_seconds
+    counters.data_seconds += result.measured.data_seconds
+    if session.steps is None:
+        counters.step_seconds.append(seconds)
+    unit, count = next(iter(result.measured.seen.items()))
+    session.folder.record(
+        "step",
+        {
+            "step": counters.step,
+            **counters.seen,
+            "loss": result.measured.loss,
+            **figures,
+            "lr": lr,
+            "grad_norm": result.grad_norm,
+            "seconds": session.seconds,
+            "step_seconds": seconds,
+            "optimizer_seconds": result.optimizer_seconds,
+            "data_seconds": result.measured.data_seconds,
+            **{f"{name}_per_second": number / seconds for name, number in result.measured.seen.items()},
+        },
+    )
+    screen.step(
+        counters.step,
+        session.steps,
+        f"{result.measured.words}  lr {lr:.2e}  |g| {result.grad_norm:.2f}  {count / seconds:,.0f} {unit}/s",
+    )
+
+
+def _fix_horizon(session: Session, screen: Progress) -> None:
+    pace = statistics.median(session.counters.step_seconds[2:])
+    steps = steps_by_clock(session.config, step_seconds=pace, elapsed=session.seconds)
+    session.config = dataclasses.replace(session.config, horizon=steps)
+    _recorded.write(session.config, session.folder.config)
+    screen.say(
+        f"  horizon = {steps} steps: --max-minutes {session.config.max_minutes:g} at {pace:.2f} s a step, "
+        f"measured over {CALIBRATION} steps"
+    )
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Deterministic kernels for the run; the caller's setting comes back afterwards."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -1,0 +1,76 @@
+"""What a run writes down about itself besides its steps: validations, spectra, samples, the summary."""
+
+import math
+from pathlib import Path
+
+import safetensors.torch
+
+from spectrain import optim
+from spectrain._files import write_file, write_json
+from spectrain.train._run import machine as _machine
+from spectrain.train._run import tie as _tie
+from spectrain.train._run.horizon import CALIBRATION, by_clock
+from spectrain.train._run.progress import Progress
+from spectrain.train._run.session import Session
+
+
+def validate(session: Session, screen: Progress) -> None:
+    """Judge the model on part of the held-out data and record it."""
+    judged = session.job.validate(whole=False)
+    counters = session.counters
+    row = {"step": counters.step, **counters.seen, "loss": judged.loss, **judged.figures, "seconds": session.seconds}
+    session.folder.record("eval", row)
+    if not math.isfinite(judged.loss):
+        bad = session.job.first_bad_tensor(max(0, counters.step - 1))
+        raise FloatingPointError(f"validation after step {counters.step}: {bad}")
+    screen.say(f"  validation at step {counters.step}: {judged.words}")
+
+
+def record_spectra(session: Session) -> None:
+    """Record the singular values of weights, momenta and updates, before the next step clears the gradients.
+
+    And what passes between the weights: the job's statistics of activations.
+    """
+    for row in optim.spectra(session.model, session.optimizer, names=session.job.watched()):
+        session.folder.record("spectrum", {"step": session.counters.step, **row})
+    for row in session.job.activations():
+        session.folder.record("activation", {"step": session.counters.step, **row})
+
+
+def ends_a_quarter(session: Session) -> bool:
+    """Whether this step ends a quarter of the run."""
+    steps = session.steps
+    step = session.counters.step
+    if steps is None or step == steps or (by_clock(session.config) and step < CALIBRATION):
+        return False  # before a clock has fixed the steps nobody knows where the quarters are, on a resume neither
+    return any(step == max(1, steps * q // 4) for q in (1, 2, 3))
+
+
+def finish(session: Session, screen: Progress) -> Path:
+    """Judge the model on all held-out data, write samples, weights and summary."""
+    folder, counters, job = session.folder, session.counters, session.job
+    judged = job.validate(whole=True)
+    job.sample(folder, step=counters.step)
+    write_file(folder.model, lambda temporary: safetensors.torch.save_model(session.model, str(temporary)))
+    row, lines = job.summary(judged, steps=counters.step)
+    summary = {
+        **row,
+        "optimizer": session.config.optimizer,
+        "config_digest": _tie.digest(folder.config),
+        "parameters": sum(p.numel() for p in session.model.parameters()),
+        "steps": counters.step,
+        **counters.seen,
+        "seconds": session.seconds,
+        **{f"{name}_per_second": count / max(1e-9, session.seconds) for name, count in counters.seen.items()},
+        "optimizer_share": counters.optimizer_seconds / max(1e-9, session.seconds),
+        "data_share": counters.data_seconds / max(1e-9, session.seconds),
+        "peak_memory_bytes": _machine.peak_memory_bytes(),
+    }
+    write_json(folder.summary, summary)
+    for line in (f"validation on all {judged.words}", *lines):
+        screen.say(line)
+    unit, count = next(iter(counters.seen.items()))
+    share = f"{100 * counters.optimizer_seconds / session.seconds:.0f} %"
+    waited = f"{100 * counters.data_seconds / session.seconds:.2g} % waiting for batches"
+    screen.say(f"{count:,} {unit} in {session.seconds:.0f} s, {share} of it in the optimizer, {waited}")
+    return folder.path

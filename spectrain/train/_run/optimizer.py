@@ -1,0 +1,57 @@
+"""The optimizer that a configuration asks for."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from spectrain import approx, optim
+from spectrain.train._run.config import RunConfig
+from spectrain.train._run.job import AbstractJob
+
+if TYPE_CHECKING:
+    from spectrain.train.config import TrainConfig
+
+
+def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimizer:
+    """Muon with AdamW for the rest, or AdamW for all; only matrices of linear layers decay."""
+    assert config.lr is not None
+    betas, scaled = (config.beta1, config.beta2), job.parametrisation()
+    groups = None if scaled is None else _scaled_groups(scaled, config)
+    if config.optimizer == "muon":
+        return optim.Muon(
+            job.model if groups is None else groups,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            scale=config.scale,
+            adamw_betas=betas,
+            adamw_weight_decay=0.0,
+            schedule=muon_schedule(config),
+            compute_dtype=config.muon_dtype,
+        )
+    decayed = job.matrices()
+    groups = groups or [
+        {"params": [p for p in job.model.parameters() if p in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in job.model.parameters() if p not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
+
+
+def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dict[str, Any]]:
+    """Groups whose rate and decay follow from role and width; only hidden matrices decay."""
+    config = cast("TrainConfig", config)  # no other job has a parametrisation
+    assert config.lr is not None
+    groups = scaled.groups(
+        config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adamw_lr=config.lr / config.scale_ratio,
+        adamw_weight_decay=0.0,
+        scale=config.scale,
+    )
+    return [{**group, "lr_factor": group["lr"] / config.lr} for group in groups]
+
+
+def muon_schedule(config: RunConfig) -> approx.Schedule:
+    """The composition of quintics that Muon applies, the best one for the precision it works in."""
+    return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)

@@ -1,0 +1,139 @@
+"""Configurations in files: written whole, read back by the class of their job, checked by name and type."""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from spectrain import _files
+from spectrain.train._run import claim as _claim
+from spectrain.train._run.config import Config, RunConfig
+from spectrain.train._run.tie import FREE
+
+CONFIGS = {
+    "draw": "_jobs.draw_config.DrawConfig",
+    "embed": "_jobs.embed_config.EmbedConfig",
+    "train": "config.TrainConfig",
+}
+"""Where each job's configuration stands: ``module.class`` in this package."""
+
+
+def config_class(job: str) -> type[RunConfig]:
+    """The configuration class of a job, loaded on first use."""
+    module, _, name = CONFIGS[job].rpartition(".")
+    found: type[RunConfig] = getattr(importlib.import_module(f"spectrain.train.{module}"), name)
+    return found
+
+
+@contextmanager
+def in_folder(config: Config) -> Iterator[Config]:
+    """Hold the run folder that ``config`` names; where it names none a new one in runs/, by date, job and optimizer.
+
+    Raises what ``_claim.claimed`` raises.
+    """
+    with _claim.named(config.out_dir, config.slug) as folder:
+        yield dataclasses.replace(config, out_dir=str(folder))
+
+
+def fresh(recorded: Config) -> Config:
+    """A run's configuration as the start of a new run: the same choices in another folder."""
+    return dataclasses.replace(recorded, out_dir="", resume="never")
+
+
+def write(config: RunConfig, path: Path) -> None:
+    """Write ``config`` as flat JSON, whole or not at all."""
+    _files.write_json(path, {"job": config.job, **dataclasses.asdict(config)})
+
+
+def read(path: Path, kind: type[Config]) -> Config:
+    """The configuration of the class ``kind`` in a ``config.json``.
+
+    Raises ``ValueError`` for a file that is no such JSON, for one of another job, for an unknown key
+    (with the nearest name) and for a value of the wrong type; ``FileNotFoundError`` where there is none.
+    """
+    found = read_any(path)
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{path} is of a run of 'spectrain {found.job}', not of 'spectrain {kind.job}'. "
+            f"Use 'spectrain {found.job}', or give another folder."
+        )
+    return found
+
+
+def read_any(path: Path) -> RunConfig:
+    """The configuration in a ``config.json``, of whatever job; see :func:`read`."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a configuration: {error}. Give a run's config.json.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, not a configuration. Give a run's config.json.")
+    job = values.pop("job", "train")
+    if job not in CONFIGS:
+        raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(CONFIGS)}.")
+    return from_values(config_class(job), values, source=str(path))
+
+
+def resumed(recorded: Config, wanted: Config) -> Config:
+    """The recorded configuration, for a run that goes on.
+
+    A field of ``wanted`` that stands at its default asks for nothing. Raises ``ValueError`` naming the
+    first other field that differs from what the run was started with: a resumed run replays its choices.
+    """
+    check_same(recorded, wanted, unless=type(recorded)())
+    return dataclasses.replace(recorded, **{name: getattr(wanted, name) for name in FREE})
+
+
+def check_same(recorded: RunConfig, wanted: RunConfig, *, unless: RunConfig | None = None) -> None:
+    """Refuse a configuration that differs from the recorded one, except where it equals ``unless``."""
+    for field in dataclasses.fields(recorded):
+        asked, used = getattr(wanted, field.name), getattr(recorded, field.name)
+        silent = unless is not None and asked == getattr(unless, field.name)
+        if field.name not in FREE and asked != used and not silent:
+            raise ValueError(
+                f"--{field.name.replace('_', '-')} {asked} differs from the run's {used}, and a resumed run keeps "
+                "its configuration. Leave the flag out, or start a new run in another --out-dir."
+            )
+
+
+def from_values(kind: type[Config], values: dict[str, object], *, source: str) -> Config:
+    """A configuration from plain values, checked by name and by type."""
+    hints = typing.get_type_hints(kind)
+    types = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(sorted(types))}."
+            raise ValueError(f"{source}: unknown key {key!r}.{hint}")
+        if not _fits(value, types[key]):
+            raise ValueError(f"{source}: {key} must be {_spelled(types[key])}, got {value!r}.")
+    return kind(**{key: _as(value, types[key]) for key, value in values.items()})  # type: ignore[arg-type]
+
+
+def _as(value: object, kind: object) -> object:
+    """JSON has lists for tuples and may write 1 for 1.0."""
+    if isinstance(value, list):
+        return tuple(_as(item, typing.get_args(kind)[0]) for item in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in (kind, *typing.get_args(kind)) else value  # type: ignore[arg-type]
+
+
+def _fits(value: object, kind: object) -> bool:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return value in typing.get_args(kind)
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
+    options = typing.get_args(kind) or (kind,)
+    if isinstance(value, bool):
+        return bool in options
+    return isinstance(value, options) or (isinstance(value, int) and float in options)
+
+
+def _spelled(kind: object) -> str:
+    return str(kind).removeprefix("typing.") if typing.get_args(kind) else getattr(kind, "__name__", str(kind))

@@ -1,0 +1,127 @@
+"""A run in memory: job, optimizer and counters, built from a configuration or a checkpoint."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from spectrain import optim
+from spectrain.train._device import choose_device
+from spectrain.train._run import checkpoint as _checkpoint
+from spectrain.train._run.config import RunConfig
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.horizon import by_clock, learning_rate_factor
+from spectrain.train._run.job import AbstractJob
+from spectrain.train._run.optimizer import build_optimizer
+
+
+@dataclass
+class Counters:
+    """How far a run has come; stands in every checkpoint."""
+
+    step: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    optimizer_seconds: float = 0.0
+    data_seconds: float = 0.0
+    step_seconds: list[float] = field(default_factory=list)
+
+    def add(self, seen: dict[str, int]) -> None:
+        """Count what a batch consisted of."""
+        self.seen = {name: self.seen[name] + count for name, count in seen.items()}
+
+
+@dataclass
+class Session:
+    """All that a run consists of between two steps."""
+
+    config: RunConfig
+    folder: RunFolder
+    job: AbstractJob
+    optimizer: torch.optim.Optimizer
+    counters: Counters = field(default_factory=Counters)
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The job's model."""
+        return self.job.model
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the whole run; None while a clock has still to tell."""
+        return self.config.horizon
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent so far, those before a resume included."""
+        return self.counters.seconds + time.perf_counter() - self.started
+
+    @property
+    def lr_factor(self) -> float:
+        """Where the schedule stands at this step: the share of the peak learning rate."""
+        return learning_rate_factor(
+            self.counters.step, warmup=self.config.warmup, steps=self.steps, clock=by_clock(self.config)
+        )
+
+    def set_learning_rate(self) -> float:
+        """Put this step's learning rate into the optimizer and return it."""
+        assert self.config.lr is not None
+        factor = self.lr_factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * factor * group.get("lr_factor", 1.0)  # a factor of optim.mup
+        return self.config.lr * factor
+
+    def clip_gradients(self) -> float:
+        """Clip the gradients on AdamW to the global norm of ``--clip``; return the norm of all gradients.
+
+        Muon's are left alone: its update has no scale that clipping could shrink.
+        """
+        limit = self.config.clip or math.inf
+        if isinstance(self.optimizer, optim.Muon):
+            return optim.clip_grad_norm_(self.optimizer, limit).total.item()
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+
+    def save(self) -> _checkpoint.Checkpoint:
+        """Write a checkpoint of this moment.
+
+        Raises ``FloatingPointError`` naming the first weight that is not finite: nothing worth keeping.
+        """
+        for name, p in self.model.named_parameters():
+            if not p.isfinite().all():
+                raise FloatingPointError(f"weight {name} is not finite after step {self.counters.step}")
+        counters = {**vars(self.counters), "seconds": self.seconds}
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "job": self.job.state_dict(),
+            "counters": counters,
+            "torch_rng": torch.get_rng_state(),
+            "sizes": self.folder.sizes(),
+        }
+        return _checkpoint.save(
+            self.folder.checkpoints,
+            self.model,
+            state,
+            step=self.counters.step,
+            keep=self.config.keep_last,
+            config=self.folder.config,
+        )
+
+    def restore(self, checkpoint: _checkpoint.Checkpoint) -> str | None:
+        """Go back to the moment of a checkpoint, rows of metrics included; say what other versions wrote it, if any."""
+        state = _checkpoint.load(checkpoint, self.model)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.job.load_state_dict(state["job"])
+        torch.set_rng_state(state["torch_rng"])
+        self.counters = Counters(**state["counters"])
+        self.folder.cut(state["sizes"])
+        self.started = time.perf_counter()
+        return _checkpoint.other_versions(state)
+
+
+def build(config: RunConfig, folder: RunFolder, job: AbstractJob) -> Session:
+    """Model and optimizer of a full configuration (nothing left to measure)."""
+    job.build(config, device=torch.device(choose_device(config.device)))
+    counters = Counters(seen=dict.fromkeys(job.units, 0))
+    return Session(config=config, folder=folder, job=job, optimizer=build_optimizer(config, job), counters=counters)

@@ -1,0 +1,120 @@
+"""A trained model back from its run folder."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from spectrain import data, nn
+from spectrain.train._jobs import samples as _samples
+from spectrain.train._jobs.language import build_model
+from spectrain.train._run import checkpoint as _checkpoint
+from spectrain.train._run import recorded as _recorded
+from spectrain.train._run import tie as _tie
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._saved.factored import restructure
+from spectrain.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run left behind, ready to write text."""
+
+    config: TrainConfig
+    tokenizer: data.Tokenizer
+    model: nn.LanguageModel
+    source: Path
+
+    def sample(
+        self,
+        prompt: str,
+        *,
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        seed: int = 0,
+    ) -> str:
+        """``prompt`` and its continuation."""
+        return _samples.write(
+            self.model,
+            self.tokenizer,
+            prompt,
+            tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            context=self.config.block,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float | None = None,
+        form: str = "auto",
+        seed: int = 0,
+    ) -> Iterator[list[str]]:
+        """The prompts, then what each new token adds to each of them."""
+        return _samples.stream(
+            self.model,
+            self.tokenizer,
+            prompts,
+            tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            context=self.config.block,
+            form=form,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+
+def load_run(path: Path | str) -> TrainedRun:
+    """Load the model of a run folder: the finished one, or else that of the newest checkpoint.
+
+    Raises ``ValueError`` when the folder is no run, or one that has no weights yet, or whose files do
+    not fit together.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.exists():
+        raise ValueError(f"{path} is not a run folder: it has no config.json. Give the folder that train wrote.")
+    recorded = _recorded.read(folder.config, TrainConfig)
+    if not folder.tokenizer.exists():
+        raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
+    tokenizer = data.load_tokenizer(folder.tokenizer)
+    model = build_model(recorded, vocabulary=tokenizer.vocabulary_size)
+    source = load_weights(model, folder)
+    return TrainedRun(recorded, tokenizer, model.eval(), source)
+
+
+def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
+    """Put a run's weights into ``model``: the finished ones, or else those of the newest checkpoint; return the file.
+
+    The layers of a compressed run are brought into its shapes first. Raises ``ValueError`` when there are no weights
+    yet, or when they are of another model or another configuration.
+    """
+    _tie.check(folder)
+    if folder.factors.exists():
+        restructure(model, json.loads(folder.factors.read_text(encoding="utf-8")))
+    source = _newest_weights(folder)
+    try:
+        safetensors.torch.load_model(model, str(source))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
+    return source
+
+
+def _newest_weights(folder: RunFolder) -> Path:
+    if folder.model.exists():
+        return folder.model
+    checkpoints = _checkpoint.every(folder.checkpoints)
+    if not checkpoints:
+        raise ValueError(f"{folder.path} has no weights yet: neither model.safetensors nor a checkpoint.")
+    _checkpoint.verify(checkpoints[-1])
+    return checkpoints[-1].path / "model.safetensors"

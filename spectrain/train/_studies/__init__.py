@@ -1,0 +1,1 @@
+"""Several runs compared: in goes a study, out come runs and a verdict."""
