@@ -17,8 +17,8 @@ import numpy as np
 from _record import table, write
 
 from spectrain import approx
-from spectrain.approx import _simulate
 from spectrain.approx._schedules import rounding as _roundoff
+from spectrain.approx._schedules import rounding as _simulate
 from spectrain.approx._schedules import unit as _unit
 from spectrain.approx._schedules.sign import compute_sign_schedule
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from spectrain import train
-from spectrain.train import _step
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
+from spectrain.train._run import loop as _step
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import load_job
 from spectrain.train._run.prepare import decide

@@ -11,8 +11,7 @@ from typing import Any
 
 import _record
 
-from spectrain.train._family import Family
-from spectrain.train._studies.check import check, member_of
+from spectrain.train._studies.check import Family, check, member_of
 from spectrain.train._studies.check_config import CheckConfig
 from spectrain.train._studies.verdict import judge
 

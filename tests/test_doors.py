@@ -15,7 +15,11 @@ def declared(layer: str) -> dict[str, str]:
     tree = ast.parse((PACKAGE / layer / "__init__.py").read_text(encoding="utf-8"))
     branch = next((n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"), None)
     imports = [n for n in ast.walk(branch) if isinstance(n, ast.ImportFrom)] if branch else []
-    return {alias.asname or alias.name: str(n.module).removeprefix(f"spectrain.{layer}.") for n in imports for alias in n.names}
+    return {
+        alias.asname or alias.name: str(n.module).removeprefix(f"spectrain.{layer}.")
+        for n in imports
+        for alias in n.names
+    }
 
 
 def served(layer: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from spectrain.approx._code import as_code as as_code
     from spectrain.approx._curve import error_curve as error_curve
     from spectrain.approx._curve import step_curves as step_curves
-    from spectrain.approx._enclose import enclose as enclose
     from spectrain.approx._minimax.answer import Minimax as Minimax
+    from spectrain.approx._minimax.certificate import enclose as enclose
     from spectrain.approx._minimax.minimax import minimax as minimax
     from spectrain.approx._minimax.theorem import equioscillates as equioscillates
     from spectrain.approx._polynomial import Polynomial as Polynomial
@@ -27,7 +27,7 @@ __getattr__, __dir__ = door(
         "Schedule": "_schedule",
         "as_code": "_code",
         "clip_schedule": "_schedules.clip",
-        "enclose": "_enclose",
+        "enclose": "_minimax.certificate",
         "equioscillates": "_minimax.theorem",
         "error_curve": "_curve",
         "minimax": "_minimax.minimax",

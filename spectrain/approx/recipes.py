@@ -7,9 +7,8 @@ stand as published. Several recipes divide the input first; that is part of the 
 
 from dataclasses import dataclass
 
-from spectrain.approx._cost import Cost
 from spectrain.approx._polynomial import Number, Polynomial
-from spectrain.approx._schedule import Schedule, certified
+from spectrain.approx._schedule import Cost, Schedule, certified
 from spectrain.approx._schedules.root import root_below
 
 Rows = tuple[tuple[float, ...], ...]

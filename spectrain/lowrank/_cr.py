@@ -9,11 +9,9 @@ from torch import Tensor
 
 from spectrain.lowrank import _product_terms as terms
 from spectrain.lowrank._matrix.error import frobenius
-from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, entered, generator_of
 from spectrain.lowrank._matrix.result import Factorization
-from spectrain.lowrank._matrix.scale import rescaled, unit_scaled
-from spectrain.lowrank._random import Generator, generator_of
-from spectrain.lowrank._stacked import flattened, rebatched
+from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, unit_scaled
 
 Core: TypeAlias = Literal["diagonal", "full"]
 _ALL_EXCHANGES = 1e8  # count^2 times l, up to which exchanges go on until none helps; beyond, 20 of them

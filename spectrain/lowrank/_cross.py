@@ -8,9 +8,8 @@ from torch import Tensor
 from spectrain.lowrank._columns.core import cross_core
 from spectrain.lowrank._cur import CUR
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.matrix import Array, Real
+from spectrain.lowrank._matrix.matrix import Array, Generator, Real, generator_of
 from spectrain.lowrank._matrix.stops import Stops, checked_stops
-from spectrain.lowrank._random import Generator, generator_of
 
 
 def cross(

@@ -14,14 +14,21 @@ from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import filled_up
 from spectrain.lowrank._columns.rules import EXACT_WORK
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
+from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered
 from spectrain.lowrank._matrix.probes import COUNT, FAILURE, Probes, quantile
 from spectrain.lowrank._matrix.result import Factorization
-from spectrain.lowrank._matrix.scale import as_returned, in_range, rescaled, unit_scaled
+from spectrain.lowrank._matrix.scale import (
+    as_returned,
+    flattened,
+    in_range,
+    rebatched,
+    rescaled,
+    stacked,
+    times_two_to,
+    unit_scaled,
+)
 from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops, tail_errors
-from spectrain.lowrank._random import Generator
 from spectrain.lowrank._select_columns import checked_rule
-from spectrain.lowrank._stacked import flattened, rebatched, stacked, times_two_to
 
 Core: TypeAlias = Literal["optimal", "cross"]
 Judge: TypeAlias = Callable[["Parts", CoreOf], "Parts"]  # of rows and columns and a core for any floor

@@ -11,13 +11,11 @@ from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import filled_up
 from spectrain.lowrank._columns.strong_rrqr import strong_rrqr
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
+from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered
 from spectrain.lowrank._matrix.result import Factorization
-from spectrain.lowrank._matrix.scale import rescaled, unit_scaled
+from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, stacked, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops
-from spectrain.lowrank._random import Generator
 from spectrain.lowrank._select_columns import checked_rule
-from spectrain.lowrank._stacked import flattened, rebatched, stacked, times_two_to
 
 Axis: TypeAlias = Literal["columns", "rows", "both"]
 

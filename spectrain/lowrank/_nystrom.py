@@ -12,11 +12,10 @@ from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._matrix.cholesky import PartialCholesky, randomly_pivoted
 from spectrain.lowrank._matrix.error import frobenius, product_noise
 from spectrain.lowrank._matrix.kernel import Source, indefinite, of_function, of_matrix
-from spectrain.lowrank._matrix.matrix import Array, Real
+from spectrain.lowrank._matrix.matrix import Array, Generator, Real, generator_of
 from spectrain.lowrank._matrix.result import Factorization, widened
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
 from spectrain.lowrank._matrix.stops import Stops, checked_stops
-from spectrain.lowrank._random import Generator, generator_of
 
 _PART, _ROWS = 16, 1024  # landmarks taken, and rows looked at, at once
 Landmarks: TypeAlias = Literal["rpcholesky", "uniform"] | Array | None

@@ -1,20 +1,109 @@
-"""The pseudo-inverse, and the least-squares solver it is made of, with the rank that was decided."""
+"""The pseudo-inverse, and the least-squares solver it is made of, with the rank that was decided.
+
+The pseudo-inverse by iteration: products only.
+
+The derivative of the pseudo-inverse, which exists where the rank does not change.
+"""
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._constant_rank import attached
-from spectrain.lowrank._derivatives import differentiated
-from spectrain.lowrank._hyperpower import by_iteration
+from spectrain.lowrank._derivatives import differentiated, transformed
+from spectrain.lowrank._matrix.error import frobenius, matrix_norm
 from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
 from spectrain.lowrank._matrix.result import Factorization, widened
-from spectrain.lowrank._matrix.scale import in_range, joined, rescaled, rounded_up, unit_scaled
+from spectrain.lowrank._matrix.scale import in_range, joined, rescaled, rounded_up, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import checked_stops
 from spectrain.lowrank._rank_decision import Decision, decided
+
+FLOOR = 1e-4  # of rtol: rounding in directions that are zero doubles each step, to about 40 u / rtol^2
+
+
+def by_iteration(A: Tensor, *, rtol: Real, name: str) -> Tensor:
+    """Return A^+ as the limit of X <- X (2 I - A X) from X = A^H / (||A||_1 ||A||_inf), in double precision.
+
+    The step squares 1 - a s^2 for each singular value s, a = 1 / (||A||_1 ||A||_inf) <= 1 / sigma_max^2 (Ben-Israel and
+    Cohen 1966): after log2(40 / (a c^2)) steps all s above the cutoff c = rtol sigma_max are inverted to rounding, and
+    those far below are still zero. X X^H A^H removes, to second order, what rounding put where A is zero. About values
+    near the cutoff it cannot decide: their projector is neither 0 nor 1, or X is larger than 1 / c. That is found and
+    refused. Cost: two products a step, about 2 log2(1 / rtol) + 8 steps.
+    """
+    if rtol < FLOOR:
+        raise ValueError(
+            f"{name}: method='iteration' needs rtol >= {FLOOR:g}, got {rtol:.3g}: rounding grows as 1 / rtol^2. Pass a "
+            "larger rtol, or method='svd'"
+        )
+    with torch.no_grad():
+        W = A.to(torch.complex128 if A.is_complex() else torch.float64)
+        wide = W.mH if W.shape[-2] > W.shape[-1] else W
+        bound = wide.abs().sum(-1).amax(-1) * wide.abs().sum(-2).amax(-1)
+        X = wide.mH / torch.where(bound > 0, bound, 1.0)[..., None, None]
+        cutoff = rtol * matrix_norm(wide, 2)
+        least = torch.where(bound > 0, cutoff.square() / bound, 1.0)
+        for _ in range(math.ceil(math.log2(40 / float(least.min()))) if least.numel() else 0):
+            X = 2 * X - X @ (wide @ X)
+        X = (X @ X.mH) @ wide.mH
+        X = 2 * X - X @ (wide @ X)
+        projector = wide @ X
+        loose = frobenius(projector @ projector - projector)
+        if not bool(((loose <= 1e-6) & (matrix_norm(X, 2) * cutoff <= 1)).all()):
+            raise ValueError(
+                f"{name}: iteration cannot decide the rank: a singular value is near rtol = {rtol:.3g} times the "
+                "largest; pass another rtol, or method='svd'"
+            )
+        return X.mH if W.shape[-2] > W.shape[-1] else X
+
+
+class _Attached(torch.autograd.Function):
+    """P = A^+ with its derivative in A; P was computed without one."""
+
+    @staticmethod
+    def forward(ctx: Any, A: Tensor, P: Tensor) -> Tensor:
+        ctx.save_for_backward(A, P)
+        return P.view_as(P)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        A, P = ctx.saved_tensors
+        P = attached(A, P.detach())  # so that second derivatives see that P depends on A
+        Gh, Ph = grad.mH, P.mH
+        inside = -(Ph @ grad @ Ph)
+        rows = Gh @ P @ Ph - A @ (P @ (Gh @ (P @ Ph)))
+        columns = Ph @ P @ Gh - ((Ph @ P @ Gh) @ P) @ A
+        return inside + rows + columns, None
+
+
+def attached(A: Tensor, P: Tensor) -> Tensor:
+    """Return P = A^+ as a differentiable function of A, at constant rank, in every mode of torch.
+
+    dP = -P dA P + P P^H dA^H (I - A P) + (I - P A) dA^H P^H P (Golub and Pereyra 1973). No division by differences of
+    singular values: equal ones are no obstacle. Cost of a derivative by a graph: ten products. Dual numbers and
+    transforms of torch.func, nested or not, go through :func:`_restored`.
+    """
+    if not differentiated(A):
+        return P
+    return _restored(A, P) if transformed(A) else _Attached.apply(A, P)
+
+
+def _restored(A: Tensor, P: Tensor) -> Tensor:
+    """Return P by a polynomial in A and P of which A^+ is the limit; P itself is a constant.
+
+    G = (P A)^H P (A P)^H has the rows and columns of A^+ exactly, and is off by O(||P - A^+||); 2 G - G A G by its
+    square. So one turn makes derivatives right to the first order, three to the seventh. A is brought to unit size
+    first, for the squares of P.
+    """
+    A, k = unit_scaled(A, "pinv")
+    fixed = P = times_two_to(P.detach(), k)
+    for _ in range(3):
+        G = (P @ A).mH @ P @ (A @ P).mH
+        P = 2 * G - G @ A @ G
+    return times_two_to(P + (fixed - P).detach(), -k)
+
 
 Method: TypeAlias = Literal["svd", "gram"]
 

@@ -5,13 +5,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
+from spectrain.lowrank._columns.random import sketch_of
 from spectrain.lowrank._columns.rules import RULES, Task, chosen_by
-from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
-from spectrain.lowrank._matrix.scale import unit_scaled
+from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered, generator_of
+from spectrain.lowrank._matrix.scale import flattened, rebatched, unit_scaled
 from spectrain.lowrank._matrix.stops import checked_stops
-from spectrain.lowrank._random import Generator, generator_of
-from spectrain.lowrank._sketch import sketch_of
-from spectrain.lowrank._stacked import flattened, rebatched
 
 
 def select_columns(

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._matrix.error import product_noise, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered, of_entries, to_numpy
+from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered, generator_of, of_entries, to_numpy
 from spectrain.lowrank._matrix.result import Factorization, widened
-from spectrain.lowrank._matrix.scale import in_range, rescaled, rounded_up, unit_scaled
+from spectrain.lowrank._matrix.scale import canonical, in_range, rescaled, rounded_up, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops, tail_errors
-from spectrain.lowrank._phases import canonical
-from spectrain.lowrank._random import Generator, generator_of
 from spectrain.lowrank._subspace.krylov import randomized
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards
 from spectrain.lowrank._subspace.tall import tall_svd

@@ -6,33 +6,33 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.matfun._apply import mapply as mapply
-    from spectrain.matfun._calibrate import calibrate as calibrate
+    from spectrain.matfun._apply import mpsd as mpsd
     from spectrain.matfun._clip import mclip as mclip
-    from spectrain.matfun._contractions import msoftclip as msoftclip
-    from spectrain.matfun._contractions import mthreshold as mthreshold
-    from spectrain.matfun._effective_rank import effective_rank as effective_rank
+    from spectrain.matfun._clip import msoftclip as msoftclip
+    from spectrain.matfun._clip import mthreshold as mthreshold
     from spectrain.matfun._iteration.bounded import tries as tries
     from spectrain.matfun._msign import msign as msign
+    from spectrain.matfun._norms import effective_rank as effective_rank
     from spectrain.matfun._norms import spectral_norm as spectral_norm
+    from spectrain.matfun._polar import mstep as mstep
     from spectrain.matfun._polar import polar as polar
+    from spectrain.matfun._proven.costs import calibrate as calibrate
     from spectrain.matfun._proven.plan import plan as plan
-    from spectrain.matfun._psd import mpsd as mpsd
     from spectrain.matfun._root import mroot as mroot
-    from spectrain.matfun._step import mstep as mstep
 
 __getattr__, __dir__ = door(
     __name__,
     {
-        "effective_rank": "_effective_rank",
-        "calibrate": "_calibrate",
+        "effective_rank": "_norms",
+        "calibrate": "_proven.costs",
         "mapply": "_apply",
         "mclip": "_clip",
-        "mpsd": "_psd",
+        "mpsd": "_apply",
         "mroot": "_root",
         "msign": "_msign",
-        "msoftclip": "_contractions",
-        "mstep": "_step",
-        "mthreshold": "_contractions",
+        "msoftclip": "_clip",
+        "mstep": "_polar",
+        "mthreshold": "_clip",
         "plan": "_proven.plan",
         "polar": "_polar",
         "spectral_norm": "_norms",

@@ -15,7 +15,7 @@ from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entere
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe
 from spectrain.matfun._proven.plan import Plan
-from spectrain.matfun._sign import sign
+from spectrain.matfun._proven.stages import sign
 
 _METHODS = ("plain", "gram", "iterate", "eigh", "qdwh", "svd")
 

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx._schedules.root import MOST_STEPS
-from spectrain.matfun._complex import adjoint, unit_size
 from spectrain.matfun._derivative.derivative import differentiated, spectral_function
 from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
 from spectrain.matfun._derivative.node import Operator
@@ -16,17 +15,19 @@ from spectrain.matfun._entry.finite import located, refusal
 from spectrain.matfun._entry.input import (
     Array,
     Real,
+    adjoint,
     checked_rtol,
     checked_tolerance,
     entered,
     like,
     real_dtype,
+    refuse,
     rounded,
+    unit_size,
 )
 from spectrain.matfun._entry.scale import recording
 from spectrain.matfun._iteration.coupled import coupled_root
 from spectrain.matfun._proven.semidefinite import Spectrum, counted, error_of_power, spectrum
-from spectrain.matfun._refusal import refuse
 
 _norm = torch.linalg.matrix_norm
 _LARGEST = 2**31 - 1  # powers beyond it are 1, 0 or infinite in every dtype

@@ -8,28 +8,28 @@ if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention as Attention
     from spectrain.nn._attention.rotary import Rotary as Rotary
     from spectrain.nn._attention.to_latent import to_latent as to_latent
-    from spectrain.nn._balance_rule import Balance as Balance
-    from spectrain.nn._balance_rule import Loads as Loads
     from spectrain.nn._capture.capture import Capture as Capture
     from spectrain.nn._capture.capture import capture as capture
     from spectrain.nn._capture.statistics import Statistics as Statistics
     from spectrain.nn._capture.statistics import statistics as statistics
     from spectrain.nn._capture.tap import Tap as Tap
+    from spectrain.nn._experts.balance import Balance as Balance
+    from spectrain.nn._experts.balance import Loads as Loads
     from spectrain.nn._experts.balance import quantile_bias as quantile_bias
     from spectrain.nn._experts.loads import expert_loads as expert_loads
     from spectrain.nn._experts.moe import MoE as MoE
     from spectrain.nn._experts.moe import auxiliary_loss as auxiliary_loss
+    from spectrain.nn._experts.moe import scaling_factor as scaling_factor
     from spectrain.nn._experts.penalty import Penalty as Penalty
-    from spectrain.nn._feed_forward import SwiGLU as SwiGLU
     from spectrain.nn._hugging_face.models import from_hugging_face as from_hugging_face
     from spectrain.nn._hugging_face.models import to_hugging_face as to_hugging_face
     from spectrain.nn._models.generation import generate as generate
     from spectrain.nn._models.generation import stream as stream
     from spectrain.nn._models.image_transformer import ImageTransformer as ImageTransformer
     from spectrain.nn._models.language_model import LanguageModel as LanguageModel
+    from spectrain.nn._models.language_model import SwiGLU as SwiGLU
     from spectrain.nn._models.language_model import initialise as initialise
     from spectrain.nn._models.text_encoder import TextEncoder as TextEncoder
-    from spectrain.nn._moe_scale import scaling_factor as scaling_factor
     from spectrain.nn._topk.soft_topk import soft_topk as soft_topk
 
 __getattr__, __dir__ = door(
@@ -41,7 +41,7 @@ __getattr__, __dir__ = door(
         "LanguageModel": "_models.language_model",
         "Rotary": "_attention.rotary",
         "Statistics": "_capture.statistics",
-        "SwiGLU": "_feed_forward",
+        "SwiGLU": "_models.language_model",
         "Tap": "_capture.tap",
         "capture": "_capture.capture",
         "expert_loads": "_experts.loads",
@@ -52,12 +52,12 @@ __getattr__, __dir__ = door(
         "soft_topk": "_topk.soft_topk",
         "statistics": "_capture.statistics",
         "stream": "_models.generation",
-        "Balance": "_balance_rule",
-        "Loads": "_balance_rule",
+        "Balance": "_experts.balance",
+        "Loads": "_experts.balance",
         "MoE": "_experts.moe",
         "Penalty": "_experts.penalty",
         "auxiliary_loss": "_experts.moe",
-        "scaling_factor": "_moe_scale",
+        "scaling_factor": "_experts.moe",
         "quantile_bias": "_experts.balance",
         "to_hugging_face": "_hugging_face.models",
         "to_latent": "_attention.to_latent",

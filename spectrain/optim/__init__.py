@@ -7,6 +7,7 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.optim._averaging import averaging_coefficients as averaging_coefficients
     from spectrain.optim._averaging import schedule_from_coefficients as schedule_from_coefficients
+    from spectrain.optim._averaging import weight_rms as weight_rms
     from spectrain.optim._clip import clip_grad_norm_ as clip_grad_norm_
     from spectrain.optim._layout.matrix import Matrix as Matrix
     from spectrain.optim._muon import Muon as Muon
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
     from spectrain.optim._ranks.plan import plan as plan
     from spectrain.optim._routing.route import route as route
     from spectrain.optim._schedule import Schedule as Schedule
+    from spectrain.optim._schedule import ScheduleLR as ScheduleLR
     from spectrain.optim._schedule import UniformMemory as UniformMemory
-    from spectrain.optim._scheduler import ScheduleLR as ScheduleLR
     from spectrain.optim._spectra import spectra as spectra
     from spectrain.optim._weight_average import WeightAverage as WeightAverage
-    from spectrain.optim._weight_rms import weight_rms as weight_rms
 
 __getattr__, __dir__ = door(
     __name__,
@@ -31,7 +31,7 @@ __getattr__, __dir__ = door(
         "Muon": "_muon",
         "Parametrisation": "_mup.mup",
         "Schedule": "_schedule",
-        "ScheduleLR": "_scheduler",
+        "ScheduleLR": "_schedule",
         "UniformMemory": "_schedule",
         "WeightAverage": "_weight_average",
         "averaging_coefficients": "_averaging",
@@ -42,6 +42,6 @@ __getattr__, __dir__ = door(
         "route": "_routing.route",
         "schedule_from_coefficients": "_averaging",
         "spectra": "_spectra",
-        "weight_rms": "_weight_rms",
+        "weight_rms": "_averaging",
     },
 )

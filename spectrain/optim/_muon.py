@@ -18,7 +18,7 @@ from spectrain.optim._ranks.cost import Machine
 from spectrain.optim._ranks.over import leading_over, normalise_lines, orthogonalized_over, row_normalised
 from spectrain.optim._ranks.teams import Company, distributed
 from spectrain.optim._ranks.written import check_updates
-from spectrain.optim._routing.explain import Row, factors, rows, table
+from spectrain.optim._routing.explain import Row, rows, table
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.adamw import adamw_step
 from spectrain.optim._step.guards import (
@@ -32,11 +32,11 @@ from spectrain.optim._step.guards import (
     check_settings,
 )
 from spectrain.optim._step.load import fitted, follow, restore
-from spectrain.optim._step.portions import Live, portions
+from spectrain.optim._step.portions import Live, check_streams, portions, side_by_side
+from spectrain.optim._step.scale import factors
 from spectrain.optim._step.state import ready
 from spectrain.optim._step.update import apply
 from spectrain.optim._step.variants import directions
-from spectrain.optim._streams import check_streams, side_by_side
 
 VARIANT = {"variant", "beta2"}
 ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}

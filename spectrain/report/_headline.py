@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from spectrain.report._drawing.html import paragraph, table, tag, text
+from spectrain.report._drawing.html import amount, digits, duration, memory, paragraph, percent, table, tag, text
 from spectrain.report._drawing.series import column, front, outcome
 from spectrain.report._reading.measures import lead, unit
 from spectrain.report._reading.run import Run
 from spectrain.report._sections.check import finding
 from spectrain.report._sections.routing import sentence
 from spectrain.report._sections.time import share
-from spectrain.report._words import amount, digits, duration, memory, percent
 
 
 def title(runs: Sequence[Run]) -> str:

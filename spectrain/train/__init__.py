@@ -6,9 +6,9 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.train._compress.compress import compress as compress
-    from spectrain.train._polynomials import polynomials as polynomials
     from spectrain.train._run.checkpoint import checkpoints as checkpoints
     from spectrain.train._run.loop import train as train
+    from spectrain.train._run.optimizer import polynomials as polynomials
     from spectrain.train._run.progress import Progress as Progress
     from spectrain.train._run.signals import StopRequest as StopRequest
     from spectrain.train._saved.factored import principal_adapter as principal_adapter
@@ -36,7 +36,7 @@ __getattr__, __dir__ = door(
         "compress": "_compress.compress",
         "load_run": "_saved.load",
         "lr_transfer": "_studies.lr_transfer",
-        "polynomials": "_polynomials",
+        "polynomials": "_run.optimizer",
         "principal_adapter": "_saved.factored",
         "train": "_run.loop",
     },

@@ -8,9 +8,9 @@ import pytest
 from flint import arb, arb_poly
 
 from spectrain.approx import enclose, minimax
+from spectrain.approx._balls.range import precise
 from spectrain.approx._minimax.certificate import alternating_bound
 from spectrain.approx._minimax.problem import Problem
-from spectrain.approx._precision import precise
 
 mpf = mpmath.mpf
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectrain.approx import sign_schedule
-from spectrain.approx._precision import ball, precise
+from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._schedules.unit import rounded, unit_step
 
 TERMS = (2, 3, 4, 7, 10, 11, 16, 21)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flint import arb, arb_poly, fmpq, fmpq_mat, fmpq_poly
 
+from spectrain.approx._balls.range import precise
 from spectrain.approx._balls.refined import solve_refined
 from spectrain.approx._balls.zoom import Zoom
-from spectrain.approx._precision import precise
 
 N = 120
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from spectrain import data
-from spectrain.data._pretokens import pieces, pretokens
-from spectrain.data._text.byte_level import PATTERN, assemble, byte_characters
+from spectrain.data._text.byte_level import PATTERN, assemble, byte_characters, pieces, pretokens
 
 SOURCE = [d for d in data.read_documents() if d.name.startswith(("json/", "email/", "asyncio/"))]
 BYTES = data.train_tokenizer("bytes", [])

@@ -113,8 +113,8 @@ def test_a_process_reads_one_table_and_keeps_it(tmp_path, monkeypatch):
 
 
 def test_calibrating_measures_every_row_and_writes_the_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("spectrain.matfun._calibrate.SIDES", (16, 16, 16, 16, 16))
-    monkeypatch.setattr("spectrain.matfun._calibrate.table_file", lambda: tmp_path / "folder" / "costs.json")
+    monkeypatch.setattr("spectrain.matfun._proven.costs.SIDES", (16, 16, 16, 16, 16))
+    monkeypatch.setattr("spectrain.matfun._proven.costs.table_file", lambda: tmp_path / "folder" / "costs.json")
     table = matfun.calibrate(repeats=1)
     assert CostTable.from_json((tmp_path / "folder" / "costs.json").read_text()) == table
     for name, row in dataclasses.asdict(table).items():

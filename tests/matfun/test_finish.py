@@ -8,9 +8,8 @@ import torch
 
 from spectrain import approx, matfun
 from spectrain.matfun._iteration.finish import finish_size, finished
-from spectrain.matfun._iteration.measured import candidates, measured_lowers
+from spectrain.matfun._iteration.measured import candidates, measured_lowers, quadrature
 from spectrain.matfun._iteration.plain import started
-from spectrain.matfun._spectrum import quadrature
 from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values
 
 NO_FLOOR = torch.zeros(1, dtype=torch.float64)

@@ -8,9 +8,16 @@ import torch
 from spectrain import approx, matfun
 from spectrain.matfun._iteration import gram as _gram
 from spectrain.matfun._iteration.design import schedule_for_steps
-from spectrain.matfun._iteration.gram import gram_iteration, multiplier
+from spectrain.matfun._iteration.gram import (
+    coefficients,
+    gram_iteration,
+    gram_products,
+    gram_restarts,
+    multiplier,
+    plain_products,
+    restarts,
+)
 from spectrain.matfun._iteration.plain import gram, odd_coefficients, plain_iteration, started
-from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products, restarts
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
 UNIT = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}

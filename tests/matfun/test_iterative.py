@@ -7,8 +7,7 @@ from spectrain import matfun
 from spectrain.approx import sign_schedule
 from spectrain.matfun._iteration.plain import plain_iteration, started
 from spectrain.matfun._proven.cut import Cut
-from spectrain.matfun._proven.iterated import by_iteration
-from spectrain.matfun._verify import verified
+from spectrain.matfun._proven.iterated import by_iteration, verified
 from spectrain.testing import WRONG_MSIGN, exact_msign, polar_error, with_singular_values, zoo
 
 SHAPES = ((24, 40), (32, 32), (40, 200))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Muon, _streams
+from spectrain.optim import Muon
 from spectrain.optim._step import portions as _live
+from spectrain.optim._step import portions as _streams
 from spectrain.optim._step.portions import Live, portions
 
 SHAPES = [(8, 8), (8, 16), (16, 8), (32, 8), (8, 8), (64, 64)]

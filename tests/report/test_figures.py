@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 
 from spectrain import report
-from spectrain.report._composed import composed
-from spectrain.report._drawing.series import front, series
+from spectrain.report._drawing.series import MOST_POINTS, front, running_mean, series, thin
 from spectrain.report._headline import headline, title
-from spectrain.report._polynomial import alternates, alternation
 from spectrain.report._sections.compare import comparison, of_runs, verdict
 from spectrain.report._sections.curves import gradient_norm, learning_rate, progress
-from spectrain.report._sections.polynomials import polynomials, step_error
+from spectrain.report._sections.polynomials import alternates, alternation, composed, polynomials, step_error
 from spectrain.report._sections.routing import group, routing, sentence
 from spectrain.report._sections.settings import configuration, samples
 from spectrain.report._sections.spectra import spectra
 from spectrain.report._sections.time import share, speed
-from spectrain.report._thinning import MOST_POINTS, running_mean, thin
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 from spectrain import report, train
 from spectrain.cli import _compare as verb
 from spectrain.report._sections.compare import verdict as in_the_report
-from spectrain.train._descent import coordinate_descent
-from spectrain.train._studies.compare import ratio_in_words, summarise
+from spectrain.train._studies.compare import coordinate_descent, ratio_in_words, summarise
 from spectrain.train._studies.scaling import scaling, weights_and_operations
 
 LADDERS = {"x": (0.0, 1.0, 2.0, 3.0, 4.0), "y": (0.0, 1.0, 2.0)}

@@ -11,9 +11,8 @@ import safetensors.torch
 import torch
 
 from spectrain import data, train
-from spectrain.train._bm25 import BM25, words
 from spectrain.train._jobs.embed_config import EmbedConfig
-from spectrain.train._jobs.ranking import best_share, mixed, ranking
+from spectrain.train._jobs.ranking import BM25, best_share, mixed, ranking, words
 from spectrain.train._saved.search import Search
 
 TINY = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from spectrain import nn, objectives
-from spectrain.train import _step
 from spectrain.train._jobs.language import LanguageJob
+from spectrain.train._run import loop as _step
 from spectrain.train.config import TrainConfig
 
 

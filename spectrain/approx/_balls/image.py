@@ -4,9 +4,8 @@ import math
 
 from flint import acb_poly, arb, arb_poly
 
-from spectrain.approx._balls.range import UnprovableError, polynomial_range
+from spectrain.approx._balls.range import UnprovableError, ball, float_down, float_up, polynomial_range, precise
 from spectrain.approx._polynomial import Polynomial
-from spectrain.approx._precision import ball, float_down, float_up, precise
 
 Interval = tuple[float, float]
 

@@ -9,7 +9,7 @@ import numpy as np
 from flint import arb, arb_series
 
 from spectrain.approx._balls.branches import Branches, NotFollowedError, UndecidedError
-from spectrain.approx._precision import ball
+from spectrain.approx._balls.range import ball
 
 _NAN = arb("nan")
 

@@ -4,7 +4,7 @@ import flint
 import numpy as np
 from flint import arb, arb_mat
 
-from spectrain.approx._precision import precise
+from spectrain.approx._balls.range import precise
 
 _SMALL = 24
 """Up to this size elimination in balls is as fast."""

@@ -11,13 +11,12 @@ import numpy as np
 from flint import arb, arb_poly, fmpq, fmpq_poly
 
 from spectrain.approx._balls.branches import NotFollowedError, UndecidedError
-from spectrain.approx._balls.range import UndefinedError, UnprovableError
+from spectrain.approx._balls.range import UndefinedError, UnprovableError, ball, float_down, float_up, precise
 from spectrain.approx._minimax.certificate import ErrorModel, alternating_bound, dual_bound
 from spectrain.approx._minimax.domain import is_chebyshev
 from spectrain.approx._minimax.exchange import Known, peaks_of
 from spectrain.approx._minimax.problem import Problem
 from spectrain.approx._polynomial import Polynomial
-from spectrain.approx._precision import ball, float_down, float_up, precise
 
 EXACT = 2.0**-900
 """An error of less than this times the target counts as none."""

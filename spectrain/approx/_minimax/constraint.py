@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from flint import arb, arb_mat, arb_poly
 
+from spectrain.approx._balls.range import ball
 from spectrain.approx._minimax.problem import Array, Problem
-from spectrain.approx._precision import ball
 
 Condition = tuple[str, float | int, float | int]
 """("coefficient", n, v), ("value", x, v) or ("slope", x, v)."""

@@ -8,8 +8,8 @@ import numpy as np
 from flint import arb, arb_series
 
 from spectrain.approx._balls.jet import follow
+from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._minimax.problem import Callable1, Problem
-from spectrain.approx._precision import ball, precise
 
 _PARITY_BITS = 1200
 """More than any error above the range of doubles needs."""

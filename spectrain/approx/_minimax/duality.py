@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, arb_mat
 
+from spectrain.approx._balls.range import ball, float_down
 from spectrain.approx._minimax.certificate import dual_bound
 from spectrain.approx._minimax.exchange import Balls, Known, between, initial_grid, peaks_of, sharpen
 from spectrain.approx._minimax.problem import Array, Problem
-from spectrain.approx._precision import ball, float_down
 
 _ROUNDS = 60
 _TARGET = 1e-14

@@ -9,9 +9,9 @@ import flint
 import numpy as np
 from flint import arb, arb_mat
 
+from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._balls.refined import solve_refined
 from spectrain.approx._minimax.problem import Problem
-from spectrain.approx._precision import ball, precise
 
 Array = np.ndarray
 Known = tuple[arb, arb, arb]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flint import arb
 
+from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._minimax.answer import EXACT_DIGITS, Minimax, finish
 from spectrain.approx._minimax.constraint import Condition, Constrained, check_conditions
 from spectrain.approx._minimax.domain import check_bounded, check_weight, intervals_of, is_chebyshev, reduced
@@ -24,7 +25,6 @@ from spectrain.approx._minimax.polish import polish
 from spectrain.approx._minimax.problem import Problem
 from spectrain.approx._minimax.rounds import closed
 from spectrain.approx._polynomial import check_powers
-from spectrain.approx._precision import ball, precise
 
 Target = Callable[[Any], Any]
 

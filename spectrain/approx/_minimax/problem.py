@@ -10,7 +10,7 @@ from flint import arb, arb_poly, arb_series
 
 from spectrain.approx._balls.branches import NotFollowedError, UndecidedError
 from spectrain.approx._balls.jet import follow
-from spectrain.approx._precision import ball
+from spectrain.approx._balls.range import ball
 
 Array = np.ndarray
 Callable1 = Callable[[Any], Any]

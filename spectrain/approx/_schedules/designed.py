@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 from spectrain.approx._balls.image import Interval, image
+from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._polynomial import Polynomial
-from spectrain.approx._precision import ball, precise
 from spectrain.approx._schedules.unit import rounded, unit_step
 
 _BITS = 400

@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from spectrain.approx._cost import Cost
 from spectrain.approx._polynomial import Number
+from spectrain.approx._schedule import Cost
 
 if TYPE_CHECKING:
     from flint import arb
@@ -38,7 +38,7 @@ def best_mix(
     the next error
     rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted comparison.)
     """
-    from spectrain.approx._precision import ball, precise
+    from spectrain.approx._balls.range import ball, precise
 
     if steps is not None:
         return (max(DEGREES),) * steps

@@ -67,7 +67,7 @@ def _designed(start: Interval, r: int, terms: Iterable[int], dtype: str) -> Iter
 
 def root_below(lower: Number, r: int) -> float:
     """A double at most lower^(1/r)."""
-    from spectrain.approx._precision import ball, float_down, precise
+    from spectrain.approx._balls.range import ball, float_down, precise
 
     with precise(128):
         return float_down(ball(lower).root(r))

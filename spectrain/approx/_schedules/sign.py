@@ -8,15 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spectrain.approx._cost import Cost
 from spectrain.approx._polynomial import Number, Polynomial
-from spectrain.approx._schedule import DTYPES, Schedule, certified, error_of_image, images
+from spectrain.approx._schedule import DTYPES, Cost, Schedule, certified, error_of_image, images
 from spectrain.approx._schedules.cache import cached
 from spectrain.approx._schedules.frozen import frozen, key_of
 from spectrain.approx._schedules.mix import MOST_STEPS, best_mix
-from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions
+from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions, simulated_error
 from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, is_safe, odd_coefficients
-from spectrain.approx._simulate import simulated_error
 
 DEFAULT_TOL = {"float64": 1e-10, "float32": 1e-4, "tfloat32": 5e-2, "float16": 5e-2, "bfloat16": 5e-2}
 

@@ -7,8 +7,8 @@ from math import log2
 import flint
 from flint import acb_poly, arb, arb_mat, arb_poly
 
+from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._polynomial import Polynomial
-from spectrain.approx._precision import ball, precise
 
 # Below this relative width of the interval all solutions agree with their limit to far more than any
 # dtype holds; a wider interval than needed is still a bound.

@@ -19,9 +19,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from spectrain.data._processes.crowd import Crowd
-from spectrain.data._processes.wire import packed, unpacked
+from spectrain.data._processes.wire import packed, seed_global_generators, unpacked
 from spectrain.data._processes.workers import WorkerError
-from spectrain.data._seeded import seed_global_generators
 
 _POLL = 0.1  # seconds after which the process of the generator looks whether its owner is alive
 

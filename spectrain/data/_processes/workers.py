@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from spectrain.data._processes.wire import packed, unpacked
-from spectrain.data._seeded import own_generators_kept, seed_global_generators
+from spectrain.data._processes.wire import own_generators_kept, packed, seed_global_generators, unpacked
 
 
 class WorkerError(RuntimeError):

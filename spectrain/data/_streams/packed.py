@@ -9,9 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from spectrain.data._streams.permutation import endless
-from spectrain.data._streams.rows import AbstractRows
+from spectrain.data._streams.rows import AbstractRows, check_tokens
 from spectrain.data._text.document import DataError
-from spectrain.data._token_array import check_tokens
 
 _IGNORE = -100  # what torch.nn.functional.cross_entropy leaves out by default
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from spectrain.data._generator import generator
 from spectrain.data._streams.permutation import Order, by_epoch, permutation
-from spectrain.data._streams.rows import AbstractRows
-from spectrain.data._token_array import check_tokens
+from spectrain.data._streams.rows import AbstractRows, check_tokens
 
 
 class TokenStream(AbstractRows):

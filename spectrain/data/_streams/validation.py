@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from spectrain.data._token_array import check_tokens
+from spectrain.data._streams.rows import check_tokens
 
 _IGNORE = -100  # what torch.nn.functional.cross_entropy leaves out by default
 

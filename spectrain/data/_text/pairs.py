@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectrain.data._standard_library import read_standard_library
 from spectrain.data._text.document import DataError, Document
+from spectrain.data._text.files import read_standard_library
 from spectrain.data._text.json_line import parsed, string
 from spectrain.data._text.open import lines, refuse_nothing
 

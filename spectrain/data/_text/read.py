@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectrain.data._standard_library import read_standard_library
 from spectrain.data._text.document import DataError, Document
+from spectrain.data._text.files import read_standard_library
 from spectrain.data._text.glob import fixed_part, matching
 from spectrain.data._text.open import UnusableFileError, refuse_nothing
 from spectrain.data._text.records import documents_in, documents_of, is_saved_dataset, saved_dataset

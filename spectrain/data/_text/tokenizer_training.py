@@ -7,8 +7,7 @@ from typing import Literal
 import tokenizers
 from tokenizers import models, trainers
 
-from spectrain.data._pretokens import pieces
-from spectrain.data._text.byte_level import assemble, byte_characters, pre_tokenizer
+from spectrain.data._text.byte_level import assemble, byte_characters, pieces, pre_tokenizer
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.tokenizer import Tokenizer
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._columns.column_id import Choice, ColumnID, independent, smallest
+from spectrain.lowrank._columns.random import sketch_of
 from spectrain.lowrank._columns.rules import Task, chosen_by
 from spectrain.lowrank._columns.strong_rrqr import bounded
 from spectrain.lowrank._matrix.error import frobenius
 from spectrain.lowrank._matrix.matrix import Matrix
 from spectrain.lowrank._matrix.probes import FAILURE, Probes, spectral_bound
 from spectrain.lowrank._matrix.stops import Stops
-from spectrain.lowrank._sketch import sketch_of
 from spectrain.lowrank._subspace.krylov import rounding_slack
 
 

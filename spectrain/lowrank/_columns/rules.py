@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from spectrain.lowrank._columns.exchanges import fit, swap
+from spectrain.lowrank._columns.exchanges import exhaustive, fit, greedy, swap
 from spectrain.lowrank._columns.pivoted_qr import filled_up, pivoted_qr
-from spectrain.lowrank._columns.random import random_pivoting
+from spectrain.lowrank._columns.random import by_elimination, random_pivoting, row_sketch
 from spectrain.lowrank._columns.scores import (
+    adaptive_random,
     by_leverage,
     by_norm,
+    by_residual_and_leverage,
     deim,
     drawn,
     leverage_scores,
@@ -22,9 +24,6 @@ from spectrain.lowrank._columns.scores import (
     uniform,
 )
 from spectrain.lowrank._columns.strong_rrqr import strong_rrqr
-from spectrain.lowrank._osinsky import adaptive_random, by_residual_and_leverage
-from spectrain.lowrank._sketch import by_elimination, row_sketch
-from spectrain.lowrank._total_error import exhaustive, greedy
 
 EXACT_WORK = 2e9  # products in the default rule: below, four rules and all exchanges; above, pivoted QR alone
 

@@ -1,4 +1,7 @@
-"""What a factorization accepts, and a matrix as the algorithms see it: products with it and with its adjoint."""
+"""What a factorization accepts, and a matrix as the algorithms see it: products with it and with its adjoint.
+
+Random numbers of a factorization: from a generator that is given, or from a fixed seed; never the global one.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +15,23 @@ from spectrain.lowrank._matrix.accepted import WORKING, as_dense, check_matrix
 from spectrain.lowrank._matrix.operator import products_of
 from spectrain.lowrank._matrix.scale import scaled_by
 from spectrain.lowrank._matrix.skinny import adjoint_times, times
+
+Generator: TypeAlias = torch.Generator | int | None
+
+
+def generator_of(generator: Generator, name: str) -> torch.Generator:
+    """Return the generator, or a new one with the seed given (None: seed 0, so that a call repeats itself)."""
+    if isinstance(generator, torch.Generator):
+        return generator
+    if generator is not None and (isinstance(generator, bool) or not isinstance(generator, int)):
+        raise TypeError(f"{name}: generator must be a torch.Generator or an int seed, got {type(generator).__name__}")
+    return torch.Generator().manual_seed(generator or 0)
+
+
+def gaussian(*shape: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Return independent standard normal numbers (complex: E|z|^2 = 1), drawn on the generator's device."""
+    return torch.randn(*shape, dtype=dtype, device=generator.device, generator=generator).to(device)
+
 
 Array: TypeAlias = Any  # what the doors take and give: torch.Tensor, NumPy array; also sparse arrays and operators
 Real: TypeAlias = float | int

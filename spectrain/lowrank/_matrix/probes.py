@@ -8,8 +8,7 @@ from jaxtyping import Float
 from scipy.special import lambertw
 from torch import Tensor
 
-from spectrain.lowrank._matrix.matrix import Matrix
-from spectrain.lowrank._random import gaussian
+from spectrain.lowrank._matrix.matrix import Matrix, gaussian
 
 FAILURE = 1e-6  # of all the bounds of one call together
 COUNT = 16

@@ -1,11 +1,34 @@
-"""Scaling by an exact power of two, so that no square of an entry over- or underflows."""
+"""Scaling by an exact power of two, so that no square of an entry over- or underflows.
+
+Results of single matrices back to a batch, and exact powers of two back into factors.
+
+Canonical signs and phases: singular vectors are unique up to a unit factor, and this picks it.
+"""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from spectrain.matfun._entry.scale import far_from_one, times_power_of_two, to_unit
+
+
+def canonical(U: Tensor, Vh: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same pairs with the largest entry of each column of U (the first of several) real and positive.
+
+    U diag(S) Vh does not change: column j of U is multiplied by a unit number and row j of Vh by its conjugate. The
+    factor is differentiable, so that gradients of complex factors are those of a well defined function.
+
+    >>> U, Vh = canonical(torch.tensor([[-0.8], [0.6]]), torch.tensor([[1.0, 0.0]]))
+    >>> U[:, 0].tolist(), Vh[0].tolist()
+    ([0.800000011920929, -0.6000000238418579], [-1.0, -0.0])
+    """
+    where = U.detach().abs().argmax(dim=-2, keepdim=True)
+    phase = torch.sgn(U.gather(-2, where)).conj()
+    phase = torch.where(phase == 0, torch.ones_like(phase), phase)
+    return U * phase, Vh * phase.conj().mT
 
 
 def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -69,3 +92,29 @@ def in_range(X: Tensor, name: str, what: str) -> Tensor:
 def rounded_up(X: Tensor) -> Tensor:
     """Return the next number above positive X, and 0 for 0: a bound that was rounded to nearest is one again."""
     return torch.where(X > 0, torch.nextafter(X, torch.full_like(X, torch.inf)), X)
+
+
+def flattened(A: Num[Tensor, "*batch m n"]) -> Num[Tensor, "items m n"]:
+    """Return a batch as a list of matrices; in the place of no matrices one of zeros, that tells shapes of results."""
+    flat = A.reshape(A.shape[:-2].numel(), *A.shape[-2:])
+    return flat if len(flat) else flat.new_zeros(1, *A.shape[-2:])
+
+
+def rebatched(values: Sequence[Tensor] | Tensor, batch: torch.Size) -> Tensor:
+    """Return the results of :func:`flattened` matrices, equal in shape, with the dimensions of the batch."""
+    flat = values if isinstance(values, Tensor) else torch.stack(list(values))
+    return flat[: batch.numel()].reshape((*batch, *flat.shape[1:]))
+
+
+def stacked(done: Sequence[object], key: str, batch: torch.Size) -> Tensor:
+    """Return the attribute ``key`` of all results as one tensor with these batch dimensions."""
+    return rebatched([getattr(found, key) for found in done], batch)
+
+
+def times_two_to(X: Num[Tensor, "*batch m n"], k: Int[Tensor, "*batch"]) -> Num[Tensor, "*batch m n"]:
+    """Return X times 2**k, exactly."""
+    if not bool(k.any()):
+        return X
+    parts = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
+    whole = rescaled(parts.flatten(-2), k).reshape(parts.shape)
+    return joined(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole

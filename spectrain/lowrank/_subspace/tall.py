@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._matrix.error import frobenius
-from spectrain.lowrank._matrix.matrix import Real
-from spectrain.lowrank._matrix.scale import as_returned, in_range, rescaled, scaled_by
+from spectrain.lowrank._matrix.matrix import Real, gaussian
+from spectrain.lowrank._matrix.scale import as_returned, canonical, in_range, rescaled, scaled_by
 from spectrain.lowrank._matrix.stops import checked_stops, tail_errors
-from spectrain.lowrank._phases import canonical
-from spectrain.lowrank._random import gaussian
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards, gram, triangular
 
 _GRAM_FLOOR = 1e-6  # of sigma_max: the Gram matrix tells smaller singular values only to a few digits

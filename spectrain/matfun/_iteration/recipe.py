@@ -15,12 +15,10 @@ from spectrain.matfun._entry.scale import rounding_noise
 from spectrain.matfun._iteration.bounded import within_bounds
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps
 from spectrain.matfun._iteration.finish import finish_size, finished
-from spectrain.matfun._iteration.gram import gram_iteration
+from spectrain.matfun._iteration.gram import gram_iteration, gram_restarts
 from spectrain.matfun._iteration.largest import schatten_bound
-from spectrain.matfun._iteration.measured import measured_lowers
+from spectrain.matfun._iteration.measured import measured_lowers, quadrature
 from spectrain.matfun._iteration.plain import Start, plain_iteration, started
-from spectrain.matfun._restarts import gram_restarts
-from spectrain.matfun._spectrum import quadrature
 
 _MEASURED_ERROR = 0.1  # of the candidates for a measured spectrum: `spectrain.matfun._iteration.measured.candidates`
 

@@ -10,7 +10,7 @@ from spectrain.matfun._iteration.largest import chirps
 from spectrain.matfun._norms import enclosed_norms
 from spectrain.matfun._proven.cut import Cut
 from spectrain.matfun._proven.decomposition import Sign
-from spectrain.matfun._verify import verified
+from spectrain.matfun._proven.iterated import verified
 
 _BY_QR = 100.0  # a larger weight c makes I + c X^T X too ill conditioned for its Cholesky factor
 _MOST = 8

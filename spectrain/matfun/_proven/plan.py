@@ -10,10 +10,10 @@ import torch
 
 from spectrain.approx._reading import number, parsed, row, table, whole
 from spectrain.matfun._entry.input import Real, checked_tolerance, real_dtype
+from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
 from spectrain.matfun._proven.costs import CostTable, costs_in_force
 from spectrain.matfun._proven.halley import factorizations
 from spectrain.matfun._proven.iterated import LEAST, schedule_for
-from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
 
 # seconds a batch of calls to torch that do not depend on the size: weighted Halley steps, iteration, others
 _HALLEY_OVERHEAD, _STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 6.5e-4, 3e-4

@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from spectrain.nn._attention.attend import attend
+from spectrain.nn._attention.attend import Visibility, attend, visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.rotary import Rotary, Turns
 from spectrain.nn._attention.shape import Share, attention_shape
 from spectrain.nn._capture.tap import Tap
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
-from spectrain.nn._visibility import Visibility, visibility
 
 
 class Attention(nn.Module):

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from spectrain.nn._balance_rule import Loads
+from spectrain.nn._experts.balance import Loads
 from spectrain.nn._experts.moe import MoE
 from spectrain.nn._experts.router import Routing
 

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from spectrain.nn._attention.attention import Attention
-from spectrain.nn._feed_forward import SwiGLU
 from spectrain.nn._hugging_face import experts
-from spectrain.nn._models.language_model import Block, LanguageModel
+from spectrain.nn._models.language_model import Block, LanguageModel, SwiGLU
 
 _NAMES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
 _LATENT_EPS = 1e-6

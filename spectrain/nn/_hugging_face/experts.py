@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.nn._experts.moe import MoE
-from spectrain.nn._feed_forward import SwiGLU
-from spectrain.nn._models.language_model import Block, LanguageModel
+from spectrain.nn._models.language_model import Block, LanguageModel, SwiGLU
 
 _NAME = re.compile(r"model\.layers\.(\d+)\.mlp\.(gate|experts|shared_experts)\.(?!weight_)(.+)")
 _PARTS = ("gate", "up", "down")

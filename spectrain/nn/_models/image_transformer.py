@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spectrain.nn._models.language_model import generator_of
 from spectrain.nn._numbers import check_not_negative, check_sizes
-from spectrain.nn._seed import generator_of
 
 
 class ImageTransformer(nn.Module):

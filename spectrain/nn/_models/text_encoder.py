@@ -6,9 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spectrain.nn._attention.rotary import Rotary
-from spectrain.nn._feed_forward import SwiGLU
+from spectrain.nn._models.language_model import SwiGLU, generator_of
 from spectrain.nn._numbers import check_not_negative, check_sizes
-from spectrain.nn._seed import generator_of
 
 
 class TextEncoder(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,3 +120,9 @@ def _cut(piece: Tensor, count: int, along: str) -> tuple[Tensor, ...]:
     if along == "out":
         return piece.unflatten(0, (count, -1)).unbind(0)
     return piece.unflatten(1, (count, -1)).unbind(1)
+
+
+def check_shaped(name: str, p: Tensor) -> None:
+    """Raise ValueError for a parameter of a lazy module that has seen no input."""
+    if nn.parameter.is_lazy(p):
+        raise ValueError(f"{name} has no shape yet. Run one batch through the model first.")

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.optim._layout.spread import local, spread_like, whole
-from spectrain.optim._mup.factors import rate, standard_deviation
+from spectrain.optim._mup.factors import multiply_input, rate, scale_attention, standard_deviation
 from spectrain.optim._mup.roles import Part, parts_of
-from spectrain.optim._mup_multiply import multiply_input, scale_attention
 from spectrain.optim._routing.explain import Row, table
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.scale import canonical

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from spectrain.optim._heads import name_pattern, output_heads
 from spectrain.optim._layout.matrix import Matrix
-from spectrain.optim._roles import Role
-from spectrain.optim._routing.route import Use, decide, refuse_idle_rules, uses_of
+from spectrain.optim._routing.route import Role, Use, decide, name_pattern, output_heads, refuse_idle_rules, uses_of
 
 ROLES = ("input", "hidden", "output", "tied", "vector")
 

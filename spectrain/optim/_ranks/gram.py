@@ -11,9 +11,8 @@ from spectrain.approx import Schedule
 from spectrain.matfun._entry.scale import times_power_of_two
 from spectrain.matfun._iteration.bounded import growth_by_gram, kept_within
 from spectrain.matfun._iteration.design import safe_schedule
-from spectrain.matfun._iteration.gram import multiplier
+from spectrain.matfun._iteration.gram import multiplier, restarts
 from spectrain.matfun._iteration.plain import odd_coefficients
-from spectrain.matfun._restarts import restarts
 
 Reduce = Callable[[Tensor, str], Tensor]
 

@@ -10,7 +10,7 @@ from spectrain.matfun._entry.finite import NotFiniteError
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._ranks.sharded import Sharded
 from spectrain.optim._step.decay import leading
-from spectrain.optim._step.lines import line_squares, line_squares_over, lines, scale_lines, scale_lines_over
+from spectrain.optim._step.lines import line_squares, lines, run_along, scale_lines
 from spectrain.optim._step.update import assembled, msign_all, orthogonal_pieces, scaled
 from spectrain.optim._step.variants import line_rates
 
@@ -156,3 +156,35 @@ def alone(count: int, plans: Plans) -> list[int]:
     """Indices that no plan has."""
     shared = {i for _, members in plans for i in members}
     return [i for i in range(count) if i not in shared]
+
+
+def line_squares_over(plan: Sharded, updates: Sequence[Tensor]) -> list[Tensor]:
+    """Return for each parameter of a plan the sums of squares of all lines of its matrices, on every rank."""
+    sums = []
+    for n, (view, across) in enumerate(zip(plan._cut(updates), _ways(plan), strict=True)):
+        work, position = plan.works[n], plan.team.position
+        whole = view.new_zeros(max(work.shape))
+        if view.numel() and work.copies[position] == 0:
+            whole[plan._sides(n)[1 - across]] = _as_used(plan, n, view).square().sum(across)
+        sums.append(whole)
+    total = plan.team.reduce(torch.cat(sums), "sum").split([len(whole) for whole in sums])
+    return [torch.cat(found) for found in plan._by_member(total)]
+
+
+def scale_lines_over(plan: Sharded, updates: Sequence[Tensor], rates: Sequence[Tensor]) -> None:
+    """Multiply this rank's part of each line by its factor, in place; ``rates`` are whole, one tensor a parameter."""
+    per_matrix = [r for m, rate in enumerate(rates) for r in rate.split(lines(plan.logical_shapes(m)))]
+    for n, (view, rate, across) in enumerate(zip(plan._cut(updates), per_matrix, _ways(plan), strict=True)):
+        if view.numel():
+            own = rate[plan._sides(n)[1 - across]]
+            _as_used(plan, n, view).mul_(own.unsqueeze(across))
+
+
+def _ways(plan: Sharded) -> list[int]:
+    """The dimension that the lines of each matrix of a plan run along."""
+    return [run_along(*shape) for m in range(len(plan.members)) for shape in plan.logical_shapes(m)]
+
+
+def _as_used(plan: Sharded, n: int, view: Tensor) -> Tensor:
+    """A stored part as out x in."""
+    return view.mT if plan._transposed(n) else view

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from spectrain.approx import Schedule
 from spectrain.matfun._iteration.design import schedule_for_steps
-from spectrain.matfun._restarts import coefficients, gram_products, gram_restarts, plain_products
+from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.parts import Sharding, local_views, parts
 from spectrain.optim._layout.spread import Team
 from spectrain.optim._ranks.cost import Choice, Machine, Work, assign
 from spectrain.optim._ranks.gram import Slab, cuts, reduced_signs
-from spectrain.optim._routing.explain import factors
+from spectrain.optim._step.scale import factors
 from spectrain.optim._step.update import STEPS, dtype_of, schedule_from_text
 
 

@@ -1,15 +1,137 @@
-"""Which parameter goes where: by module type, by declaration, by rule; never by guessing at a shape."""
+"""Which parameter goes where: by module type, by declaration, by rule; never by guessing at a shape.
 
+What a parameter is, from the type of the module that holds it.
+
+Which Linear layers are output heads: they want AdamW (article 11416, kexue.fm/archives/11416).
+"""
+
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from spectrain.optim._heads import output_heads
-from spectrain.optim._roles import Role, declared, role
+from spectrain.optim._layout.matrix import Matrix, check_shaped
 from spectrain.optim._routing.explain import Row, rows, table
-from spectrain.optim._step.guards import check_shaped
+from spectrain.optim._step.guards import ALGORITHMS
+
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+RECURRENT = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
+
+
+class Role(NamedTuple):
+    """Which algorithm moves a parameter, as which logical matrices, and why."""
+
+    algorithm: str
+    matrix: Matrix | None
+    reason: str
+
+
+def declared(rule: object, reason: str) -> Role:
+    """Return the role that a rule states: an algorithm's name, a Matrix, or its fields in a mapping."""
+    if isinstance(rule, Matrix):
+        return Role("muon", rule, reason)
+    if isinstance(rule, Mapping):
+        return Role("muon", Matrix.from_dict(dict(rule)), reason)
+    if rule == "muon":
+        return Role("muon", Matrix(), reason)
+    if rule in ALGORITHMS:
+        return Role(str(rule), None, reason)
+    raise ValueError(f"A rule is one of {', '.join(ALGORITHMS)}, a Matrix or its fields in a dict, got {rule!r}.")
+
+
+def role(module: nn.Module, name: str, shape: Size) -> Role | None:
+    """Return the role of ``module``'s own parameter ``name``, or None where the type does not decide it."""
+    declarations = getattr(module, "logical_matrices", {})
+    if name in declarations:
+        return declared(declarations[name], f"declared by {type(module).__name__}")
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return Role("adamw", None, "embedding")
+    if isinstance(module, NORMS):
+        return Role("adamw", None, "norm")
+    if len(shape) < 2:
+        return Role("adamw", None, "bias" if "bias" in name else "vector")
+    found = _linear_role(module, name, shape)
+    if found is None and sum(size > 1 for size in shape) < 2:
+        return Role("adamw", None, "vector: at most one dimension above 1")
+    return found
+
+
+def _linear_role(module: nn.Module, name: str, shape: Size) -> Role | None:
+    """The role of a weight of a linear map: full connection, convolution, attention, recurrence."""
+    kind = type(module).__name__
+    if isinstance(module, nn.Linear) and name == "weight":
+        return Role("adamw", None, "Linear with one row or column") if min(shape) == 1 else _muon(kind)
+    if isinstance(module, nn.modules.conv._ConvNd) and name == "weight":
+        return _convolution(module, kind, shape)
+    if isinstance(module, nn.MultiheadAttention) and name.endswith("weight"):
+        fused = Matrix(split=(shape[0] // 3,) * 3) if name == "in_proj_weight" else Matrix()
+        return _muon(kind, fused)
+    if kind in RECURRENT and isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        gates = 1 if name.startswith("weight_hr") else RECURRENT[kind]
+        return _muon(kind, Matrix(split=(shape[0] // gates,) * gates if gates > 1 else ()))
+    if kind == "Conv1D" and hasattr(module, "nf") and name == "weight":  # GPT-2 of transformers: x @ W
+        return _muon("Conv1D of transformers, stored in x out", Matrix(transposed=True))
+    return None
+
+
+def _convolution(module: nn.modules.conv._ConvNd, kind: str, shape: Size) -> Role:
+    """Out x in*kernel for each group; a depthwise one holds single filters and no matrix."""
+    if module.groups > 1 and module.groups in (module.in_channels, module.out_channels):
+        return Role("adamw", None, f"depthwise {kind}: one filter a channel, no matrix")
+    return _muon(kind, Matrix(flatten=len(shape) > 2, groups=module.groups, transposed=module.transposed))
+
+
+def _muon(reason: str, matrix: Matrix | None = None) -> Role:
+    return Role("muon", matrix or Matrix(), reason)
+
+
+NAMES = ("lm_head", "head", "classifier", "score", "unembed", "embed_out", "output", "to_logits")
+
+
+def output_heads(model: nn.Module) -> dict[Tensor, str]:
+    """Return the weights of output heads, each with the reason why it is taken for one.
+
+    The first of these that finds any decides: ``model.get_output_embeddings()`` as in transformers; a Linear
+    outside numbered blocks under a usual name; a Linear that shares its weight with an embedding (handled by
+    the caller, which sees the tie); else the last Linear, unless it is one of several equal ones.
+    """
+    linears = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+    ]  # the latter is the output projection of nn.MultiheadAttention
+    get = getattr(model, "get_output_embeddings", None)
+    declared = get() if callable(get) else None
+    if declared is not None and hasattr(declared, "weight"):
+        return {declared.weight: "output head (get_output_embeddings)"}
+    named = {
+        module.weight: f"output head (named {name})"
+        for name, module in linears
+        if name.rsplit(".", 1)[-1] in NAMES and not re.search(r"\d", name)
+    }
+    return named or _last(model, linears)
+
+
+def _last(model: nn.Module, linears: list[tuple[str, nn.Linear]]) -> dict[Tensor, str]:
+    """The last Linear, where nothing says that it is a hidden one."""
+    if not linears or linears[-1][0] == "":
+        return {}
+    name, last = linears[-1]
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    tied = any(module.weight in embeddings for _, module in linears)
+    twins = [
+        other
+        for other, module in linears[:-1]
+        if name_pattern(other) == name_pattern(name) and module.weight.shape == last.weight.shape
+    ]
+    return {} if tied or twins else {last.weight: "output head (the last Linear of the model)"}
+
+
+def name_pattern(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 class Use(NamedTuple):

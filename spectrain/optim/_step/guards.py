@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._layout.matrix import Matrix, check_shaped
 from spectrain.optim._layout.spread import local
-from spectrain.optim._roles import ALGORITHMS
 from spectrain.optim._step.decay import KINDS
 from spectrain.optim._step.squares import largest_entry
 from spectrain.optim._step.variants import VARIANTS
+
+ALGORITHMS = ("muon", "adamw", "sign", "rows")
 
 MOST_STEPS = 60  # of matfun.msign
 DTYPES = ("auto", "float32", "bfloat16")
@@ -118,12 +119,6 @@ def check_parameters(params: Mapping[str, Tensor], group: Mapping[str, Any]) -> 
             raise ValueError(f"Muon: {name} and {seen[p]} are the same parameter; give it once.")
         seen[p] = name
         _check_parameter(name, p, group)
-
-
-def check_shaped(name: str, p: Tensor) -> None:
-    """Raise ValueError for a parameter of a lazy module that has seen no input."""
-    if nn.parameter.is_lazy(p):
-        raise ValueError(f"{name} has no shape yet. Run one batch through the model first.")
 
 
 def _check_parameter(name: str, p: Tensor, group: Mapping[str, Any]) -> None:

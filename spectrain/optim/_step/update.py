@@ -11,8 +11,8 @@ from spectrain import matfun
 from spectrain.approx import Schedule
 from spectrain.matfun._proven.costs import SHIPPED, CostTable, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
-from spectrain.optim._routing.explain import factors
 from spectrain.optim._step.decay import DECAYS
+from spectrain.optim._step.scale import factors
 
 SETTINGS = ("tol", "steps", "schedule", "compute_dtype")
 STEPS = 5

@@ -1,10 +1,101 @@
-"""HTML from text. Every text that came from a file passes through ``text``; nothing else builds markup."""
+"""HTML from text. Every text that came from a file passes through ``text``; nothing else builds markup.
+
+Numbers as a reader says them: three or four digits and a unit.
+"""
 
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from spectrain.report._drawing.figure import Figure
+
+
+def digits(x: float | int | None, count: int = 4) -> str:
+    """``count`` significant digits, no exponent where a person would write none.
+
+    >>> digits(1.83372), digits(0.0021), digits(4.2e-7), digits(12345678.0), digits(291.3, 2), digits(None)
+    ('1.834', '0.0021', '4.2e-7', '12,345,678', '291', 'not recorded')
+    """
+    if x is None:
+        return "not recorded"
+    if abs(x) < 1e15 and (x == int(x) or abs(x) >= 10 ** min(count, 3)):
+        return f"{round(x):,}"
+    return f"{x:.{count}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def amount(x: float | int | None) -> str:
+    """A count, in thousands, millions or billions.
+
+    >>> amount(950), amount(98_304), amount(3_300_000), amount(1.25e9), amount(None)
+    ('950', '98.3 k', '3.3 M', '1.25 B', 'not recorded')
+    """
+    if x is None:
+        return "not recorded"
+    for size, letter, start in ((1e9, "B", 1e9), (1e6, "M", 1e6), (1e3, "k", 1e4)):
+        if abs(x) >= start:
+            return f"{x / size:.3g} {letter}"
+    return digits(x)
+
+
+def duration(seconds: float | int | None) -> str:
+    """A time in the two largest units that matter.
+
+    >>> duration(0.0412), duration(42.3), duration(252), duration(7980), duration(None)
+    ('41.2 ms', '42.3 s', '4 min 12 s', '2 h 13 min', 'not recorded')
+    """
+    if seconds is None:
+        return "not recorded"
+    if seconds < 1:
+        return f"{1e3 * seconds:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(count: float | int | None) -> str:
+    """Bytes in binary units.
+
+    >>> memory(3_221_225_472), memory(5_000_000)
+    ('3 GiB', '4.77 MiB')
+    """
+    if count is None:
+        return "not recorded"
+    size, unit = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{count / size:.3g} {unit}"
+
+
+def percent(share: float | int | None) -> str:
+    """A share as percent.
+
+    >>> percent(0.0825), percent(None)
+    ('8.2 %', 'not recorded')
+    """
+    if share is None:
+        return "not recorded"
+    return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.3g} %"
+
+
+def plain(value: object) -> str:
+    """Any value of a JSON file as text: shapes as 256 x 256, lists with commas, numbers short.
+
+    >>> plain([256, 1024]), plain(["a", "b"]), plain(True), plain(None), plain(0.1 + 0.2)
+    ('256 × 1024', 'a, b', 'yes', '', '0.3')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        whole = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+        return (" × " if whole and len(value) > 1 else ", ").join(plain(item) for item in value)
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

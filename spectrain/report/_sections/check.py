@@ -3,12 +3,22 @@
 import math
 from collections.abc import Sequence
 
-from spectrain.report._axes import axis, log_axis
-from spectrain.report._drawing.figure import ACCENT, MUTED, Figure, Trace, View, Views, label, line, series_color
-from spectrain.report._drawing.html import Section, paragraph, table
+from spectrain.report._drawing.figure import (
+    ACCENT,
+    MUTED,
+    Figure,
+    Trace,
+    View,
+    Views,
+    axis,
+    label,
+    line,
+    log_axis,
+    series_color,
+)
+from spectrain.report._drawing.html import Section, digits, paragraph, plain, table
 from spectrain.report._reading.files import Row, number, objects
 from spectrain.report._reading.run import Run
-from spectrain.report._words import digits, plain
 
 KINDS = {
     "decay": "share of a weight that a step takes",

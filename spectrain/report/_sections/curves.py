@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from spectrain.report._axes import axis, log_axis
-from spectrain.report._drawing.figure import MUTED, Figure, Trace, View, Views, figure, label, line
-from spectrain.report._drawing.html import Section, side_by_side
+from spectrain.report._drawing.figure import MUTED, Figure, Trace, View, Views, axis, figure, label, line, log_axis
+from spectrain.report._drawing.html import Section, digits, side_by_side
 from spectrain.report._drawing.series import (
     STEPS,
     Against,
@@ -19,7 +18,6 @@ from spectrain.report._drawing.series import (
 )
 from spectrain.report._reading.measures import MEASURES, Measure, unit
 from spectrain.report._reading.run import Run
-from spectrain.report._words import digits
 
 
 def _measures(runs: Sequence[Run]) -> list[Measure]:

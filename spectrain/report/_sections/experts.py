@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 
-from spectrain.report._axes import axis
-from spectrain.report._drawing.figure import MUTED, SCALE_SIZE, Figure, Trace, View, Views, line, series_color
-from spectrain.report._drawing.html import Section
-from spectrain.report._drawing.series import STEPS, column, curve, front, has
+from spectrain.report._drawing.figure import MUTED, SCALE_SIZE, Figure, Trace, View, Views, axis, line, series_color
+from spectrain.report._drawing.html import Section, digits
+from spectrain.report._drawing.series import STEPS, column, curve, front, has, running_mean
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.run import Run
-from spectrain.report._thinning import running_mean
-from spectrain.report._words import digits
 
 _MOST_COLUMNS = 120
 _KEY = "moe_max_violation"

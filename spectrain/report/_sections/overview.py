@@ -4,14 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectrain.report._axes import axis, log_axis
-from spectrain.report._drawing.figure import SCALE_SIZE, Figure, View, Views, label
-from spectrain.report._drawing.html import Section
+from spectrain.report._drawing.figure import SCALE_SIZE, Figure, View, Views, axis, label, log_axis
+from spectrain.report._drawing.html import Section, digits
 from spectrain.report._drawing.series import STEPS, front
-from spectrain.report._histories import History, history_of, key_of, which
 from spectrain.report._reading.files import number
-from spectrain.report._reading.run import Run
-from spectrain.report._words import digits
+from spectrain.report._reading.run import History, Run, history_of, key_of, which
 
 _PARAMETERS = {
     "update_to_weight": ("update / weight", "norm of the update over norm of the weights"),

@@ -1,18 +1,98 @@
-"""The polynomials of a run: each step's error with its alternation points, and the composed map."""
+"""The polynomials of a run: each step's error with its alternation points, and the composed map.
 
+One polynomial of a schedule as its file tells it: terms, values, error, alternation.
+
+What a whole schedule does to a singular value, after each step.
+"""
+
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from spectrain.report._axes import axis
-from spectrain.report._composed import composed
-from spectrain.report._drawing.figure import ACCENT, MUTED, Figure, View, line, points
-from spectrain.report._drawing.html import Section, details, paragraph, side_by_side, table, tag, text
+from spectrain.report._drawing.figure import (
+    ACCENT,
+    MUTED,
+    Figure,
+    Trace,
+    View,
+    Views,
+    axis,
+    line,
+    log_axis,
+    points,
+    series_color,
+)
+from spectrain.report._drawing.html import Section, details, digits, paragraph, plain, side_by_side, table, tag, text
 from spectrain.report._drawing.series import front
-from spectrain.report._polynomial import alternates, alternation, error_curve, interval_of, terms
 from spectrain.report._reading.files import Row, number, objects
 from spectrain.report._reading.run import Run
-from spectrain.report._words import digits, plain
+
+SAMPLES = 400
+
+
+def terms(step: Row) -> list[tuple[int, float]]:
+    """The (power, coefficient) pairs of a step, none when the file does not hold them."""
+    powers, coefficients = step.get("powers"), step.get("coefficients")
+    if not isinstance(powers, list) or not isinstance(coefficients, list) or len(powers) != len(coefficients):
+        return []
+    found = [(number(p), number(c)) for p, c in zip(powers, coefficients, strict=True)]
+    return [(int(p), c) for p, c in found if p is not None and c is not None and p >= 0]
+
+
+def evaluate(step: Row, x: np.ndarray) -> np.ndarray:
+    """The value of a step's polynomial; infinities where it overflows.
+
+    >>> evaluate({"powers": [1, 3], "coefficients": [1.5, -0.5]}, np.array([1.0, 2.0])).tolist()
+    [1.0, -1.0]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sum([c * x**p for p, c in terms(step)], axis=0)
+
+
+def interval_of(row: Row) -> tuple[float, float] | None:
+    """The interval of a schedule or step, when it holds two numbers in order."""
+    ends = row.get("interval")
+    found = [number(x) for x in ends] if isinstance(ends, list) and len(ends) == 2 else []
+    return (
+        (found[0], found[1])
+        if found and found[0] is not None and found[1] is not None and found[0] < found[1]
+        else None
+    )
+
+
+def alternation(step: Row) -> tuple[np.ndarray, np.ndarray]:
+    """The step's reference points inside numbers, and p(x) - 1 at each, computed from the coefficients."""
+    listed = step.get("reference")
+    x = np.array(
+        sorted(v for v in map(number, listed) if v is not None) if isinstance(listed, list) else [],
+        dtype=float,
+    )
+    return x, evaluate(step, x) - 1.0
+
+
+def alternates(errors: np.ndarray, *, slack: float = 0.01) -> bool:
+    """Whether errors alternate in sign and agree in size up to ``slack``: Chebyshev's mark of the best.
+
+    >>> alternates(np.array([-0.5, 0.5, -0.5])), alternates(np.array([-0.5, 0.5, 0.5]))
+    (True, False)
+    """
+    sizes = np.abs(errors)
+    one_size = bool(len(errors)) and bool(sizes.max() <= (1 + slack) * sizes.min())
+    return one_size and bool(np.all(errors[1:] * errors[:-1] < 0))
+
+
+def error_curve(step: Row) -> tuple[list[float], list[float]]:
+    """The step's sampled error as the file holds it, else computed from the coefficients."""
+    curve = step.get("curve")
+    stored = curve if isinstance(curve, dict) else {}
+    x, y = ([number(v) for v in part] if isinstance(part := stored.get(key), list) else [] for key in ("x", "error"))
+    known = [(a, b) for a, b in zip(x, y, strict=False) if a is not None and b is not None]
+    interval = interval_of(step)
+    if not known and interval:
+        grid = np.linspace(*interval, SAMPLES)
+        known = list(zip(grid.tolist(), (evaluate(step, grid) - 1.0).tolist(), strict=True))
+    return [a for a, _ in known], [b for _, b in known]
 
 
 def polynomials(runs: Sequence[Run]) -> Section | None:
@@ -99,3 +179,64 @@ def _coefficients(steps: Sequence[Row]) -> str:
         found = dict(terms(step))
         rows.append([str(i + 1), *(repr(found[p]) if p in found else "" for p in powers)])
     return table(["step", *(f"x^{p}" for p in powers)], rows, of="exact")
+
+
+_TALLEST = 1e6
+_DRAWN, _DENSE = 1000, 20_001
+
+
+def composed(schedule: Row, steps: Sequence[Row], name: str) -> Figure:
+    """What happens to a singular value: after each step, as a value or as the distance from 1."""
+    interval = interval_of(schedule) or interval_of(steps[0]) or (1e-3, 1.0)
+    low, high = max(interval[0], 1e-12), interval[1]
+    x = np.geomspace(low / 10, high, _DRAWN)
+    values, after = x, []
+    for step in steps:
+        values = evaluate(step, values)
+        after.append(values)
+    inside = np.geomspace(low, high, _DENSE)
+    for step in steps:
+        inside = evaluate(step, inside)
+    worst = float(np.abs(inside - 1).max()) if np.isfinite(inside).all() else math.inf
+    title = _composed_title(len(steps), low, high, worst)
+    floor = max(worst / 100, 1e-16)
+    views: Views = {
+        (0,): View(title, _value_traces(x, after), _map_layout("singular value out", low, high, {})),
+        (1,): View(
+            title,
+            _distance_traces(x, after, floor),
+            _map_layout("distance from 1", low, high, {"log": floor}),
+        ),
+    }
+    caption = "Shaded: the interval the schedule is made for. Singular values below it are lifted, not finished."
+    return Figure(name, views, [("show", ["value", "distance from 1"])], caption, height=400)
+
+
+def _composed_title(count: int, low: float, high: float, worst: float) -> str:
+    if not math.isfinite(worst):
+        return f"{count} steps overflow somewhere on [{low:g}, {high:g}]"
+    return f"{count} steps bring every singular value in [{low:g}, {high:g}] to within {digits(worst, 3)} of 1"
+
+
+def _value_traces(x: np.ndarray, after: Sequence[np.ndarray]) -> list[Trace]:
+    return [_after(x, np.clip(y, -_TALLEST, _TALLEST), i, len(after)) for i, y in enumerate(after)]
+
+
+def _distance_traces(x: np.ndarray, after: Sequence[np.ndarray], floor: float) -> list[Trace]:
+    clipped = [np.clip(np.abs(y - 1), floor, _TALLEST) for y in after]
+    return [_after(x, y, i, len(after)) for i, y in enumerate(clipped)]
+
+
+def _after(x: np.ndarray, y: np.ndarray, index: int, count: int) -> Trace:
+    last = index == count - 1
+    color = "--ink" if last else series_color(index, max(count - 1, 2))
+    finite = [float(v) if math.isfinite(v) else None for v in y]
+    return line(x.tolist(), finite, f"after step {index + 1}", color, width=2.5 if last else 1.3)
+
+
+def _map_layout(title: str, low: float, high: float, kind: dict[str, float]) -> dict:
+    vertical = log_axis(title, [kind["log"], 1.0]) if kind else axis(title, rangemode="tozero", zeroline=True)
+    shape = {"type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1}
+    shade = {**shape, "fillcolor": f"{ACCENT}/0.07", "line": {"width": 0}, "layer": "below"}
+    across = log_axis("singular value in, over the largest", [low / 10, high])
+    return {"xaxis": across, "yaxis": vertical, "shapes": [shade]}

@@ -5,11 +5,10 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from spectrain.report._drawing.html import Section, paragraph, table
+from spectrain.report._drawing.html import Section, amount, paragraph, percent, plain, table
 from spectrain.report._drawing.series import front
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.run import Run, proper_name
-from spectrain.report._words import amount, percent, plain
 
 _FIRST = ("name", "algorithm", "shape", "matrix", "lr_factor")
 _MOST = 2**63  # a file that claims more is damaged

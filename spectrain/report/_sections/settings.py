@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from spectrain.report._drawing.html import Section, definitions, details, paragraph, table, tag, text
+from spectrain.report._drawing.html import Section, definitions, details, paragraph, plain, table, tag, text
 from spectrain.report._drawing.series import front
 from spectrain.report._reading.files import Row
 from spectrain.report._reading.run import Run
-from spectrain.report._words import plain
 
 
 def samples(runs: Sequence[Run]) -> Section | None:

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from spectrain.report._axes import axis, log_axis
-from spectrain.report._drawing.figure import ACCENT, Figure, Trace, View, Views, line
-from spectrain.report._drawing.html import Section
+from spectrain.report._drawing.figure import ACCENT, Figure, Trace, View, Views, axis, line, log_axis
+from spectrain.report._drawing.html import Section, digits, percent
 from spectrain.report._drawing.series import STEPS, column, front
-from spectrain.report._histories import History, history_of, key_of, which
 from spectrain.report._reading.files import Row, number
-from spectrain.report._reading.run import Run
+from spectrain.report._reading.run import History, Run, history_of, key_of, which
 from spectrain.report._sections.overview import overview
-from spectrain.report._words import digits, percent
 
 _KINDS = (("weight", "weights"), ("update", "updates"), ("momentum", "momentum"))
 

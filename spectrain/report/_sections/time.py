@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from statistics import median
 
-from spectrain.report._axes import axis
-from spectrain.report._drawing.figure import ACCENT, MUTED, Figure, View, Views, line
-from spectrain.report._drawing.html import Section
-from spectrain.report._drawing.series import STEPS, column, front, has
+from spectrain.report._drawing.figure import ACCENT, MUTED, Figure, View, Views, axis, line
+from spectrain.report._drawing.html import Section, amount, duration, percent
+from spectrain.report._drawing.series import STEPS, column, front, has, thin
 from spectrain.report._reading.measures import unit
 from spectrain.report._reading.run import Run
-from spectrain.report._thinning import thin
-from spectrain.report._words import amount, duration, percent
 
 
 def share(run: Run) -> float | None:

@@ -11,11 +11,11 @@ from torch import nn
 from spectrain.train._compress.folder import Row, written
 from spectrain.train._compress.one_layer import Seen
 from spectrain.train._compress.units import Method, Parts, Unit, sizes, units_of
-from spectrain.train._device import choose_device
 from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.config import MOST_STEPS
 from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.machine import choose_device
 from spectrain.train._run.progress import Progress
 from spectrain.train._saved.factored import Selected, replace
 from spectrain.train._saved.load import load_run

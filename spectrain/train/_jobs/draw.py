@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from spectrain import data, nn, objectives, optim
-from spectrain.train._bad_numbers import first_bad_tensor
 from spectrain.train._jobs.draw_config import DrawConfig
 from spectrain.train._jobs.image_judge import Judge, Verdict
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.job import AbstractJob, Judged, Measured
+from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
 _ROWS, _COLUMNS = 4, 10
 

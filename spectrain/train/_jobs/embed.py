@@ -11,13 +11,11 @@ from torch import Tensor
 
 from spectrain import data, nn, objectives
 from spectrain._files import write_file
-from spectrain.train._bad_numbers import first_bad_tensor
-from spectrain.train._bm25 import BM25
 from spectrain.train._jobs.embed_config import EmbedConfig
-from spectrain.train._jobs.ranking import Ranking, best_share, mixed, ranking
+from spectrain.train._jobs.ranking import BM25, Ranking, best_share, mixed, ranking
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.job import AbstractJob, Judged, Measured
+from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
 Texts = list[Tensor]
 Encoder = Callable[[Tensor], Tensor]

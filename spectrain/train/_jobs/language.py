@@ -8,13 +8,12 @@ from torch import Tensor
 
 from spectrain import data, nn, objectives, optim
 from spectrain._files import write_file
-from spectrain.train._bad_numbers import first_bad_tensor
-from spectrain.train._evaluation import Score, count, evaluate
 from spectrain.train._jobs import samples as _samples
 from spectrain.train._jobs import text as _text
+from spectrain.train._jobs.samples import Score, count, evaluate
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.job import AbstractJob, Judged, Measured
+from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 from spectrain.train.config import TrainConfig
 
 _LOOKED_AT = ("blocks.*.attention", "blocks.*.feed_forward", "blocks.*.queries", "norm")

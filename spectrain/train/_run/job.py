@@ -1,17 +1,42 @@
-"""A job: what a run learns and how it is judged. The loop knows nothing else of it."""
+"""A job: what a run learns and how it is judged. The loop knows nothing else of it.
+
+Where the first NaN or infinity is.
+"""
 
 import abc
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from spectrain import nn as blocks
 from spectrain import optim
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
+
+
+@torch.no_grad()
+def first_bad_tensor(model: nn.Module, forward: Callable[[], object]) -> str:
+    """Name the first tensor that is NaN or infinite: weights, then outputs as computed, then gradients.
+
+    ``forward`` runs the model on the batch in question.
+    """
+    for name, p in model.named_parameters():
+        if not p.isfinite().all():
+            return f"weight {name} is not finite"
+    with blocks.capture(model, "*") as seen:
+        forward()
+    for name, outputs in seen.items():
+        if not all(output.isfinite().all() for output in outputs if isinstance(output, Tensor)):
+            return f"the output of {name or 'the model'} is not finite"
+    for name, p in model.named_parameters():
+        if p.grad is not None and not p.grad.isfinite().all():
+            return f"the gradient of {name} is not finite"
+    return "the loss is not finite although weights, outputs and gradients are"
+
 
 JOBS = {"draw": "_jobs.draw.DrawJob", "embed": "_jobs.embed.EmbedJob", "train": "_jobs.language.LanguageJob"}
 """Where each job stands: ``module.class`` in this package."""

@@ -1,24 +1,56 @@
-"""The training run, top to bottom."""
+"""The training run, top to bottom.
+
+One optimizer step: gradients of the whole batch, and what stops a run.
+"""
 
 import dataclasses
+import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from spectrain.train import _step
+from spectrain.train._run import loop as _step
 from spectrain.train._run import observe as _observe
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
+from spectrain.train._run.job import AbstractJob, Measured
 from spectrain.train._run.prepare import prepare
 from spectrain.train._run.progress import Progress
 from spectrain.train._run.session import Session
 from spectrain.train._run.signals import StopRequest, stop_on_signals
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step reports."""
+
+    measured: Measured
+    grad_norm: float
+    optimizer_seconds: float
+
+
+def step(job: AbstractJob, optimizer: torch.optim.Optimizer, at: int, *, clip: Callable[[], float]) -> StepResult:
+    """Gradients of batch ``at``, clip, update. ``clip`` clips what is to be clipped, returns the norm before.
+
+    Raises ``FloatingPointError`` naming the first tensor that is not finite, before any weight is touched.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    measured = job.accumulate(at)
+    grad_norm = clip()
+    if not (math.isfinite(measured.loss) and math.isfinite(grad_norm)):
+        optimizer.zero_grad(set_to_none=True)  # clipping by a norm of NaN has spoilt every gradient
+        job.accumulate(at)
+        raise FloatingPointError(job.first_bad_tensor(at))
+    start = time.perf_counter()
+    optimizer.step()
+    return StepResult(measured, grad_norm, time.perf_counter() - start)
 
 
 def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:

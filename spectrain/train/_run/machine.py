@@ -1,4 +1,7 @@
-"""What this machine is and how fast it multiplies; the choices that follow from it."""
+"""What this machine is and how fast it multiplies; the choices that follow from it.
+
+Which device a run uses.
+"""
 
 import os
 import platform
@@ -12,6 +15,20 @@ from pathlib import Path
 import torch
 
 import spectrain
+
+
+def choose_device(name: str) -> str:
+    """``auto`` is CUDA where there is one; any other name must be a device that torch can use."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device {name!r} cannot be used: {str(error).splitlines()[0]} Try 'auto' or 'cpu'."
+        ) from None
+    return name
+
 
 # bfloat16 has to win clearly: near a tie the choice would depend on noise and buy nothing.
 WORTHWHILE = 1.25

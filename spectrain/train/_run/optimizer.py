@@ -1,4 +1,7 @@
-"""The optimizer that a configuration asks for."""
+"""The optimizer that a configuration asks for.
+
+What the report shows of the polynomials at work: sampled errors and alternation points.
+"""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +13,28 @@ from spectrain.train._run.job import AbstractJob
 
 if TYPE_CHECKING:
     from spectrain.train.config import TrainConfig
+
+
+def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
+    """The content of ``polynomials.json``: a schedule, and for each step its error curve and alternation points.
+
+    >>> step = polynomials(approx.sign_schedule(0.1, steps=1), name="one")["schedules"][0]["steps"][0]
+    >>> sorted(step)
+    ['coefficients', 'curve', 'error', 'interval', 'powers', 'reference']
+    """
+    facts = {key: getattr(schedule, key) for key in ("interval", "error", "reached", "products", "dtype", "target")}
+    steps = [
+        {
+            "powers": curve.powers,
+            "coefficients": curve.coefficients,
+            "interval": curve.interval,
+            "error": max(map(abs, curve.heights)),
+            "curve": {"x": curve.x, "error": curve.error},
+            "reference": curve.points,
+        }
+        for curve in approx.step_curves(schedule)
+    ]
+    return {"schedules": [{"name": name, **facts, "steps": steps}]}
 
 
 def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimizer:

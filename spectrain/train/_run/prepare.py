@@ -9,8 +9,6 @@ import torch
 
 from spectrain import optim
 from spectrain._files import write_json
-from spectrain.train._device import choose_device
-from spectrain.train._polynomials import polynomials
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import machine as _machine
 from spectrain.train._run import recorded as _recorded
@@ -19,7 +17,8 @@ from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.horizon import known_steps
 from spectrain.train._run.job import load_job
-from spectrain.train._run.optimizer import muon_schedule
+from spectrain.train._run.machine import choose_device
+from spectrain.train._run.optimizer import muon_schedule, polynomials
 from spectrain.train._run.progress import Progress
 from spectrain.train._run.session import Session, build
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import torch
 
 from spectrain import optim
-from spectrain.train._device import choose_device
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.horizon import by_clock, learning_rate_factor
 from spectrain.train._run.job import AbstractJob
+from spectrain.train._run.machine import choose_device
 from spectrain.train._run.optimizer import build_optimizer
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from spectrain import data
-from spectrain.train._bm25 import BM25
 from spectrain.train._jobs.embed import build_encoders, encoded, tower, vectors
 from spectrain.train._jobs.embed_config import EmbedConfig
-from spectrain.train._jobs.ranking import mixed
+from spectrain.train._jobs.ranking import BM25, mixed
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._saved.load import load_weights

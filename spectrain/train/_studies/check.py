@@ -1,4 +1,7 @@
-"""muP as a test: real steps at several widths, and a verdict that names the parameter to blame."""
+"""muP as a test: real steps at several widths, and a verdict that names the parameter to blame.
+
+Members of a family of models that differ in width, over text that is read once.
+"""
 
 import dataclasses
 import json
@@ -6,16 +9,52 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import nn
 
 from spectrain import optim
 from spectrain._files import write_json
-from spectrain.train._family import Family
+from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run import claim as _claim
+from spectrain.train._run import loop as _step
+from spectrain.train._run import session as _session
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.machine import choose_device
 from spectrain.train._run.progress import Progress
+from spectrain.train._run.session import Session
 from spectrain.train._studies.check_config import CheckConfig
 from spectrain.train._studies.measure import Member, Row, measure
 from spectrain.train._studies.verdict import KINDS, judge, suspect
+
+
+class Family:
+    """Sessions of every width and seed of a :class:`CheckConfig`; nothing is written."""
+
+    def __init__(self, config: CheckConfig) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = dataclasses.replace(config, device=choose_device(config.device))
+        self._jobs: dict[int, LanguageJob] = {}
+
+    def session(self, width: int, seed: int, *, lr: float | None = None) -> Session:
+        """A model at its initial weights with its optimizer and batches."""
+        member, folder = self.config.member(width, seed, lr=lr), RunFolder(Path())
+        if seed not in self._jobs:
+            self._jobs[seed] = LanguageJob(member, folder, resuming=False)
+        return _session.build(member, folder, self._jobs[seed])
+
+
+def advance(session: Session) -> float:
+    """One optimizer step; return the mean loss of its batch, before it.
+
+    Raises FloatingPointError where numbers are no longer finite.
+    """
+    session.set_learning_rate()
+    result = _step.step(session.job, session.optimizer, session.counters.step, clip=session.clip_gradients)
+    session.job.after_step(session.lr_factor)
+    session.counters.step += 1
+    return result.measured.loss
+
 
 What: TypeAlias = Literal["coordinates", "spectrum"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spectrain._files import write_json
-from spectrain.train._family import Family, advance
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.progress import Progress
+from spectrain.train._studies.check import Family, advance
 from spectrain.train._studies.check_config import TransferConfig
 
 Row = dict[str, Any]
