@@ -1,21 +1,38 @@
 """The one way a layer opens: names load on first use, so that importing a layer costs nothing."""
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
+from importlib.abc import InspectLoader
 
 
-def door(layer: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def door(layer: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return the ``__getattr__`` and ``__dir__`` of PEP 562 for a layer.
 
-    ``homes`` maps each public name to the private file that defines it. The same names stand as
-    imports under ``TYPE_CHECKING`` for type checkers; ``tests/test_doors.py`` holds the two equal.
+    There is one list: the imports under ``TYPE_CHECKING`` in the layer's own source, which type checkers read and
+    which are carried out here, one by one, when somebody asks for the name.
     """
+    homes = _promised(layer)
 
     def __getattr__(name: str) -> object:  # noqa: N807 - the hook of PEP 562
         if name not in homes:
             raise AttributeError(f"module {layer!r} has no name {name!r}; it has: {', '.join(sorted(homes))}")
-        value = getattr(importlib.import_module(f"{layer}.{homes[name]}"), name)
+        value = getattr(importlib.import_module(homes[name]), name)
         setattr(importlib.import_module(layer), name, value)
         return value
 
     return __getattr__, lambda: sorted(homes)
+
+
+def _promised(layer: str) -> dict[str, str]:
+    """The module of each name that the source of a layer imports under ``TYPE_CHECKING``."""
+    spec = sys.modules[layer].__spec__
+    source = spec.loader.get_source(layer) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+    if source is None:
+        raise ImportError(f"{layer}: its names are read from its source, which is not here; install the .py files too")
+    promised = next(
+        n for n in ast.parse(source).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+    )
+    imports = [n for n in promised.body if isinstance(n, ast.ImportFrom)]
+    return {alias.name: str(n.module) for n in imports for alias in n.names}

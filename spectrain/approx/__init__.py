@@ -19,21 +19,4 @@ if TYPE_CHECKING:
     from spectrain.approx._schedules.root import root_schedule as root_schedule
     from spectrain.approx._schedules.sign import sign_schedule as sign_schedule
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "Minimax": "_minimax.answer",
-        "Polynomial": "_polynomial",
-        "Schedule": "_schedule",
-        "as_code": "_code",
-        "clip_schedule": "_schedules.clip",
-        "enclose": "_minimax.certificate",
-        "equioscillates": "_minimax.theorem",
-        "error_curve": "_curve",
-        "minimax": "_minimax.minimax",
-        "root_schedule": "_schedules.root",
-        "sign_schedule": "_schedules.sign",
-        "step_curves": "_curve",
-        "step_schedule": "_schedules.clip",
-    },
-)
+__getattr__, __dir__ = door(__name__)

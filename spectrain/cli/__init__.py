@@ -7,4 +7,4 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.cli._main import main as main
 
-__getattr__, __dir__ = door(__name__, {"main": "_main"})
+__getattr__, __dir__ = door(__name__)

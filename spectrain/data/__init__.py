@@ -29,31 +29,4 @@ if TYPE_CHECKING:
     from spectrain.data._text.tokenizer import load_tokenizer as load_tokenizer
     from spectrain.data._text.tokenizer_training import train_tokenizer as train_tokenizer
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "compressed_bits_per_byte": "_text.compression",
-        "DataError": "_text.document",
-        "Document": "_text.document",
-        "Images": "_images",
-        "IndexStream": "_streams.index",
-        "Generated": "_processes.generated",
-        "generator": "_generator",
-        "Mixture": "_streams.mixture",
-        "PackedStream": "_streams.packed",
-        "Pair": "_text.pairs",
-        "iterate_documents": "_text.read",
-        "read_documents": "_text.read",
-        "read_images": "_images",
-        "read_pairs": "_text.pairs",
-        "split_pairs": "_text.pairs",
-        "split_documents": "_text.split",
-        "TokenStream": "_streams.tokens",
-        "Tokenizer": "_text.tokenizer",
-        "load_tokenizer": "_text.tokenizer",
-        "train_tokenizer": "_text.tokenizer_training",
-        "WorkerError": "_processes.workers",
-        "Workers": "_processes.workers",
-        "validation_batches": "_streams.validation",
-    },
-)
+__getattr__, __dir__ = door(__name__)

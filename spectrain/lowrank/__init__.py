@@ -17,19 +17,4 @@ if TYPE_CHECKING:
     from spectrain.lowrank._subspace.row_blocks import RowBlocks as RowBlocks
     from spectrain.lowrank._svd import svd as svd
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "approx_matmul": "_cr",
-        "cr": "_cr",
-        "cross": "_cross",
-        "cur": "_cur",
-        "interpolative": "_interpolative",
-        "nystrom": "_nystrom",
-        "pinv": "_pinv",
-        "pinv_factors": "_pinv",
-        "RowBlocks": "_subspace.row_blocks",
-        "select_columns": "_select_columns",
-        "svd": "_svd",
-    },
-)
+__getattr__, __dir__ = door(__name__)

@@ -20,22 +20,4 @@ if TYPE_CHECKING:
     from spectrain.matfun._proven.plan import plan as plan
     from spectrain.matfun._root import mroot as mroot
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "effective_rank": "_norms",
-        "calibrate": "_proven.costs",
-        "mapply": "_apply",
-        "mclip": "_clip",
-        "mpsd": "_apply",
-        "mroot": "_root",
-        "msign": "_msign",
-        "msoftclip": "_clip",
-        "mstep": "_polar",
-        "mthreshold": "_clip",
-        "plan": "_proven.plan",
-        "polar": "_polar",
-        "spectral_norm": "_norms",
-        "tries": "_iteration.bounded",
-    },
-)
+__getattr__, __dir__ = door(__name__)

@@ -32,34 +32,4 @@ if TYPE_CHECKING:
     from spectrain.nn._models.text_encoder import TextEncoder as TextEncoder
     from spectrain.nn._topk.soft_topk import soft_topk as soft_topk
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "Attention": "_attention.attention",
-        "Capture": "_capture.capture",
-        "ImageTransformer": "_models.image_transformer",
-        "LanguageModel": "_models.language_model",
-        "Rotary": "_attention.rotary",
-        "Statistics": "_capture.statistics",
-        "SwiGLU": "_models.language_model",
-        "Tap": "_capture.tap",
-        "capture": "_capture.capture",
-        "expert_loads": "_experts.loads",
-        "from_hugging_face": "_hugging_face.models",
-        "generate": "_models.generation",
-        "initialise": "_models.language_model",
-        "TextEncoder": "_models.text_encoder",
-        "soft_topk": "_topk.soft_topk",
-        "statistics": "_capture.statistics",
-        "stream": "_models.generation",
-        "Balance": "_experts.balance",
-        "Loads": "_experts.balance",
-        "MoE": "_experts.moe",
-        "Penalty": "_experts.penalty",
-        "auxiliary_loss": "_experts.moe",
-        "scaling_factor": "_experts.moe",
-        "quantile_bias": "_experts.balance",
-        "to_hugging_face": "_hugging_face.models",
-        "to_latent": "_attention.to_latent",
-    },
-)
+__getattr__, __dir__ = door(__name__)

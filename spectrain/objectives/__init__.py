@@ -14,16 +14,4 @@ if TYPE_CHECKING:
     from spectrain.objectives._meanflow import MeanFlow as MeanFlow
     from spectrain.objectives._verify import verify as verify
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "Contrastive": "_contrastive",
-        "Drawn": "_meanflow",
-        "MeanFlow": "_meanflow",
-        "bits_per_byte": "_likelihood",
-        "info_nce": "_info_nce",
-        "negative_log_likelihood": "_likelihood",
-        "supervised_contrastive": "_info_nce",
-        "verify": "_verify",
-    },
-)
+__getattr__, __dir__ = door(__name__)

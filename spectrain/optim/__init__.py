@@ -23,25 +23,4 @@ if TYPE_CHECKING:
     from spectrain.optim._spectra import spectra as spectra
     from spectrain.optim._weight_average import WeightAverage as WeightAverage
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "Machine": "_ranks.cost",
-        "Matrix": "_layout.matrix",
-        "Muon": "_muon",
-        "Parametrisation": "_mup.mup",
-        "Schedule": "_schedule",
-        "ScheduleLR": "_schedule",
-        "UniformMemory": "_schedule",
-        "WeightAverage": "_weight_average",
-        "averaging_coefficients": "_averaging",
-        "clip_grad_norm_": "_clip",
-        "mup": "_mup.mup",
-        "plan": "_ranks.plan",
-        "qk_clip_": "_qk_clip",
-        "route": "_routing.route",
-        "schedule_from_coefficients": "_averaging",
-        "spectra": "_spectra",
-        "weight_rms": "_averaging",
-    },
-)
+__getattr__, __dir__ = door(__name__)

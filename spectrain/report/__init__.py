@@ -9,4 +9,4 @@ if TYPE_CHECKING:
     from spectrain.report._reading.run import Run as Run
     from spectrain.report._reading.run import read as read
 
-__getattr__, __dir__ = door(__name__, {"Run": "_reading.run", "read": "_reading.run", "write": "_page"})
+__getattr__, __dir__ = door(__name__)

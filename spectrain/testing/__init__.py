@@ -19,18 +19,4 @@ if TYPE_CHECKING:
     from spectrain.testing._wrong import WRONG_MSIGN as WRONG_MSIGN
     from spectrain.testing._zoo import zoo as zoo
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "exact_msign": "_reference",
-        "noise_floor": "_reference",
-        "polar_error": "_reference",
-        "relative_error": "_reference",
-        "spectral_function": "_reference",
-        "precise_msign": "_precise",
-        "random_orthonormal": "_spectra",
-        "with_singular_values": "_spectra",
-        "WRONG_MSIGN": "_wrong",
-        "zoo": "_zoo",
-    },
-)
+__getattr__, __dir__ = door(__name__)

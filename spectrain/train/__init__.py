@@ -21,23 +21,4 @@ if TYPE_CHECKING:
     from spectrain.train._studies.scaling import compare_depths as compare_depths
     from spectrain.train.config import TrainConfig as TrainConfig
 
-__getattr__, __dir__ = door(
-    __name__,
-    {
-        "Member": "_studies.measure",
-        "Progress": "_run.progress",
-        "StopRequest": "_run.signals",
-        "TrainConfig": "config",
-        "TrainedRun": "_saved.load",
-        "check": "_studies.check",
-        "checkpoints": "_run.checkpoint",
-        "compare": "_studies.compare",
-        "compare_depths": "_studies.scaling",
-        "compress": "_compress.compress",
-        "load_run": "_saved.load",
-        "lr_transfer": "_studies.lr_transfer",
-        "polynomials": "_run.optimizer",
-        "principal_adapter": "_saved.factored",
-        "train": "_run.loop",
-    },
-)
+__getattr__, __dir__ = door(__name__)
