@@ -1,5 +1,6 @@
 """Riders to the import contracts: what loads without torch, and how fast help answers."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -44,3 +45,35 @@ def test_the_check_sees_torch():
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_no_relative_imports_so_that_arrows_are_visible(file):
     assert not re.search(r"^\s*from \.", file.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _named(text: str) -> list[tuple[str, list[str]]]:
+    """Files of the numbered walks, each with the names that follow it up to the next file."""
+    steps = re.findall(r"^\d\. .*(?:\n   .*)*", text, re.MULTILINE)
+    parts = [
+        part for step in steps for part in re.split(r"(?=`[a-z_/]+\.py`)", step) if re.match(r"`[a-z_/]+\.py`", part)
+    ]
+    return [(part.split("`")[1], re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)(?:\(t\))?`", part)) for part in parts]
+
+
+def _defined(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+    return found
+
+
+def test_the_walks_of_the_architecture_page_lead_where_they_say():
+    steps = _named((PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(steps) > 25
+    for file, names in steps:
+        assert (PACKAGE / file).is_file(), file
+        for name in names:
+            assert set(name.split(".")) - {"error"} <= _defined(PACKAGE / file) or name == "TrainConfig", (file, name)
+
+
+def test_the_check_of_walks_sees_a_wrong_name():
+    assert _named("1. `optim/_muon.py`: `Muon.step`, `_no_such`.\n") == [("optim/_muon.py", ["Muon.step", "_no_such"])]
+    assert "_no_such" not in _defined(PACKAGE / "optim" / "_muon.py")
