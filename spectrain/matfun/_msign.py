@@ -14,10 +14,11 @@ from spectrain.matfun._entry.finite import located
 from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe
+from spectrain.matfun._proven.algorithms import methods
 from spectrain.matfun._proven.plan import Plan
 from spectrain.matfun._proven.stages import sign
 
-_METHODS = ("plain", "gram", "iterate", "eigh", "qdwh", "svd")
+_METHODS = ("plain", "gram", *methods())
 
 
 def _inside(lower: Real | str) -> bool:
@@ -56,7 +57,7 @@ class _Request:
                 f"msign: rtol={self.rtol} must be in [0, 1) and needs tol=; a fixed number of steps cannot tell a "
                 "small singular value from a zero one"
             )
-        if budget and self.method in ("iterate", "eigh", "qdwh", "svd"):
+        if budget and self.method in methods():
             raise ValueError(
                 f"msign: method={self.method!r} goes with a tolerance and takes no steps= or schedule=; leave one out"
             )
@@ -76,7 +77,7 @@ class _Request:
     @property
     def stages(self) -> str | None:
         """What the certified computation takes as its method: one of them, or the stages of a plan."""
-        return self.method if self.plan is None else " > ".join(self.plan.stages)
+        return self.method if self.plan is None else self.plan.method
 
     @property
     def iterates(self) -> bool:

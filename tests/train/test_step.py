@@ -8,7 +8,7 @@ import torch
 
 from spectrain import nn, objectives
 from spectrain.train._jobs.language import LanguageJob
-from spectrain.train._run import loop as _step
+from spectrain.train._run.loop import step
 from spectrain.train.config import TrainConfig
 
 
@@ -66,7 +66,7 @@ def test_a_mean_of_means_would_not():
 def run(net):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     clip = lambda: torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0).item()  # noqa: E731
-    return _step.step(job(net), optimizer, 0, clip=clip)
+    return step(job(net), optimizer, 0, clip=clip)
 
 
 def test_a_step_reports_loss_tokens_and_bytes():

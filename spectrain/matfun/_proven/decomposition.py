@@ -3,27 +3,19 @@
 Everything runs in the dtype of the argument, float64 or, where a loose tolerance allows, float32.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spectrain.matfun._norms import enclosed_norms
+from spectrain.matfun._proven.algorithm import OVERHEAD, Algorithm, Asked, Costs, Sign
 from spectrain.matfun._proven.cut import Cut, beside, exact_zeros
 
 _norm = torch.linalg.matrix_norm
-
-
-class Sign(NamedTuple):
-    """msign of a batch in the working dtype, with what is known about it."""
-
-    Y: Float[Tensor, "b k l"]
-    error: Float[Tensor, " b"]  # bound on ||Y - msign(X)||_F / ||msign(X)||_F at the rank stated
-    rank: Float[Tensor, " b"]
-    smallest: Float[Tensor, " b"]  # of the singular values that count as nonzero, relative to the largest
-    undecided: Float[Tensor, " b"]  # how many singular values are within their errors of the cut
+_FLOAT32_TOL, _FLOAT32_ASPECT = 1e-2, 1.5
 
 
 def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
@@ -186,3 +178,36 @@ def _dropped(Z: Float[Tensor, "b k l"], keep: Bool[Tensor, "b k"]) -> Float[Tens
     if bool(keep.all()):
         return Z.new_zeros(len(Z))
     return enclosed_norms(torch.where(keep[..., None], 0.0, Z))[1]
+
+
+def _eigh_price(dtype: str, asked: Asked, costs: Costs) -> float:
+    """Seconds of the eigenvectors of the Gram matrix, and of the products that make and use them."""
+    products = costs.product(dtype, asked.k, 4 * asked.aspect + 3)
+    return OVERHEAD + costs.decomposition("eigh", dtype, asked.k) + products
+
+
+def _eigh_float32_price(asked: Asked, costs: Costs) -> float | None:
+    """A float32 Gram matrix serves a tolerance above 1e-2 up to conditions of a few hundred. A random matrix with
+    aspect 1.5 has a condition below 10 (Marchenko and Pastur), a square one of k rows near 2 k.
+    """
+    serves = asked.tol >= _FLOAT32_TOL and asked.aspect >= _FLOAT32_ASPECT
+    return _eigh_price("float32", asked, costs) if serves else None
+
+
+def _svd_price(asked: Asked, costs: Costs) -> float:
+    products = costs.product("float64", asked.k, 7 * asked.aspect - 3)
+    return OVERHEAD + costs.decomposition("svd", "float64", asked.k) + products
+
+
+EIGH_FLOAT32 = Algorithm(
+    "eigh float32", "eigh", "eigenvectors of the Gram matrix, error about 6e-8 condition^2",
+    run=lambda X, cut, _: by_eigh(X.float(), cut), price=_eigh_float32_price,
+)  # fmt: skip
+EIGH = Algorithm(
+    "eigh float64", "eigh", "eigenvectors of the Gram matrix, error about 1e-16 condition^2",
+    run=lambda X, cut, _: by_eigh(X.double(), cut), price=functools.partial(_eigh_price, "float64"), backup=True,
+)  # fmt: skip
+SVD = Algorithm(
+    "svd float64", "svd", "LAPACK's SVD, error about 1e-16 condition",
+    run=lambda X, cut, _: by_svd(X.double(), cut), price=_svd_price, backup=True,
+)  # fmt: skip

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from spectrain.matfun._iteration.largest import chirps
 from spectrain.matfun._norms import enclosed_norms
+from spectrain.matfun._proven.algorithm import Algorithm, Asked, Costs, Sign
 from spectrain.matfun._proven.cut import Cut
-from spectrain.matfun._proven.decomposition import Sign
 from spectrain.matfun._proven.iterated import verified
 
 _BY_QR = 100.0  # a larger weight c makes I + c X^T X too ill conditioned for its Cholesky factor
 _MOST = 8
 _VECTORS, _ROUNDS = 8, 4
+_OVERHEAD = 1.5e-3  # seconds that do not depend on the size
 
 
 class Weights(NamedTuple):
@@ -131,3 +132,18 @@ def _least(R: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     growth = torch.linalg.vector_norm(V, dim=-2).amax(-1)
     singular = (R.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
     return torch.where(singular | ~growth.isfinite(), 0.0, growth.rsqrt())
+
+
+def _price(asked: Asked, costs: Costs) -> float:
+    """Seconds for the steps that a random matrix of the shape needs."""
+    by_qr, by_cholesky = factorizations(max(asked.expected, 1 / (2 * asked.k)))
+    qr = (by_qr + asked.aspect / 2) * costs.decomposition("qr", "float64", asked.k)
+    cholesky = by_cholesky * costs.decomposition("halley", "float64", asked.k)
+    return _OVERHEAD + qr + costs.product("float64", asked.k, 2 * asked.aspect + 6) + cholesky
+
+
+HALLEY = Algorithm(
+    "qdwh float64", "qdwh", "weighted Halley steps, full rank only, error about 1e-16 condition",
+    run=lambda X, cut, _: by_qdwh(X.double(), cut), price=_price, fits=lambda dtype, threshold: not threshold,
+    full_rank=True, backup=True,
+)  # fmt: skip

@@ -13,16 +13,18 @@ from torch import Tensor
 
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.matfun._entry.input import Real
-from spectrain.matfun._iteration.gram import gram_iteration, gram_restarts
+from spectrain.matfun._iteration.gram import coefficients, gram_iteration, gram_products, gram_restarts, plain_products
 from spectrain.matfun._iteration.largest import chirps
 from spectrain.matfun._iteration.plain import Start, plain_iteration, started
 from spectrain.matfun._iteration.products import bmm
 from spectrain.matfun._norms import enclosed_norms
+from spectrain.matfun._proven.algorithm import Algorithm, Asked, Costs, Sign
 from spectrain.matfun._proven.cut import Cut
-from spectrain.matfun._proven.decomposition import Sign
 
 _SHARE = 0.8  # of the guess, for the lower bound on sigma_min that is to be proven
 _SAMPLES, _SAFETY = 32, 2.0
+_LEAST_TOL = 2e-5
+_OVERHEAD = 6.5e-4  # seconds that do not depend on the size
 
 
 class Verified(NamedTuple):
@@ -148,3 +150,23 @@ def _designed(exponent: int, tol: float) -> Schedule:
     if schedule.error > tol:
         schedule = sign_schedule(low, steps=len(schedule.polynomials) + 1, margin=1.02)
     return schedule
+
+
+def _price(asked: Asked, costs: Costs) -> float | None:
+    """Seconds for the schedule that a random matrix of the shape needs, and for the proof of what came out."""
+    if asked.tol < _LEAST_TOL or asked.expected <= 4 * LEAST:
+        return None
+    k, aspect = asked.k, asked.aspect
+    schedule = schedule_for(asked.expected, asked.tol)
+    cuts = gram_restarts(schedule, torch.float32, (k, round(aspect * k)))
+    odd = coefficients(schedule)
+    products = plain_products(odd, aspect) if cuts is None else gram_products(odd, cuts, aspect)
+    checks = 2 * costs.decomposition("cholesky", "float32", k) + costs.product("float32", k, 1.5 * aspect + 1)
+    return _OVERHEAD + costs.product("float32", k, products) + checks
+
+
+ITERATION = Algorithm(
+    "iterate float32", "iterate", "odd polynomials for the interval measured, error about 6e-8 condition",
+    run=lambda X, cut, tol: by_iteration(X.float(), cut, tol), price=_price,
+    fits=lambda dtype, threshold: dtype != torch.float64 and not threshold, full_rank=True,
+)  # fmt: skip

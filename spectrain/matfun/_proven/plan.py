@@ -10,17 +10,9 @@ import torch
 
 from spectrain.approx._reading import number, parsed, row, table, whole
 from spectrain.matfun._entry.input import Real, checked_tolerance, real_dtype
-from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
+from spectrain.matfun._proven.algorithm import Asked
+from spectrain.matfun._proven.algorithms import ALGORITHMS, LAST, in_words
 from spectrain.matfun._proven.costs import CostTable, costs_in_force
-from spectrain.matfun._proven.halley import factorizations
-from spectrain.matfun._proven.iterated import LEAST, schedule_for
-
-# seconds a batch of calls to torch that do not depend on the size: weighted Halley steps, iteration, others
-_HALLEY_OVERHEAD, _STEPS_OVERHEAD, _OVERHEAD = 1.5e-3, 6.5e-4, 3e-4
-# A float32 Gram matrix serves a tolerance above 1e-2 up to conditions of a few hundred. A random matrix with aspect 1.5
-# has a condition below 10 (Marchenko and Pastur), a square one of k rows near 2 k: it is not iterated on.
-_FLOAT32_TOL, _FLOAT32_ASPECT = 1e-2, 1.5
-_ITERATED_TOL = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +38,13 @@ class Plan:
         lines = [f"msign of {m} x {n} {str(self.dtype).removeprefix('torch.')}, tol={self.tol:g}"]
         for i, (stage, price) in enumerate(zip(self.stages, self.seconds, strict=True)):
             when = "first, " if i == 0 else "if not,"
-            lines.append(f"  {when} {stage} for {1e3 * price:.2g} ms: {WHAT[stage]}")
+            lines.append(f"  {when} {stage} for {1e3 * price:.2g} ms: {ALGORITHMS[stage].what}")
         return "\n".join(lines)
+
+    @property
+    def method(self) -> str:
+        """The stages as one string, which the operator behind :func:`msign` takes as its method."""
+        return in_words(self.stages)
 
     def to_json(self) -> str:
         """All fields as JSON, to be kept with a run and replayed by ``from_json``."""
@@ -62,23 +59,19 @@ class Plan:
             raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
 
 
-WHAT = {
-    "iterate float32": "odd polynomials for the interval measured, error about 6e-8 condition",
-    "eigh float32": "eigenvectors of the Gram matrix, error about 6e-8 condition^2",
-    "eigh float64": "eigenvectors of the Gram matrix, error about 1e-16 condition^2",
-    "qdwh float64": "weighted Halley steps, full rank only, error about 1e-16 condition",
-    "svd float64": "LAPACK's SVD, error about 1e-16 condition",
-}
-
-
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `Plan` that JSON holds. Raises ValueError for what `plan` would not have returned."""
     shape, stages, seconds = (row(given[name], name) for name in ("shape", "stages", "seconds"))
-    if len(shape) != 2 or not stages or len(stages) != len(seconds) or not all(s in WHAT for s in map(str, stages)):
-        raise ValueError(f"needs a shape of two sides and as many seconds as stages, out of {', '.join(WHAT)}")
+    if (
+        len(shape) != 2
+        or not stages
+        or len(stages) != len(seconds)
+        or not all(s in ALGORITHMS for s in map(str, stages))
+    ):
+        raise ValueError(f"needs a shape of two sides and as many seconds as stages, out of {', '.join(ALGORITHMS)}")
     if str(given["dtype"]) not in _DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {given['dtype']!r:.40}")
     dtype = _DTYPES[given["dtype"]]
@@ -126,35 +119,9 @@ def plan(
 @functools.lru_cache(maxsize=4096)
 def _planned(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
     k, long = (max(1, side) for side in sorted(shape))
-    prices = _prices(k, long / k, tol, table)
-    first = min([name for name in prices if name != "svd float64"], key=lambda name: prices[name])
-    exact = ["qdwh float64"] if prices["qdwh float64"] < prices["svd float64"] else []
-    stages = tuple(dict.fromkeys([first, "eigh float64", *exact, "svd float64"]))
+    asked = Asked(k, long / k, tol)
+    prices = {a.name: price for a in ALGORITHMS.values() if (price := a.price(asked, table)) is not None}
+    first = min([name for name in prices if name != LAST.name], key=lambda name: prices[name])
+    backups = [a.name for a in ALGORITHMS.values() if a.backup and prices.get(a.name, math.inf) <= prices[LAST.name]]
+    stages = tuple(dict.fromkeys([first, *backups]))
     return Plan(shape, dtype, tol, stages, tuple(prices[s] for s in stages))
-
-
-def _prices(k: int, aspect: float, tol: float, table: CostTable) -> dict[str, float]:
-    """Return the seconds of every stage that can prove tol for a random matrix of the shape."""
-    exact = 4 * aspect + 3
-    svd = table.decomposition("svd", "float64", k) + table.product("float64", k, 7 * aspect - 3)
-    expected = (
-        (math.sqrt(aspect) - 1) / (math.sqrt(aspect) + 1) / 1.15
-    )  # Marchenko and Pastur, over the bound on the top
-    by_qr, by_cholesky = factorizations(max(expected, 1 / (2 * k)))
-    qdwh = (by_qr + aspect / 2) * table.decomposition("qr", "float64", k) + table.product("float64", k, 2 * aspect + 6)
-    prices = {
-        "eigh float64": _OVERHEAD + table.decomposition("eigh", "float64", k) + table.product("float64", k, exact),
-        "qdwh float64": _HALLEY_OVERHEAD + qdwh + by_cholesky * table.decomposition("halley", "float64", k),
-        "svd float64": _OVERHEAD + svd,
-    }
-    if tol >= _FLOAT32_TOL and aspect >= _FLOAT32_ASPECT:
-        eigh = table.decomposition("eigh", "float32", k)
-        prices["eigh float32"] = _OVERHEAD + eigh + table.product("float32", k, exact)
-    if tol >= _ITERATED_TOL and expected > 4 * LEAST:
-        steps = schedule_for(expected, tol)
-        cuts = gram_restarts(steps, torch.float32, (k, round(aspect * k)))
-        odd = coefficients(steps)
-        products = plain_products(odd, aspect) if cuts is None else gram_products(odd, cuts, aspect)
-        checks = 2 * table.decomposition("cholesky", "float32", k) + table.product("float32", k, 1.5 * aspect + 1)
-        prices["iterate float32"] = _STEPS_OVERHEAD + table.product("float32", k, products) + checks
-    return prices

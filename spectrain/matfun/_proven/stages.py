@@ -3,8 +3,7 @@
 msign and mstep with a certified error, as one differentiable node.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,29 +13,10 @@ from spectrain.matfun._derivative.derivative import change_of_part, change_of_si
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.input import Real, default_tolerance, refuse
 from spectrain.matfun._entry.scale import to_unit
+from spectrain.matfun._proven.algorithm import Algorithm, Sign
+from spectrain.matfun._proven.algorithms import from_words
 from spectrain.matfun._proven.cut import Cut, absolute
-from spectrain.matfun._proven.decomposition import Sign, by_eigh, by_svd
-from spectrain.matfun._proven.halley import by_qdwh
-from spectrain.matfun._proven.iterated import by_iteration
 from spectrain.matfun._proven.plan import plan
-
-Stage: TypeAlias = Callable[[Tensor, Cut, Real], Sign]
-
-STAGES: dict[str, Stage] = {
-    "iterate float32": lambda X, cut, tol: by_iteration(X.float(), cut, tol),
-    "eigh float32": lambda X, cut, _: by_eigh(X.float(), cut),
-    "eigh float64": lambda X, cut, _: by_eigh(X.double(), cut),
-    "qdwh float64": lambda X, cut, _: by_qdwh(X.double(), cut),
-    "svd float64": lambda X, cut, _: by_svd(X.double(), cut),
-}
-
-
-_METHODS = {
-    "eigh": ("eigh float64",),
-    "svd": ("svd float64",),
-    "qdwh": ("qdwh float64", "svd float64"),
-    "iterate": ("iterate float32", "svd float64"),
-}
 
 
 class Certified(NamedTuple):
@@ -62,18 +42,17 @@ def certified_sign(
     """Return msign(X) with every error bound below tol, which includes the measured rounding to the output dtype.
 
     ``slack`` is kept free for what happens to Y afterwards. With ``threshold`` the singular values above it count,
-    instead of those above the rank floor. ``method`` names one kind of stage, or all stages of a plan with " > "
-    between, else the plan of this process decides. Where not even the last stage proves tol, which it does not where a
-    singular value is within its own error of the cut, a tol that was asked for is a ValueError and the default one a
-    RuntimeWarning.
+    instead of those above the rank floor. ``method`` names one kind of algorithm, or all of a plan
+    (`Plan.method`), else the plan of this process decides. Where not even the last stage proves tol, which it does not
+    where a singular value is within its own error of the cut, a tol that was asked for is a ValueError and the default
+    one a RuntimeWarning.
     """
     if X.numel() == 0:
         none = X.new_zeros(len(X), dtype=torch.float64)
         return Certified(X.to(out_dtype), none, none, none + 1)
     target = (default_tolerance(out_dtype) if tol is None else tol) - slack
-    stages = _stages(method, tuple(X.shape), out_dtype, tol)
-    if threshold is not None or X.dtype == torch.float64:
-        stages = [s for s in stages if s != "iterate float32" and (threshold is None or s != "qdwh float64")]
+    asked = from_words(plan(tuple(X.shape), out_dtype, tol).method if method is None else method)
+    stages = [a for a in asked if a.fits(X.dtype, threshold is not None)]
     unit, k = to_unit(X, name)
     wide = unit if X.shape[-2] <= X.shape[-1] else unit.mT.contiguous()
     cut = Cut(X.dtype, rtol, None if threshold is None else absolute(threshold, k))
@@ -91,13 +70,7 @@ def certified_sign(
     return found
 
 
-def _stages(method: str | None, shape: tuple[int, ...], dtype: torch.dtype, tol: Real | None) -> list[str]:
-    if method is None:
-        return list(plan(shape, dtype, tol).stages)
-    return list(_METHODS[method]) if method in _METHODS else method.split(" > ")
-
-
-def _staged(X: Tensor, stages: list[str], tol: Real, cut: Cut) -> Sign:
+def _staged(X: Tensor, stages: list[Algorithm], tol: Real, cut: Cut) -> Sign:
     """Return the first stage whose bound is below tol, matrix by matrix, else the last one."""
     best = _run(stages[0], X, cut, tol)
     for stage in stages[1:]:
@@ -117,8 +90,8 @@ def _settled(error: Float[Tensor, " b"], undecided: Float[Tensor, " b"], tol: Re
     return (error <= tol) & (undecided == 0)
 
 
-def _run(stage: str, X: Tensor, cut: Cut, tol: Real) -> Sign:
-    Y, *numbers = STAGES[stage](X, cut, tol)
+def _run(stage: Algorithm, X: Tensor, cut: Cut, tol: Real) -> Sign:
+    Y, *numbers = stage.run(X, cut, tol)
     return Sign(Y, *(number.double() for number in numbers))
 
 

@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.nn._experts import balance
-
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
@@ -37,8 +35,8 @@ class Balance:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if self.rule not in balance.RULES:
-            raise ValueError(f"Balance: rule must be one of {', '.join(balance.RULES)}, got {self.rule!r}.")
+        if self.rule not in RULES:
+            raise ValueError(f"Balance: rule must be one of {', '.join(RULES)}, got {self.rule!r}.")
         if not 0 < self.rate < math.inf or not 0 <= self.budget_rate < math.inf:
             raise ValueError(f"Balance: rates must be finite, rate above 0, got {self.rate} and {self.budget_rate}.")
         if not 0 <= self.decay < 1:
@@ -58,8 +56,8 @@ class Balance:
         """
         if not self.by_quantile:
             return None
-        above = balance.margins(scores.detach(), bias, top_k=top_k)
-        return above[above.isfinite().all(dim=1)] if self.rule == "quantile" else balance.histogram(above)
+        above = margins(scores.detach(), bias, top_k=top_k)
+        return above[above.isfinite().all(dim=1)] if self.rule == "quantile" else histogram(above)
 
     def moved(
         self, bias: Float[Tensor, " experts"], loads: "Loads", evidence: Tensor | None, *, top_k: int, dynamic: bool
@@ -69,7 +67,7 @@ class Balance:
             return bias
         if not self.by_quantile:
             budget_rate = self.budget_rate if dynamic else 0.0
-            return balance.moved(
+            return moved(
                 bias,
                 loads.counts,
                 tokens=loads.tokens,
@@ -80,11 +78,11 @@ class Balance:
                 budget_rate=budget_rate,
             )
         assert evidence is not None
-        rank = balance.expected_load(loads.tokens, top_k, len(bias))
+        rank = expected_load(loads.tokens, top_k, len(bias))
         if self.rule == "quantile":
             shift = evidence.kthvalue(len(evidence) - rank, dim=0).values
         else:
-            shift = balance.histogram_quantile(evidence, rank=rank)
+            shift = histogram_quantile(evidence, rank=rank)
         new = bias - (1 - self.decay) * shift.to(bias.dtype)
         return new - new.mean() if self.centred and not dynamic else new
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from spectrain.train._run import loop as _step
 from spectrain.train._run import observe as _observe
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.config import RunConfig
@@ -105,7 +104,7 @@ def _one_step(session: Session, screen: Progress) -> None:
     began = time.perf_counter()
     lr = session.set_learning_rate()
     try:
-        result = _step.step(session.job, session.optimizer, counters.step, clip=session.clip_gradients)
+        result = step(session.job, session.optimizer, counters.step, clip=session.clip_gradients)
     except FloatingPointError as error:
         raise FloatingPointError(f"step {counters.step + 1}: {error}. The weights were not changed.") from None
     figures = {**result.measured.figures, **session.job.after_step(session.lr_factor)}

@@ -16,9 +16,9 @@ from spectrain import optim
 from spectrain._files import write_json
 from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run import claim as _claim
-from spectrain.train._run import loop as _step
 from spectrain.train._run import session as _session
 from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.loop import step
 from spectrain.train._run.machine import choose_device
 from spectrain.train._run.progress import Progress
 from spectrain.train._run.session import Session
@@ -50,7 +50,7 @@ def advance(session: Session) -> float:
     Raises FloatingPointError where numbers are no longer finite.
     """
     session.set_learning_rate()
-    result = _step.step(session.job, session.optimizer, session.counters.step, clip=session.clip_gradients)
+    result = step(session.job, session.optimizer, session.counters.step, clip=session.clip_gradients)
     session.job.after_step(session.lr_factor)
     session.counters.step += 1
     return result.measured.loss
