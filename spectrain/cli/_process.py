@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+_AGAIN = 0.05  # seconds
+
 
 class OutputLost(OSError):  # noqa: N818 - what happened
     """Standard output takes no more lines."""
@@ -70,6 +72,11 @@ def standard_streams() -> Iterator[list[OSError]]:
         nowhere.close()
 
 
+def _torch_begins() -> bool:
+    """Whether torch is being imported at this moment."""
+    return bool(getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False))
+
+
 @contextlib.contextmanager
 def interrupts() -> Iterator[list[int]]:
     """Remember each Ctrl-C, which raises ``KeyboardInterrupt`` as ever: imports turn that into errors of their own."""
@@ -81,7 +88,10 @@ def interrupts() -> Iterator[list[int]]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.default_int_handler(number, frame)
+        if _torch_begins():  # in its C++ an exception of Python's ends in abort(): the same again in a moment
+            threading.Timer(_AGAIN, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGINT, remember)
     try:

@@ -1,5 +1,6 @@
 """msign: the matrix sign on singular values, U V^T for X = U S V^T."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from spectrain.matfun._derivative.derivative import change_of_sign, differentiat
 from spectrain.matfun._entry.batches import flat, in_batches
 from spectrain.matfun._entry.finite import located
 from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
-from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps, working_dtype
+from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe
 from spectrain.matfun._proven.algorithms import methods
 from spectrain.matfun._proven.plan import Plan
@@ -88,7 +89,15 @@ class _Request:
         """Return how the schedule is applied to inputs of a dtype."""
         dtype = working_dtype(self.dtype, inputs, self.schedule)
         if self.schedule is not None:
-            return Recipe(safe_schedule(self.schedule, dtype), dtype, self.method)
+            able = able_dtype(self.schedule, dtype)
+            if able != dtype and self.dtype is not None:
+                warnings.warn(
+                    f"msign: rounding in {dtype} would carry singular values out of the bounds of this schedule; "
+                    f"it is applied in {able}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return Recipe(safe_schedule(self.schedule, able), able, self.method)
         measured = self.lower == "measured"
         lower = None if isinstance(self.lower, str) or self.lower is None else float(self.lower)
         schedule = schedule_for_steps(self.steps or 1, dtype, lower)

@@ -100,6 +100,24 @@ def test_long_exact_schedules_are_never_safe_in_half_precision(steps, dtype):
     assert is_safe(c, 1.0, UNIT_ROUNDOFF["float64"])
 
 
+@pytest.mark.parametrize(
+    ("low", "steps", "degree", "dtype"), [(0.1, 2, 7, "bfloat16"), (1e-3, 4, 7, "bfloat16"), (1e-3, 4, 9, "float16")]
+)
+def test_longer_polynomials_are_guarded_where_none_is_safe_by_itself(low, steps, degree, dtype):
+    """min() of an empty sequence, as it was. The steps are safe, and better than none: an error below 1."""
+    schedule = sign_schedule(low, steps=steps, degree=degree, dtype=dtype)
+    assert is_safe(odd_coefficients(schedule.polynomials), 1.0, UNIT_ROUNDOFF[dtype])
+    assert schedule.error < 0.9
+    assert abs(schedule(low) - 1) <= schedule.error
+
+
+@pytest.mark.parametrize(("low", "steps", "degree"), [(0.1, 1, 31), (1e-2, 2, 21)])
+def test_what_no_polynomial_of_a_degree_survives_is_refused(low, steps, degree):
+    """An expected error of 9e4 was returned."""
+    with pytest.raises(ValueError, match=rf"no schedule of degree {degree} survives float32"):
+        sign_schedule(low, steps=steps, degree=degree, dtype="float32")
+
+
 def test_the_largest_value_is_that_of_a_grid():
     draw = np.random.default_rng(0)
     for c in (draw.standard_normal((200, 4)) * 10 ** draw.uniform(-2, 2, (200, 4))).tolist():

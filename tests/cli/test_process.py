@@ -10,6 +10,7 @@ import pytest
 from spectrain._spinning import KNOWN, limit_spinning
 from spectrain.cli import main
 
+MODULES = ("torch", "torch.functional", "torch._ops", "tyro", "spectrain.train.config", "spectrain.train._run.loop")
 INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
@@ -38,7 +39,9 @@ def run(*words, **options):
 
 
 @pytest.mark.parametrize("kind", ["plain", "changed"])
-@pytest.mark.parametrize("module", ["torch", "tyro", "spectrain.train.config", "spectrain.train._run.loop"])
+@pytest.mark.parametrize(
+    "module", ["torch", "torch.functional", "torch._ops", "tyro", "spectrain.train.config", "spectrain.train._run.loop"]
+)
 def test_control_c_during_start_up_is_130_and_one_line(module, kind, tmp_path, text):
     flags = ["train", "--data", text, "--max-steps", 1, "--out-dir", tmp_path / "run"]
     done = run(sys.executable, "-W", "ignore", "-c", INTERRUPTED, module, kind, *flags, stdout=subprocess.DEVNULL)

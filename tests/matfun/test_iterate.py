@@ -214,6 +214,34 @@ def test_a_callers_schedule_of_any_length_is_made_safe():
         assert float(torch.linalg.matrix_norm(Y.double(), 2).max()) < 1.05
 
 
+LONG = [(0.1, 1, 25), (0.1, 1, 29), (1e-2, 2, 21), (1e-3, 4, 9), (1e-3, 3, 21), (0.1, 1, 15)]
+
+
+@pytest.mark.parametrize(("lower", "steps", "degree"), LONG, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_long_polynomials_are_evaluated_where_they_can_be(lower, steps, degree, dtype):
+    """Their coefficients alternate and grow: degree 25 made 1.952 of 1.036 in float32, unseen; degree 21 in three steps
+    overflowed. LAPACK's norm in float64 of 100 Gaussian and 100 Cauchy matrices; rounding may add 0.02 at most.
+    """
+    schedule = approx.sign_schedule(lower, steps=steps, degree=degree)
+    g = torch.Generator().manual_seed(3)
+    X, Z = (torch.randn(100, 16, 64, generator=g) for _ in range(2))
+    for batch in (X, X / Z):
+        Y = matfun.msign(batch.to(dtype), schedule=schedule)
+        most = float(torch.linalg.matrix_norm(Y.double(), 2).max())
+        assert most <= (1 + schedule.error) * (1 + torch.finfo(dtype).eps) + 2e-3
+
+
+def test_a_dtype_that_a_schedule_does_not_bear_is_told():
+    X = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    schedule = approx.sign_schedule(0.1, steps=1, degree=25)
+    with pytest.warns(RuntimeWarning, match="applied in torch.float64"):
+        Y = matfun.msign(X, schedule=schedule, dtype=torch.bfloat16)
+    assert float(torch.linalg.matrix_norm(Y, 2)) <= 1 + schedule.error + 1e-6
+    with pytest.raises(ValueError, match=r"degrees 41 cannot be evaluated: rounding may add 0\.\d+"):
+        matfun.msign(X, schedule=approx.sign_schedule(1e-2, steps=1, degree=41))
+
+
 def test_the_first_coefficient_is_added_and_not_rounded_into_the_matrix():
     """c[0] on the diagonal of B, as it was, costs a fifth or more on small singular values."""
     X = with_singular_values(torch.logspace(0, -2.5, 128), 128, 128, generator=0)

@@ -226,6 +226,12 @@ WRONG = {
     "head_dim must be a whole number of at least 1, got -8": {"head_dim": -8},
     "vocab_size must be a whole number of at least 1, got -3": {"vocab_size": -3},
     "max_position_embeddings must be a whole number of at least 1, got 0": {"max_position_embeddings": 0},
+    "rope_theta must be finite and positive, got 1000": {"rope_parameters": {}, "rope_theta": 10**400},
+    "rms_norm_eps must be finite and 0 or more, got 1000": {"rms_norm_eps": 10**400},
+    "num_hidden_layers must be at most 10000, got 1000000000": {"num_hidden_layers": 10**9},
+    "hidden_size must be at most 2147483647": {"hidden_size": 2**40},
+    "tie_word_embeddings must be true or false, got 'no'": {"tie_word_embeddings": "no"},
+    "attention_bias must be true or false, got 0": {"attention_bias": 0},
     "sliding windows": {"layer_types": ["full_attention", "sliding_attention"]},
     "partial_rotary_factor 0.5": {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
 }
@@ -243,4 +249,14 @@ def test_a_number_that_cannot_be_is_named(words, changes, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | changes))
     with pytest.raises(ValueError, match=words):
+        nn.from_hugging_face(tmp_path)
+
+
+TEXTS = {"list": "[1, 2]", "null": "null", "deep": "[" * 100_000, "cut": "{", "empty": ""}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_configuration_that_is_no_json_object_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json (is not JSON|must hold a JSON object)"):
         nn.from_hugging_face(tmp_path)

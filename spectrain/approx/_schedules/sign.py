@@ -14,16 +14,17 @@ from spectrain.approx._schedules.cache import cached
 from spectrain.approx._schedules.frozen import frozen, key_of
 from spectrain.approx._schedules.mix import MOST_STEPS, best_mix
 from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions, simulated_error
-from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, is_safe, odd_coefficients
+from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, guarded, is_safe, odd_coefficients
 
 DEFAULT_TOL = {"float64": 1e-10, "float32": 1e-4, "tfloat32": 5e-2, "float16": 5e-2, "bfloat16": 5e-2}
 
-_EDITION = 5  # of the designs for a dtype: files of another one are not used
+_EDITION = 6  # of the designs for a dtype: files of another one are not used
 _NOISE_OF_SUMS = 16 * UNIT_ROUNDOFF["float32"]
 _SHORTLIST = 18
 _FINALISTS = 6
 _SEEDS = (1, 2, 3)
 _FINE, _NOISE, _TIE = 1e-5, 0.02, 1.2
+_LOST = 2.0  # expected error of results that have nothing to do with the sign
 
 _SAFETIES = tuple(
     (c, m)
@@ -169,14 +170,26 @@ def _robust(
         # Steps beyond the floor of rounding only add noise, so fewer compete as well where they are not prescribed.
         counts = [count] if steps or not isinstance(fixed, str) else range(max(1, count - 2), count + 1)
         candidates += [tuple(_compose(low, high, (5,) * n, cushion=c, margin=m)) for n in counts for c, m in _SAFETIES]
-    candidates = [c for c in candidates if is_safe(odd_coefficients(c), high, UNIT_ROUNDOFF[dtype])]
+    candidates = _made_safe(candidates, high, UNIT_ROUNDOFF[dtype])
     # Below the noise of float32 sums nothing is told apart: there the best would be who raises nothing at all.
     least = max(low, high * _NOISE_OF_SUMS) if dtype == "float32" else low
     rough = sorted((c for c in candidates if c), key=lambda c: simulated_error(c, least, high, dtype))
     final = [(simulated_error(c, least, high, dtype, size=96, seeds=_SEEDS), c) for c in rough[:_FINALISTS]]
-    reached, chosen = _least(final, low, high, dtype)
+    reached, chosen = _least(final, low, high, dtype) if final else (math.inf, ())
+    if reached > _LOST:
+        raise ValueError(
+            f"no schedule of degree {degree} survives {dtype} on [{low:g}, {high:g}]: the rounding of its powers and "
+            f"coefficients is larger than what they are to give. Take lower degrees and more steps, or a wider dtype."
+        )
     price = cost.total([p.degree for p in chosen])
     return certified(chosen, (low, high), products=price, dtype=dtype, reached=reached)
+
+
+def _made_safe(candidates: Iterable[tuple[Polynomial, ...]], high: float, u: float) -> list[tuple[Polynomial, ...]]:
+    """Those that rounding cannot carry out of their intervals; where there is none, what a guard makes of them."""
+    given = [c for c in candidates if c]
+    safe = [c for c in given if is_safe(odd_coefficients(c), high, u)]
+    return safe or [g for g in (guarded(c, high, u) for c in given) if is_safe(odd_coefficients(g), high, u)]
 
 
 def _least(

@@ -90,7 +90,8 @@ def widened_tops(steps: Steps, high: float, u: float) -> tuple[float, ...]:
     """
     tops = [high]
     for t, c in enumerate(steps):
-        tops.append(min(widened_top(c, tops[-1], u, first=t == 0), _HUGE))
+        lost = tops[-1] > _WIDEST  # powers of it would leave the range of doubles
+        tops.append(_HUGE if lost else min(widened_top(c, tops[-1], u, first=t == 0), _HUGE))
     return tuple(tops)
 
 

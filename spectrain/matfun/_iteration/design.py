@@ -6,7 +6,7 @@ import torch
 
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx._schedule import certified
-from spectrain.approx._schedules.widened import guarded, is_safe, odd_coefficients
+from spectrain.approx._schedules.widened import guarded, is_safe, odd_coefficients, widened_tops
 
 _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 
@@ -14,6 +14,8 @@ _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "
 _FIRST, _REACH, _REACH_LATER, _TURN = 0.4, 10 / 3, 2.5, 6
 _FEW = (0.56, 0.165, 0.045)  # one to three quintics leave 0.015 from here on: beyond them nothing is raised past 1.02
 _HALF = 1.08  # every step in half precision gives up that much of its growth for what rounding adds
+_ROOM, _ROOM_HALF = 0.02, 0.06  # what rounding may add to a result at most; quintics add 1e-6 and 0.03
+_KEPT = 0.9  # what the guard must leave of the largest value: long polynomials in coarse dtypes it makes 0
 _LEAST, _LEAST_HALF = 27.0, 0.26  # in units of u, the unit roundoff
 
 
@@ -78,6 +80,33 @@ def _guarded(schedule: Schedule, u: float) -> Schedule:
         guarded(steps, high, u), schedule.interval, products=schedule.products, dtype=schedule.dtype,
         target=schedule.target, reached=schedule.reached,
     )  # fmt: skip
+
+
+@torch.compiler.assume_constant_result
+def able_dtype(schedule: Schedule, dtype: torch.dtype) -> torch.dtype:
+    """Return dtype, or the first wider one in which rounding adds at most 0.02 (0.06 in half precision) to a result.
+
+    Quintics can be evaluated in every dtype. The coefficients of longer polynomials alternate and grow: of degree 25 on
+    [0.1, 1] float32 would make 1.95 of 1. ValueError where float64 is not able to, as for degree 41 on [0.01, 1].
+    """
+    return _able(schedule, dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _able(schedule: Schedule, dtype: torch.dtype) -> torch.dtype:
+    high = schedule.interval[1]
+    top = widened_tops(odd_coefficients(schedule.polynomials), high, 0.0)[-1]
+    for able in (dtype, torch.float32, torch.float64):
+        if able.itemsize >= dtype.itemsize:
+            u = torch.finfo(able).eps / 2
+            steps = odd_coefficients(_guarded(schedule, u).polynomials)
+            kept, most = widened_tops(steps, high, 0.0)[-1], widened_tops(steps, high, u)[-1]
+            if kept >= _KEPT * min(top, 1.0) and most - kept <= (_ROOM_HALF if able.itemsize == 2 else _ROOM):
+                return able
+    raise ValueError(
+        f"msign: the schedule of degrees {', '.join(str(p.degree) for p in schedule.polynomials)} cannot be evaluated: "
+        f"rounding may add {most - kept:.2g} to a singular value in float64; take lower degrees, and more steps"
+    )
 
 
 def working_dtype(requested: torch.dtype | None, inputs: torch.dtype, schedule: Schedule | None) -> torch.dtype:

@@ -1,6 +1,8 @@
 """Configurations of Hugging Face's Llama, Qwen 3 and DeepSeek-V3, and ours: what is the same, and what is refused."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from spectrain.nn._models.language_model import Block, LanguageModel, SwiGLU
 _NAMES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
 _LATENT_EPS = 1e-6
 """What their DeepSeek-V3 adds to the mean squares of latents, whatever its configuration says."""
+_FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window", "rope_interleave")
+_MOST, _MOST_BLOCKS = 2**31 - 1, 10_000
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _MORE_SIZES = {
     "llama": (),
@@ -119,6 +123,20 @@ def _latent_eps(model: LanguageModel) -> list[float]:
     return [_added(norm.eps, norm.weight.dtype) for norm in norms]
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """What a configuration says; ``ValueError`` where it is no JSON object, or a flag neither true nor false."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({type(error).__name__}: {str(error)[:80]}).") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}.")
+    for name in _FLAGS:
+        if not isinstance(config.get(name), bool | None):
+            raise ValueError(f"config.json: {name} must be true or false, got {config[name]!r}.")
+    return config
+
+
 def model_of(config: dict[str, Any]) -> LanguageModel:
     """A model of their configuration; ``ValueError`` for what has no counterpart or cannot be."""
     kind = config.get("model_type")
@@ -182,7 +200,10 @@ def model_of(config: dict[str, Any]) -> LanguageModel:
 def _whole(config: dict[str, Any], name: str, least: int = 1) -> None:
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"config.json: {name} must be a whole number of at least {least}, got {value!r}.")
+        raise ValueError(f"config.json: {name} must be a whole number of at least {least}, got {value!r:.40}.")
+    most = _MOST_BLOCKS if name == "num_hidden_layers" else _MOST
+    if value > most:
+        raise ValueError(f"config.json: {name} must be at most {most}, got {value!r:.40}.")
 
 
 def _whole_or_none(config: dict[str, Any], *names: str) -> None:
@@ -192,10 +213,11 @@ def _whole_or_none(config: dict[str, Any], *names: str) -> None:
 
 
 def _positive(config: dict[str, Any], name: str, value: object, *, zero: bool = False) -> float:
-    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    real = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300)
+    number = float(value) if real else math.nan  # type: ignore[arg-type]
     if not (number >= 0 if zero else number > 0) or number == math.inf:
         at_least = "finite and 0 or more" if zero else "finite and positive"
-        raise ValueError(f"config.json: {name} must be {at_least}, got {value!r}.")
+        raise ValueError(f"config.json: {name} must be {at_least}, got {value!r:.40}.")
     return number
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spectrain._files import write_file, write_json
 from spectrain.nn._hugging_face import experts
-from spectrain.nn._hugging_face.config import attentions, config_of, model_of
+from spectrain.nn._hugging_face.config import attentions, config_of, model_of, read_config
 from spectrain.nn._hugging_face.weights import to_ours, to_theirs
 from spectrain.nn._models.language_model import LanguageModel
 
@@ -72,7 +72,7 @@ def from_hugging_face(folder: str | Path) -> LanguageModel:
     counterpart here, the number that is missing or cannot be, or the tensor that does not fit.
     """
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder / "config.json")
     model = model_of(config)
     weights = _read(folder)
     if config.get("tie_word_embeddings"):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain.approx import Schedule
+from spectrain.matfun._iteration.design import able_dtype
 from spectrain.matfun._proven.costs import SHIPPED, CostTable, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._step.decay import DECAYS
@@ -88,10 +89,12 @@ def _msign(matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
 
 
 def dtype_of(group: dict[str, Any], like: Tensor) -> torch.dtype:
-    """Return the dtype in which msign iterates: never one that the schedule is not made for."""
+    """Return the dtype in which msign iterates: never one that the schedule is not made for, or cannot bear."""
     dtype = working_dtype(group["compute_dtype"], like, tol=group["tol"])
-    made_for = None if group["schedule"] is None else schedule_from_text(group["schedule"]).dtype
-    return torch.float32 if dtype == torch.bfloat16 and made_for not in (None, "bfloat16") else dtype
+    if group["schedule"] is None:
+        return dtype
+    schedule = schedule_from_text(group["schedule"])
+    return able_dtype(schedule, torch.float32 if dtype.itemsize == 2 and schedule.dtype != "bfloat16" else dtype)
 
 
 @torch.compiler.assume_constant_result
