@@ -133,7 +133,7 @@ def test_numbers_are_doubles_and_the_same_function():
 HOLD = """
 import sys
 from pathlib import Path
-from spectrain.train import _claim
+from spectrain.train._run import claim as _claim
 with _claim.claimed(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

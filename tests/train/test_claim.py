@@ -20,7 +20,7 @@ from spectrain.train._run import session as _session
 HOLD = """
 import sys
 from pathlib import Path
-from spectrain.train import _claim
+from spectrain.train._run import claim as _claim
 with _claim.claimed(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -28,7 +28,7 @@ with _claim.claimed(Path(sys.argv[1])):
 FRESH = """
 import sys
 from pathlib import Path
-from spectrain.train import _claim
+from spectrain.train._run import claim as _claim
 sys.stdin.readline()
 with _claim.fresh(Path(sys.argv[1])) as folder:
     (folder / "mine").write_text(sys.argv[2])
