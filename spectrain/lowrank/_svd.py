@@ -27,7 +27,9 @@ class _Letters(NamedTuple):
 
 
 class SVD(Factorization, _Letters):
-    """A ~ U diag(S) Vh, S falling, columns of U and rows of Vh orthonormal; unpacks into U, S, Vh."""
+    """A ~ U diag(S) Vh, S falling, columns of U and rows of Vh orthonormal, or zero beyond ``.rank``; unpacks into
+    U, S, Vh.
+    """
 
     def chain(self) -> Sequence[Array]:
         """Return U and diag(S) Vh."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from spectrain.matfun._clip import msoftclip as msoftclip
     from spectrain.matfun._clip import mthreshold as mthreshold
     from spectrain.matfun._iteration.bounded import tries as tries
+    from spectrain.matfun._iteration.design import design as design
     from spectrain.matfun._msign import msign as msign
     from spectrain.matfun._norms import effective_rank as effective_rank
     from spectrain.matfun._norms import spectral_norm as spectral_norm

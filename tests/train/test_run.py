@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import types
+from unittest import mock
 
 import pytest
 import torch
 
-from spectrain import train
+from spectrain import optim, train
 from spectrain.train._saved.load import load_run
 from spectrain.train.config import TrainConfig
 
@@ -306,3 +307,24 @@ def test_activations_are_recorded_where_spectra_are(tiny, reference):
     assert last["not_finite"] == 0
     assert 0.3 < last["rms"] < 3
     assert 1 <= last["effective_rank"] <= 32
+
+
+def test_five_steps_are_the_same_five_everywhere():
+    """In the command, the optimizer and the function: one design, finished alike; with --muon-lower it is a schedule."""
+    from spectrain import matfun
+    from spectrain.train._run.job import AbstractJob
+    from spectrain.train._run.optimizer import build_optimizer, muon_schedule
+
+    config = TrainConfig(lr=0.01, muon_dtype="float32", autocast="off")
+    job = mock.Mock(spec=AbstractJob, model=torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.Linear(20, 16)))
+    job.parametrisation.return_value = None
+    group = build_optimizer(config, job).param_groups[0]
+    ours = optim.Muon(torch.nn.Linear(12, 20), steps=5).param_groups[0]
+    assert (group["steps"], group["schedule"]) == (ours["steps"], ours["schedule"]) == (5, None)
+    assert muon_schedule(config) == matfun.design(5, dtype=torch.float32)
+    X = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
+    plain = matfun.msign(X, schedule=matfun.design(5))
+    assert float((matfun.msign(X, steps=5) - plain).norm()) < 0.02  # but for what is finished
+    other = dataclasses.replace(config, muon_lower=2e-3)
+    assert build_optimizer(other, job).param_groups[0]["steps"] is None
+    assert muon_schedule(other).interval[0] == 2e-3

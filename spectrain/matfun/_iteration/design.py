@@ -45,6 +45,23 @@ def least_lower(dtype: torch.dtype) -> float:
     return (_LEAST_HALF if dtype.itemsize == 2 else _LEAST) * torch.finfo(dtype).eps / 2
 
 
+def design(steps: int, *, dtype: torch.dtype = torch.float32) -> Schedule:
+    """Return the composition of quintics that ``msign(steps=)`` and ``optim.Muon(steps=)`` apply in a dtype.
+
+    It is designed for singular values from ``schedule.interval[0]`` of the largest on, and for the rounding of the
+    dtype; what lies below is raised part of the way, and the smallest directions are finished after the last step. ValueError
+    for steps outside of 1 to 60. Cost: half a second where neither table nor cache has it. Source:
+    benchmarks/msign_lower.py for the intervals, `spectrain.approx.sign_schedule` for the polynomials.
+
+    >>> schedule = design(5)
+    >>> len(schedule.polynomials), 0.003 < schedule.interval[0] < 0.004, schedule.error < 0.004
+    (5, True, True)
+    """
+    if dtype not in _NAMES:
+        raise TypeError(f"design: dtype must be one of {', '.join(map(str, _NAMES))}, got {dtype}")
+    return schedule_for_steps(steps, dtype)
+
+
 @torch.compiler.assume_constant_result
 def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = None) -> Schedule:
     """Return the composition of ``steps`` optimal quintics that ``msign(steps=)`` applies in a working dtype.

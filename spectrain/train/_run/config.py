@@ -59,8 +59,9 @@ class RunConfig:
     """Muon's factor on the learning rate."""
     muon_steps: int = 5
     """Quintic steps of Muon's matrix sign; the polynomials are computed when the run starts."""
-    muon_lower: float = 2e-3
-    """Smallest singular value, relative to the largest, that those steps are designed for."""
+    muon_lower: float | None = None
+    """Smallest singular value, relative to the largest, that those steps are designed for. Default: that of
+    optim.Muon, where the smallest directions are finished besides; with a number they are not."""
     clip: float = 1.0
     """Largest global gradient norm for the parameters on AdamW; Muon's are left alone. 0: no clipping."""
     warmup: int = 20
@@ -105,7 +106,7 @@ class RunConfig:
         for name in ("lr", "max_minutes"):
             value = getattr(self, name)
             self.require(value is None or 0 < value < float("inf"), name, "positive and finite")
-        self.require(0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
+        self.require(self.muon_lower is None or 0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
         for name, kind in typing.get_type_hints(type(self)).items():
             if typing.get_origin(kind) is Literal:
                 known = typing.get_args(kind)
@@ -130,7 +131,7 @@ class RunConfig:
         """The largest value of a field of :meth:`at_least_one`: beyond it a run never ends or no memory holds it."""
         if name in ("max_steps", "horizon") or name.endswith("_interval"):
             return MOST_STEPS
-        return {"depth": 10_000, "muon_steps": 1_000, "max_tokens": 10**15, "eval_tokens": 10**15}.get(name, 2**24)
+        return {"depth": 10_000, "muon_steps": 60, "max_tokens": 10**15, "eval_tokens": 10**15}.get(name, 2**24)
 
     def require(self, holds: bool, name: str, wanted: str) -> None:
         """Raise ``ValueError`` about the flag of a field unless it ``holds``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from spectrain import approx, optim
+from spectrain import approx, matfun, optim
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.job import AbstractJob
 
@@ -51,7 +51,8 @@ def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimize
             scale=config.scale,
             adamw_betas=betas,
             adamw_weight_decay=0.0,
-            schedule=muon_schedule(config),
+            steps=config.muon_steps if config.muon_lower is None else None,
+            schedule=None if config.muon_lower is None else muon_schedule(config),
             compute_dtype=config.muon_dtype,
         )
     decayed = job.matrices()
@@ -78,5 +79,7 @@ def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dic
 
 
 def muon_schedule(config: RunConfig) -> approx.Schedule:
-    """The composition of quintics that Muon applies, the best one for the precision it works in."""
+    """The composition of quintics that Muon applies: that of ``msign(steps=)``, or one for another interval."""
+    if config.muon_lower is None:
+        return matfun.design(config.muon_steps, dtype=getattr(torch, config.muon_dtype))
     return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)
