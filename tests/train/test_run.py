@@ -310,7 +310,7 @@ def test_activations_are_recorded_where_spectra_are(tiny, reference):
 
 
 def test_five_steps_are_the_same_five_everywhere():
-    """In the command, the optimizer and the function: one design, finished alike; with --muon-lower it is a schedule."""
+    """In the command, the optimizer and the function: one design; --muon-lower makes it a schedule."""
     from spectrain import matfun
     from spectrain.train._run.job import AbstractJob
     from spectrain.train._run.optimizer import build_optimizer, muon_schedule

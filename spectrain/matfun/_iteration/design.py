@@ -49,8 +49,8 @@ def design(steps: int, *, dtype: torch.dtype = torch.float32) -> Schedule:
     """Return the composition of quintics that ``msign(steps=)`` and ``optim.Muon(steps=)`` apply in a dtype.
 
     It is designed for singular values from ``schedule.interval[0]`` of the largest on, and for the rounding of the
-    dtype; what lies below is raised part of the way, and the smallest directions are finished after the last step. ValueError
-    for steps outside of 1 to 60. Cost: half a second where neither table nor cache has it. Source:
+    dtype; what lies below is raised part of the way, and the smallest directions are finished after the last step.
+    ValueError for steps outside of 1 to 60. Cost: half a second where neither table nor cache has it. Source:
     benchmarks/msign_lower.py for the intervals, `spectrain.approx.sign_schedule` for the polynomials.
 
     >>> schedule = design(5)
