@@ -121,7 +121,9 @@ def test_columns_beyond_the_numerical_rank_do_no_harm(core, kind):
     A = with_singular_values([1.0, 1.0, 1.0, 1.0, 1e-12], 30, 20, generator=0)
     for rank in (4, 5, 6, 12):
         found = lowrank.cur(kind(A), rank=rank, core=core)
-        assert error(A, *found) <= float(found.error) < 1e-11
+        assert (
+            error(A, *found) <= float(found.error) < 1e-10
+        )  # 2e-5 as it was; of sparse ones the error is a bound by probes
         assert found.C.shape == (30, rank)
         assert int(found.rank) == 4
 

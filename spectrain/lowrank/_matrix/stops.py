@@ -14,6 +14,8 @@ from spectrain.lowrank._matrix.scale import rescaled
 
 Norm: TypeAlias = Literal["fro", 2]
 
+_SAME = 1 + 1e-9  # an error that is the tolerance but for rounding, by another sum of squares, has not missed it
+
 
 @dataclass(frozen=True, slots=True)
 class Stops:
@@ -57,7 +59,7 @@ class Stops:
         """Warn where rounding does not allow the tolerance; where the rank was the stop, all is well."""
         if not self.by_error or torch.compiler.is_compiling():
             return
-        missed = (error > allowed) & ((rank < self.limit) | (rank == self.full))
+        missed = (error > allowed * _SAME) & ((rank < self.limit) | (rank == self.full))
         if bool(missed.any()):
             warnings.warn(
                 f"{name}: the tolerance is below rounding: the error is {float(error.max()):.3g} and not the "
