@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
+from spectrain.approx._schedules.widened import odd_coefficients
 from spectrain.matfun._iteration import gram as _gram
 from spectrain.matfun._iteration.design import schedule_for_steps
 from spectrain.matfun._iteration.gram import (
@@ -17,7 +18,7 @@ from spectrain.matfun._iteration.gram import (
     plain_products,
     restarts,
 )
-from spectrain.matfun._iteration.plain import gram, odd_coefficients, plain_iteration, started
+from spectrain.matfun._iteration.plain import gram, plain_iteration, started
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
 UNIT = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
@@ -161,7 +162,7 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
     assert (tall < 1.2 * wide).all()
     truth, wrong = exact_msign(X), X.bfloat16()
     for begin, stop in itertools.pairwise((0, *cuts, 5)):  # X R, as it was
-        segment = [odd_coefficients(p) for p in schedule.polynomials[begin:stop]]
+        segment = odd_coefficients(schedule.polynomials[begin:stop])
         wrong = wrong @ multiplier(gram(wrong), segment, upper=None if begin else 1.0)
     assert not (relative_error(wrong.float(), truth) < 1.2 * wide).all()
 

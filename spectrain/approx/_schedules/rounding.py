@@ -13,7 +13,7 @@ import numpy as np
 from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._schedule import Cost
 from spectrain.approx._schedules.mix import DEGREES
-from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, widened_top
+from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, widened_top
 
 
 def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -106,7 +106,7 @@ class Weights:
 
 
 # No single choice fits both ends: the first suits a least singular value well above u, the second one near u.
-# Both propose, a simulation decides (`spectrain.approx._schedules.rounding`).
+# Both propose, a simulation decides (`simulated_error`).
 WEIGHTS = (Weights(0.06, 0.0045, 0.1), Weights(0.1, 0.002, 0.03))
 
 _CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
@@ -183,7 +183,7 @@ def _thinned(states: list[State], most: int = 16) -> list[State]:
 
 def _next(state: State, degree: int, u: float, weights: Weights) -> Iterable[State]:
     """The state after one more step, for every cushion that matters."""
-    coarse = u > 1e-5
+    coarse = u > FINE
     margin = 1.0 if coarse or not state.steps else _FINE_MARGIN
     arriving, top = state.low / margin, state.scale * margin
     for cushion in _CUSHIONS if coarse else (0.0,):

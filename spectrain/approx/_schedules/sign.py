@@ -14,7 +14,7 @@ from spectrain.approx._schedules.cache import cached
 from spectrain.approx._schedules.frozen import frozen, key_of
 from spectrain.approx._schedules.mix import MOST_STEPS, best_mix
 from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions, simulated_error
-from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, guarded, is_safe, odd_coefficients
+from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, guarded, is_safe, odd_coefficients
 
 DEFAULT_TOL = {"float64": 1e-10, "float32": 1e-4, "tfloat32": 5e-2, "float16": 5e-2, "bfloat16": 5e-2}
 
@@ -23,7 +23,7 @@ _NOISE_OF_SUMS = 16 * UNIT_ROUNDOFF["float32"]
 _SHORTLIST = 18
 _FINALISTS = 6
 _SEEDS = (1, 2, 3)
-_FINE, _NOISE, _TIE = 1e-5, 0.02, 1.2
+_NOISE, _TIE = 0.02, 1.2
 _LOST = 2.0  # expected error of results that have nothing to do with the sign
 
 _SAFETIES = tuple(
@@ -173,7 +173,7 @@ def _robust(
     candidates = _made_safe(candidates, high, UNIT_ROUNDOFF[dtype])
     # Below the noise of float32 sums nothing is told apart: there the best would be who raises nothing at all.
     least = max(low, high * _NOISE_OF_SUMS) if dtype == "float32" else low
-    rough = sorted((c for c in candidates if c), key=lambda c: simulated_error(c, least, high, dtype))
+    rough = sorted(candidates, key=lambda c: simulated_error(c, least, high, dtype))
     final = [(simulated_error(c, least, high, dtype, size=96, seeds=_SEEDS), c) for c in rough[:_FINALISTS]]
     reached, chosen = _least(final, low, high, dtype) if final else (math.inf, ())
     if reached > _LOST:
@@ -206,7 +206,7 @@ def _least(
     def left(pair: tuple[float, tuple[Polynomial, ...]], first: int = 1000) -> float:
         return float(np.abs(reduce(lambda y, p: p(y), pair[1], x[first:]) - 1).max())
 
-    if UNIT_ROUNDOFF[dtype] > _FINE or left(best, 0) > _NOISE * best[0]:
+    if UNIT_ROUNDOFF[dtype] > FINE or left(best, 0) > _NOISE * best[0]:
         return best
     return min([pair for pair in final if pair[0] <= _TIE * best[0]], key=lambda pair: (round(left(pair), 7), pair[0]))
 

@@ -29,6 +29,9 @@ UNIT_ROUNDOFF = {
 }
 """Of the operands of a matrix product; sums are accumulated in float32 or better."""
 
+FINE = 1e-5
+"""Roundoff up to which effects of rounding add up to nothing that a design must give way to."""
+
 Steps: TypeAlias = tuple[tuple[float, ...], ...]
 """Odd coefficients of every polynomial."""
 

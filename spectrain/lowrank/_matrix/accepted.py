@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain.matfun._entry.input import refuse_mask
+
 WORKING = {
     torch.bfloat16: torch.float32,
     torch.float16: torch.float32,
@@ -47,8 +49,7 @@ def check_tensor(A: Tensor, name: str) -> None:
 
 def from_numpy(A: np.ndarray, name: str) -> Tensor:
     """Return a NumPy array as a tensor, its memory shared where it can be."""
-    if isinstance(A, np.ma.MaskedArray):
-        raise TypeError(f"{name}: the mask of a masked array would be ignored; fill it first, with .filled(value)")
+    refuse_mask(A, name)
     try:
         return torch.from_numpy(np.require(A, requirements=["C", "W"]))
     except (TypeError, ValueError) as error:

@@ -80,7 +80,7 @@ def entered(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callabl
 
     NumPy arrays come back as NumPy arrays; whatever else has ``__dlpack__`` comes back as a torch.Tensor. Memory is
     shared where that is possible; nothing here writes to it. A complex matrix becomes the real one of twice the size
-    that stands for it (:mod:`spectrain.matfun._entry.input`), and what leaves becomes complex again, unless ``embed``
+    that stands for it (:func:`as_real`), and what leaves becomes complex again, unless ``embed``
     is False. TypeError for anything else.
     """
     tensor, leave = _as_tensor(X, name)
@@ -119,9 +119,14 @@ def _as_tensor(X: Array, name: str) -> tuple[Tensor, Callable[[Tensor], Array]]:
     )
 
 
-def _check_numpy(X: np.ndarray, name: str) -> None:
+def refuse_mask(X: np.ndarray, name: str) -> None:
+    """Raise TypeError for a masked array, whose mask torch does not take along."""
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError(f"{name}: the mask of a masked array would be ignored; fill it first, with .filled(value)")
+
+
+def _check_numpy(X: np.ndarray, name: str) -> None:
+    refuse_mask(X, name)
     if X.dtype.kind not in "fc" or X.itemsize > (16 if X.dtype.kind == "c" else 8) or not X.dtype.isnative:
         raise TypeError(
             f"{name}: needs a NumPy array of float16, float32, float64, complex64 or complex128 in the byte order of "

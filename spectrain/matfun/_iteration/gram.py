@@ -2,13 +2,12 @@
 
 With G = X X^T, k x k, the steps x -> x q_t(x^2) become R <- q_t(G) R, G <- q_t(G) G q_t(G), and R X at the end.
 Source: Gram Newton-Schulz (Dao-AILab, 2026). There negative eigenvalues that rounding gives to G grow with every step;
-where G has to be formed anew is decided in :mod:`spectrain.matfun._iteration.gram`.
-
-Where a Gram iteration has to form its Gram matrix anew, from the interval of the schedule and the dtype.
+:func:`restarts` decides where G has to be formed anew, from the interval of the schedule and the dtype.
 """
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.approx import Polynomial, Schedule
-from spectrain.approx._schedules.widened import Steps, odd_part, rooms, widened_tops
+from spectrain.approx._schedules.widened import FINE, Steps, odd_coefficients, odd_part, rooms, widened_tops
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
-from spectrain.matfun._iteration.plain import Start, gram, odd_coefficients, product, times, without_identity
+from spectrain.matfun._iteration.plain import Start, gram, product, times, without_identity
 from spectrain.matfun._iteration.products import symmetric_baddbmm, symmetric_bmm
 
 # spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._schedules.rounding.SPECTRAL`
@@ -30,7 +29,6 @@ _ROOM, _ROOM_BY_GRAM = 4.0, 0.006  # in roundoffs and at least: what the Gram fo
 _GRID = np.unique(np.r_[0.0, np.geomspace(2.0**-24, 1.0, 1500), np.linspace(0.0, 1.0, 257)])  # dips are narrow
 _SUMS = 16.0  # roundoffs of a product whose sums are no wider than its entries: about the root of the number of terms
 _SOURCES = ("B", "q g", "g", "R")
-_FINE = 1e-5  # roundoff from which effects of rounding add up
 _LONGEST = 4  # steps on one Gram matrix in half precision; more were never safe
 
 Interval: TypeAlias = tuple[float, float]
@@ -63,7 +61,7 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
 def coefficients(schedule: Schedule) -> Steps:
     """Return the odd coefficients of every polynomial."""
-    return tuple([odd_part(p) for p in schedule.polynomials])
+    return odd_coefficients(schedule.polynomials)
 
 
 def gram_restarts(
@@ -146,7 +144,7 @@ def _top(segment: Steps, high: float, u: float, *, first: bool) -> float:
     in finer arithmetic effects add up, and each rounding is looked at by itself.
     """
     sources = 1 + len(_SOURCES) * len(segment)
-    if u < _FINE:
+    if u < FINE:
         exact = _after(segment, high, u, np.zeros(sources), first=first)
         parts = [np.abs(_after(segment, high, u, signs, first=first) - exact) for signs in np.eye(sources)]
         return float(np.nan_to_num(np.abs(exact) + sum(parts), nan=np.inf).max())
@@ -222,18 +220,18 @@ def gram_iteration(
     products of k x k, a the aspect, for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by
     step it is (2 a + 1) T.
     """
-    B, G, r = start.first(odd_coefficients(polynomials[0]), upper)
+    B, G, r = start.first(odd_part(polynomials[0]), upper)
     first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *restarts, len(polynomials))):
         if begin:
             G, first = torch.cat([gram(X) for X in Xs]), (None, None)
-        R = _multiplier(G, [odd_coefficients(p) for p in polynomials[begin:stop]], *first)
+        R = _multiplier(G, odd_coefficients(polynomials[begin:stop]), *first)
         parts = R.split([len(X) for X in Xs])
         Xs = [product(part if X.shape[-2] <= X.shape[-1] else part.mT, X) for part, X in zip(parts, Xs, strict=True)]
     return Xs
 
 
-def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: Real | None = None) -> Tensor:
+def multiplier(G: Float[Tensor, "b k k"], segment: Sequence[Sequence[float]], *, upper: Real | None = None) -> Tensor:
     """Return R with R X the steps of the segment at X, from G = X X^T alone, which is used up.
 
     With ``upper`` X, of Frobenius norm at most 1, is first scaled so that this bounds its largest singular value.
@@ -246,7 +244,7 @@ def multiplier(G: Float[Tensor, "b k k"], segment: list[list[float]], *, upper: 
 
 
 def _multiplier(
-    G: Float[Tensor, "b k k"], segment: list[list[float]], first: Tensor | None, r: Tensor | None
+    G: Float[Tensor, "b k k"], segment: Sequence[Sequence[float]], first: Tensor | None, r: Tensor | None
 ) -> Float[Tensor, "b k k"]:
     """Return r R with R X the steps of the segment at X, from G = X X^T, which is used up.
 

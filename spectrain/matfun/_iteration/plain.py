@@ -1,5 +1,6 @@
 """Applying a schedule of odd polynomials to singular values by matrix products."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,13 +17,8 @@ from spectrain.matfun._iteration.products import baddbmm, bmm, symmetric_baddbmm
 _LARGE = 96  # from this short side on a call for each matrix costs less than a copy of the batch in float32
 
 
-def odd_coefficients(p: Polynomial) -> list[float]:
-    """Return c with p(x) = x (c[0] + c[1] x^2 + c[2] x^4 + ...); ValueError unless p is odd."""
-    return list(odd_part(p))
-
-
 def polynomial_of(
-    G: Float[Tensor, "b k k"], c: list[float], *, G2: Float[Tensor, "b k k"] | None = None
+    G: Float[Tensor, "b k k"], c: Sequence[float], *, G2: Float[Tensor, "b k k"] | None = None
 ) -> Float[Tensor, "b k k"]:
     """Return c[0] I + c[1] G + c[2] G^2 + ..., with G2 = G^2 where it is at hand."""
     Q = without_identity(G, c, G2=G2)
@@ -31,7 +27,7 @@ def polynomial_of(
 
 
 def without_identity(
-    G: Float[Tensor, "b k k"], c: list[float], *, G2: Float[Tensor, "b k k"] | None = None
+    G: Float[Tensor, "b k k"], c: Sequence[float], *, G2: Float[Tensor, "b k k"] | None = None
 ) -> Float[Tensor, "b k k"]:
     """Return c[1] G + c[2] G^2 + ..., the part that has to be multiplied; c[0] is better added to the product.
 
@@ -42,7 +38,7 @@ def without_identity(
     return _blocks(G, G2, c) if len(c) > 2 else G * (c[1] if len(c) == 2 else 0.0)
 
 
-def _blocks(G: Tensor, G2: Tensor | None, c: list[float]) -> Tensor:
+def _blocks(G: Tensor, G2: Tensor | None, c: Sequence[float]) -> Tensor:
     """Return the part without c[0]: c[1] G + c[2] G^2 + G^2 (c[3] G + c[4] G^2 + ...), from the inside out."""
     G2 = symmetric_bmm(G, G) if G2 is None else G2
     odd = len(c) - 2 if len(c) % 2 else len(c) - 1
@@ -124,7 +120,7 @@ class Start(NamedTuple):
         r = upper / self.top[:, None, None]
         return times(self.G, r.square()), times(self.G2, r.square().square()), r
 
-    def first(self, c: list[float], upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+    def first(self, c: Sequence[float], upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
         """Return the part without c[0] of the first polynomial at the Gram matrix G of r X, G itself, and r."""
         if len(c) == 3:
             r = upper / self.top[:, None, None]
@@ -151,7 +147,7 @@ def plain_iteration(
     """
     other = torch.empty_like(X)
     for i, p in enumerate(polynomials):
-        c = odd_coefficients(p)
+        c = odd_part(p)
         if i == 0 and start is not None:
             B, _, r = start.first(c, upper)
             other = times(stepped(B, c[0], X, other), r)

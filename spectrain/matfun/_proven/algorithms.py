@@ -31,6 +31,11 @@ def methods() -> tuple[str, ...]:
     return tuple(dict.fromkeys(a.method for a in ALGORITHMS.values()))
 
 
+def named(names: Sequence[str]) -> list[Algorithm]:
+    """Return the algorithms of these names."""
+    return [ALGORITHMS[name] for name in names]
+
+
 def in_words(names: Sequence[str]) -> str:
     """Return names as one string, for an operator of torch takes no list of them."""
     return _BETWEEN.join(names)
@@ -39,4 +44,4 @@ def in_words(names: Sequence[str]) -> str:
 def from_words(text: str) -> list[Algorithm]:
     """Return the algorithms of ``in_words``, or those of a method."""
     names = text.split(_BETWEEN)
-    return [ALGORITHMS[name] for name in names] if names[0] in ALGORITHMS else of_method(text)
+    return named(names) if names[0] in ALGORITHMS else of_method(text)

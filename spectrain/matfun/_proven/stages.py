@@ -14,7 +14,7 @@ from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.input import Real, default_tolerance, refuse
 from spectrain.matfun._entry.scale import to_unit
 from spectrain.matfun._proven.algorithm import Algorithm, Sign
-from spectrain.matfun._proven.algorithms import from_words
+from spectrain.matfun._proven.algorithms import from_words, named
 from spectrain.matfun._proven.cut import Cut, absolute
 from spectrain.matfun._proven.plan import plan
 
@@ -51,7 +51,7 @@ def certified_sign(
         none = X.new_zeros(len(X), dtype=torch.float64)
         return Certified(X.to(out_dtype), none, none, none + 1)
     target = (default_tolerance(out_dtype) if tol is None else tol) - slack
-    asked = from_words(plan(tuple(X.shape), out_dtype, tol).method if method is None else method)
+    asked = named(plan(tuple(X.shape), out_dtype, tol).stages) if method is None else from_words(method)
     stages = [a for a in asked if a.fits(X.dtype, threshold is not None)]
     unit, k = to_unit(X, name)
     wide = unit if X.shape[-2] <= X.shape[-1] else unit.mT.contiguous()

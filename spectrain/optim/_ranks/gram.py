@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from spectrain.approx import Schedule
+from spectrain.approx._schedules.widened import Steps
 from spectrain.matfun._entry.scale import times_power_of_two
 from spectrain.matfun._iteration.bounded import growth_by_gram, kept_within
 from spectrain.matfun._iteration.design import safe_schedule
-from spectrain.matfun._iteration.gram import multiplier, restarts
-from spectrain.matfun._iteration.plain import odd_coefficients
+from spectrain.matfun._iteration.gram import coefficients, multiplier, restarts
 
 Reduce = Callable[[Tensor, str], Tensor]
 
@@ -76,9 +76,9 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
     return X
 
 
-def _segments(slab: Slab, dtype: torch.dtype) -> list[list[list[float]]]:
+def _segments(slab: Slab, dtype: torch.dtype) -> list[Steps]:
     """The odd coefficients of the polynomials from one summation to the next."""
-    polynomials = [odd_coefficients(p) for p in _safe(slab.schedule, dtype).polynomials]
+    polynomials = coefficients(_safe(slab.schedule, dtype))
     stops = [*(cuts(slab.schedule, dtype) or ()), len(polynomials)]
     return [polynomials[start:stop] for start, stop in itertools.pairwise([0, *stops])]
 
