@@ -1,4 +1,4 @@
-"""float32 products by torch's two CPU libraries: the reason for the rule in spectrain/matfun/_iteration/products.py."""
+"""float32 products by torch's two CPU libraries: the reason for the rule in spectrain/_arrays/products.py."""
 
 import argparse
 import statistics

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from spectrain import matfun
+from spectrain._arrays.products import bmm
 from spectrain.matfun._iteration.design import schedule_for_steps
 from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
-from spectrain.matfun._iteration.products import bmm
 from spectrain.matfun._proven.iterated import schedule_for
 from spectrain.testing import exact_msign, relative_error, zoo
 

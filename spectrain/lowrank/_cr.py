@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator, repeating_generator
+from spectrain._arrays.kinds import Array
 from spectrain.lowrank import _product_terms as terms
 from spectrain.lowrank._matrix.error import frobenius
-from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, entered, generator_of
+from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, unit_scaled
 
@@ -99,7 +101,7 @@ def cr(
     """
     left, right = _pair(X, Y, count, "cr")
     rule = _checked(method, weights, core, group)
-    draw = generator_of(generator, "cr")
+    draw = repeating_generator(generator, "cr")
     with torch.no_grad(), torch.autocast(left.device.type, enabled=False):
         A, kx = unit_scaled(left.dense().detach().to(_wide(left.dtype)), "cr")
         B, ky = unit_scaled(right.dense().detach().to(_wide(left.dtype)), "cr")
@@ -266,7 +268,7 @@ def approx_matmul(X: Array, Y: Array, *, count: int, method: str = "sampling", g
     if method not in ("sampling", "norms"):
         found = cr(X, Y, count=count, method=method, generator=generator)
         return found.dense()
-    draw = generator_of(generator, "approx_matmul")
+    draw = repeating_generator(generator, "approx_matmul")
     with torch.no_grad():
         wide = torch.linalg.vector_norm(left.dense(), dim=-2) * torch.linalg.vector_norm(right.dense(), dim=-1)
         norms = flattened(wide.double()[..., None, :])[:, 0]

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator, repeating_generator
+from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.core import cross_core
 from spectrain.lowrank._cur import CUR
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.matrix import Array, Generator, Real, generator_of
 from spectrain.lowrank._matrix.stops import Stops, checked_stops
 
 
@@ -50,7 +51,7 @@ def cross(
     stops = checked_stops(tuple(shape), rank=rank, rtol=rtol, atol=atol, name="cross")
     if isinstance(checks, bool) or not isinstance(checks, int) or not 1 <= checks <= shape[0]:
         raise ValueError(f"cross: checks must be an int between 1 and {shape[0]}, the number of rows, got {checks!r}")
-    draw = generator_of(generator, "cross")
+    draw = repeating_generator(generator, "cross")
     asked = Asked(row, column, shape)
     judged = torch.randperm(shape[0], generator=draw)[:checks].tolist()
     first = next(i for i in torch.randperm(shape[0], generator=draw).tolist() if i not in judged or checks == shape[0])

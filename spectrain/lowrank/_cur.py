@@ -8,13 +8,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator
+from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.column_id import Choice, column_id, smallest
 from spectrain.lowrank._columns.core import CoreOf, cross_core, crossing_rows, floors, optimal_core
 from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import filled_up
 from spectrain.lowrank._columns.rules import EXACT_WORK
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered
+from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.probes import COUNT, FAILURE, Probes, quantile
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import (

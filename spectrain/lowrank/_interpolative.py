@@ -6,12 +6,14 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator
+from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.column_id import Choice, coefficients, column_id, widened
 from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import filled_up
 from spectrain.lowrank._columns.strong_rrqr import strong_rrqr
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered
+from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, stacked, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops

@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator, repeating_generator
+from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._derivatives import undifferentiated
 from spectrain.lowrank._matrix.cholesky import PartialCholesky, randomly_pivoted
 from spectrain.lowrank._matrix.error import frobenius, product_noise
 from spectrain.lowrank._matrix.kernel import Source, indefinite, of_function, of_matrix
-from spectrain.lowrank._matrix.matrix import Array, Generator, Real, generator_of
 from spectrain.lowrank._matrix.result import Factorization, widened
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
 from spectrain.lowrank._matrix.stops import Stops, checked_stops
@@ -94,7 +95,7 @@ def nystrom(
     >>> found.F.shape[1] < 10, bool(found.error <= 50e-6)
     (True, True)
     """
-    draw = generator_of(generator, "nystrom")
+    draw = repeating_generator(generator, "nystrom")
     for given_tensor in (K, points):
         if isinstance(given_tensor, Tensor):
             undifferentiated(given_tensor, "nystrom", "pass it .detach()ed")

@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._derivatives import differentiated, transformed
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm
-from spectrain.lowrank._matrix.matrix import Array, Matrix, Real, entered
+from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.result import Factorization, widened
 from spectrain.lowrank._matrix.scale import in_range, joined, rescaled, rounded_up, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import checked_stops

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spectrain._arrays.kinds import Real
 from spectrain.lowrank._matrix.error import frobenius
-from spectrain.lowrank._matrix.matrix import Real
 
 
 class Decision(NamedTuple):

@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator, repeating_generator
+from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
 from spectrain.lowrank._columns.random import sketch_of
 from spectrain.lowrank._columns.rules import RULES, Task, chosen_by
-from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered, generator_of
+from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.scale import flattened, rebatched, unit_scaled
 from spectrain.lowrank._matrix.stops import checked_stops
 
@@ -81,7 +83,7 @@ def checked_rule(
     for key, value, least in (("oversample", oversample, 0), ("power", power, 0), ("block", block, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}: {key} must be an int, at least {least}, got {value!r}")
-    return generator_of(generator, name)
+    return repeating_generator(generator, name)
 
 
 @torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain._arrays.generators import Generator, repeating_generator
+from spectrain._arrays.kinds import Array, Real, to_numpy
 from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._matrix.error import product_noise, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Generator, Matrix, Real, entered, generator_of, of_entries, to_numpy
+from spectrain.lowrank._matrix.matrix import Matrix, entered, of_entries
 from spectrain.lowrank._matrix.result import Factorization, widened
 from spectrain.lowrank._matrix.scale import canonical, in_range, rescaled, rounded_up, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops, tail_errors
@@ -89,7 +91,7 @@ def svd(
     >>> S.tolist(), found.dense().tolist(), round(float(found.error), 5), float(found.best)
     ([4.0], [[0.0, 0.0], [0.0, 4.0], [0.0, 0.0]], 3.0, 3.0)
     """
-    draw = None if torch.compiler.is_compiling() else generator_of(generator, "svd")
+    draw = None if torch.compiler.is_compiling() else repeating_generator(generator, "svd")
     if draw is not None and (isinstance(A, RowBlocks | np.memmap) or hasattr(A, "full_tensor")) and A.ndim == 2:
         return _by_rows(A, rank=rank, rtol=rtol, atol=atol, norm=norm, method=method, out=out, draw=draw)
     matrix = entered(A, "svd")

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spectrain import lowrank
-from spectrain.lowrank._matrix.matrix import Array
+from spectrain._arrays.kinds import Array
 
 Matrix = NDArray[Any]
 

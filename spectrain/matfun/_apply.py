@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.finite import located
+from spectrain._arrays.scale import recording, times_power_of_two
 from spectrain.matfun._derivative.derivative import spectral_function
 from spectrain.matfun._derivative.differences import (
     Differential,
@@ -20,7 +22,6 @@ from spectrain.matfun._derivative.differences import (
 )
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located
 from spectrain.matfun._entry.input import (
     Array,
     Real,
@@ -33,7 +34,6 @@ from spectrain.matfun._entry.input import (
     rounded,
     unit_size,
 )
-from spectrain.matfun._entry.scale import recording, times_power_of_two
 
 _norm = torch.linalg.matrix_norm
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrain._arrays.finite import located
 from spectrain.matfun._apply import applied
 from spectrain.matfun._clipping.change import Interval, change_of_clip
 from spectrain.matfun._clipping.exact import clipped
@@ -19,7 +20,6 @@ from spectrain.matfun._clipping.signs import clip_by_signs
 from spectrain.matfun._derivative.derivative import spectral_function
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located
 from spectrain.matfun._entry.input import (
     Array,
     Real,

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.finite import located
 from spectrain.approx import Schedule
 from spectrain.matfun._derivative.derivative import change_of_sign, differentiated, spectral_function
 from spectrain.matfun._entry.batches import flat, in_batches
-from spectrain.matfun._entry.finite import located
 from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.finite import located, refusal
+from spectrain._arrays.scale import recording, times_power_of_two, to_unit
 from spectrain.matfun._derivative.differences import Once, widened
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located, refusal
 from spectrain.matfun._entry.input import Array, Real, entered, scalar_door
-from spectrain.matfun._entry.scale import recording, times_power_of_two, to_unit
 from spectrain.matfun._iteration.plain import gram
 
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from spectrain._arrays.finite import located
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located
 from spectrain.matfun._entry.input import (
     Array,
     Real,

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.finite import located, refusal
+from spectrain._arrays.scale import recording
 from spectrain.approx._schedules.root import MOST_STEPS
 from spectrain.matfun._derivative.derivative import differentiated, spectral_function
 from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located, refusal
 from spectrain.matfun._entry.input import (
     Array,
     Real,
@@ -25,7 +26,6 @@ from spectrain.matfun._entry.input import (
     rounded,
     unit_size,
 )
-from spectrain.matfun._entry.scale import recording
 from spectrain.matfun._iteration.coupled import coupled_root
 from spectrain.matfun._proven.semidefinite import Spectrum, counted, error_of_power, spectrum
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun._entry import scale as _scale
+from spectrain._arrays import scale as _scale
 from spectrain.matfun._iteration import recipe as _steps
 from spectrain.matfun._iteration.bounded import growth, growth_by_gram, kept_within
 from spectrain.testing import exact_msign, relative_error, with_singular_values

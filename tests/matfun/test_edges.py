@@ -27,7 +27,7 @@ BAD = {
     "sparse": (lambda: torch.eye(3).to_sparse(), TypeError, "sparse_coo"),
     "csr": (lambda: torch.eye(3).to_sparse_csr(), TypeError, "sparse_csr"),
     "quantized": (lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8), TypeError, "dequantize"),
-    "meta": (lambda: torch.empty(3, 3, device="meta"), ValueError, "meta device"),
+    "meta": (lambda: torch.empty(3, 3, device="meta"), TypeError, "meta device"),
     "int32": (lambda: torch.eye(3, dtype=torch.int32), TypeError, "int32"),
     "bool": (lambda: torch.eye(3, dtype=torch.bool), TypeError, "bool"),
     "float8": (lambda: torch.eye(3).to(torch.float8_e4m3fn), TypeError, "float8"),

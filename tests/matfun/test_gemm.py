@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._iteration import products as _gemm
+from spectrain._arrays import products as _gemm
 from spectrain.testing import polar_error
 
 SHAPES = ((1, 200, 210, 220), (3, 192, 400, 192), (2, 64, 300, 300))

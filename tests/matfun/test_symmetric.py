@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._iteration import products as _symmetric
-from spectrain.matfun._iteration.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
+from spectrain._arrays import products as _symmetric
+from spectrain._arrays.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
 from spectrain.testing import exact_msign, relative_error
 
 SIDES = (96, 130, 161)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spectrain.matfun._entry import scale as _scale
+from spectrain._arrays import scale as _scale
 from spectrain.optim import Muon
 
 RULES = {"3.weight": "sign", "0.weight": "rows", "1.weight": {"split": (8, 4)}}

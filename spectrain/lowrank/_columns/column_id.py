@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
+from spectrain._arrays.kinds import Real
 from spectrain.lowrank._columns.pivoted_qr import PivotedQR, filled_up, pivoted_qr
 from spectrain.lowrank._columns.rules import EXACT_WORK, Task, chosen_by
 from spectrain.lowrank._columns.strong_rrqr import bounded
 from spectrain.lowrank._derivatives import differentiated
 from spectrain.lowrank._matrix.error import frobenius, product_noise, residual_error
-from spectrain.lowrank._matrix.matrix import Real
 from spectrain.lowrank._matrix.stops import Norm, Stops, tail_errors
 
 Found = TypeVar("Found")

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
+from spectrain._arrays.kinds import Real
 from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
 from spectrain.lowrank._columns.strong_rrqr import strong_rrqr
-from spectrain.lowrank._matrix.matrix import Matrix, Real
+from spectrain.lowrank._matrix.matrix import Matrix
 
 CoreOf: TypeAlias = Callable[[Real], tuple[Tensor, int]]  # floor -> the core and its rank
 _FLOORS = 5

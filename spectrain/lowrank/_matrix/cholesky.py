@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._matrix.matrix import Real
+from spectrain._arrays.kinds import Real
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectrain._arrays.kinds import Array
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+from spectrain.lowrank._matrix.matrix import Matrix, entered
 
 Function = Callable[[Array, Array], Array]
 _SLICE = 64  # points whose kernel is taken at once for the diagonal

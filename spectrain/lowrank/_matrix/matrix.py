@@ -1,40 +1,23 @@
-"""What a factorization accepts, and a matrix as the algorithms see it: products with it and with its adjoint.
-
-Random numbers of a factorization: from a generator that is given, or from a fixed seed; never the global one.
-"""
+"""What a factorization accepts, and a matrix as the algorithms see it: products with it and with its adjoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._matrix.accepted import WORKING, as_dense, check_matrix
+from spectrain._arrays.finite import all_finite, refusal
+from spectrain._arrays.kinds import Array, same, tensor_of, to_numpy
+from spectrain.lowrank._matrix.accepted import WORKING, check_matrix
 from spectrain.lowrank._matrix.operator import products_of
 from spectrain.lowrank._matrix.scale import scaled_by
 from spectrain.lowrank._matrix.skinny import adjoint_times, times
-
-Generator: TypeAlias = torch.Generator | int | None
-
-
-def generator_of(generator: Generator, name: str) -> torch.Generator:
-    """Return the generator, or a new one with the seed given (None: seed 0, so that a call repeats itself)."""
-    if isinstance(generator, torch.Generator):
-        return generator
-    if generator is not None and (isinstance(generator, bool) or not isinstance(generator, int)):
-        raise TypeError(f"{name}: generator must be a torch.Generator or an int seed, got {type(generator).__name__}")
-    return torch.Generator().manual_seed(generator or 0)
 
 
 def gaussian(*shape: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
     """Return independent standard normal numbers (complex: E|z|^2 = 1), drawn on the generator's device."""
     return torch.randn(*shape, dtype=dtype, device=generator.device, generator=generator).to(device)
-
-
-Array: TypeAlias = Any  # what the doors take and give: torch.Tensor, NumPy array; also sparse arrays and operators
-Real: TypeAlias = float | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +101,8 @@ def entered(A: Array, name: str) -> Matrix:
     """
     if isinstance(A, Tensor) and hasattr(A, "full_tensor"):
         raise TypeError(f"{name}: a DTensor is not supported here, only by lowrank.svd; pass A.full_tensor()")
-    dense, leave = as_dense(A, name), to_numpy if isinstance(A, np.ndarray) else _same
-    if dense is None:
+    dense, leave = tensor_of(A, name), to_numpy if isinstance(A, np.ndarray) else same
+    if dense is None or dense.layout != torch.strided:
         found = products_of(A, name)
         check_matrix(found.shape, found.dtype, name)
         return Matrix(
@@ -132,7 +115,7 @@ def entered(A: Array, name: str) -> Matrix:
             adjoint_times=found.adjoint_times,
             squared_norm=found.squared_norm,
             exponent=found.exponent,
-            leave=to_numpy if found.numpy else _same,
+            leave=to_numpy if found.numpy else same,
         )
     check_matrix(dense.shape, dense.dtype, name)
     return of_entries(dense, name, leave)
@@ -142,7 +125,7 @@ def of_entries(A: Tensor, name: str, leave: Callable[[Tensor], Array] | None = N
     """Return a dense tensor of supported dtype as a matrix; ValueError where an entry is NaN or infinite."""
     X = A.to(WORKING[A.dtype])
     if not torch.compiler.is_compiling() and not all_finite(X):
-        raise ValueError(not_finite(A, name))
+        raise refusal(A, name)
     return Matrix(
         shape=X.shape,
         dtype=X.dtype,
@@ -153,29 +136,5 @@ def of_entries(A: Tensor, name: str, leave: Callable[[Tensor], Array] | None = N
         adjoint_times=lambda Y: adjoint_times(X, Y),
         squared_norm=None,
         exponent=0,
-        leave=leave or _same,
+        leave=leave or same,
     )
-
-
-def all_finite(X: Tensor) -> bool:
-    """Whether no entry is NaN or infinite: by the norm, ten times faster than entry by entry unless it overflows."""
-    return bool(torch.linalg.vector_norm(X.detach()).isfinite()) or bool(torch.isfinite(X).all())
-
-
-def not_finite(A: Tensor, name: str) -> str:
-    """Return the sentence for a matrix with entries that are no numbers."""
-    bad = ~torch.isfinite(A)
-    where = tuple(bad.nonzero()[0].tolist())
-    return (
-        f"{name}: {int(bad.sum())} of {A.numel()} entries are NaN or infinite, the first at index {where}; "
-        "a factorization needs finite entries: mask or impute them"
-    )
-
-
-def _same(X: Tensor) -> Tensor:
-    return X
-
-
-def to_numpy(X: Tensor) -> Array:
-    """Return a tensor as a NumPy array, conjugate views resolved."""
-    return X.detach().resolve_conj().numpy()

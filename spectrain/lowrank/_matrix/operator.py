@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrain._arrays.kinds import from_numpy
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.accepted import check_matrix, from_numpy
+from spectrain.lowrank._matrix.accepted import check_matrix
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
 
 

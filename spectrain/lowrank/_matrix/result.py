@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._matrix.matrix import Array
+from spectrain._arrays.kinds import Array
 from spectrain.lowrank._matrix.stops import Norm
 
 Kind = TypeVar("Kind", bound="Factorization")

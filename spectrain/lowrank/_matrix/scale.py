@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from spectrain.matfun._entry.scale import far_from_one, times_power_of_two, to_unit
+from spectrain._arrays.scale import far_from_one, times_power_of_two, to_unit
 
 
 def canonical(U: Tensor, Vh: Tensor) -> tuple[Tensor, Tensor]:

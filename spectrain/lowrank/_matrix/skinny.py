@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from spectrain._arrays.products import onednn_is_faster
 from spectrain.lowrank._derivatives import differentiated
-from spectrain.matfun._iteration.products import onednn_is_faster
 
 _LEAST = 16  # rows and columns of the matrix, from where the choice matters
 

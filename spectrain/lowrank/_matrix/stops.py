@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.lowrank._matrix.matrix import Real
+from spectrain._arrays.kinds import Real
 from spectrain.lowrank._matrix.scale import rescaled
 
 Norm: TypeAlias = Literal["fro", 2]

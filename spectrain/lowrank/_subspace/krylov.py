@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from spectrain._arrays.kinds import Real
 from spectrain.lowrank._matrix.error import frobenius, residual_error
-from spectrain.lowrank._matrix.matrix import Matrix, Real, gaussian
+from spectrain.lowrank._matrix.matrix import Matrix, gaussian
 from spectrain.lowrank._matrix.probes import FAILURE, Probes, spectral_bound
 from spectrain.lowrank._matrix.skinny import adjoint_times, times
 from spectrain.lowrank._matrix.stops import Stops, tail_errors

@@ -8,9 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spectrain._arrays.finite import refusal
+from spectrain._arrays.kinds import check_readable, from_numpy
 from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.accepted import WORKING, check_tensor, from_numpy
-from spectrain.lowrank._matrix.matrix import not_finite
+from spectrain.lowrank._matrix.accepted import WORKING
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
 
 _BYTES = 2**25  # of one block in double precision: 32 MiB
@@ -33,7 +34,7 @@ class RowBlocks:
 
     def __init__(self, source: Source, *, rows: int | None = None) -> None:
         if isinstance(source, Tensor):
-            check_tensor(source, "RowBlocks")
+            check_readable(source, "RowBlocks")
         self.once = isinstance(source, Iterator)
         if not (self.once or callable(source) or (hasattr(source, "shape") and hasattr(source, "__getitem__"))):
             raise TypeError(
@@ -90,7 +91,7 @@ class RowBlocks:
         """Return a block as a tensor; blocks of one matrix have one number of columns and finite entries."""
         self.numpy = not isinstance(raw, Tensor)
         block = from_numpy(raw if isinstance(raw, np.ma.MaskedArray) else np.array(raw), "svd") if self.numpy else raw
-        check_tensor(block, "svd")
+        check_readable(block, "svd")
         undifferentiated(block, "svd", "pass blocks that are .detach()ed, or the whole matrix as a tensor")
         if block.ndim != 2 or block.dtype not in WORKING:
             raise TypeError(f"svd: a block of rows must be a floating matrix, got {block.dtype} {tuple(block.shape)}")
@@ -98,7 +99,7 @@ class RowBlocks:
             raise ValueError(f"svd: blocks have {self.columns} and {block.shape[1]} columns")
         self.columns, self.dtype = block.shape[1], block.dtype
         if not bool(torch.isfinite(block).all()):
-            raise ValueError(f"from row {self.length} on: " + not_finite(block, "svd"))
+            raise ValueError(f"from row {self.length} on: {refusal(block, 'svd')}")
         return block
 
     def summed(self, X: Tensor) -> Tensor:

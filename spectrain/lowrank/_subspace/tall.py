@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spectrain._arrays.kinds import Real
 from spectrain.lowrank._matrix.error import frobenius
-from spectrain.lowrank._matrix.matrix import Real, gaussian
+from spectrain.lowrank._matrix.matrix import gaussian
 from spectrain.lowrank._matrix.scale import as_returned, canonical, in_range, rescaled, scaled_by
 from spectrain.lowrank._matrix.stops import checked_stops, tail_errors
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards, gram, triangular

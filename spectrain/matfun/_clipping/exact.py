@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from spectrain._arrays.scale import far_from_one, times_power_of_two, to_unit
 from spectrain.matfun._clipping.change import Interval
-from spectrain.matfun._entry.scale import far_from_one, times_power_of_two, to_unit
 from spectrain.matfun._iteration.plain import gram
 from spectrain.matfun._proven.cut import absolute, exact_zeros
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from spectrain._arrays.scale import power_of_two, times_power_of_two, to_unit
 from spectrain.matfun._entry.batches import gathered
-from spectrain.matfun._entry.scale import power_of_two, times_power_of_two, to_unit
 from spectrain.matfun._iteration.design import schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.plain import gram, plain_iteration, product, started
 

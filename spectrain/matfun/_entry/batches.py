@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from spectrain.matfun._entry.scale import far_from_one, power_of_two, recording, to_unit
+from spectrain._arrays.scale import far_from_one, power_of_two, recording, to_unit
 
 _MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
 _IN_CACHE = 2**19  # of one batch on a processor, whose memory is slower to get than its products are to make

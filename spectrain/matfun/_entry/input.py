@@ -11,14 +11,24 @@ What happens where a tolerance cannot be proven: an error where it was asked for
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from spectrain.matfun._entry.scale import recording, to_unit
+from spectrain._arrays.kinds import (
+    FLOATING,
+    Array,
+    Real,
+    check_floating,
+    check_matrix_shape,
+    refuse_sparse,
+    same,
+    tensor_of,
+    to_numpy,
+)
+from spectrain._arrays.scale import recording, to_unit
 
 
 def as_real(X: Complex[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m2 n2"]:
@@ -68,9 +78,6 @@ def refuse(message: str, *, asked: bool) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
-Real: TypeAlias = float | int
-Array: TypeAlias = Any  # what the doors take: a torch.Tensor, a NumPy array, anything with __dlpack__
-
 _DEFAULT_TOL = {torch.bfloat16: 5e-2, torch.float16: 5e-2, torch.float32: 1e-4, torch.float64: 1e-10}
 _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
@@ -83,8 +90,15 @@ def entered(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callabl
     that stands for it (:func:`as_real`), and what leaves becomes complex again, unless ``embed``
     is False. TypeError for anything else.
     """
-    tensor, leave = _as_tensor(X, name)
-    _check_matrix(tensor, name)
+    tensor, leave = tensor_of(X, name), scalar_door(X)
+    if tensor is None:
+        raise TypeError(
+            f"{name}: needs a torch.Tensor, a NumPy array or an array with __dlpack__, got {type(X).__name__}; "
+            "torch.as_tensor makes a tensor of nested lists"
+        )
+    refuse_sparse(tensor, name)
+    check_floating(tensor.dtype, name)
+    check_matrix_shape(tensor.shape, name)
     if tensor.is_complex() and embed:
         return as_real(tensor), lambda Y: leave(from_real(Y))
     return tensor, leave
@@ -97,70 +111,12 @@ def rounding_of_complex(X: Array, out_dtype: torch.dtype) -> float:
 
 def scalar_door(X: Array) -> Callable[[Tensor], Array]:
     """Return what turns numbers about the matrix X into the kind of array that X is."""
-    return _to_numpy if isinstance(X, np.ndarray) else _same
+    return to_numpy if isinstance(X, np.ndarray) else same
 
 
 def is_complex(X: Array) -> bool:
     """Whether a matrix at the door is complex."""
     return bool(np.iscomplexobj(X)) if isinstance(X, np.ndarray) else "complex" in str(getattr(X, "dtype", ""))
-
-
-def _as_tensor(X: Array, name: str) -> tuple[Tensor, Callable[[Tensor], Array]]:
-    if isinstance(X, Tensor):
-        return X, _same
-    if isinstance(X, np.ndarray):
-        _check_numpy(X, name)
-        return torch.from_numpy(np.require(X, requirements=["C", "W"])), _to_numpy
-    if hasattr(X, "__dlpack__"):
-        return torch.from_dlpack(X), _same
-    raise TypeError(
-        f"{name}: needs a torch.Tensor, a NumPy array or an array with __dlpack__, got {type(X).__name__}; "
-        "torch.as_tensor makes a tensor of nested lists"
-    )
-
-
-def refuse_mask(X: np.ndarray, name: str) -> None:
-    """Raise TypeError for a masked array, whose mask torch does not take along."""
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(f"{name}: the mask of a masked array would be ignored; fill it first, with .filled(value)")
-
-
-def _check_numpy(X: np.ndarray, name: str) -> None:
-    refuse_mask(X, name)
-    if X.dtype.kind not in "fc" or X.itemsize > (16 if X.dtype.kind == "c" else 8) or not X.dtype.isnative:
-        raise TypeError(
-            f"{name}: needs a NumPy array of float16, float32, float64, complex64 or complex128 in the byte order of "
-            f"this machine, got {X.dtype!r}; convert with .astype(numpy.float64)"
-        )
-
-
-def _same(X: Tensor) -> Tensor:
-    return X
-
-
-def _to_numpy(X: Tensor) -> Array:
-    if X.dtype == torch.bfloat16:
-        raise TypeError("NumPy has no bfloat16: for out_dtype=torch.bfloat16 pass a tensor, torch.from_numpy(X)")
-    return X.numpy()
-
-
-def _check_matrix(X: Tensor, name: str) -> None:
-    """Raise TypeError or ValueError unless X is dense, floating, with values, and of two or more dimensions."""
-    if X.layout != torch.strided or X.is_nested or X.is_quantized:
-        kind = "nested" if X.is_nested else "quantized" if X.is_quantized else str(X.layout).removeprefix("torch.")
-        raise TypeError(f"{name}: needs a dense tensor, got a {kind} one; .to_dense() or .dequantize() makes one")
-    if X.device.type == "meta":
-        raise ValueError(f"{name}: X is on the meta device, which holds no values; make it on a device that does")
-    if _REAL_OF.get(X.dtype, X.dtype) not in _DEFAULT_TOL:
-        raise TypeError(
-            f"{name}: needs float16, bfloat16, float32, float64, complex64 or complex128, got {X.dtype}; convert with "
-            ".float()"
-        )
-    if X.ndim < 2:
-        raise ValueError(
-            f"{name}: needs a matrix (two or more dimensions, the last two are rows and columns), got shape "
-            f"{tuple(X.shape)}; a vector v is the matrix v[:, None]"
-        )
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -170,7 +126,7 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def checked_out_dtype(out_dtype: torch.dtype | None, name: str) -> None:
     """Raise TypeError for a dtype that no result has."""
-    if out_dtype is not None and real_dtype(out_dtype) not in _DEFAULT_TOL:
+    if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(
             f"{name}: out_dtype must be float16, bfloat16, float32, float64, complex64 or complex128, got {out_dtype}"
         )

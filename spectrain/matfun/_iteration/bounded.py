@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spectrain.matfun._entry import scale as _scale
+from spectrain._arrays import scale as _scale
 from spectrain.matfun._iteration.largest import chirps
 
 _VECTORS = 8

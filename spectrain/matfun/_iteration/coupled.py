@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from spectrain._arrays.scale import power_of_two, recording
 from spectrain.approx import Schedule, root_schedule
 from spectrain.matfun._entry.input import unit_size
-from spectrain.matfun._entry.scale import power_of_two, recording
 
 _LOWER = 1e-4  # smallest eigenvalue, relative to the largest, that the schedules are designed for, as in the articles
 

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.products import symmetric_baddbmm, symmetric_bmm
 from spectrain.approx import Polynomial, Schedule
 from spectrain.approx._schedules.widened import FINE, Steps, odd_coefficients, odd_part, rooms, widened_tops
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
 from spectrain.matfun._iteration.plain import Start, gram, product, times, without_identity
-from spectrain.matfun._iteration.products import symmetric_baddbmm, symmetric_bmm
 
 # spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._schedules.rounding.SPECTRAL`
 _NOISE = 0.3

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._entry.scale import recording
+from spectrain._arrays.scale import recording
 
 _VECTORS, _ROUNDS, _MARGIN = 8, 4, 1.15
 _SUMS = 2.0**-18

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
+from spectrain._arrays.scale import recording
 from spectrain.approx import Polynomial
 from spectrain.approx._schedules.widened import odd_part
 from spectrain.matfun._entry.input import Real
-from spectrain.matfun._entry.scale import recording
 from spectrain.matfun._iteration.largest import norm_bound
-from spectrain.matfun._iteration.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
 
 _LARGE = 96  # from this short side on a call for each matrix costs less than a copy of the batch in float32
 

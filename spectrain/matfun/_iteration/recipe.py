@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.scale import rounding_noise
 from spectrain.approx import Schedule
 from spectrain.matfun._entry.batches import by_shape, flat, gathered
-from spectrain.matfun._entry.scale import rounding_noise
 from spectrain.matfun._iteration.bounded import within_bounds
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps
 from spectrain.matfun._iteration.finish import finish_size, finished

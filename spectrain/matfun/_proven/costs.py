@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spectrain._arrays.products import bmm
 from spectrain._files import cache_folder, write_text
 from spectrain.approx._reading import number, parsed, row, table
 from spectrain.matfun._entry.input import Real
-from spectrain.matfun._iteration.products import bmm
 from spectrain.matfun._proven.halley import step_by_cholesky
 
 SIDES = (64, 128, 256, 512, 1024)

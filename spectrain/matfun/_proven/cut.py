@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from spectrain._arrays.scale import times_power_of_two
 from spectrain.matfun._entry.input import Real
-from spectrain.matfun._entry.scale import times_power_of_two
 
 _MODEST = 8  # decompositions of tiny matrices are off by more than eps max(m, n): a "modest" function in LAPACK's words
 

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.products import bmm
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.gram import coefficients, gram_iteration, gram_products, gram_restarts, plain_products
 from spectrain.matfun._iteration.largest import chirps
 from spectrain.matfun._iteration.plain import Start, plain_iteration, started
-from spectrain.matfun._iteration.products import bmm
 from spectrain.matfun._norms import enclosed_norms
 from spectrain.matfun._proven.algorithm import Algorithm, Asked, Costs, Sign
 from spectrain.matfun._proven.cut import Cut

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spectrain._arrays.scale import to_unit
 from spectrain.matfun._derivative.derivative import change_of_part, change_of_sign
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.input import Real, default_tolerance, refuse
-from spectrain.matfun._entry.scale import to_unit
 from spectrain.matfun._proven.algorithm import Algorithm, Sign
 from spectrain.matfun._proven.algorithms import from_words, named
 from spectrain.matfun._proven.cut import Cut, absolute

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._experts.balance import BINS, Balance, Loads
 from spectrain.nn._experts.counted_once import counted_once
 from spectrain.nn._experts.experts import Experts
 from spectrain.nn._experts.penalty import Penalty
 from spectrain.nn._experts.router import Router, Routing, activate
-from spectrain.nn._models.language_model import SwiGLU, generator_of
+from spectrain.nn._models.language_model import SwiGLU
 from spectrain.nn._numbers import check_positive
 
 CHUNK = 4096
@@ -186,7 +187,7 @@ class MoE(nn.Module):
         self._loss: Tensor | None = None
         self._made = self._collected = False
         if self.bias.device.type != "meta":
-            self.initialise(generator=generator_of(generator))
+            self.initialise(generator=fresh_generator(generator, "MoE"))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the layer to the last dimension."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.matfun._iteration.products import onednn_is_faster, onednn_product
+from spectrain._arrays.products import onednn_is_faster, onednn_product
 
 GROUPED = (torch.float32, torch.bfloat16)
 ALIGNMENT = 16  # bytes; what grouped_mm asks of the stride of a row
@@ -115,7 +115,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:
     """Whether a float32 product goes to the faster of torch's two libraries, see
-    :mod:`spectrain.matfun._iteration.products`.
+    :mod:`spectrain._arrays.products`.
     """
     large = a.dtype == torch.float32 and a.device.type == "cpu" and min(*a.shape, *b.shape[-2:]) >= LEAST
     return large and onednn_is_faster()

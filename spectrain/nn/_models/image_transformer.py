@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from spectrain.nn._models.language_model import generator_of
+from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._numbers import check_not_negative, check_sizes
 
 
@@ -83,7 +83,7 @@ class ImageTransformer(nn.Module):
     @torch.no_grad()
     def initialise(self, *, generator: torch.Generator | int | None = None) -> None:
         """Draw all weights in place; what writes to the image starts at zero."""
-        draw = generator_of(generator)
+        draw = fresh_generator(generator, "initialise")
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=draw)

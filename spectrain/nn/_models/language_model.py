@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._attention.attention import Attention
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._numbers import check_not_negative, check_sizes
@@ -48,18 +49,6 @@ class SwiGLU(nn.Module):
         for reader in (self.gate, self.up):
             nn.init.normal_(reader.weight, std=reader.in_features**-0.5, generator=generator)
         nn.init.zeros_(self.down.weight)
-
-
-def generator_of(seed: torch.Generator | int | None) -> torch.Generator:
-    """``seed`` itself, one seeded with it, or one seeded by the operating system; torch's global one is left alone."""
-    if isinstance(seed, torch.Generator):
-        return seed
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
 
 
 class Part(Protocol):
@@ -230,7 +219,7 @@ def initialise(model: LanguageModel, *, generator: torch.Generator | int | None 
     ``generator`` is a ``torch.Generator`` or an integer seed; ``None`` draws a fresh seed from the
     operating system and leaves torch's global generator alone.
     """
-    draw = generator_of(generator)
+    draw = fresh_generator(generator, "initialise")
     width, tied = model.embedding.embedding_dim, model.head.weight is model.embedding.weight
     nn.init.normal_(model.embedding.weight, std=width**-0.5 if tied else 1.0, generator=draw)
     if not tied:

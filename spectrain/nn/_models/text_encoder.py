@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._attention.rotary import Rotary
-from spectrain.nn._models.language_model import SwiGLU, generator_of
+from spectrain.nn._models.language_model import SwiGLU
 from spectrain.nn._numbers import check_not_negative, check_sizes
 
 
@@ -63,7 +64,7 @@ class TextEncoder(nn.Module):
     @torch.no_grad()
     def initialise(self, *, generator: torch.Generator | int | None = None) -> None:
         """Draw all weights in place; what writes to the stream starts at zero, gains at one."""
-        draw = generator_of(generator)
+        draw = fresh_generator(generator, "initialise")
         nn.init.normal_(self.embedding.weight, generator=draw)
         for block in self.blocks:
             assert isinstance(block, _Block)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain.matfun._entry.finite import NotFiniteError
+from spectrain._arrays.finite import NotFiniteError
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._ranks.sharded import Sharded
 from spectrain.optim._step.decay import leading

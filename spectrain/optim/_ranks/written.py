@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from spectrain.matfun._entry.scale import recording
+from spectrain._arrays.scale import recording
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._ranks.agree import agreed_trouble
 from spectrain.optim._ranks.sharded import Sharded

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain.matfun._entry.scale import recording
+from spectrain._arrays.scale import recording
 from spectrain.optim._step.state import kinds, state_dtype
 
 _MARGIN = 0.99  # for the roundings of a square in sixteen bits

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._entry.input import Real
-from spectrain.matfun._entry.scale import recording
+from spectrain._arrays.kinds import Real
+from spectrain._arrays.scale import recording
 
 _LEAST = 192  # of the inner and outer sides, from where oneDNN gains
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.matfun._entry.finite import refusal
+from spectrain._arrays.finite import refusal
 
 _LAYOUT = {torch.float32: (torch.int32, 127, 23), torch.float64: (torch.int64, 1023, 52)}
 _SAFE = 2.0**20  # Frobenius norms within this factor of 1 come from squares that neither over- nor underflow
