@@ -12,6 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "spectrain"
 LAYERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py") if "door(__name__)" in path.read_text())
 
 
+SEAMS = sorted(path.parent.name for path in PACKAGE.glob("*/internal.py"))
+GROUND = {path.stem for path in PACKAGE.glob("_*") if path.stem.strip("_") not in ("init", "main", "pycache")}
+
+
 def promised(layer: str) -> list[str]:
     """Names that a type checker sees at a door."""
     text = (PACKAGE / layer / "__init__.py").read_text(encoding="utf-8")
@@ -62,3 +66,59 @@ def test_a_door_without_its_source_says_so(monkeypatch):
     monkeypatch.setattr(type(matfun.__spec__.loader), "get_source", lambda self, name: None)
     with pytest.raises(ImportError, match="not here"):
         door("spectrain.matfun")
+
+
+@pytest.mark.parametrize("layer", SEAMS)
+def test_every_name_of_a_seam_is_there_is_used_elsewhere_and_is_private_else(layer):
+    """A seam is short: what no other layer takes is not in it, and what users get at the door is taken there."""
+    seam = importlib.import_module(f"spectrain.{layer}.internal")
+    assert seam.__doc__
+    assert not set(dir(seam)) & set(promised(layer))
+    for name in dir(seam):
+        getattr(seam, name)
+    taken = {
+        name
+        for file in PACKAGE.rglob("*.py")
+        if file.relative_to(PACKAGE).parts[0] != layer
+        for module, name in imports(file)
+        if module == f"spectrain.{layer}.internal"
+    }
+    assert set(dir(seam)) == taken
+
+
+def imports(file: Path) -> set[tuple[str, str]]:
+    """Module and name of each import of ours in a file, wherever in it they stand."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "spectrain":
+            found |= {(str(node.module), alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {(alias.name, "") for alias in node.names if alias.name.startswith("spectrain.")}
+    return found
+
+
+def private(module: str, name: str, *, layer: str) -> bool:
+    """Whether an import reaches behind the door of another layer; the ground floor is open to all."""
+    parts = [*module.split(".")[1:], name]
+    if parts[0] == layer or parts[0] in GROUND or parts == ["__version__"]:
+        return False
+    return any(part.startswith("_") for part in parts)
+
+
+def test_no_import_passes_another_layers_door_but_through_its_seam():
+    found = [
+        f"{file.relative_to(PACKAGE)}: {module}.{name}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for module, name in imports(file)
+        if private(module, name, layer=file.relative_to(PACKAGE).parts[0])
+    ]
+    assert not found, "take it from the door, or from the layer's internal.py: " + ", ".join(found)
+
+
+def test_the_check_of_doors_sees_what_reaches_behind_them():
+    for reaches in (("spectrain.matfun._iteration.gram", "restarts"), ("spectrain.train._run", "claim"),
+                    ("spectrain.matfun", "_norms"), ("spectrain.matfun._norms", "")):  # fmt: skip
+        assert private(*reaches, layer="optim")
+    for fine in (("spectrain.matfun.internal", "restarts"), ("spectrain.matfun", "msign"), ("spectrain", "matfun"),
+                 ("spectrain._arrays.scale", "to_unit"), ("spectrain.optim._muon", "Muon"), ("spectrain", "_files")):  # fmt: skip
+        assert not private(*fine, layer="optim")

@@ -40,7 +40,7 @@ def from_numpy(X: np.ndarray, name: str) -> Tensor:
     refuse_mask(X, name)
     if X.dtype.kind not in "fc" or X.itemsize > (16 if X.dtype.kind == "c" else 8) or not X.dtype.isnative:
         raise TypeError(
-            f"{name}: needs a floating NumPy array, float16, float32, float64, complex64 or complex128 in the byte "
+            f"{name}: needs a floating ndarray, float16, float32, float64, complex64 or complex128 in the byte "
             f"order of this machine, got {X.dtype!r}, without counterpart here; convert with .astype(numpy.float64)"
         )
     return torch.from_numpy(np.require(X, requirements=["C", "W"]))

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spectrain import report
-from spectrain.train._run import claim as _claim
-from spectrain.train._studies.check import check_config
-from spectrain.train._studies.check_config import CheckConfig, TransferConfig
-from spectrain.train._studies.lr_transfer import lr_transfer, mean_losses
+from spectrain.train import lr_transfer
+from spectrain.train.internal import CheckConfig, TransferConfig, check_config, mean_losses, named_folder
 
 CHECKS = ("coordinates", "spectrum", "lr-transfer")
 HELP = """usage: spectrain check coordinates | spectrum | lr-transfer [OPTIONS]
@@ -66,7 +64,7 @@ def _asked(kind: type[Any], what: str, rest: list[str]) -> Iterator[Any]:
     import tyro
 
     asked = tyro.cli(kind, args=rest, prog=f"spectrain check {what}", description=DESCRIPTIONS[what])
-    with _claim.named(asked.out_dir, f"check-{what}") as folder:
+    with named_folder(asked.out_dir, f"check-{what}") as folder:
         yield dataclasses.replace(asked, out_dir=str(folder))
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
-from spectrain.train._run import claim as _claim
-from spectrain.train._studies.compare import ratio_in_words
 from spectrain.train.config import TrainConfig, default_lr
+from spectrain.train.internal import named_folder, ratio_in_words
 
 RATES = [5e-4, 1e-3, 2e-3, 4e-3]
 DESCRIPTION = """Train the same model on the same batches under several optimizers and learning rates, and count the
@@ -44,7 +43,7 @@ def main(argv: list[str]) -> int:
     if known.tune and known.depths:
         raise ValueError("--tune tunes at one depth: leave out --tune or --depths.")
     rates = {o: [default_lr(o, base.depth)] if known.tune else known.lr or RATES for o in known.optimizers}
-    with _claim.named(known.out_dir, "compare") as folder:
+    with named_folder(known.out_dir, "compare") as folder:
         return _run(base, known, rates, folder)
 
 

@@ -10,7 +10,7 @@ import tyro
 from spectrain import approx
 from spectrain.cli._designs import KINDS, curves, write
 from spectrain.cli._designs import main as designs
-from spectrain.train._run.claim import claimed
+from spectrain.train.internal import claimed
 
 
 @dataclass(frozen=True)

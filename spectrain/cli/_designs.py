@@ -15,7 +15,7 @@ import tyro
 from spectrain import approx
 from spectrain._files import write_text
 from spectrain.gallery._drawing import Line, Picture, save
-from spectrain.train._run.claim import claimed
+from spectrain.train.internal import claimed
 
 FUNCTIONS = (
     "exp", "log", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sqrt", "cbrt", "abs",

@@ -1,7 +1,7 @@
 """``spectrain draw``: pictures in, a model that draws in one step and a report out."""
 
 from spectrain.cli import _job
-from spectrain.train._jobs.draw_config import DrawConfig
+from spectrain.train.internal import DrawConfig
 
 DESCRIPTION = "Learn to draw pictures from noise in one step (MeanFlow), and measure how well."
 

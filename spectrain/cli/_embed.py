@@ -4,7 +4,7 @@ import argparse
 import textwrap
 
 from spectrain.cli import _job
-from spectrain.train._jobs.embed_config import EmbedConfig
+from spectrain.train.internal import EmbedConfig
 
 DESCRIPTION = """Learn to find the document that answers a query, with batches far larger than memory, and measure it
 beside BM25. Afterwards: spectrain embed RUN --query "parse a date" [--top 5]"""
@@ -29,7 +29,7 @@ def _search(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     if asked.top < 1:
         raise ValueError(f"--top must be at least 1, got {asked.top}.")
-    from spectrain.train._saved.search import Search
+    from spectrain.train.internal import Search
 
     search = Search(asked.run)
     for query in asked.query:

@@ -8,7 +8,7 @@ import tyro
 
 from spectrain import nn, train
 from spectrain._files import write_json
-from spectrain.train._run import claim as _claim
+from spectrain.train.internal import LOCK, claimed
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Export:
 def main(argv: list[str]) -> int:
     """Write configuration, weights and tokenizer, and say how they are read."""
     asked = tyro.cli(Export, args=argv, prog="spectrain export")
-    with _claim.claimed(asked.out):
-        if any(path.name != _claim.LOCK for path in asked.out.iterdir()):
+    with claimed(asked.out):
+        if any(path.name != LOCK for path in asked.out.iterdir()):
             raise ValueError(f"--out {asked.out} is there and not empty; give a new folder.")
         _write(asked)
     print(f"written: {asked.out}; transformers.AutoModelForCausalLM.from_pretrained({str(asked.out)!r}) reads it.")

@@ -4,8 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from spectrain.train._run import recorded as _recorded
-from spectrain.train._run.config import Config
+from spectrain.train.internal import Config, fresh_config, read_config
 
 
 def run_config(
@@ -13,12 +12,12 @@ def run_config(
 ) -> Config:
     """The configuration that ``argv`` asks for, on top of ``recorded``, ``--config FILE`` or the built-in defaults.
 
-    Raises ``ValueError`` as :func:`spectrain.train._run.recorded.read` does; exits with 2 on a wrong flag.
+    Raises ``ValueError`` as :func:`spectrain.train._run.recorded.read_config` does; exits with 2 on a wrong flag.
     """
     import tyro
 
     file, rest = _config_file(argv)
-    default = kind() if file is None else _recorded.fresh(_recorded.read(file, kind))
+    default = kind() if file is None else fresh_config(read_config(file, kind))
     default = default if recorded is None else recorded
     asked = tyro.cli(
         kind,

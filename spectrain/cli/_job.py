@@ -10,8 +10,7 @@ from pathlib import Path
 from spectrain import report, train
 from spectrain.cli._flags import run_config
 from spectrain.cli._main import fail
-from spectrain.train._run.config import Config, RunConfig
-from spectrain.train._run.recorded import check_same, in_folder, read
+from spectrain.train.internal import Config, RunConfig, check_same, in_folder, read_config
 
 
 def run(config: RunConfig) -> int | None:
@@ -47,7 +46,7 @@ def _with_recorded(config: Config, argv: list[str], description: str) -> Config:
     kind, file = type(config), Path(config.out_dir) / "config.json"
     if config.resume != "auto" or not file.exists():
         return config
-    recorded = read(file, kind)
+    recorded = read_config(file, kind)
     check_same(recorded, run_config(kind, argv, verb=kind.job, description=description, recorded=recorded))
     return dataclasses.replace(recorded, resume="auto", out_dir=config.out_dir, log_interval=config.log_interval)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spectrain._arrays.finite import located, refusal
 from spectrain._arrays.scale import recording
-from spectrain.approx._schedules.root import MOST_STEPS
+from spectrain.approx.internal import MOST_STEPS
 from spectrain.matfun._derivative.derivative import differentiated, spectral_function
 from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
 from spectrain.matfun._derivative.node import Operator

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from spectrain import matfun
-from spectrain.matfun._proven.costs import costs
+from spectrain.matfun.internal import costs
 from spectrain.optim._groups import complete, named
 from spectrain.optim._layout.spread import check_spread, gradient, local
 from spectrain.optim._ranks.cost import Machine

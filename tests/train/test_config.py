@@ -49,7 +49,7 @@ def test_impossible_values_are_refused_by_flag_name(values, words):
 def test_a_configuration_comes_back_from_its_file(tmp_path):
     one = TrainConfig(data=("a", "b"), lr=1e-3, max_minutes=2.0, tied=True, horizon=77)
     _recorded.write(one, tmp_path / "config.json")
-    assert _recorded.read(tmp_path / "config.json", TrainConfig) == one
+    assert _recorded.read_config(tmp_path / "config.json", TrainConfig) == one
 
 
 def changed(tmp_path, **values):
@@ -72,18 +72,18 @@ BAD_FILES = [
 @pytest.mark.parametrize(("values", "words"), BAD_FILES, ids=[str(v) for v, _ in BAD_FILES])
 def test_a_wrong_file_is_refused_by_key(tmp_path, values, words):
     with pytest.raises(ValueError, match=words):
-        _recorded.read(changed(tmp_path, **values), TrainConfig)
+        _recorded.read_config(changed(tmp_path, **values), TrainConfig)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
 def test_what_is_no_configuration_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"Give a run's config\.json"):
-        _recorded.read(tmp_path / "config.json", TrainConfig)
+        _recorded.read_config(tmp_path / "config.json", TrainConfig)
 
 
 def test_integers_are_welcome_where_floats_are_wanted(tmp_path):
-    assert _recorded.read(changed(tmp_path, lr=1), TrainConfig).lr == 1
+    assert _recorded.read_config(changed(tmp_path, lr=1), TrainConfig).lr == 1
 
 
 def test_a_resumed_run_keeps_its_configuration():

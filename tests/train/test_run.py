@@ -270,7 +270,7 @@ def test_a_run_in_a_thread_leaves_signals_alone(tiny, tmp_path):
 def test_a_configuration_reproduces_its_run(tiny, reference, tmp_path):
     from spectrain.train._run import recorded as _recorded
 
-    again = _recorded.fresh(_recorded.read(reference(tiny) / "config.json", TrainConfig))
+    again = _recorded.fresh_config(_recorded.read_config(reference(tiny) / "config.json", TrainConfig))
     run = train.train(dataclasses.replace(again, out_dir=str(tmp_path / "again")))
     assert_same_run(run, reference(tiny))
 

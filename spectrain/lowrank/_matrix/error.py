@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.lowrank._matrix.stops import Norm
-from spectrain.matfun._norms import spectral_norm
+from spectrain.matfun import spectral_norm
 
 _LONG_ROW = 8192
 

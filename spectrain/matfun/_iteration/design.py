@@ -5,8 +5,7 @@ import functools
 import torch
 
 from spectrain.approx import Schedule, sign_schedule
-from spectrain.approx._schedule import certified
-from spectrain.approx._schedules.widened import guarded, is_safe, odd_coefficients, widened_tops
+from spectrain.approx.internal import guarded_schedule, largest_values
 
 _NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 
@@ -81,21 +80,10 @@ def safe_schedule(schedule: Schedule, dtype: torch.dtype) -> Schedule:
     """Return the schedule, or where rounding in dtype could carry values out of its intervals one that is safe there.
 
     Every step but the last is made smaller by what rounding adds at most
-    (`spectrain.approx._schedules.widened.guarded`): by 1e-6 in float32 for an exactly optimal schedule, in bfloat16 by
+    (`spectrain.approx._schedules.guard`): by 1e-6 in float32 for an exactly optimal schedule, in bfloat16 by
     2 to 7 %.
     """
-    return _guarded(schedule, torch.finfo(dtype).eps / 2)
-
-
-@functools.lru_cache(maxsize=256)
-def _guarded(schedule: Schedule, u: float) -> Schedule:
-    steps, high = schedule.polynomials, schedule.interval[1]
-    if is_safe(odd_coefficients(steps), high, u):
-        return schedule
-    return certified(
-        guarded(steps, high, u), schedule.interval, products=schedule.products, dtype=schedule.dtype,
-        target=schedule.target, reached=schedule.reached,
-    )  # fmt: skip
+    return guarded_schedule(schedule, torch.finfo(dtype).eps / 2)
 
 
 @torch.compiler.assume_constant_result
@@ -110,13 +98,11 @@ def able_dtype(schedule: Schedule, dtype: torch.dtype) -> torch.dtype:
 
 @functools.lru_cache(maxsize=256)
 def _able(schedule: Schedule, dtype: torch.dtype) -> torch.dtype:
-    high = schedule.interval[1]
-    top = widened_tops(odd_coefficients(schedule.polynomials), high, 0.0)[-1]
+    top, _ = largest_values(schedule, 0.0)
     for able in (dtype, torch.float32, torch.float64):
         if able.itemsize >= dtype.itemsize:
             u = torch.finfo(able).eps / 2
-            steps = odd_coefficients(_guarded(schedule, u).polynomials)
-            kept, most = widened_tops(steps, high, 0.0)[-1], widened_tops(steps, high, u)[-1]
+            kept, most = largest_values(guarded_schedule(schedule, u), u)
             if kept >= _KEPT * min(top, 1.0) and most - kept <= (_ROOM_HALF if able.itemsize == 2 else _ROOM):
                 return able
     raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectrain._arrays.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
 from spectrain._arrays.scale import recording
 from spectrain.approx import Polynomial
-from spectrain.approx._schedules.widened import odd_part
+from spectrain.approx.internal import odd_part
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
 

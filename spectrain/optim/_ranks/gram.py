@@ -9,10 +9,8 @@ from torch import Tensor
 
 from spectrain._arrays.scale import times_power_of_two
 from spectrain.approx import Schedule
-from spectrain.approx._schedules.widened import Steps
-from spectrain.matfun._iteration.bounded import growth_by_gram, kept_within
-from spectrain.matfun._iteration.design import safe_schedule
-from spectrain.matfun._iteration.gram import coefficients, multiplier, restarts
+from spectrain.approx.internal import Steps
+from spectrain.matfun.internal import coefficients, growth_by_gram, kept_within, multiplier, restarts, safe_schedule
 
 Reduce = Callable[[Tensor, str], Tensor]
 

@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 from spectrain.approx import Schedule
-from spectrain.matfun._iteration.design import schedule_for_steps
-from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
+from spectrain.matfun.internal import (
+    coefficients,
+    gram_products,
+    gram_restarts,
+    plain_products,
+    schedule_for_steps,
+)
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.parts import Sharding, local_views, parts
 from spectrain.optim._layout.spread import Team

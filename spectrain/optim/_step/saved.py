@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrain.matfun._proven.costs import CostTable
+from spectrain.matfun.internal import CostTable
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.spread import local
 from spectrain.optim._step.guards import check_settings

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain.approx import Schedule
-from spectrain.matfun._iteration.design import able_dtype
-from spectrain.matfun._proven.costs import SHIPPED, CostTable, costs, replaying
+from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._step.decay import DECAYS
 from spectrain.optim._step.scale import factors

@@ -60,7 +60,7 @@ def fresh(stem: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def named(given: Path | str | None, slug: str) -> Iterator[Path]:
+def named_folder(given: Path | str | None, slug: str) -> Iterator[Path]:
     """Hold the folder ``given``; where none is, a fresh one in runs/, named by the date and ``slug``."""
     with claimed(Path(given)) if given else fresh(Path(f"runs/{datetime.now():%Y-%m-%d_%H%M%S}-{slug}")) as folder:
         yield folder

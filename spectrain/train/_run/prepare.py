@@ -62,7 +62,7 @@ def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
             raise ValueError(
                 f"{folder.path} already holds a run. Give --resume auto to go on with it, or another --out-dir."
             )
-        recorded = _recorded.resumed(_recorded.read(folder.config, type(wanted)), wanted)
+        recorded = _recorded.resumed(_recorded.read_config(folder.config, type(wanted)), wanted)
         _tie.check(folder)
         return folder, recorded, True
     _tie.check_unused(folder)

@@ -36,11 +36,11 @@ def in_folder(config: Config) -> Iterator[Config]:
 
     Raises what ``_claim.claimed`` raises.
     """
-    with _claim.named(config.out_dir, config.slug) as folder:
+    with _claim.named_folder(config.out_dir, config.slug) as folder:
         yield dataclasses.replace(config, out_dir=str(folder))
 
 
-def fresh(recorded: Config) -> Config:
+def fresh_config(recorded: Config) -> Config:
     """A run's configuration as the start of a new run: the same choices in another folder."""
     return dataclasses.replace(recorded, out_dir="", resume="never")
 
@@ -50,7 +50,7 @@ def write(config: RunConfig, path: Path) -> None:
     _files.write_json(path, {"job": config.job, **dataclasses.asdict(config)})
 
 
-def read(path: Path, kind: type[Config]) -> Config:
+def read_config(path: Path, kind: type[Config]) -> Config:
     """The configuration of the class ``kind`` in a ``config.json``.
 
     Raises ``ValueError`` for a file that is no such JSON, for one of another job, for an unknown key
@@ -66,7 +66,7 @@ def read(path: Path, kind: type[Config]) -> Config:
 
 
 def read_any(path: Path) -> RunConfig:
-    """The configuration in a ``config.json``, of whatever job; see :func:`read`."""
+    """The configuration in a ``config.json``, of whatever job; see :func:`read_config`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -84,7 +84,7 @@ def load_run(path: Path | str) -> TrainedRun:
     folder = RunFolder(Path(path))
     if not folder.config.exists():
         raise ValueError(f"{path} is not a run folder: it has no config.json. Give the folder that train wrote.")
-    recorded = _recorded.read(folder.config, TrainConfig)
+    recorded = _recorded.read_config(folder.config, TrainConfig)
     if not folder.tokenizer.exists():
         raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
     tokenizer = data.load_tokenizer(folder.tokenizer)

@@ -36,7 +36,7 @@ class Search:
             raise ValueError(
                 f"{path} is not a run folder of spectrain embed: config.json or tokenizer.json is missing."
             )
-        self.config = _recorded.read(folder.config, EmbedConfig)
+        self.config = _recorded.read_config(folder.config, EmbedConfig)
         self.tokenizer = data.load_tokenizer(folder.tokenizer)
         self.model = build_encoders(self.config, vocabulary=self.tokenizer.vocabulary_size)
         load_weights(self.model, folder)

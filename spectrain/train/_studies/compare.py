@@ -258,7 +258,7 @@ def with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
     """
     full, _ = base.derive()
     if file.exists():
-        recorded = _recorded.read(file, TrainConfig)
+        recorded = _recorded.read_config(file, TrainConfig)
         fixed = {name: getattr(recorded, name) for name in _MEASURED}
         _recorded.check_same(recorded, dataclasses.replace(full, **fixed))
     else:

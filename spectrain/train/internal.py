@@ -1,0 +1,29 @@
+"""What the command takes from behind this door: configurations, claimed folders, what studies say. Semi-public.
+
+Users find what they need at the door. Names here load on first use, like those.
+"""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.train._jobs.draw_config import DrawConfig as DrawConfig
+    from spectrain.train._jobs.embed_config import EmbedConfig as EmbedConfig
+    from spectrain.train._run.claim import LOCK as LOCK
+    from spectrain.train._run.claim import claimed as claimed
+    from spectrain.train._run.claim import named_folder as named_folder
+    from spectrain.train._run.config import Config as Config
+    from spectrain.train._run.config import RunConfig as RunConfig
+    from spectrain.train._run.recorded import check_same as check_same
+    from spectrain.train._run.recorded import fresh_config as fresh_config
+    from spectrain.train._run.recorded import in_folder as in_folder
+    from spectrain.train._run.recorded import read_config as read_config
+    from spectrain.train._saved.search import Search as Search
+    from spectrain.train._studies.check import check_config as check_config
+    from spectrain.train._studies.check_config import CheckConfig as CheckConfig
+    from spectrain.train._studies.check_config import TransferConfig as TransferConfig
+    from spectrain.train._studies.compare import ratio_in_words as ratio_in_words
+    from spectrain.train._studies.lr_transfer import mean_losses as mean_losses
+
+__getattr__, __dir__ = door(__name__)
