@@ -17,7 +17,7 @@ import torch
 from sklearn import datasets
 
 from spectrain import lowrank
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 
 TABLES = ("breast_cancer", "wine", "diabetes", "iris", "linnerud", "digits")
 RULES = (

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spectrain import data, lowrank, train
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 

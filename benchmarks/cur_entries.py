@@ -16,7 +16,7 @@ import torch
 from sklearn import datasets
 
 from spectrain import lowrank
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 
 
 def similarity(count: int) -> torch.Tensor:

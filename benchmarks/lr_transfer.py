@@ -13,7 +13,7 @@ from typing import Any
 
 import _record
 
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 from spectrain.train._studies.check_config import TransferConfig
 from spectrain.train._studies.lr_transfer import lr_transfer
 

@@ -20,7 +20,7 @@ from sklearn import datasets
 from sklearn.kernel_approximation import Nystroem
 
 from spectrain import lowrank
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 
 
 def clouds(count: int) -> dict[str, tuple[torch.Tensor, float]]:

@@ -16,7 +16,7 @@ import torch
 from scipy.fft import dct
 
 from spectrain import lowrank
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 
 
 def known() -> tuple[torch.Tensor, torch.Tensor, float]:

@@ -25,7 +25,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from spectrain import lowrank
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
 
 RANK, OVERSAMPLE, EQUAL = 30, 10, 1e-6
 Factors = tuple[Tensor, Tensor, Tensor]

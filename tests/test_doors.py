@@ -116,9 +116,18 @@ def test_no_import_passes_another_layers_door_but_through_its_seam():
 
 
 def test_the_check_of_doors_sees_what_reaches_behind_them():
-    for reaches in (("spectrain.matfun._iteration.gram", "restarts"), ("spectrain.train._run", "claim"),
-                    ("spectrain.matfun", "_norms"), ("spectrain.matfun._norms", "")):  # fmt: skip
-        assert private(*reaches, layer="optim")
-    for fine in (("spectrain.matfun.internal", "restarts"), ("spectrain.matfun", "msign"), ("spectrain", "matfun"),
-                 ("spectrain._arrays.scale", "to_unit"), ("spectrain.optim._muon", "Muon"), ("spectrain", "_files")):  # fmt: skip
-        assert not private(*fine, layer="optim")
+    behind = [
+        ("spectrain.matfun._iteration.gram", "restarts"),
+        ("spectrain.train._run", "claim"),
+        ("spectrain.matfun", "_norms"),
+        ("spectrain.matfun._norms", ""),
+    ]
+    open_to_all = [
+        ("spectrain.matfun.internal", "restarts"),
+        ("spectrain.matfun", "msign"),
+        ("spectrain", "matfun"),
+        ("spectrain._arrays.scale", "to_unit"),
+        ("spectrain.optim._muon", "Muon"),
+        ("spectrain", "_door"),
+    ]
+    assert [private(*name, layer="optim") for name in behind + open_to_all] == [True] * 4 + [False] * 6

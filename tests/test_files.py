@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectrain import _files, approx, data, nn, report
+from spectrain import approx, data, nn, report
+from spectrain._files import cache as _cache
+from spectrain._files import write as _files
 from spectrain.approx._schedules.cache import cached
 
-ROOT = Path(_files.__file__).parents[1]
+ROOT = Path(_files.__file__).parents[2]
 
 
 def mode(path):
@@ -138,7 +140,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from spectrain import _files
+from spectrain._files import write as _files
 
 def slow(to):
     to.write_text("half")
@@ -204,7 +206,7 @@ def test_a_writer_whose_place_is_swept_before_it_is_locked_makes_another(tmp_pat
 def test_sweepers_and_writers_at_once_lose_nothing(tmp_path):
     """Four processes write one file and sweep as they go: every write ends, the file is always one of them."""
     code = (
-        "import sys; from pathlib import Path; from spectrain import _files; p = Path(sys.argv[1])\n"
+        "import sys; from pathlib import Path; from spectrain._files import write as _files; p = Path(sys.argv[1])\n"
         "for i in range(60): _files.write_text(p / 'a', str(i) * 1000); _files.sweep(p)"
     )
     crew = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT) for _ in range(4)]
@@ -230,9 +232,9 @@ def test_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(sys, "platform", "linux")
-    assert _files.cache_folder() == tmp_path / "spectrain"
+    assert _cache.cache_folder() == tmp_path / "spectrain"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert _files.cache_folder() == tmp_path / "home" / ".cache" / "spectrain"
+    assert _cache.cache_folder() == tmp_path / "home" / ".cache" / "spectrain"
 
 
 def test_a_user_without_a_home_does_without_a_cache(monkeypatch):
@@ -242,6 +244,6 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(OSError, match="set HOME or XDG_CACHE_HOME"):
-        _files.cache_folder()
+        _cache.cache_folder()
     one = approx.sign_schedule(0.5, steps=1)
     assert cached("key", lambda: one) is one

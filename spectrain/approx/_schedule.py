@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
+from spectrain._files.read import parse_json
+from spectrain._files.values import number, row, table, whole
 from spectrain.approx._polynomial import Number, Polynomial, print_terms
-from spectrain.approx._reading import number, parsed, row, table, whole
 
 
 def products_of_polynomial(degree: int) -> int:
@@ -147,7 +148,7 @@ class Schedule:
         prove of the coefficients as they stand (a wider one is still a bound).
         """
         try:
-            found = cls(**_fields(parsed(text)))
+            found = cls(**_fields(parse_json(text, constants=("Infinity", "-Infinity"))))
             _check_claims(found)
         except ValueError as problem:
             raise ValueError(f"Schedule.from_json: not a schedule written by to_json ({problem}).") from problem

@@ -13,8 +13,8 @@ import numpy as np
 import tyro
 
 from spectrain import approx
-from spectrain._files import write_text
-from spectrain.gallery._drawing import Line, Picture, save
+from spectrain._drawing import Line, Picture, save
+from spectrain._files.write import write_json, write_text
 from spectrain.train.internal import claimed
 
 FUNCTIONS = (
@@ -318,7 +318,7 @@ def curves(schedule: approx.Schedule, across: str) -> Picture:
 
 def write(folder: Path, name: str, data: dict[str, Any], picture: Picture, code: dict[str, str]) -> None:
     """Write a design into its claimed folder: ``name``.json, .html, .svg and code; print where the page is."""
-    write_text(folder / f"{name}.json", json.dumps(data, indent=1, default=float) + "\n")
+    write_json(folder / f"{name}.json", data)
     for file, text in code.items():
         write_text(folder / file, text)
     for ending in ("html", "svg"):

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from spectrain import nn, train
-from spectrain._files import write_json
+from spectrain._files.write import write_json
 from spectrain.train.internal import LOCK, claimed
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from spectrain import gallery
-from spectrain.gallery._drawing import save
+from spectrain._drawing import save
 
 
 def main(argv: list[str]) -> int:

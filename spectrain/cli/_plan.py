@@ -1,6 +1,5 @@
 """``spectrain plan``: who would orthogonalise which matrix on a mesh of ranks, and what it costs each of them."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 import tyro
 
 from spectrain import nn, optim
-from spectrain._files import write_text
+from spectrain._files.write import write_json
 
 
 @dataclass(frozen=True)
@@ -84,5 +83,5 @@ def main(argv: list[str]) -> int:
             owner = "" if row["owner"] is None else f"rank {row['owner']}"
             print(f"{row['name']:40}  {'x'.join(map(str, row['shape'])):>12}  {row['method']:10}  {owner}")
     if asked.out is not None:
-        write_text(asked.out, json.dumps({"rows": found.rows, "ranks": found.ranks}, indent=1) + "\n")
+        write_json(asked.out, {"rows": found.rows, "ranks": found.ranks})
     return 0

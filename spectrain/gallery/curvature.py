@@ -22,10 +22,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spectrain._drawing import Line, Picture
 from spectrain.gallery import _derivatives, _rigid_motions
 from spectrain.gallery._arrays import Array, Numbers, Real
 from spectrain.gallery._derivatives import CUSP, Curve, Derivatives, cusp
-from spectrain.gallery._drawing import Line, Picture
 from spectrain.gallery._rigid_motions import Rate
 
 STRAIGHT = 1e-9  # a turn of the direction, over the scale of the parameter, that is no turn

@@ -27,7 +27,7 @@ from math import inf, nextafter
 import numpy as np
 from flint import arb, ctx, fmpq
 
-from spectrain.gallery._drawing import Line, Picture
+from spectrain._drawing import Line, Picture
 
 Rational = int | float | Fraction
 START_BITS, MOST_BITS = 128, 1 << 17

@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from spectrain._drawing import Line, Picture
 from spectrain.gallery._arrays import Array, Numbers, Real
 from spectrain.gallery._conic import Conic, anomaly, mean_anomaly, place
-from spectrain.gallery._drawing import Line, Picture
 from spectrain.gallery._integrals import Integrals, integrals
 from spectrain.gallery._kepler_equation import check_finite
 from spectrain.gallery._kepler_equation import eccentric_anomaly as eccentric_anomaly

@@ -21,7 +21,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from spectrain.gallery._drawing import Line, Picture
+from spectrain._drawing import Line, Picture
 
 BLOCK = 1 << 14  # values of p handled at once: four arrays of this length stay in the second-level cache
 SAFE_ROOT = 1 << 55  # below this root a float64 square root is off by at most 16, and q^2 - D fits 64 bits

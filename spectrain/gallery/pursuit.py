@@ -22,8 +22,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from spectrain._drawing import Line, Picture
 from spectrain.gallery._arrays import Array, Numbers, Real
-from spectrain.gallery._drawing import Line, Picture
 from spectrain.gallery._outcomes import (
     CLOSE,
     STIFF,

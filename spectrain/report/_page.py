@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spectrain._files import write_text
+from spectrain._files.write import write_text
 from spectrain.report._document import document
 from spectrain.report._drawing.html import Section
 from spectrain.report._reading.files import Row, read_object

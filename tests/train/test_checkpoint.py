@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from spectrain import _files
+from spectrain._files import write as _files
 from spectrain.train._run import checkpoint as _checkpoint
 
 

@@ -5,13 +5,15 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from spectrain import __version__, _files
+from spectrain import __version__
+from spectrain._files import cache as _cache
+from spectrain._files.write import write_text
 from spectrain.approx._schedule import Schedule
 
 
 def cache_folder() -> Path:
     """Where schedules are kept; ``OSError`` for a user without a home."""
-    return _files.cache_folder() / "schedules"
+    return _cache.cache_folder() / "schedules"
 
 
 def cached(
@@ -41,4 +43,4 @@ def cached(
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _files.write_text(path, text)
+    write_text(path, text)

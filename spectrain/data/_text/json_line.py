@@ -1,11 +1,11 @@
 """One line of JSON lines: an object, or an error that names file, line and field."""
 
-import json
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from spectrain._files.read import NOT_FINITE, parse_json
 from spectrain.data._text.open import UnusableFileError
 
 _NAMES = 10  # fields that an error lists
@@ -14,13 +14,11 @@ _NAMES = 10  # fields that an error lists
 def parsed(line: bytes, *, where: str, holds: str) -> dict[str, Any]:
     """The object in a line; ``where`` names file and line, ``holds`` says what a line is to be."""
     try:
-        row = json.loads(line.decode("utf-8"))  # by name: json guesses UTF-16 and 32 of bytes
+        row = parse_json(line.decode("utf-8"), constants=NOT_FINITE)  # which stand in fields that are not read here
     except UnicodeDecodeError as error:
         raise UnusableFileError("not UTF-8", f"{where} is not UTF-8: {error.reason} at byte {error.start}") from None
-    except RecursionError:
-        raise UnusableFileError("not JSON", f"{where} is nested too deeply to be read; {holds}") from None
     except ValueError as error:
-        raise UnusableFileError("not JSON", f"{where} is not JSON: {error}; {holds}") from None
+        raise UnusableFileError("not JSON", f"{where} is {error}; {holds}") from None
     if not isinstance(row, dict):
         raise UnusableFileError("not JSON", f"{where} holds a {type(row).__name__}; {holds}")
     return row

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Integer
 
-from spectrain._files import write_file
+from spectrain._files.write import write_file
 from spectrain.data._text.document import DataError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int32, Integer
 
-from spectrain._files import write_text
+from spectrain._files.write import write_text
 from spectrain.data._text.byte_level import bytes_of_tokens, cuts_as_we_do, end_of_text, pieces, pretokens
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.open import chunks

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.products import bmm
-from spectrain._files import cache_folder, write_text
-from spectrain.approx._reading import number, parsed, row, table
+from spectrain._files.cache import cache_folder
+from spectrain._files.read import parse_json
+from spectrain._files.values import number, row, table
+from spectrain._files.write import write_text
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._proven.halley import step_by_cholesky
 
@@ -65,7 +67,7 @@ class CostTable:
     def from_json(cls, text: str) -> "CostTable":
         """The table that `to_json` wrote. Raises ValueError for anything else."""
         try:
-            data = table(parsed(text), {field.name for field in fields(cls)})
+            data = table(parse_json(text), {field.name for field in fields(cls)})
             machine = data.pop("machine")
             if not isinstance(machine, str):
                 raise ValueError("machine must be a text")

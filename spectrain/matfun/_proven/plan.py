@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from spectrain.approx._reading import number, parsed, row, table, whole
+from spectrain._files.read import parse_json
+from spectrain._files.values import number, row, table, whole
 from spectrain.matfun._entry.input import Real, checked_tolerance, real_dtype
 from spectrain.matfun._proven.algorithm import Asked
 from spectrain.matfun._proven.algorithms import ALGORITHMS, LAST, in_words
@@ -54,7 +55,7 @@ class Plan:
     def from_json(cls, text: str) -> "Plan":
         """The plan that `to_json` wrote. Raises ValueError for anything else."""
         try:
-            return cls(**_fields(table(parsed(text), {field.name for field in fields(cls)})))
+            return cls(**_fields(table(parse_json(text), {field.name for field in fields(cls)})))
         except ValueError as problem:
             raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
 

@@ -1,6 +1,5 @@
 """Configurations of Hugging Face's Llama, Qwen 3 and DeepSeek-V3, and ours: what is the same, and what is refused."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectrain._files.read import read_object
 from spectrain.nn._attention.attention import Attention
 from spectrain.nn._hugging_face import experts
 from spectrain.nn._models.language_model import Block, LanguageModel, SwiGLU
@@ -125,12 +125,7 @@ def _latent_eps(model: LanguageModel) -> list[float]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """What a configuration says; ``ValueError`` where it is no JSON object, or a flag neither true nor false."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({type(error).__name__}: {str(error)[:80]}).") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}.")
+    config = read_object(path, what="the config.json that transformers wrote")
     for name in _FLAGS:
         if not isinstance(config.get(name), bool | None):
             raise ValueError(f"config.json: {name} must be true or false, got {config[name]!r}.")

@@ -1,7 +1,6 @@
 """Models to and from Hugging Face's files, where the architecture is the same: Llama, Qwen 3, DeepSeek-V3."""
 
 import functools
-import json
 import re
 import warnings
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectrain._files import write_file, write_json
+from spectrain._files.read import read_json
+from spectrain._files.write import write_file, write_json
 from spectrain.nn._hugging_face import experts
 from spectrain.nn._hugging_face.config import attentions, config_of, model_of, read_config
 from spectrain.nn._hugging_face.weights import to_ours, to_theirs
@@ -133,9 +133,9 @@ def _files_of(folder: Path) -> list[str]:
     if not index.exists():
         return ["model.safetensors"]
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(index, what="the index that came with the weights")["weight_map"].values())
         plain = {name for name in names if _is_plain(name)}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} holds no weight_map from tensors to files ({error!r:.100}); get it anew.") from None
     if other := sorted(map(str, names - plain)):
         raise ValueError(

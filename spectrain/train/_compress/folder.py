@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from spectrain._files import write_bytes, write_file, write_json, write_text
+from spectrain._files.write import write_bytes, write_file, write_json, write_text
 from spectrain.train._compress.units import Parts
 from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run import recorded as _recorded

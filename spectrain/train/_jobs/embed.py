@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spectrain import data, nn, objectives
-from spectrain._files import write_file
+from spectrain._files.write import write_file
 from spectrain.train._jobs.embed_config import EmbedConfig
 from spectrain.train._jobs.ranking import BM25, Ranking, best_share, mixed, ranking
 from spectrain.train._run.config import RunConfig

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrain import data, nn, objectives, optim
-from spectrain._files import write_file
+from spectrain._files.write import write_file
 from spectrain.train._jobs import samples as _samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.samples import Score, count, evaluate

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import spectrain
-from spectrain import _files
+from spectrain._files.read import read_object
+from spectrain._files.write import remove_folder, write_folder
 from spectrain.train._run.folder import RunFolder
 
 State = dict[str, Any]
@@ -55,11 +56,11 @@ def save(
         (temporary / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
     try:
-        _files.write_folder(checkpoint.path, fill)
+        write_folder(checkpoint.path, fill)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap the system's
         raise _disk_error(checkpoint.path, error) from error
     for old in [old for old in every(folder) if old.step < step][: -keep + 1 or None]:
-        _files.remove_folder(old.path)
+        remove_folder(old.path)
     return checkpoint
 
 
@@ -98,10 +99,10 @@ def load(checkpoint: Checkpoint, model: nn.Module) -> State:
 def verify(checkpoint: Checkpoint) -> None:
     """Compare every file with the manifest's digest; ``ValueError`` names the first that differs."""
     try:
-        digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
+        digests = read_object(checkpoint.path / "manifest.json", what="the manifest that came with it")
         names = (*_FILES, *({CONFIG} & digests.keys()))  # those of earlier versions have no configuration
         bad = next((name for name in names if _digest(checkpoint.path / name) != digests.get(name)), None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         bad = str(error)
     if bad is not None:
         raise _damaged(checkpoint, bad)
@@ -113,14 +114,13 @@ def recorded_config(checkpoint: Checkpoint) -> Path | None:
     Raises ``ValueError`` where the copy is not what the manifest says.
     """
     try:
-        digests = json.loads((checkpoint.path / "manifest.json").read_text(encoding="utf-8"))
-        if CONFIG not in digests:
-            return None
-        if _digest(checkpoint.path / CONFIG) == digests[CONFIG]:
-            return checkpoint.path / CONFIG
-        raise _damaged(checkpoint, CONFIG)
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+        digests = read_object(checkpoint.path / "manifest.json", what="the manifest that came with it")
+        same = CONFIG not in digests or _digest(checkpoint.path / CONFIG) == digests[CONFIG]
+    except (OSError, ValueError) as error:
         raise _damaged(checkpoint, str(error)) from None
+    if not same:
+        raise _damaged(checkpoint, CONFIG)
+    return checkpoint.path / CONFIG if CONFIG in digests else None
 
 
 def _damaged(checkpoint: Checkpoint, what: str) -> ValueError:

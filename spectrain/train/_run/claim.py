@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from spectrain import _files
+from spectrain._files.write import sweep
 
 LOCK = ".lock"
 """The file in a claimed folder that is locked; it names the holder, and goes when the claim does."""
@@ -137,8 +137,8 @@ def _is(file: Path, descriptor: int) -> bool:
 
 def _sweep(folder: Path) -> None:
     """Remove what writers that were killed left behind; one that still writes holds a lock of its own."""
-    _files.sweep(folder)
-    _files.sweep(folder / "checkpoints")
+    sweep(folder)
+    sweep(folder / "checkpoints")
 
 
 def _close_all() -> None:

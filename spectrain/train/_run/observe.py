@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 
 from spectrain import optim
-from spectrain._files import write_file, write_json
+from spectrain._files.write import write_file, write_json
 from spectrain.train._run import machine as _machine
 from spectrain.train._run import tie as _tie
 from spectrain.train._run.horizon import CALIBRATION, by_clock

@@ -1,14 +1,14 @@
 """Before the first step: the run folder, every open choice, the session; or all of it back from a checkpoint."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
 import torch
 
 from spectrain import optim
-from spectrain._files import write_json
+from spectrain._files.read import read_object
+from spectrain._files.write import write_json
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import machine as _machine
 from spectrain.train._run import recorded as _recorded
@@ -97,7 +97,7 @@ def measure(full: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def _restore(session: Session, screen: Progress) -> None:
-    recorded = json.loads(session.folder.environment.read_text(encoding="utf-8"))
+    recorded = read_object(session.folder.environment, what="the environment.json of this run")
     _check_same_data(session.job.fingerprint, recorded.get("data", recorded.get("text")))
     checkpoints = _checkpoint.every(session.folder.checkpoints)
     if not checkpoints and session.folder.model.exists():
@@ -115,7 +115,7 @@ def _restore(session: Session, screen: Progress) -> None:
         screen.say(other)
 
 
-def _check_same_data(found: str, recorded: str) -> None:
+def _check_same_data(found: str, recorded: object) -> None:
     """Refuse to resume on other data: batch t would no longer be what it was."""
     if found != recorded:
         raise ValueError(

@@ -3,14 +3,14 @@
 import dataclasses
 import difflib
 import importlib
-import json
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from spectrain import _files
+from spectrain._files.read import NOT_FINITE, read_object
+from spectrain._files.write import write_json
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.config import Config, RunConfig
 from spectrain.train._run.tie import FREE
@@ -47,7 +47,7 @@ def fresh_config(recorded: Config) -> Config:
 
 def write(config: RunConfig, path: Path) -> None:
     """Write ``config`` as flat JSON, whole or not at all."""
-    _files.write_json(path, {"job": config.job, **dataclasses.asdict(config)})
+    write_json(path, {"job": config.job, **dataclasses.asdict(config)})
 
 
 def read_config(path: Path, kind: type[Config]) -> Config:
@@ -67,12 +67,7 @@ def read_config(path: Path, kind: type[Config]) -> Config:
 
 def read_any(path: Path) -> RunConfig:
     """The configuration in a ``config.json``, of whatever job; see :func:`read_config`."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a configuration: {error}. Give a run's config.json.") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}, not a configuration. Give a run's config.json.")
+    values = read_object(path, what="a run's config.json", constants=NOT_FINITE)  # clip may be infinite
     job = values.pop("job", "train")
     if job not in CONFIGS:
         raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(CONFIGS)}.")

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.folder import RunFolder
 
@@ -26,7 +27,9 @@ def check(folder: RunFolder) -> None:
     for checkpoint in _checkpoint.every(folder.checkpoints)[-1:]:
         _same(folder, checkpoint)
     if folder.model.exists() and folder.summary.exists():
-        recorded = json.loads(folder.summary.read_text(encoding="utf-8")).get("config_digest")
+        recorded = read_object(folder.summary, what="the summary.json of this run", constants=NOT_FINITE).get(
+            "config_digest"
+        )
         if recorded is not None and recorded != digest(folder.config):
             raise ValueError(
                 f"{folder.config} is not the configuration that {folder.model.name} was trained with (its digest is "
@@ -65,5 +68,5 @@ def _same(folder: RunFolder, checkpoint: _checkpoint.Checkpoint) -> None:
 
 
 def _values(config: Path) -> dict[str, Any]:
-    values = json.loads(config.read_text(encoding="utf-8"))
+    values = read_object(config, what="a run's config.json", constants=NOT_FINITE)
     return {key: value for key, value in values.items() if key not in FREE}

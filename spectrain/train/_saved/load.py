@@ -1,6 +1,5 @@
 """A trained model back from its run folder."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import safetensors.torch
 import torch
 
 from spectrain import data, nn
+from spectrain._files.read import read_object
 from spectrain.train._jobs import samples as _samples
 from spectrain.train._jobs.language import build_model
 from spectrain.train._run import checkpoint as _checkpoint
@@ -101,7 +101,7 @@ def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
     """
     _tie.check(folder)
     if folder.factors.exists():
-        restructure(model, json.loads(folder.factors.read_text(encoding="utf-8")))
+        restructure(model, read_object(folder.factors, what="the factors that compress wrote"))
     source = _newest_weights(folder)
     try:
         safetensors.torch.load_model(model, str(source))

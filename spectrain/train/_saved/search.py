@@ -1,6 +1,5 @@
 """A trained run of ``spectrain embed`` as a search over its documents."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 
 from spectrain import data
+from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.train._jobs.embed import build_encoders, encoded, tower, vectors
 from spectrain.train._jobs.embed_config import EmbedConfig
 from spectrain.train._jobs.ranking import BM25, mixed
@@ -65,4 +65,4 @@ def _share(folder: RunFolder) -> float:
     """The share of the learned score that the run chose; half and half where it has not ended."""
     if not folder.summary.exists():
         return 0.5
-    return float(json.loads(folder.summary.read_text(encoding="utf-8"))["share"])
+    return float(read_object(folder.summary, what="the summary.json of this run", constants=NOT_FINITE)["share"])

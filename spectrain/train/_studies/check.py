@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from spectrain import optim
-from spectrain._files import write_json
+from spectrain._files.write import write_json
 from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run import claim as _claim
 from spectrain.train._run import session as _session

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spectrain._files import write_json
+from spectrain._files.read import NOT_FINITE, read_object
+from spectrain._files.write import write_json
 from spectrain.train._run import claim as _claim
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.folder import RunFolder
@@ -280,7 +281,7 @@ def run_or_read(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
     except FloatingPointError as error:
         return {"run": run.name, "final_loss": math.inf, "final_bits_per_byte": math.inf, "tokens": 0,
                 "seconds": 0.0, "optimizer_share": 0.0, "diverged": str(error)}  # fmt: skip
-    summary = json.loads(RunFolder(run).summary.read_text(encoding="utf-8"))
+    summary = read_object(RunFolder(run).summary, what="the summary.json of this run", constants=NOT_FINITE)
     return {
         "run": run.name,
         "final_loss": curve(run)[-1][1],

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spectrain._files import write_json
+from spectrain._files.read import read_object
+from spectrain._files.write import write_json
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.check import Family, advance
@@ -50,7 +51,7 @@ def _same(config: TransferConfig, file: Path) -> None:
     asked = {key: value for key, value in dataclasses.asdict(config).items() if key not in free}
     asked = json.loads(json.dumps(asked))
     if file.exists():
-        recorded = json.loads(file.read_text(encoding="utf-8"))
+        recorded = read_object(file, what="the sweep.json of this folder")
         other = [key for key in asked if asked[key] != recorded.get(key)]
         if other:
             raise ValueError(
@@ -88,8 +89,7 @@ def _run(family: Family, width: int, lr: float, seed: int, folder: Path) -> Row:
     """One run, or what a finished one left."""
     file = folder / f"width{width}-lr{lr:.4g}-seed{seed}.json"
     if file.exists():
-        row: Row = json.loads(file.read_text(encoding="utf-8"))
-        return row
+        return read_object(file, what="what a finished run wrote, or remove it to train again")
     session = family.session(width, seed, lr=lr)
     losses: list[float] = []
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from spectrain._files import write_json
+from spectrain._files.write import write_json
 from spectrain.train._jobs.language import build_model
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.progress import Progress

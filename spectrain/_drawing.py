@@ -1,6 +1,6 @@
 """The one place that draws: a ``Picture`` of lines becomes an SVG file or an interactive HTML page.
 
-An étude returns plain data and knows nothing of plotly, which is imported only when a page is written. The page
+A picture is plain data: who makes one knows nothing of plotly, which is imported only when a page is written. The page
 carries plotly's script and opens without a network; the SVG is written by hand and needs no browser.
 """
 
@@ -8,13 +8,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from xml.sax.saxutils import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spectrain._files import write_text
-from spectrain.gallery._arrays import Numbers, Real
+from spectrain._files.write import write_text
+
+Numbers: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
+Real: TypeAlias = float | int
 
 PALETTE = ("#1f5fa8", "#c8511b", "#3a7d44", "#7b4ea3", "#a8323e", "#0f7f86", "#8a6d1d", "#5b5b5b")
 WIDTH, HEIGHT = 760, 520

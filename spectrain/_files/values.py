@@ -1,24 +1,7 @@
-"""What files say, read with suspicion: plain JSON, numbers that are numbers."""
+"""What a JSON file says, value by value: numbers that are numbers, lists, and objects with just the names expected."""
 
-import json
 import math
 from typing import Any
-
-
-def parsed(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError for what is not JSON, NaN, and nesting too deep to read."""
-    try:
-        return json.loads(text, parse_constant=_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except TypeError as problem:
-        raise ValueError(str(problem)) from problem
-
-
-def _constant(name: str) -> float:
-    if name == "NaN":
-        raise ValueError("NaN is not a number")
-    return float(name)
 
 
 def number(value: Any, name: str, *, least: float | int = -math.inf, finite: bool = True) -> float:
