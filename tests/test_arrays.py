@@ -128,5 +128,5 @@ def test_none_is_seed_0_for_one_and_a_seed_of_its_own_for_the_other():
         assert make(given, "a") is given
         assert make(2**64 - 1, "a").initial_seed() == 2**64 - 1
         for wrong, kind in ((True, TypeError), (2**64, ValueError), (-(2**70), ValueError)):
-            with pytest.raises(kind, match="^a: "):
+            with pytest.raises(kind, match=r"^a: "):
                 make(wrong, "a")

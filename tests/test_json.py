@@ -5,6 +5,7 @@ import math
 import os
 import random
 import string
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe is a pipe, not a file"):
         read_json(tmp_path / "pipe", what="an index")
-    for folder, words in ((tmp_path, "is a folder, not a file"), ("/dev/zero", "is a device, not a file")):
+    for folder, words in ((tmp_path, "is a folder, not a file"), (Path("/dev/zero"), "is a device, not a file")):
         with pytest.raises(ValueError, match=words):
             read_json(folder, what="an index")
     with pytest.raises(FileNotFoundError):
@@ -108,9 +109,8 @@ def test_good_values_come_back_as_written_and_none_of_their_cuts_or_flips_is_ano
             return [value(depth - 1) for _ in range(draw.randrange(4))]
         if kind == 6:
             return {"".join(draw.choices(string.printable + "\u00e9\U0001f600", k=4)): value(depth - 1) for _ in "ab"}
-        return (None, draw.random() * 10.0 ** draw.randrange(-300, 300), draw.getrandbits(90), "\U0001f600\0", True)[
-            kind
-        ]
+        number = draw.random() * 10.0 ** draw.randrange(-300, 300)
+        return (None, number, draw.getrandbits(90), "\U0001f600\0", True)[kind]
 
     for _ in range(60):
         wanted = value(4)
