@@ -25,7 +25,7 @@ import torch
 from _runs import held_out
 
 from spectrain import nn, objectives, optim, train
-from spectrain.nn._experts.balance import Loads
+from spectrain.nn import Loads
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.language import build_model
 

@@ -29,9 +29,8 @@ from torch.optim._muon import _zeropower_via_newtonschulz
 
 from spectrain import matfun
 from spectrain._arrays.products import bmm
-from spectrain.matfun._iteration.design import schedule_for_steps
-from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
 from spectrain.matfun._proven.iterated import schedule_for
+from spectrain.matfun.internal import coefficients, gram_products, gram_restarts, plain_products, schedule_for_steps
 from spectrain.testing import exact_msign, relative_error, zoo
 
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes

@@ -11,9 +11,10 @@ from typing import Any
 
 import _record
 
-from spectrain.train._studies.check import Family, check, member_of
-from spectrain.train._studies.check_config import CheckConfig
+from spectrain.train import check
+from spectrain.train._studies.check import Family, member_of
 from spectrain.train._studies.verdict import judge
+from spectrain.train.internal import CheckConfig
 
 CASES = {
     "muP, AdamW": ("adamw", "match_rms_adamw", "mup", 1e-3),

@@ -15,8 +15,8 @@ import _record
 
 from spectrain import train
 from spectrain.train import TrainConfig
-from spectrain.train._studies.compare import ratio_in_words
 from spectrain.train.config import default_lr
+from spectrain.train.internal import ratio_in_words
 
 
 def arguments() -> argparse.Namespace:

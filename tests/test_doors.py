@@ -115,6 +115,19 @@ def test_no_import_passes_another_layers_door_but_through_its_seam():
     assert not found, "take it from the door, or from the layer's internal.py: " + ", ".join(found)
 
 
+def test_benchmarks_take_from_doors_and_seams_what_these_have():
+    """They measure pieces that no door has, and reach in for these alone."""
+    homes = {home: str(path.relative_to(PACKAGE)) for path in PACKAGE.glob("*/*.py") for home in imports(path)
+             if path.name in ("__init__.py", "internal.py")}  # fmt: skip
+    found = [
+        f"{file.name}: {module}.{name} stands in {homes[module, name]}"
+        for file in sorted((PACKAGE.parent / "benchmarks").rglob("*.py"))
+        for module, name in imports(file)
+        if private(module, name, layer="") and (module, name) in homes
+    ]
+    assert not found, found
+
+
 def test_the_check_of_doors_sees_what_reaches_behind_them():
     behind = [
         ("spectrain.matfun._iteration.gram", "restarts"),

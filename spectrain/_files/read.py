@@ -4,6 +4,7 @@ Python's own reader takes NaN, takes the last of two values of one name, makes i
 deep nesting, and a FIFO nobody writes to holds it for ever. Here each of these is one line that names the file.
 """
 
+import functools
 import json
 import math
 import os
@@ -64,12 +65,7 @@ def parse_json(text: str, *, constants: Collection[str] = ()) -> Any:
     if text.startswith(_MARK):
         raise ValueError("not plain JSON: it begins with a byte order mark; save it as UTF-8 without one")
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant_of(constants),
-            parse_float=None if "Infinity" in constants else _float,
-        )
+        return _decoder(tuple(constants)).decode(text)
     except RecursionError:
         raise ValueError("nested too deeply to be read") from None
     except json.JSONDecodeError as error:
@@ -94,6 +90,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise _DoubtfulError(f"{twice!r:.60} stands twice in one object, and either could be meant")
     return found
+
+
+@functools.cache
+def _decoder(constants: tuple[str, ...]) -> json.JSONDecoder:
+    """The reader of these constants, made once: to make one takes longer than to read a line."""
+    return json.JSONDecoder(
+        object_pairs_hook=_object,
+        parse_constant=_constant_of(constants),
+        parse_float=None if "Infinity" in constants else _float,
+    )
 
 
 def _constant_of(allowed: Collection[str]) -> Callable[[str], float]:
