@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spectrain._files import read as _read
-from spectrain._files.read import NOT_FINITE, parse_json, read_json, read_object
+from spectrain._files.read import NOT_FINITE, parse_json, read_json, read_object, read_rows
 
 BAD_TEXTS = {
     "nothing": ("", "not JSON: Expecting value"),
@@ -71,6 +71,18 @@ def test_bad_files(name, tmp_path):
     assert str(error.value).endswith("Give an index.")
 
 
+@pytest.mark.parametrize("inside", ["1", r'"\u00e9"', r'"\ud800"'])
+def test_any_depth_is_a_value_or_a_value_error(inside, tmp_path):
+    for depth in (*range(100, 1500, 100), 10_000):
+        (tmp_path / "a.json").write_text("[" * depth + inside + "]" * depth)
+        try:
+            value = read_json(tmp_path / "a.json", what="a value")
+        except ValueError as error:
+            assert "nested too deeply" in str(error) or "half of a surrogate" in str(error)  # noqa: PT017
+        else:
+            assert str(value).count("[") == depth
+
+
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe is a pipe, not a file"):
@@ -89,6 +101,17 @@ def test_what_is_too_large_is_not_read(tmp_path, monkeypatch):
         read_json(tmp_path / "a.json", what="an index")
     (tmp_path / "a.json").write_text("[1, 2, 3] ")
     assert read_json(tmp_path / "a.json", what="an index") == [1, 2, 3]
+
+
+def test_of_rows_the_bad_line_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3, "a"')
+    rows = read_rows(tmp_path / "a.jsonl", what="the metrics of a run")
+    assert [next(rows), next(rows)] == [{"a": 1}, {"a": 2}]
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 3 is not JSON: .*\. Give the metrics of a run\."):
+        next(rows)
+    (tmp_path / "a.jsonl").write_bytes(b"3\n")
+    with pytest.raises(ValueError, match="line 1 must hold a JSON object, got a number"):
+        list(read_rows(tmp_path / "a.jsonl", what="the metrics of a run"))
 
 
 def test_numbers_that_json_has_not_are_read_where_that_is_asked_for():

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,33 @@ def read_json(path: Path, *, what: str, constants: Collection[str] = ()) -> Any:
     than 64 MiB, not UTF-8, and what :func:`parse_json` refuses. What cannot be opened is the ``OSError`` of the system.
     """
     try:
-        value = parse_json(_content(path).decode("utf-8"), constants=constants)
-        _refuse_half_characters(value)
-    except UnicodeDecodeError as error:
-        problem = f"not UTF-8: {error.reason} at byte {error.start}"
+        return _value(_content(path), constants)
     except ValueError as error:
-        problem = str(error)
-    else:
-        return value
-    raise ValueError(f"{path} is {problem}. Give {what}.")
+        raise ValueError(f"{path} is {error}. Give {what}.") from None
+
+
+def read_rows(path: Path, *, what: str, constants: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """The objects in the lines of a file, however many; ``ValueError`` names the first line that is bad."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = _value(line, constants)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number} is {error}. Give {what}.") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number} must hold a JSON object, got {_kind(row)}. Give {what}.")
+            yield row
+
+
+def _value(raw: bytes, constants: Collection[str]) -> Any:
+    """The value in UTF-8 and JSON; ``ValueError`` whose words go on after "is"."""
+    try:
+        value = parse_json(raw.decode("utf-8"), constants=constants)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    if b"\\u" in raw:
+        _refuse_half_characters(value)
+    return value
 
 
 def parse_json(text: str, *, constants: Collection[str] = ()) -> Any:
@@ -139,6 +157,8 @@ def _refuse_half_characters(value: Any) -> None:
     """ValueError for an escape such as \\ud800 alone, half of a character, which no file and no screen takes."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("nested too deeply to be read") from None
     except UnicodeEncodeError as error:
         raise _DoubtfulError(f"{error.object[error.start]!a} is half of a surrogate pair, which is no text") from None
 

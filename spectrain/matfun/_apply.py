@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import located
 from spectrain._arrays.scale import recording, times_power_of_two
 from spectrain.matfun._derivative.derivative import spectral_function
@@ -25,7 +26,6 @@ from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
     Real,
-    adjoint,
     checked_tolerance,
     entered,
     like,

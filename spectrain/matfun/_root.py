@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import located, refusal
 from spectrain._arrays.scale import recording
 from spectrain.approx.internal import MOST_STEPS
@@ -16,7 +17,6 @@ from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
     Real,
-    adjoint,
     checked_rtol,
     checked_tolerance,
     entered,

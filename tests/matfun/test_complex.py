@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._entry.input import as_real
+from spectrain._arrays.embedding import as_real
 from spectrain.matfun._proven.stages import certified_sign
 from spectrain.testing import relative_error
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.embedding import as_real
 from spectrain.lowrank._matrix.stops import Norm
 from spectrain.matfun import spectral_norm
 
@@ -26,15 +27,8 @@ def matrix_norm(X: Tensor, norm: Norm) -> Float[Tensor, "*batch"]:
     """Return ||X||_F, or a proven upper bound on ||X||_2 that is at most k^(1/64) too large, k = min(m, n)."""
     if norm == "fro" or 0 in X.shape:
         return frobenius(X)
-    return spectral_norm(_real(X.detach())).upper.double()
-
-
-def _real(X: Tensor) -> Tensor:
-    """Return [[Re X, -Im X], [Im X, Re X]], which has the singular values of X, each twice."""
-    if not X.is_complex():
-        return X
-    top, bottom = torch.cat([X.real, -X.imag], -1), torch.cat([X.imag, X.real], -1)
-    return torch.cat([top, bottom], -2)
+    X = X.detach()
+    return spectral_norm(as_real(X) if X.is_complex() else X).upper.double()
 
 
 def product_noise(A: Tensor, inner: int) -> Float[Tensor, "*batch"]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._entry.input import adjoint
+from spectrain._arrays.embedding import adjoint
 
 Values: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # singular values (b, k) -> f(s) and f'(s)
 Rule: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spectrain.matfun._entry.input import Real, adjoint, as_real
+from spectrain._arrays.embedding import adjoint, as_real
+from spectrain.matfun._entry.input import Real
 from spectrain.matfun._norms import enclosed_norms
 from spectrain.matfun._proven.cut import Band, Cut, beside, decomposition_noise, exact_zeros
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spectrain._files.read import NOT_FINITE, read_object
+from spectrain._files.read import NOT_FINITE, read_object, read_rows
 from spectrain._files.write import write_json
 from spectrain.train._run import claim as _claim
 from spectrain.train._run import recorded as _recorded
@@ -301,5 +301,5 @@ def _known(optimizer: str) -> Literal["muon", "adamw"]:
 
 def curve(run: Path) -> list[tuple[int, float]]:
     """``(tokens, validation loss)`` along a run, as far as it came."""
-    rows = map(json.loads, RunFolder(run).metrics.read_text(encoding="utf-8").splitlines())
+    rows = read_rows(RunFolder(run).metrics, what="the metrics.jsonl of this run", constants=NOT_FINITE)
     return [(row["tokens"], row["loss"]) for row in rows if row["kind"] == "eval" and row["loss"] is not None]
