@@ -22,6 +22,9 @@ JOBS = {
     "train": Job("spectrain.train.config:TrainConfig", "spectrain.train._jobs.language:LanguageJob"),
     "draw": Job("spectrain.train._jobs.draw_config:DrawConfig", "spectrain.train._jobs.draw:DrawJob"),
     "embed": Job("spectrain.train._jobs.embed_config:EmbedConfig", "spectrain.train._jobs.embed:EmbedJob"),
+    "classify": Job(
+        "spectrain.train._jobs.classify_config:ClassifyConfig", "spectrain.train._jobs.classify:ClassifyJob"
+    ),
 }
 """By the verb of the command, which is ``job`` in a run's ``config.json`` and of the configuration's class."""
 
