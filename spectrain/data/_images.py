@@ -1,7 +1,9 @@
-"""Pictures with labels: scikit-learn's digits, files in the format of MNIST, folders of PNGs."""
+"""Pictures with labels: scikit-learn's digits, files in the format of MNIST, arrays of NumPy, folders of PNGs."""
 
 import hashlib
+import io
 import struct
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +51,14 @@ def read_images(paths: Sequence[str | Path] | None = None) -> Images:
     - ``"digits"`` or ``"fashion-mnist"`` (the files of Debian's package ``dataset-fashion-mnist``);
     - a folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, also ``.gz``, as MNIST and its
       relatives are published;
+    - a file ``.npz`` of ``numpy.savez(file, images=, labels=)``: ``images`` is ``(count, size, size)`` or ``(count,
+      size, size, channels)`` with 1 or 3 channels, bytes or numbers in [0, 1]; ``labels`` are whole numbers or words;
     - a folder of PNG files, all of one square size: subfolders are classes; without any there is one class. Needs
       Pillow.
 
     Raises DataError for anything else: a file that is damaged, pictures of mixed or oblong size (naming the first),
-    counts that do not agree, nothing there; ModuleNotFoundError naming the extra where a package is missing.
+    labels that are missing, counts that do not agree, NaN, nothing there; ModuleNotFoundError naming the extra where a
+    package is missing.
 
     >>> images = read_images()
     >>> images.pixels.shape, len(images.classes), images.pixels.min().item(), images.pixels.max().item()
@@ -68,10 +73,12 @@ def read_images(paths: Sequence[str | Path] | None = None) -> Images:
     if name == "digits":
         return _digits()
     folder = FASHION if name == "fashion-mnist" else Path(name)
+    if folder.suffix == ".npz" and not folder.is_dir():
+        return _npz(folder)
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is no folder. Name one of PNG files or of MNIST's files, 'digits', or 'fashion-mnist' (Debian "
-            "package dataset-fashion-mnist)."
+            f"{folder} is no folder. Name one of PNG files or of MNIST's files, a file .npz, 'digits', or "
+            "'fashion-mnist' (Debian package dataset-fashion-mnist)."
         )
     return _idx(folder) if _find(folder, "train-images-idx3-ubyte") else _pngs(folder)
 
@@ -125,6 +132,50 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
     if kind != 8:
         raise DataError(f"{path} holds numbers of type {kind:#x}; only unsigned bytes (0x8) are pictures.")
     return body
+
+
+def _npz(path: Path) -> Images:
+    file = io.BytesIO(b"".join(chunks(path)))
+    images, labels = (_array(path, file, name) for name in ("images", "labels"))
+    square = images.ndim in (3, 4) and images.shape[1] == images.shape[2] and images.shape[3:] in ((), (1,), (3,))
+    if not (images.size and square) or labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
+        raise DataError(
+            f"{path}: images of shape {images.shape} and labels of shape {labels.shape} and type {labels.dtype} do not "
+            "fit; images are (count, size, size) or (count, size, size, 1 or 3), labels whole numbers or words."
+        )
+    names, numbers = np.unique(labels, return_inverse=True)
+    pixels = torch.from_numpy(_levels(path, images))
+    pixels = pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, names)), str(path))
+
+
+def _array(path: Path, file: io.BytesIO, name: str) -> np.ndarray:
+    """An array of a file of NumPy's; never one of pickled objects, which may run code."""
+    file.seek(0)
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            found: np.ndarray = held[name]
+            return found
+    except KeyError:
+        raise DataError(f"{path} has no {name!r}; write it by numpy.savez(file, images=..., labels=...).") from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: {name!r} cannot be read ({error}); it must be one array of numbers, all pictures of one size."
+        ) from None
+
+
+def _levels(path: Path, images: np.ndarray) -> np.ndarray:
+    """Bytes, or numbers in [0, 1], as numbers in [-1, 1]."""
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / 127.5 - 1
+    if images.dtype.kind != "f":
+        raise DataError(f"{path}: images must be bytes (uint8) or numbers in [0, 1], got {images.dtype}.")
+    good = (images >= 0) & (images <= 1)  # NaN is neither
+    if not good.all():
+        i = int((~good).reshape(len(images), -1).any(axis=1).argmax())
+        value = images[i][~good[i]].flat[0]
+        raise DataError(f"{path}: pixels must be from 0 to 1, and picture {i} has {value}; divide them, or give bytes.")
+    return images.astype(np.float32) * 2 - 1
 
 
 def _pngs(folder: Path) -> Images:

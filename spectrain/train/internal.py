@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from spectrain.train._run.recorded import fresh_config as fresh_config
     from spectrain.train._run.recorded import in_folder as in_folder
     from spectrain.train._run.recorded import read_config as read_config
+    from spectrain.train._run.table import JOBS as JOBS
+    from spectrain.train._run.table import config_class as config_class
     from spectrain.train._saved.search import Search as Search
     from spectrain.train._studies.check import check_config as check_config
     from spectrain.train._studies.check_config import CheckConfig as CheckConfig

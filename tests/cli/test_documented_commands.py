@@ -30,6 +30,8 @@ SMALL = {
               "--threads": "1", "--autocast": "off", "--muon-dtype": "float32"},
     "draw": {"--max-steps": "2", "--batch-size": "8", "--depth": "1", "--width": "32", "--eval-pictures": "20",
              "--many-steps": "2", "--threads": "1", "--muon-dtype": "float32"},
+    "classify": {"--max-steps": "2", "--batch-size": "8", "--depth": "1", "--width": "32", "--threads": "1",
+                 "--autocast": "off", "--muon-dtype": "float32", "--spectrum-interval": "0"},
     "check coordinates": CHECK, "check spectrum": CHECK, "check lr-transfer": {**CHECK, "--rates": "1e-3 2e-3 4e-3"},
     "compress": {"--calibration-tokens": "256"},
     "sample": {"--tokens": "4"},
@@ -109,6 +111,8 @@ def workshop(tmp_path_factory):
     pairs = [{"query": f"what is {i}", "document": f"{i} is a number", "group": str(i % 20)} for i in range(100)]
     (place / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     pictures(place / "pictures")
+    draw = np.random.default_rng(1)
+    np.savez(place / "pictures.npz", images=draw.integers(0, 255, (40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 2)
     before = Path.cwd()
     os.chdir(place)
     try:
@@ -176,7 +180,19 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
 
 def test_the_pages_show_what_is_looked_for():
     verbs = {command.split()[1] for command in COMMANDS}
-    assert {"train", "draw", "embed", "compress", "check", "compare", "design", "plan", "export", "sample"} <= verbs
+    assert {
+        "train",
+        "draw",
+        "embed",
+        "classify",
+        "compress",
+        "check",
+        "compare",
+        "design",
+        "plan",
+        "export",
+        "sample",
+    } <= verbs
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,66 @@ def test_damage_is_named(tmp_path, name):
         data.read_images([tmp_path])
 
 
+NPZ = {
+    "bytes": ({"images": PIXELS, "labels": LABELS}, ("0", "1", "2")),
+    "numbers": ({"images": PIXELS / 255, "labels": LABELS.astype(np.int64) - 1}, ("-1", "0", "1")),
+    "one channel": ({"images": PIXELS[..., None], "labels": np.array(["a", "c", "b", "a", "b", "c"])}, ("a", "b", "c")),
+}
+
+
+@pytest.mark.parametrize("name", NPZ)
+def test_arrays_of_numpy(tmp_path, name):
+    arrays, classes = NPZ[name]
+    np.savez(tmp_path / "a.npz", **arrays)
+    images = data.read_images([tmp_path / "a.npz"])
+    assert_what_was_written(images)
+    assert images.classes == classes
+    np.savez_compressed(tmp_path / "c.npz", images=np.stack([PIXELS] * 3, axis=-1), labels=LABELS)
+    assert data.read_images([tmp_path / "c.npz"]).pixels.shape == (6, 3, 4, 4)
+
+
+def with_nan(value):
+    changed = PIXELS / 255
+    changed[4, 1, 2] = value
+    return changed
+
+
+BAD_NPZ = {
+    "no labels": ({"images": PIXELS}, "has no 'labels'; write it by numpy.savez"),
+    "no images": ({"x": PIXELS, "labels": LABELS}, "has no 'images'"),
+    "other counts": ({"images": PIXELS, "labels": LABELS[:5]}, r"\(6, 4, 4\) and labels of shape \(5,\)"),
+    "oblong": ({"images": PIXELS[:, :3], "labels": LABELS}, "do not fit; images are"),
+    "two channels": ({"images": np.stack([PIXELS] * 2, axis=-1), "labels": LABELS}, "do not fit"),
+    "none": ({"images": PIXELS[:0], "labels": LABELS[:0]}, "do not fit"),
+    "labels of halves": ({"images": PIXELS, "labels": LABELS / 2}, "whole numbers or words"),
+    "NaN": ({"images": with_nan(np.nan), "labels": LABELS}, "picture 4 has nan"),
+    "infinite": ({"images": with_nan(np.inf), "labels": LABELS}, "picture 4 has inf"),
+    "levels as numbers": ({"images": PIXELS.astype(float), "labels": LABELS}, "from 0 to 1, and picture 0 has"),
+    "wide integers": ({"images": PIXELS.astype(np.int64), "labels": LABELS}, "got int64"),
+    "sizes that differ": (
+        {"images": np.array([np.zeros((4, 4)), np.zeros((5, 5))], dtype=object), "labels": LABELS[:2]},
+        "all pictures of one size",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NPZ)
+def test_arrays_that_are_no_labelled_pictures_are_named(tmp_path, name):
+    arrays, message = BAD_NPZ[name]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(data.DataError, match=r"a\.npz.*" + message):
+        data.read_images([tmp_path / "a.npz"])
+
+
+@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04 broken", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_archive_is_named(tmp_path, raw):
+    (tmp_path / "a.npz").write_bytes(raw)
+    with pytest.raises(data.DataError, match=r"a\.npz: 'images' cannot be read"):
+        data.read_images([tmp_path / "a.npz"])
+    with pytest.raises(data.DataError, match=r"b\.npz cannot be read: No such file"):
+        data.read_images([tmp_path / "b.npz"])
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(data.DataError, match="neither PNG files nor MNIST"):
         data.read_images([tmp_path])

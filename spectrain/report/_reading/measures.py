@@ -27,6 +27,7 @@ MEASURES = (
     Measure("one_step_frechet", "Frechet distance in one step"),
     Measure("many_step_frechet", "Frechet distance in many steps"),
     Measure("one_step_accuracy", "recognised in one step", "share recognised, drawn in one step", falls=False),
+    Measure("accuracy", "accuracy", "share of pictures that get their class", falls=False),
     Measure("mrr_combined", "MRR with BM25", "mean reciprocal rank, with BM25", falls=False),
     Measure("recall_10_combined", "recall@10 with BM25", falls=False),
     Measure("mrr", "MRR", "mean reciprocal rank", falls=False),

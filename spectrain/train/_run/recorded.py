@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +12,8 @@ from spectrain._files.read import NOT_FINITE, read_object
 from spectrain._files.write import write_json
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.config import Config, RunConfig
+from spectrain.train._run.table import JOBS, config_class
 from spectrain.train._run.tie import FREE
-
-CONFIGS = {
-    "draw": "_jobs.draw_config.DrawConfig",
-    "embed": "_jobs.embed_config.EmbedConfig",
-    "train": "config.TrainConfig",
-}
-"""Where each job's configuration stands: ``module.class`` in this package."""
-
-
-def config_class(job: str) -> type[RunConfig]:
-    """The configuration class of a job, loaded on first use."""
-    module, _, name = CONFIGS[job].rpartition(".")
-    found: type[RunConfig] = getattr(importlib.import_module(f"spectrain.train.{module}"), name)
-    return found
 
 
 @contextmanager
@@ -69,8 +55,8 @@ def read_any(path: Path) -> RunConfig:
     """The configuration in a ``config.json``, of whatever job; see :func:`read_config`."""
     values = read_object(path, what="a run's config.json", constants=NOT_FINITE)  # clip may be infinite
     job = values.pop("job", "train")
-    if job not in CONFIGS:
-        raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(CONFIGS)}.")
+    if job not in JOBS:
+        raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(sorted(JOBS))}.")
     return from_values(config_class(job), values, source=str(path))
 
 
