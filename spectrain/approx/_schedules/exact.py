@@ -34,12 +34,14 @@ def _enough(setting: Setting, degrees: tuple[int, ...], tol: Number) -> tuple[in
     )
 
 
-def compose(
-    interval: Interval, degrees: Sequence[int], *, cushion: float = 0.0, margin: float = 1.0
-) -> list[Polynomial]:
-    """Best step after best step, in double precision, all but the last at x / margin."""
-    steps = [p for p, _ in _exact_steps(interval, degrees, cushion)]
-    return [*(p.scaled(1 / margin) for p in steps[:-1]), steps[-1]] if margin != 1 else steps
+def compose(interval: Interval, degrees: Sequence[int], *, cushion: float = 0.0) -> tuple[Polynomial, ...]:
+    """Best step after best step, in double precision."""
+    return tuple(p for p, _ in _exact_steps(interval, degrees, cushion))
+
+
+def with_margin(steps: Sequence[Polynomial], margin: float) -> tuple[Polynomial, ...]:
+    """All steps but the last at x / margin; the last takes its argument as it is."""
+    return (*(p.scaled(1 / margin) for p in steps[:-1]), steps[-1]) if margin != 1 else tuple(steps)
 
 
 def _exact_steps(interval: Interval, degrees: Iterable[int], cushion: float) -> Iterator[tuple[Polynomial, Interval]]:

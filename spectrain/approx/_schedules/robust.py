@@ -8,7 +8,7 @@ import numpy as np
 
 from spectrain.approx._polynomial import Polynomial
 from spectrain.approx._schedule import Schedule, certified
-from spectrain.approx._schedules.exact import compose
+from spectrain.approx._schedules.exact import compose, with_margin
 from spectrain.approx._schedules.mix import DEGREES
 from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions, simulated_error
 from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, guarded, is_safe, odd_coefficients
@@ -23,14 +23,11 @@ _NOISE, _TIE = 0.02, 1.2
 _LOST = 2.0  # expected error of results that have nothing to do with the sign
 _MOST_FIXED, _MOST_MIXED, _USUAL = 16, 30, 16  # steps that are tried for a tolerance, in a mix, and paid for in one
 
-_SAFETIES = tuple(
-    (c, m)
-    for c in (0.0, 0.015, 0.024, 0.04, 0.06, 0.09, 0.4, 0.9, 0.999)
-    for m in (1.0, 1.001, 1.005, 1.01, 1.02, 1.04, 1.05)
-)
-"""Cushion and margin of quintics that compete with what the beam search proposes; published ones among them."""
+# Of quintics that compete with what the beam search proposes; published ones among them.
+_CUSHIONS = (0.0, 0.015, 0.024, 0.04, 0.06, 0.09, 0.4, 0.9, 0.999)
+_MARGINS = (1.0, 1.001, 1.005, 1.01, 1.02, 1.04, 1.05)
 
-DESIGN = (_EDITION, WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _SAFETIES)
+DESIGN = (_EDITION, WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _CUSHIONS, _MARGINS)
 """What a design depends on beside its setting: part of the name of a file in the cache."""
 
 Candidate = tuple[Polynomial, ...]
@@ -91,7 +88,9 @@ def _quintics(setting: Setting, most: int) -> list[Candidate]:
     """
     prescribed = setting.steps or setting.degrees is not None
     counts = [most] if prescribed else range(max(1, most - 2), most + 1)
-    return [tuple(compose(setting.interval, (5,) * n, cushion=c, margin=m)) for n in counts for c, m in _SAFETIES]
+    # Neither fewer steps nor a margin change what is best for the steps before: one composition serves for all of them.
+    longest = {c: compose(setting.interval, (5,) * most, cushion=c) for c in _CUSHIONS}
+    return [with_margin(longest[c][:n], m) for n in counts for c in _CUSHIONS for m in _MARGINS]
 
 
 def _keep_safe(candidates: Iterable[Candidate], high: float, u: float) -> list[Candidate]:

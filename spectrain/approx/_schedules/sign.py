@@ -6,7 +6,7 @@ from typing import Literal
 from spectrain.approx._polynomial import Number
 from spectrain.approx._schedule import Schedule, certified
 from spectrain.approx._schedules.cache import cached
-from spectrain.approx._schedules.exact import compose, degrees_of
+from spectrain.approx._schedules.exact import compose, degrees_of, with_margin
 from spectrain.approx._schedules.frozen import frozen
 from spectrain.approx._schedules.robust import DESIGN, robust_schedule
 from spectrain.approx._setting import Setting
@@ -81,5 +81,6 @@ def design(setting: Setting) -> Schedule:
     if setting.rounded:
         return robust_schedule(setting)
     degrees = degrees_of(setting)
-    polynomials = compose(setting.interval, degrees, cushion=float(setting.cushion), margin=float(setting.margin))
+    steps = compose(setting.interval, degrees, cushion=float(setting.cushion))
+    polynomials = with_margin(steps, float(setting.margin))
     return certified(polynomials, setting.interval, products=setting.cost.total(degrees), dtype=setting.dtype)
