@@ -20,7 +20,8 @@ from spectrain import approx
 from spectrain.approx._schedules import rounding as _roundoff
 from spectrain.approx._schedules import rounding as _simulate
 from spectrain.approx._schedules import unit as _unit
-from spectrain.approx._schedules.sign import compute_sign_schedule
+from spectrain.approx._schedules.sign import design
+from spectrain.approx._setting import Setting
 
 RUNS = 7
 REMEMBERED = (_unit._seed, _simulate._matrices, _roundoff._design)
@@ -68,19 +69,19 @@ TASKS = {
     "exp, value and slope at 0 given, degree 12, with proof": Task(
         1000, lambda: approx.minimax(np.exp, 12, (-1, 1), constraints=PINNED).upper
     ),
-    "six quintics for [1e-3, 1], with proof": Task(1000, lambda: compute_sign_schedule(1e-3, steps=6).error),
-    "18 products, degrees chosen, with proof": Task(1000, lambda: compute_sign_schedule(1e-3, products=18).error),
+    "six quintics for [1e-3, 1], with proof": Task(1000, lambda: design(Setting(lower=1e-3, steps=6)).error),
+    "18 products, degrees chosen, with proof": Task(1000, lambda: design(Setting(lower=1e-3, products=18)).error),
     "15 products for bfloat16, with proof": Task(
-        1000, lambda: compute_sign_schedule(1e-3, products=15, dtype="bfloat16").error
+        1000, lambda: design(Setting(lower=1e-3, products=15, dtype="bfloat16")).error
     ),
     "18 products for bfloat16, with proof": Task(
-        1000, lambda: compute_sign_schedule(1e-3, products=18, dtype="bfloat16").error
+        1000, lambda: design(Setting(lower=1e-3, products=18, dtype="bfloat16")).error
     ),
     "30 products for bfloat16, with proof": Task(
-        1000, lambda: compute_sign_schedule(1e-3, products=30, dtype="bfloat16").error
+        1000, lambda: design(Setting(lower=1e-3, products=30, dtype="bfloat16")).error
     ),
     "15 products for float32, with proof": Task(
-        1000, lambda: compute_sign_schedule(1e-3, products=15, dtype="float32").error
+        1000, lambda: design(Setting(lower=1e-3, products=15, dtype="float32")).error
     ),
     "fourth root of the inverse, 4 steps, with proof": Task(
         1000, lambda: approx.root_schedule(4, -1, lower=1e-4, steps=4).error

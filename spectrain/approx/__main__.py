@@ -1,14 +1,14 @@
 """``python -m spectrain.approx`` writes ``tables.py`` anew; with ``--check`` it only compares and says what differs.
 
-Every frozen schedule is computed from its setting (``_frozen.SETTINGS``); nothing in the table is typed by hand.
+Every frozen schedule is computed from its setting (`_schedules.frozen`); nothing there is typed by hand.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from spectrain.approx._schedules.frozen import written
-from spectrain.approx._schedules.sign import compute_sign_schedule
+from spectrain.approx._schedules.frozen import table_text
+from spectrain.approx._schedules.sign import design
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the file, write nothing")
     check = parser.parse_args(arguments).check
     path = Path(__file__).with_name("tables.py")
-    text = written(compute_sign_schedule)
+    text = table_text(design)
     same = path.exists() and path.read_text() == text
     if check:
         print(f"{path.name} {'is up to date' if same else 'differs from what its settings give'}")

@@ -4,9 +4,10 @@
 
 from spectrain.approx._polynomial import Polynomial
 from spectrain.approx._schedule import Schedule
+from spectrain.approx._setting import Setting
 
 TABLES = {
-    (('lower', 0.001), ('steps', 5)): Schedule(
+    Setting(lower=0.001, steps=5): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.47032880384807, -25.10807470666187, 18.62927559911801)),
             Polynomial((1, 3, 5), (4.182834183293755, -3.108701109888813, 0.5806066813499149)),
@@ -29,7 +30,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.001), ('steps', 6)): Schedule(
+    Setting(lower=0.001, steps=6): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.47032880384807, -25.10807470666187, 18.62927559911801)),
             Polynomial((1, 3, 5), (4.182834183293755, -3.108701109888813, 0.5806066813499149)),
@@ -54,7 +55,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.001), ('steps', 7)): Schedule(
+    Setting(lower=0.001, steps=7): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.47032880384807, -25.10807470666187, 18.62927559911801)),
             Polynomial((1, 3, 5), (4.182834183293755, -3.108701109888813, 0.5806066813499149)),
@@ -81,7 +82,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.001), ('steps', 8)): Schedule(
+    Setting(lower=0.001, steps=8): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.47032880384807, -25.10807470666187, 18.62927559911801)),
             Polynomial((1, 3, 5), (4.182834183293755, -3.108701109888813, 0.5806066813499149)),
@@ -110,7 +111,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.01), ('steps', 4)): Schedule(
+    Setting(lower=0.01, steps=4): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.093368512548258, -23.62043032882428, 17.446151749836254)),
             Polynomial((1, 3, 5), (3.63658555425894, -2.721926746608612, 0.536546288327257)),
@@ -131,7 +132,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.01), ('steps', 5)): Schedule(
+    Setting(lower=0.01, steps=5): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.093368512548258, -23.62043032882428, 17.446151749836254)),
             Polynomial((1, 3, 5), (3.63658555425894, -2.721926746608612, 0.536546288327257)),
@@ -154,7 +155,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.01), ('steps', 6)): Schedule(
+    Setting(lower=0.01, steps=6): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.093368512548258, -23.62043032882428, 17.446151749836254)),
             Polynomial((1, 3, 5), (3.63658555425894, -2.721926746608612, 0.536546288327257)),
@@ -179,7 +180,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('cushion', 0.02407327424182761), ('lower', 0.001), ('steps', 8)): Schedule(
+    Setting(lower=0.001, steps=8, cushion=0.02407327424182761): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.287212018145626, -23.595886519098826, 17.300387312530926)),
             Polynomial((1, 3, 5), (4.107059111542024, -2.947849916737518, 0.5448431082925389)),
@@ -208,7 +209,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.001), ('products', 15)): Schedule(
+    Setting(lower=0.001, products=15): Schedule(
         polynomials=(
             Polynomial((1, 3, 5), (8.47032880384807, -25.10807470666187, 18.62927559911801)),
             Polynomial((1, 3, 5, 7, 9), (7.347835848875433, -18.01048742713684, 15.079177598367043, -4.881905243236468, 0.5352057992008056)),
@@ -229,7 +230,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.001), ('products', 18)): Schedule(
+    Setting(lower=0.001, products=18): Schedule(
         polynomials=(
             Polynomial((1, 3), (5.180102143361588, -5.174922046393149)),
             Polynomial((1, 3, 5, 7, 9), (7.447097036570803, -18.28890420980184, 15.28529509556683, -4.935976969070196, 0.53958542503788)),
@@ -252,7 +253,7 @@ TABLES = {
         target='sign',
         reached=0.0,
     ),
-    (('lower', 0.001), ('products', 21)): Schedule(
+    Setting(lower=0.001, products=21): Schedule(
         polynomials=(
             Polynomial((1, 3, 5, 7, 9), (15.076014668555137, -148.07177696374728, 493.1781595106881, -634.1868701033974, 275.98939702130417)),
             Polynomial((1, 3, 5, 7, 9), (7.156002323754171, -17.47097066024776, 14.67876141327653, -4.776703742589272, 0.5266924410355369)),

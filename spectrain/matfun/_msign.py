@@ -132,11 +132,11 @@ def msign(
     within its own error of that cut is refused like a tolerance that cannot be proven. The bound is proven from the
     input and the result, see :func:`polar`, which returns it; :func:`plan` prints how. Where float64 cannot prove tol
     (condition above 1e5 with the default of float64), a tol that was given is a ValueError and the default one a
-    RuntimeWarning. ``method`` "eigh" or "svd"
-    leaves out all others; "iterate" (polynomials) and "qdwh" (weighted Halley steps) come before "svd", which takes
-    the matrices for which they prove nothing. ``plan``, one that :func:`plan` made here or ``Plan.from_json`` read,
-    stands for tol and method: the same stages in the same order, whatever table of costs this process has, hence the
-    same result bit for bit on the same machine.
+    RuntimeWarning. ``method`` "eigh" or "svd" leaves out all others; "iterate" (polynomials), "qdwh" (weighted Halley
+    steps) and "jacobi" (rotations, for which rows of the short side that differ in size by any factor are no
+    difficulty) come before "svd", which takes the matrices for which they prove nothing. ``plan``, one that
+    :func:`plan` made here or ``Plan.from_json`` read, stands for tol and method: the same stages in the same order,
+    whatever table of costs this process has, hence the same result bit for bit on the same machine.
 
     With ``steps`` (so many optimal quintics) or ``schedule`` (from :func:`spectrain.approx.sign_schedule`) the
     schedule is applied as it is, after division by a bound on sigma_max that costs nearly nothing: the lesser of the

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -118,14 +119,69 @@ def test_what_no_polynomial_of_a_degree_survives_is_refused(low, steps, degree):
         sign_schedule(low, steps=steps, degree=degree, dtype="float32")
 
 
-def test_the_largest_value_is_that_of_a_grid():
+def drawn_polynomials():
+    """Odd coefficients of one to four terms and an upper end: any, with two extrema, and nearly with a double one."""
     draw = np.random.default_rng(0)
-    for c in (draw.standard_normal((200, 4)) * 10 ** draw.uniform(-2, 2, (200, 4))).tolist():
-        high = 10 ** draw.uniform(-1, 0.5)
-        x = np.linspace(0, high, 100_001)
-        seen = np.abs(x * np.polyval(c[::-1], x * x)).max()
-        assert seen <= largest_value(c, high) * (1 + 1e-14)
-        assert largest_value(c, high) <= seen * (1 + 1e-7)
+    for terms in (1, 2, 3, 4):
+        for c in (draw.standard_normal((50, terms)) * 10 ** draw.uniform(-4, 4, (50, terms))).tolist():
+            yield c, 10 ** draw.uniform(-1, 1)
+    for a, b, d in draw.uniform(0.5, 2, (50, 3)).tolist():
+        yield [8 * a, -20 * b, 14 * d], 1.0
+    for g, nudge in itertools.product((0.01, 0.3, 5.0), (0.0, 1e-16, -1e-12, 1e-12, 1e-6, -1e-6)):
+        yield [g * g * (1 + nudge), -2 * g / 3, 1 / 5], 2 * g**0.5
+    yield from (([1.5, -0.5, 0.0], 2.0), ([0.0, 0.0, 1.0], 0.5), ([0.0, -3.0, 1.0], 1.2), ([1e-9, -1.0, 1e-9], 3.0))
+
+
+def true_zeros(d):
+    if len(d) == 3:
+        inner = d[1] ** 2 - 4 * d[2] * d[0]
+        return [(-d[1] + sign * mpmath.sqrt(inner)) / (2 * d[2]) for sign in (1, -1)] if inner >= 0 else []
+    return [z.real for z in mpmath.polyroots(d[::-1], extraprec=100) if abs(z.imag) < 1e-20] if len(d) > 1 else []
+
+
+def exceeds(find, c, high):
+    """How far a largest value is from the true one in 50 digits, in roundings of the terms of p."""
+    with mpmath.workdps(50):
+        slope = [(2 * j + 1) * mpmath.mpf(cj) for j, cj in enumerate(c)]
+        while slope[-1] == 0:
+            slope.pop()
+        at = [mpmath.sqrt(z) for z in true_zeros(slope) if 0 < z < mpmath.mpf(high) ** 2]
+        true = max(abs(sum(cj * x ** (2 * j + 1) for j, cj in enumerate(c))) for x in [*at, mpmath.mpf(high)])
+        terms = sum(abs(cj) * high ** (2 * j + 1) for j, cj in enumerate(c))
+        return float(abs(find(c, high) - true) / terms) / UNIT_ROUNDOFF["float64"]
+
+
+def over_points(choose):
+    """The largest |p| over the points that ``choose`` takes of the slope's coefficients and the upper end."""
+
+    def largest(c, high):
+        x = np.asarray(choose([(2 * j + 1) * cj for j, cj in enumerate(c)], high))
+        return float(np.abs(x * np.polyval(c[::-1], x * x)).max())
+
+    return largest
+
+
+def cancelling(d, high):
+    """The textbook formula for a square, both signs as they stand."""
+    if len(d) != 3 or d[2] == 0:
+        return [high]
+    root = max(d[1] ** 2 - 4 * d[2] * d[0], 0) ** 0.5
+    return [min(max((-d[1] + sign * root) / (2 * d[2]), 0) ** 0.5, high) for sign in (1, -1)] + [high]
+
+
+WRONG_LARGEST = {
+    "the end alone": over_points(lambda d, high: [high]),
+    "a grid": over_points(lambda d, high: np.linspace(0, high, 513)),
+    "no end": over_points(lambda d, high: np.linspace(0, high, 513)[:-1]),
+    "zeros that cancel": over_points(cancelling),
+}
+
+
+def test_the_largest_value_is_the_true_one_in_fifty_digits():
+    cases = list(drawn_polynomials())
+    assert max(exceeds(largest_value, c, high) for c, high in cases) < 16
+    for name, wrong in WRONG_LARGEST.items():
+        assert max(exceeds(wrong, c, high) for c, high in cases) > 1000, name
 
 
 def test_values_inside_of_their_rooms_stay_and_those_beyond_do_not():

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from spectrain.approx._polynomial import Number
 from spectrain.approx._schedule import Cost
+from spectrain.approx._setting import MOST_STEPS
 
 if TYPE_CHECKING:
     from flint import arb
 
 DEGREES = (3, 5, 9, 13)
 """Degrees worth choosing from: the highest for each number of products."""
-
-MOST_STEPS = 60
 
 
 def next_interval(low: "arb", high: "arb", degree: int) -> "tuple[arb, arb]":

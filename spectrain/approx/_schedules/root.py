@@ -45,7 +45,7 @@ def root_schedule(
     start = (root_below(lower, r), 1.0)
     step = terms - 2 + _power_products(r) + 1 + _power_products(abs(s)) + 1
     polynomials: list[Polynomial] = []
-    for p, image in _designed(start, r, repeat(terms, steps or MOST_STEPS), dtype):
+    for p, image in _steps(start, r, repeat(terms, steps or MOST_STEPS), dtype):
         polynomials.append(p)
         if tol is not None and error_of_image(image) <= tol:
             break
@@ -58,11 +58,11 @@ def root_schedule(
     return certified(polynomials, start, products=float(len(polynomials) * step), dtype=dtype, target="root")
 
 
-def _designed(start: Interval, r: int, terms: Iterable[int], dtype: str) -> Iterator[tuple[Polynomial, Interval]]:
-    from spectrain.approx._schedules.designed import designed, rounding_of_power
+def _steps(start: Interval, r: int, terms: Iterable[int], dtype: str) -> Iterator[tuple[Polynomial, Interval]]:
+    from spectrain.approx._schedules.best_steps import best_steps, rounding_of_power
     from spectrain.approx._schedules.rounding import UNIT_ROUNDOFF
 
-    return designed(start, terms, r, noise=partial(rounding_of_power, unit=UNIT_ROUNDOFF[dtype]))
+    return best_steps(start, terms, r, noise=partial(rounding_of_power, unit=UNIT_ROUNDOFF[dtype]))
 
 
 def root_below(lower: Number, r: int) -> float:

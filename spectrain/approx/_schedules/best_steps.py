@@ -13,7 +13,7 @@ _BITS = 400
 _ROUNDINGS = 8
 
 
-def designed(
+def best_steps(
     interval: Interval,
     terms: Iterable[int],
     stride: int = 2,
