@@ -69,8 +69,8 @@ class Muon(Optimizer):
       ``torch.optim.AdamW`` to rounding. ``route`` frees norms and biases from decay.
     - ``decay``, of the matrices: ``"decoupled"``, ``"independent"`` (of the learning rate), ``"cautious"`` (only
       where the update shrinks the weight too), ``"spectral"`` (only the largest singular value; article 10648).
-    - ``variant``: ``"plain"``, ``"normuon"`` (rows, columns where out < in, over their running size; ``beta2``),
-      ``"adam"`` (msign of an Adam update); see ``docs/muon.md``.
+    - ``variant``: what is done before and after msign, as ``"normuon"`` or ``"adam"``; the table of ``docs/muon.md``
+      has all. ``beta2`` is the rate of their averages.
     - ``check_finite``: raise at NaN, Inf and, where Adam squares them, entries whose squares the dtype does not hold
       (above 1.8e19 in float32), before anything is changed, naming the parameter; without it such entries count as the
       largest that fit. ``capturable`` turns it off, after which a step reads no value and can be recorded into a CUDA

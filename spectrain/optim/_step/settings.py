@@ -24,6 +24,7 @@ Rate = Real | Tensor
 ALGORITHMS = ("muon", "adamw", "sign", "rows")
 DECAYS = ("decoupled", "independent", "cautious", "spectral")
 DTYPES = ("auto", "float32", "bfloat16")
+NUMBERS = ("lr", "weight_decay", "eps", "momentum", "beta2")
 MOST_STEPS = 60  # of matfun.msign
 STEPS = 5
 
@@ -72,6 +73,9 @@ class Settings:
         """
         values = {name: group.get(name, default) for name, default in _DEFAULTS.items()}
         _check(values)
+        for name in NUMBERS:
+            if not isinstance(values[name], (float, int, Tensor)):
+                values[name] = float(values[name])  # as NumPy's, which a scheduler may set
         values["matrix"] = _matrix(values["matrix"])
         values["scale"] = canonical(values["scale"])
         if isinstance(values["schedule"], str):
@@ -93,7 +97,7 @@ class Settings:
 
     def check_tensors(self) -> None:
         """Raise ValueError for a tensor whose value is out of range; reads it."""
-        for name in ("lr", "weight_decay", "eps", "momentum", "beta2"):
+        for name in NUMBERS:
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 _check_range(name, value.item())
@@ -167,7 +171,7 @@ def _check(values: Mapping[str, Any]) -> None:
     lr = values["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Muon: a tensor lr must have one element, got shape {tuple(lr.shape)}.")
-    for name in ("lr", "weight_decay", "eps", "momentum", "beta2"):
+    for name in NUMBERS:
         _check_number(name, values[name])
     for name in ("lr", "weight_decay", "eps", "momentum"):
         if not isinstance(values[name], Tensor):
