@@ -5,9 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrain.optim._layout.matrix import Matrix
-from spectrain.optim._step.scale import canonical
-
 
 def complete(group: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return a complete group: its own settings, else those of the optimizer for its algorithm."""
@@ -18,11 +15,6 @@ def complete(group: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, An
         for name in ("lr", "weight_decay", "betas", "eps"):
             special = defaults[f"adamw_{name}"]
             settings[name] = group.get(name, defaults.get(name) if special is None else special)
-    matrix = group.get("matrix") or {}
-    settings["matrix"] = matrix.as_dict() if isinstance(matrix, Matrix) else dict(matrix)
-    settings["scale"] = canonical(settings["scale"])
-    if settings["schedule"] is not None and not isinstance(settings["schedule"], str):
-        settings["schedule"] = settings["schedule"].to_json()  # a state dict holds plain data only
     return settings
 
 

@@ -3,7 +3,8 @@
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch.optim.optimizer import Optimizer
 from spectrain import matfun
 from spectrain.matfun.internal import costs
 from spectrain.optim._groups import complete, named
+from spectrain.optim._layout.held import unit_rows
 from spectrain.optim._layout.spread import check_spread, gradient, local
 from spectrain.optim._ranks.cost import Machine
-from spectrain.optim._ranks.over import leading_over, normalise_lines, orthogonalized_over, row_normalised
+from spectrain.optim._ranks.over import after, before, leading_over, orthogonalized_over, shares
 from spectrain.optim._ranks.teams import Company, distributed
 from spectrain.optim._ranks.written import check_updates
 from spectrain.optim._routing.explain import Row, rows, table
@@ -29,18 +31,16 @@ from spectrain.optim._step.guards import (
     check_gradients,
     check_keys,
     check_parameters,
-    check_settings,
+    settings_now,
 )
 from spectrain.optim._step.load import fitted, follow, restore
 from spectrain.optim._step.portions import Live, check_streams, portions, side_by_side
-from spectrain.optim._step.scale import factors
+from spectrain.optim._step.settings import ADAMW, MATRICES, Settings
+from spectrain.optim._step.squares import limited
 from spectrain.optim._step.state import ready
-from spectrain.optim._step.update import apply
-from spectrain.optim._step.variants import directions
+from spectrain.optim._step.update import apply, momentum_average
+from spectrain.optim._variants.variants import BY_NAME
 
-VARIANT = {"variant", "beta2"}
-ADAMW = {"lr", "weight_decay", "maximize", "capturable", "check_finite"}
-MUON = ADAMW | {"momentum", "nesterov", "scale", "decay", "tol", "steps", "schedule", "compute_dtype"} | VARIANT
 KEYS = {"costs", "params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
 
 
@@ -69,8 +69,8 @@ class Muon(Optimizer):
       ``torch.optim.AdamW`` to rounding. ``route`` frees norms and biases from decay.
     - ``decay``, of the matrices: ``"decoupled"``, ``"independent"`` (of the learning rate), ``"cautious"`` (only
       where the update shrinks the weight too), ``"spectral"`` (only the largest singular value; article 10648).
-    - ``variant``: ``"plain"``, ``"normuon"`` (rows, columns where out < in, over their running size; ``beta2``),
-      ``"adam"`` (msign of an Adam update); see ``docs/muon.md``.
+    - ``variant``: what is done before and after msign, as ``"normuon"`` or ``"adam"``; the table of ``docs/muon.md``
+      has all. ``beta2`` is the rate of their averages.
     - ``check_finite``: raise at NaN, Inf and, where Adam squares them, entries whose squares the dtype does not hold
       (above 1.8e19 in float32), before anything is changed, naming the parameter; without it such entries count as the
       largest that fit. ``capturable`` turns it off, after which a step reads no value and can be recorded into a CUDA
@@ -95,6 +95,13 @@ class Muon(Optimizer):
     >>> {row["name"]: row["algorithm"] for row in optimizer.rows}["1.weight"]
     'muon'
     """
+
+    # What a copy and a pickle come without, until somebody says it again.
+    model: weakref.ref[nn.Module] | None = None
+    process_group: Any = None
+    machine: Machine | None = None
+    streams: int = 1
+    company: Company | None = None
 
     def __init__(
         self,
@@ -152,6 +159,7 @@ class Muon(Optimizer):
             raise ValueError("Muon: rules= needs the model; groups of parameters say algorithm= and matrix=.")
         model = isinstance(params_or_model, nn.Module)
         self.model = weakref.ref(params_or_model) if model else None
+        Settings.of(complete({"algorithm": "adamw"}, defaults)).check_tensors()  # used or not
         super().__init__(route(params_or_model, rules=rules) if model else params_or_model, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -159,21 +167,23 @@ class Muon(Optimizer):
         check_keys(param_group, KEYS | set(self.defaults))
         group = dict(param_group, algorithm=algorithm_of(param_group))
         group.pop("use_muon", None)
-        check_foreign(group, {"betas", "eps"} if group["algorithm"] != "adamw" else MUON - ADAMW)
+        check_foreign(group, {"betas", "eps"} if group["algorithm"] != "adamw" else set(MATRICES) - set(ADAMW))
         params, names = named(group["params"], len(self.param_groups))
         group["params"] = list(zip(names, params, strict=True))
         group["param_names"] = names  # torch sees none in an empty group, and would miss them there
         group.setdefault("reasons", ["given by the caller"] * len(params))
-        settings = complete(group, self.defaults)
-        check_settings(settings)
+        group = complete(group, self.defaults)
+        settings = Settings.of(group)
+        if settings.tol is not None and settings.costs is None:
+            settings = replace(settings, costs=costs())  # what a resumed run plans by, whatever its process has
+        settings.check_tensors()
         check_parameters(dict(zip(names, params, strict=True)), settings)
         for name, p in zip(names, params, strict=True):
             check_spread(name, p)
-        super().add_param_group(settings)
-        for name in self.defaults.keys() - (ADAMW if settings["algorithm"] == "adamw" else MUON):
-            del settings[name]
-        if settings.get("tol") is not None:
-            settings.setdefault("costs", costs().to_json())  # what a resumed run plans by, whatever its process has
+        super().add_param_group(group)  # which fills in every default, also those of the other algorithm
+        for name in self.defaults:
+            group.pop(name, None)
+        group.update(settings.as_dict())
         for p in params:
             if p.requires_grad:  # what is frozen, as under adapters, gets a state with its first gradient
                 ready(self.state[p], p, settings)
@@ -187,6 +197,9 @@ class Muon(Optimizer):
         """Print the table of ``rows`` and return them; below it, if it happened, what msign had to compute twice."""
         entries = self.rows
         print(table(entries))
+        for name in dict.fromkeys(group.get("variant", "plain") for group in self.param_groups):
+            if name != "plain":
+                print(f"variant {name}: {BY_NAME[name].words}")
         tries = matfun.tries()
         if tries.second:
             print(f"msign: {tries.second} of {tries.matrices} matrices of this process were computed a second time")
@@ -196,7 +209,8 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all parameters that have a gradient; return the loss of ``closure``, if there is one.
 
-        Raises ValueError for sparse, NaN or infinite gradients, naming them; nothing is changed then.
+        Raises ValueError for sparse, NaN or infinite gradients, naming them, and for settings that somebody has changed
+        to what cannot be meant; nothing is changed then.
         """
         loss = None
         if closure is not None:
@@ -222,7 +236,7 @@ class Muon(Optimizer):
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__setstate__({**copy.deepcopy(self.__getstate__(), memo), "shares": False})
-        copied.process_group = self.__dict__.get("process_group")
+        copied.process_group = self.process_group
         return copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -237,8 +251,8 @@ class Muon(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: all but the model, which it knows weakly, and the process group."""
-        kept = {name: self.__dict__.get(name) for name in ("streams", "machine")}
-        return {**super().__getstate__(), **kept, "shares": self.__dict__.get("process_group") is not None}
+        kept = {"streams": self.streams, "machine": self.machine, "shares": self.process_group is not None}
+        return {**super().__getstate__(), **kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, momentum in its own precision; refuse another routing, with the difference.
@@ -261,46 +275,49 @@ class Muon(Optimizer):
 
     def _advance(self, company: Company | None) -> None:
         """One step: check, then AdamW, then the matrices, then what is moved entry by entry or row by row."""
-        self._check(company)
+        settings = self._check(company)
         if all(p.grad is None for group in self.param_groups for p in group["params"]):
-            check_current(self.__dict__.get("model"), [p for group in self.param_groups for p in group["params"]])
-        live = [self._live(group) for group in self.param_groups]
+            check_current(self.model, [p for group in self.param_groups for p in group["params"]])
+        live = [self._live(*pair) for pair in zip(self.param_groups, settings, strict=True)]
         for part in live:
-            if part.group["algorithm"] == "adamw" and part.params:
-                adamw_step(part.weights, part.grads, part.group, self._states(part))
-        self._orthogonal_steps([part for part in live if part.group["algorithm"] == "muon" and part.params], company)
+            if part.settings.algorithm == "adamw" and part.params:
+                adamw_step(part.weights, part.grads, part.settings, self._states(part))
+        self._orthogonal_steps([part for part in live if part.settings.algorithm == "muon" and part.params], company)
         for part in live:
-            if part.group["algorithm"] in ("sign", "rows") and part.params:
+            if part.settings.algorithm in ("sign", "rows") and part.params:
                 self._entrywise_step(part, company)
 
     def _company(self) -> Company | None:
         """The other ranks, where there are any; made at the first step and again after a copy."""
-        if self.__dict__.get("company") is None and distributed(self.__dict__.get("process_group")):
-            self.company = Company(self.__dict__.get("machine"), self.__dict__.get("process_group"))
-        return self.__dict__.get("company")
+        if self.company is None and distributed(self.process_group):
+            self.company = Company(self.machine, self.process_group)
+        return self.company
 
-    def _check(self, company: Company | None) -> None:
-        """Raise before anything changes for gradients that cannot be used; on all ranks alike."""
-        if company is None:
-            check_gradients(self.param_groups)
-            return
+    def _check(self, company: Company | None) -> list[Settings]:
+        """Return the settings of all groups; raise for what cannot be used before anything changes, on all ranks."""
+        settings = None
         try:
-            check_gradients(self.param_groups)
+            settings = settings_now(self.param_groups)
+            check_gradients(self.param_groups, settings)
         except ValueError as error:
-            trouble = str(error)
-        else:
-            trouble = ""
-        company.agree(self.param_groups, trouble)
+            # Over ranks nobody may leave before all know: the others would wait in the next reduction for ever.
+            if company is None:
+                raise
+            company.agree(self.param_groups, settings, str(error))
+            raise
+        if company is not None:
+            company.agree(self.param_groups, settings, "")
+        return settings
 
-    def _live(self, group: dict[str, Any]) -> Live:
+    def _live(self, group: dict[str, Any], settings: Settings) -> Live:
         """The parameters with gradients of one group."""
         pairs = [(n, p) for n, p in zip(group["param_names"], group["params"], strict=True) if p.grad is not None]
         names, params = [name for name, _ in pairs], [p for _, p in pairs]
-        return Live(group, names, params, [local(gradient(p)) for p in params], [local(p) for p in params])
+        return Live(settings, names, params, [local(gradient(p)) for p in params], [local(p) for p in params])
 
     def _states(self, part: Live) -> list[dict[str, Any]]:
         """This rank's part of what is remembered of each parameter."""
-        states = [ready(self.state[p], p, part.group) for p in part.params]
+        states = [ready(self.state[p], p, part.settings) for p in part.params]
         return [{key: local(value) for key, value in state.items()} for state in states]
 
     def _orthogonal_steps(self, live: list[Live], company: Company | None) -> None:
@@ -309,35 +326,57 @@ class Muon(Optimizer):
             if live:
                 self._orthogonal_step(live, company)
             return
-        streams = self.__dict__.get("streams", 1)
         side_by_side(
-            portions(live, streams=streams), lambda portion: self._orthogonal_step(portion, None), streams=streams
+            portions(live, streams=self.streams),
+            lambda portion: self._orthogonal_step(portion, None),
+            streams=self.streams,
         )
 
     def _orthogonal_step(self, live: list[Live], company: Company | None) -> None:
         """Move matrices, with msign of as many as possible in one call."""
-        averages = [average for part in live for average in directions(self._states(part), part.grads, part.group)]
-        groups = [part.group for part in live for _ in part.params]
-        params = [p for part in live for p in part.params]
         names = [name for part in live for name in part.names]
-        plans = [] if company is None else company.plans(names, params, groups)
-        updates, trouble = orthogonalized_over(names, averages, groups, params, plans)
-        normalise_lines(updates, groups, [self.state[p] for p in params], plans)
-        check_updates(names, updates, groups, params, plans, trouble)
-        tops = leading_over([w for part in live for w in part.weights], groups, plans)
+        params = [p for part in live for p in part.params]
+        settings = [part.settings for part in live for _ in part.params]
+        plans = [] if company is None else company.plans(names, params, settings)
+        found = shares(settings, params, plans)
+        averages, grads, states = self._averages(live)
+        directions = before(found, averages, grads, states, settings)
+        updates, trouble = orthogonalized_over(names, directions, settings, params, plans)
+        after(found, updates, states, settings)
+        check_updates(names, updates, settings, params, plans, trouble)
+        tops = leading_over([w for part in live for w in part.weights], settings, plans)
         start = 0
         for part in live:
             stop = start + len(part.params)
-            apply(part.weights, updates[start:stop], part.group, tops[start:stop])
+            apply(part.weights, updates[start:stop], part.settings, tops[start:stop])
             start = stop
+
+    def _averages(self, live: Sequence[Live]) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
+        """The momentum averages, after taking in the gradients, the gradients in their dtype, and the states."""
+        averages: list[Tensor] = []
+        grads: list[Tensor] = []
+        states: list[dict[str, Any]] = []
+        for part in live:
+            own, said = self._states(part), part.settings
+            buffers = [state["momentum_buffer"] for state in own]
+            wide = [g.to(b.dtype) for g, b in zip(part.grads, buffers, strict=True)]
+            wide = limited(wide, said) if said.rule.squares else wide
+            averages += momentum_average(buffers, wide, momentum=said.momentum, nesterov=said.nesterov)
+            grads += wide
+            states += own
+        return averages, grads, states
 
     def _entrywise_step(self, part: Live, company: Company | None) -> None:
         """Move parameters by the sign of the momentum, or by its rows normalised."""
-        updates, group = directions(self._states(part), part.grads, part.group), part.group
-        if group["algorithm"] == "sign":
-            updates = list(torch._foreach_sign(updates))
+        settings, rows_of = [part.settings] * len(part.params), part.settings.algorithm == "rows"
+        plans = company.plans(part.names, part.params, settings) if company is not None and rows_of else []
+        found = shares(settings, part.params, plans)
+        updates = before(found, *self._averages([part]), settings)
+        if rows_of:
+            for _, held, indices in found:
+                for i, unit in zip(indices, unit_rows(held, [updates[i] for i in indices]), strict=True):
+                    updates[i] = unit
         else:
-            plans = [] if company is None else company.plans(part.names, part.params, [group] * len(part.params))
-            updates = row_normalised(updates, plans)
-        torch._foreach_mul_(updates, [factors(group, p)[0] for p in part.params])
-        apply(part.weights, updates, group)
+            updates = list(torch._foreach_sign(updates))
+        torch._foreach_mul_(updates, [part.settings.factors(p.shape)[0] for p in part.params])
+        apply(part.weights, updates, part.settings)

@@ -1,19 +1,21 @@
 """What the matrices look like: singular values of weight, momentum and update."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from spectrain.optim._layout.held import Here
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.spread import whole
 from spectrain.optim._routing.explain import Row
 from spectrain.optim._routing.route import route
-from spectrain.optim._step.lines import line_squares, lines, scale_lines
+from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.update import orthogonalized
-from spectrain.optim._step.variants import adam_scaled, rates_of
+from spectrain.optim._variants.variant import Turn
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -59,7 +61,7 @@ def spectra(
     ('weight', 0.1, 1.556)
     """
     return [
-        _row(name, whole(p), Matrix.from_dict(group["matrix"]), move, list(quantiles))
+        _row(name, whole(p), Settings.of(group).matrix, move, list(quantiles))
         for name, p, group in _matrices(model, optimizer)
         if (names is None or name in names) and (move := _move(p, group, _whole_state(optimizer, p)))
     ]
@@ -89,27 +91,20 @@ def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | Non
         return Move(state["exp_avg"], _adam_update(group, state), None)
     if "momentum_buffer" not in state:
         return None
-    momentum = state["momentum_buffer"]
+    momentum, settings = state["momentum_buffer"], Settings.of(group)
     average = momentum
-    if group["nesterov"] and p.grad is not None:
-        average = torch.lerp(whole(p.grad).to(momentum.dtype), momentum, group["momentum"])
-    if group["variant"] == "adam" and state["step"] > 0:
-        average = adam_scaled(average, state["exp_avg_sq"], state["step"], beta2=group["beta2"])
-    (sign,) = orthogonalized([average], [{**group, "scale": "none"}], [p])
-    (scaled,) = orthogonalized([average], [group], [p])
-    layout = Matrix.from_dict(group["matrix"])
-    if group["variant"] == "normuon":
-        _normalise(layout.views(scaled), state["line_second_moment"])
+    if settings.nesterov and p.grad is not None:
+        average = torch.lerp(whole(p.grad).to(momentum.dtype), momentum, settings.momentum)
+    variant, held = settings.rule, Here([settings.matrix], [p.shape])
+    if variant.before is not None:
+        (average,) = variant.before(Turn(held, [average], [], [state], [settings.beta2], advance=False))
+    (sign,) = orthogonalized([average], [replace(settings, scale="none")], [p])
+    (scaled,) = orthogonalized([average], [settings], [p])
+    if variant.after is not None:
+        variant.after(Turn(held, [scaled], [], [state], [settings.beta2], advance=False))
+    layout = settings.matrix
     error = _polar_error(layout.views(average.contiguous()), layout.views(sign.contiguous()))
-    return Move(momentum, scaled * float(group["lr"]), error)
-
-
-def _normalise(views: list[Tensor], moment: Tensor) -> None:
-    """Scale lines in place as the last step did."""
-    pieces = lines([(view.shape[0], view.shape[1]) for view in views])
-    rates = rates_of(moment, torch.cat([line_squares(view) for view in views]), pieces)
-    for view, rate in zip(views, rates.split(pieces), strict=True):
-        scale_lines(view, rate)
+    return Move(momentum, scaled * float(settings.lr), error)
 
 
 def _adam_update(group: dict[str, Any], state: dict[str, Any]) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 from spectrain.optim import Muon, clip_grad_norm_
 from spectrain.optim._step import squares
+from spectrain.optim._step.settings import Settings
 
 HUGE = {torch.float32: 1e25, torch.bfloat16: 1e25, torch.float16: 300.0, torch.float64: 1e200}
 
@@ -93,10 +94,10 @@ def test_an_unchecked_adam_update_is_that_of_float64():
 
 
 def test_infinite_entries_stay_and_gradients_are_not_written_to():
-    group = {"check_finite": False, "capturable": True}
+    settings = Settings(check_finite=False, capturable=True)
     g = torch.tensor([1.0, -1e30, torch.inf, -torch.inf, torch.nan])
     before = g.clone()
-    (found,) = squares.limited([g], group)
+    (found,) = squares.limited([g], settings)
     assert torch.equal(g[:4], before[:4])
     assert g[4].isnan()
     assert found[0] == 1

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from spectrain.optim import Muon
-from spectrain.optim._step import portions as _live
-from spectrain.optim._step import portions as _streams
+from spectrain.optim._step import portions as room
 from spectrain.optim._step.portions import Live, portions
+from spectrain.optim._step.settings import Settings
 
 SHAPES = [(8, 8), (8, 16), (16, 8), (32, 8), (8, 8), (64, 64)]
 
@@ -37,7 +37,7 @@ class Clock:
 
 def portion(name):
     there = SimpleNamespace(device=SimpleNamespace(type="cuda"))
-    return [Live({"name": name}, [name], [there], [], [])]
+    return [Live(Settings(), [name], [there], [], [])]
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def clock(monkeypatch):
     pretended.current.done.add("gradients")
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: pretended.current)
     monkeypatch.setattr(torch.cuda, "stream", pretended.inside)
-    monkeypatch.setattr(_streams, "_stream", lambda _, index: pretended.stream(f"side{index}"))
+    monkeypatch.setattr(room, "_stream", lambda _, index: pretended.stream(f"side{index}"))
     return pretended
 
 
 def fork_only(made, act, *, streams):
     for turn, one in enumerate(made):
-        side = _streams._stream(None, turn % streams)
+        side = room._stream(None, turn % streams)
         side.wait_stream(torch.cuda.current_stream(None))
         with torch.cuda.stream(side):
             act(one)
@@ -61,7 +61,7 @@ def fork_only(made, act, *, streams):
 def join_only(made, act, *, streams):
     current = torch.cuda.current_stream(None)
     for turn, one in enumerate(made):
-        side = _streams._stream(None, turn % streams)
+        side = room._stream(None, turn % streams)
         with torch.cuda.stream(side):
             act(one)
         current.wait_stream(side)
@@ -86,7 +86,7 @@ def is_right(clock, run):
 
 
 def test_the_order_is_that_of_one_stream(clock):
-    assert is_right(clock, _streams.side_by_side)
+    assert is_right(clock, room.side_by_side)
 
 
 @pytest.mark.parametrize("wrong", [fork_only, join_only, in_a_row])
@@ -95,17 +95,17 @@ def test_wrong_orders_are_rejected(clock, wrong):
 
 
 def test_portions_for_streams_hold_every_matrix_once(monkeypatch):
-    monkeypatch.setattr(_live, "_far", lambda part: part.group["far"])
-    made = {far: Live({"tol": None, "far": far}, [f"{far}{i}" for i in range(len(SHAPES))],
+    monkeypatch.setattr(room, "_far", lambda part: part.names[0].startswith("True"))
+    made = {far: Live(Settings(), [f"{far}{i}" for i in range(len(SHAPES))],
                       [torch.empty(shape) for shape in SHAPES], [None] * len(SHAPES), [None] * len(SHAPES))
             for far in (True, False)}  # fmt: skip
     found = list(portions(list(made.values()), streams=3))
     names = [name for one in found for part in one for name in part.names]
     assert sorted(names) == sorted(made[True].names + made[False].names)
-    far = [one for one in found if one[0].group["far"]]
+    far = [one for one in found if room._far(one[0])]
     assert 2 <= len(far) <= 3 + 1
     assert len(list(portions([made[True]], streams=1))) == 1
-    exact = Live({"tol": 1e-3, "far": True}, *made[True][1:])
+    exact = Live(Settings(tol=1e-3), *made[True][1:])
     assert len(list(portions([exact], streams=3))) == 1
 
 

@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 from spectrain.optim import Matrix, Muon
+from spectrain.optim._layout.held import Here
+from spectrain.optim._variants.variant import Turn
+from spectrain.optim._variants.variants import VARIANTS
 
 
 def polar(X):
@@ -81,7 +84,7 @@ def test_the_check_rejects_other_formulas(exact_msign, generator, shape, variant
     assert (moved(variant, grads) - formula(grads, wrong=wrong)).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("variant", ["normuon", "adam"])
+@pytest.mark.parametrize("variant", [variant.name for variant in VARIANTS])
 def test_fused_is_separate(generator, variant):
     """Each piece of a fused weight moves as if it were a parameter of its own, to the last bit."""
     grads = gradients((12, 6), 3, generator)
@@ -177,9 +180,9 @@ def test_another_variant_is_refused_and_its_state_is_saved():
         Muon([torch.nn.Parameter(torch.zeros(4, 6))]).load_state_dict(state)
 
 
-@pytest.mark.parametrize("wrong", [{"variant": "adamuon"}, {"variant": "adam", "beta2": 1.0}])
+@pytest.mark.parametrize("wrong", [{"variant": "shampoo"}, {"variant": "adam", "beta2": 1.0}])
 def test_settings_are_checked(wrong):
-    with pytest.raises(ValueError, match="variant must be one of plain, adam, normuon and beta2"):
+    with pytest.raises(ValueError, match=r"variant must be one of plain, adam, normuon.* and beta2 in"):
         Muon([torch.nn.Parameter(torch.zeros(2, 2))], **wrong)
 
 
@@ -199,3 +202,36 @@ def test_rows_of_any_size_have_norm_one(size):
     p.grad[1] = size
     optimizer.step()
     torch.testing.assert_close(p, torch.tensor([[0.0] * 4, [-0.5] * 4]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_what_a_variant_promises(variant, generator):
+    """Averages are not written to, updates keep their norm, looking again changes no state and says the same."""
+    layout, size = Matrix(split=(5, 3)), torch.Size((8, 4))
+    held, grad = Here([layout], [size]), torch.randn(size, generator=generator)
+    (state,) = Muon(
+        [{"params": [nn.Parameter(torch.ones(size))], "matrix": layout}], variant=variant.name
+    ).state.values()
+    again = []
+    for advance in (True, False):
+        average, update = grad.clone(), torch.randn(size, generator=torch.Generator().manual_seed(1))
+        before, kept = update.clone(), {name: value.clone() for name, value in state.items()}
+        found = [average]
+        if variant.before is not None:
+            found = variant.before(Turn(held, [average], [grad], [state], [0.5], advance))
+        if variant.after is not None:
+            variant.after(Turn(held, [update], [], [state], [0.5], advance))
+        assert torch.equal(average, grad)
+        for rows in (slice(0, 5), slice(5, 8)):
+            torch.testing.assert_close(update[rows].norm(), before[rows].norm())
+        unchanged = all(torch.equal(value, kept[name]) for name, value in state.items())
+        assert unchanged == (not advance or not variant.keeps)
+        again.append((found[0], update))
+    for first, second in zip(*again, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_explain_says_what_a_variant_does(variant, capsys):
+    Muon([nn.Parameter(torch.ones(2, 2))], variant=variant.name).explain()
+    assert (f"variant {variant.name}: {variant.words}" in capsys.readouterr().out) == (variant.name != "plain")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spectrain.optim import Muon
-from spectrain.optim._ranks import over as _over
+from spectrain.optim._ranks import over
 
 
 def pair(**settings):
@@ -34,15 +34,15 @@ def test_momentum_that_overflows_is_refused_by_name(settings):
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf, 10.0])
 @pytest.mark.parametrize("variant", ["plain", "normuon", "adam"])
 def test_a_faulty_msign_is_refused_by_name(monkeypatch, variant, wrong):
-    right = _over.msign_all
+    right = over.msign_all
 
-    def faulty(pieces, groups):
-        signs = right(pieces, groups)
+    def faulty(pieces, settings):
+        signs = right(pieces, settings)
         signs[0][0].mul_(wrong)
         return signs
 
     params, optimizer = pair(variant=variant)
-    monkeypatch.setattr(_over, "msign_all", faulty)
+    monkeypatch.setattr(over, "msign_all", faulty)
     with pytest.raises(ValueError, match=r"no msign has for second \(6, 3\)"):
         optimizer.step()
     assert torch.equal(params[1], torch.ones(6, 3))

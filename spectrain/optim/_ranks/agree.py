@@ -2,39 +2,18 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.spread import Team, local
+from spectrain.optim._step.settings import Settings
 
 SHOWN = 5  # differences that a message lists
-# Not compared: what names and counts parameters, which is compared by itself, and keys of the caller's own.
-SETTINGS = (
-    "algorithm",
-    "lr",
-    "weight_decay",
-    "momentum",
-    "nesterov",
-    "scale",
-    "decay",
-    "variant",
-    "beta2",
-    "tol",
-    "steps",
-    "schedule",
-    "compute_dtype",
-    "betas",
-    "eps",
-    "maximize",
-    "capturable",
-    "check_finite",
-    "initial_lr",
-    "costs",
-)
+SETTINGS = tuple(field.name for field in fields(Settings) if field.name != "matrix")
 
 
 class Facts(NamedTuple):
@@ -50,10 +29,14 @@ class Facts(NamedTuple):
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
 
 
-def settings_of(group: dict[str, Any]) -> dict[str, str]:
-    """What of a group has to be the same on all ranks, as text; equal numbers have equal text."""
-    found = {key: _text(group[key]) for key in SETTINGS if key in group}
-    return found | {"matrix": str(Matrix.from_dict(group["matrix"]))}
+def settings_in_words(group: dict[str, Any], settings: Settings | None) -> dict[str, str]:
+    """What of a group has to be the same on all ranks, as text; equal numbers have equal text.
+
+    Of the dictionary as it stands, since ``settings`` is None where it makes no sense on this rank. What names and
+    counts parameters is compared by itself, and keys of the caller's own are not.
+    """
+    found = {name: _text(group[name]) for name in SETTINGS if name in group}
+    return found | {"matrix": str(group.get("matrix") if settings is None else settings.matrix)}
 
 
 def _text(value: Any) -> str:

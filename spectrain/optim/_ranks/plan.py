@@ -11,6 +11,7 @@ from spectrain.optim._layout.parts import Sharding
 from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, assign, load, messages, nothing, seconds
 from spectrain.optim._ranks.sharded import Member, works_of
 from spectrain.optim._routing.route import route
+from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.state import state_dtype
 
 
@@ -127,9 +128,9 @@ def plan(
     if not mesh or any(size < 1 for size in mesh) or len(places) != len(mesh):
         raise ValueError(f"plan: mesh needs positive sizes and one cut each, got mesh={mesh}, cuts={places}.")
     sharding = Sharding(tuple(range(torch.Size(mesh).numel())), mesh, places)
-    settings = {"tol": None, "steps": steps, "schedule": None, "compute_dtype": compute_dtype}
+    asked = {"steps": steps, "compute_dtype": compute_dtype}
     members = [
-        Member(name, p.shape, {**group, **settings}, sharding, state_dtype(p), torch.device("cpu"))
+        Member(name, p.shape, Settings.of({**group, **asked}), sharding, state_dtype(p), torch.device("cpu"))
         for group in route(model, rules=rules)
         if group["algorithm"] == "muon"
         for name, p in group["params"]

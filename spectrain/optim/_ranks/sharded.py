@@ -7,28 +7,21 @@ import torch
 from torch import Tensor
 
 from spectrain.approx import Schedule
-from spectrain.matfun.internal import (
-    coefficients,
-    gram_products,
-    gram_restarts,
-    plain_products,
-    schedule_for_steps,
-)
-from spectrain.optim._layout.matrix import Matrix
+from spectrain.matfun.internal import coefficients, gram_products, gram_restarts, plain_products, schedule_for_steps
 from spectrain.optim._layout.parts import Sharding, local_views, parts
 from spectrain.optim._layout.spread import Team
 from spectrain.optim._ranks.cost import Choice, Machine, Work, assign
 from spectrain.optim._ranks.gram import Slab, cuts, reduced_signs
-from spectrain.optim._step.scale import factors
-from spectrain.optim._step.update import STEPS, dtype_of, schedule_from_text
+from spectrain.optim._step.settings import STEPS, Settings
+from spectrain.optim._step.update import dtype_of
 
 
 class Member(NamedTuple):
-    """One parameter of a team: its full shape, its group of settings, and how it lies."""
+    """One parameter of a team: its full shape, the settings of its group, and how it lies."""
 
     name: str
     shape: torch.Size
-    group: dict[str, Any]
+    settings: Settings
     sharding: Sharding
     dtype: torch.dtype
     device: torch.device
@@ -43,7 +36,7 @@ class Site(NamedTuple):
 
 def works_of(member: Member) -> list[Work]:
     """Return what is to be done for each logical matrix of a parameter; from shapes alone."""
-    layout, boxes = Matrix.from_dict(member.group["matrix"]), member.sharding.boxes(member.shape)
+    layout, boxes = member.settings.matrix, member.sharding.boxes(member.shape)
     held = list(zip(*(parts(layout, member.shape, box) for box in boxes), strict=True))
     copies = tuple(member.sharding.copies())
     dtype, schedule = _sent_dtype(member), _schedule(member)
@@ -77,17 +70,16 @@ def _flops(schedule: Schedule | None, dtype: torch.dtype, out: int, in_: int) ->
 
 def _schedule(member: Member) -> Schedule | None:
     """The polynomials that msign would apply; None by tolerance."""
-    group = member.group
-    if group["tol"] is not None:
+    settings = member.settings
+    if settings.tol is not None:
         return None
-    text = group["schedule"]
-    return schedule_from_text(text) if text else schedule_for_steps(group["steps"] or STEPS, _sent_dtype(member))
+    return settings.schedule or schedule_for_steps(settings.steps or STEPS, _sent_dtype(member))
 
 
 def _sent_dtype(member: Member) -> torch.dtype:
     """Momentum travels in the dtype that msign would round it to."""
     like = torch.empty(0, dtype=member.dtype, device=member.device)
-    return dtype_of(member.group, like)
+    return dtype_of(member.settings, like)
 
 
 class Sharded:
@@ -104,9 +96,9 @@ class Sharded:
         self.works: list[Work] = [work for found in works for work in found]
         self.choices: list[Choice] = assign(self.works, machine)
         self._views: list[Tensor] = []
-        self._layouts = [Matrix.from_dict(member.group["matrix"]) for member in members]
+        self._layouts = [member.settings.matrix for member in members]
         self._boxes = [member.sharding.boxes(member.shape)[team.position] for member in members]
-        self._rates = [r for m in members for r in factors(m.group, torch.empty(m.shape, device="meta"))]
+        self._rates = [r for m in members for r in m.settings.factors(m.shape)]
         self._flipped = [layout.transposed for layout in self._layouts]
         me = team.position
         self.mine = [n for n, (w, c) in enumerate(zip(self.works, self.choices, strict=True)) if me in computers(w, c)]
@@ -159,29 +151,6 @@ class Sharded:
         self._views = []  # or the averages would stay in memory until the next step
         return updates
 
-    def row_squares(self, updates: Sequence[Tensor]) -> list[Tensor]:
-        """Return for each parameter the sums of squares of the rows of its logical matrices, on every rank."""
-        sums = []
-        for n, view in enumerate(self._cut(updates)):
-            work, flipped = self.works[n], self._transposed(n)
-            whole_rows = view.new_zeros(work.shape[1 if flipped else 0])
-            if view.numel() and work.copies[self.team.position] == 0:
-                part = work.parts[self.team.position]
-                where = part.columns if flipped else part.rows
-                whole_rows[slice(*where)] = view.square().sum(0 if flipped else 1)
-            sums.append(whole_rows)
-        total = self.team.reduce(torch.cat(sums), "sum").split([len(rows) for rows in sums])
-        return [torch.cat(found) for found in self._by_member(total)]
-
-    def scale_rows(self, updates: Sequence[Tensor], rates: Sequence[Tensor]) -> None:
-        """Multiply this rank's part of each update by the factor of its logical row, in place."""
-        per_matrix = [piece for m, rate in enumerate(rates) for piece in rate.split(self._rows(m))]
-        for n, (view, rate) in enumerate(zip(self._cut(updates), per_matrix, strict=True)):
-            if view.numel():
-                part, flipped = self.works[n].parts[self.team.position], self._transposed(n)
-                own = rate[slice(*(part.columns if flipped else part.rows))]
-                view.mul_(own[None, :] if flipped else own[:, None])
-
     def logical_shapes(self, m: int) -> list[tuple[int, int]]:
         """(out, in) of the matrices of one member."""
         shapes = [work.shape for work, site in zip(self.works, self.sites, strict=True) if site.member == m]
@@ -201,9 +170,9 @@ class Sharded:
         found = [torch.zeros_like(w) for w in weights]
         for n, target in enumerate(self._cut(found)):
             if target.numel():
-                out, in_ = self._sides(n)
+                out, in_ = self.sides(n)
                 top = torch.outer(u[n][out], direction[n][in_])
-                target.copy_(top.mT if self._transposed(n) else top)
+                target.copy_(top.mT if self.transposed(n) else top)
         return found
 
     def _longest_rows(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -220,11 +189,11 @@ class Sharded:
         """W x, or W^T x, of every logical matrix; whole, on every rank."""
         results = []
         for n, (view, x) in enumerate(zip(views, vectors, strict=True)):
-            out, in_ = self._sides(n)
+            out, in_ = self.sides(n)
             shape = self.works[n].shape
-            result = view.new_zeros(shape[1 if self._transposed(n) != transposed else 0])
+            result = view.new_zeros(shape[1 if self.transposed(n) != transposed else 0])
             if view.numel() and self.works[n].copies[self.team.position] == 0:
-                W = view.mT if self._transposed(n) else view
+                W = view.mT if self.transposed(n) else view
                 if transposed:
                     result[in_] = W.mT @ x[out]
                 else:
@@ -232,25 +201,16 @@ class Sharded:
             results.append(result)
         return list(self.team.reduce(torch.cat(results), "sum").split([len(result) for result in results]))
 
-    def _sides(self, n: int) -> tuple[slice, slice]:
+    def sides(self, n: int) -> tuple[slice, slice]:
         """This rank's interval of the outputs and of the inputs of a logical matrix."""
         rows, columns = (slice(*interval) for interval in self.works[n].parts[self.team.position])
-        return (columns, rows) if self._transposed(n) else (rows, columns)
-
-    def _rows(self, m: int) -> list[int]:
-        return [out for out, _ in self.logical_shapes(m)]
-
-    def _by_member(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
-        found: list[list[Tensor]] = [[] for _ in self.members]
-        for site, value in zip(self.sites, values, strict=True):
-            found[site.member].append(value)
-        return found
+        return (columns, rows) if self.transposed(n) else (rows, columns)
 
     def _turned(self, n: int, matrix: Tensor) -> Tensor:
         """A stored matrix as out x in, or back."""
-        return matrix.mT if self._transposed(n) else matrix
+        return matrix.mT if self.transposed(n) else matrix
 
-    def _transposed(self, n: int) -> bool:
+    def transposed(self, n: int) -> bool:
         return self._flipped[self.sites[n].member]
 
     def _by_gram(self, targets: list[Tensor]) -> None:
@@ -274,10 +234,14 @@ class Sharded:
 
     def _cut(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Views of the local part of every logical matrix."""
-        views = []
-        for member, layout, box, tensor in zip(self.members, self._layouts, self._boxes, tensors, strict=True):
-            views += local_views(layout, member.shape, box, tensor)
-        return views
+        return self.views(range(len(self.members)), tensors)
+
+    def views(self, members: Sequence[int], tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return views of this rank's part of every matrix of some members, as stored."""
+        found = []
+        for m, tensor in zip(members, tensors, strict=True):
+            found += local_views(self._layouts[m], self.members[m].shape, self._boxes[m], tensor)
+        return found
 
     def _assembled(self, n: int, received: dict[tuple[int, int], Tensor]) -> Tensor:
         """One whole matrix out of this rank's part and those received."""

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from spectrain.optim._layout.spread import Group, Team, local, sharding_of, team_of
-from spectrain.optim._ranks.agree import Facts, agree, check_copies, settings_of
+from spectrain.optim._ranks.agree import Facts, agree, check_copies, settings_in_words
 from spectrain.optim._ranks.cost import Machine
 from spectrain.optim._ranks.sharded import Member, Sharded
+from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.state import state_dtype
 from spectrain.optim._step.update import dtype_of
 
@@ -44,13 +45,14 @@ class Company:
         sharding = sharding_of(p, self.group)
         return None if sharding is None else sharding.ranks
 
-    def agree(self, groups: Sequence[dict[str, Any]], trouble: str) -> None:
+    def agree(self, groups: Sequence[dict[str, Any]], settings: Sequence[Settings] | None, trouble: str) -> None:
         """Raise ValueError on all ranks alike where they do not do the same, or one has a reason not to step.
 
-        ``trouble`` is this rank's reason, or empty. Teams in one order everywhere, so that no two wait for each other.
+        ``trouble`` is this rank's reason, or empty; ``settings`` those of the groups, None where they make no sense.
+        Teams in one order everywhere, so that no two wait for each other.
         """
         for ranks, entries in sorted(self._shared(groups).items()):
-            found = self._agreed(ranks, entries, groups, trouble)
+            found = self._agreed(ranks, entries, groups, settings, trouble)
             trouble = found or trouble
         if trouble:
             raise ValueError(trouble)
@@ -67,7 +69,14 @@ class Company:
                     shared.setdefault(sharding.ranks, []).append(Entry(i, name, p))
         return shared
 
-    def _agreed(self, ranks: Ranks, entries: list[Entry], groups: Sequence[dict[str, Any]], trouble: str) -> str:
+    def _agreed(
+        self,
+        ranks: Ranks,
+        entries: list[Entry],
+        groups: Sequence[dict[str, Any]],
+        settings: Sequence[Settings] | None,
+        trouble: str,
+    ) -> str:
         """What keeps one team from a step; empty: nothing."""
         team = self.team(ranks, next((entry.p for entry in entries), None))
         key = [(entry.group, entry.name, id(entry.p), entry.p.dtype) for entry in entries]
@@ -75,7 +84,7 @@ class Company:
         if known is None or known[0] != key:
             known = self._described[ranks] = (key, [self._words(entry, groups[entry.group]) for entry in entries])
             self._verified.discard(ranks)
-        facts = Facts(known[1], self._settings(entries, groups))
+        facts = Facts(known[1], self._settings(entries, groups, settings))
         missing = [entry.name for entry in entries if entry.p.grad is None]
         found, new = agree(team, facts, missing, trouble=trouble, new=ranks not in self._verified)
         if new and not found:
@@ -92,16 +101,19 @@ class Company:
         words = f"{entry.name} {tuple(entry.p.shape)} {entry.p.dtype} in group {entry.group}"
         return words if sharding.cuts == (None,) else f"{words}, mesh {sharding.mesh} cuts {sharding.cuts}"
 
-    def _settings(self, entries: list[Entry], groups: Sequence[dict[str, Any]]) -> dict[str, str]:
+    def _settings(
+        self, entries: list[Entry], groups: Sequence[dict[str, Any]], settings: Sequence[Settings] | None
+    ) -> dict[str, str]:
         """What the groups of a team say, the dtype in which msign would iterate here, and the machine."""
         found = {"machine": str(self.machine)}
         for i in dict.fromkeys(entry.group for entry in entries):
             first = next(entry for entry in entries if entry.group == i)
-            settings = settings_of(groups[i])
-            if groups[i]["algorithm"] == "muon":
+            said = None if settings is None else settings[i]
+            words = settings_in_words(groups[i], said)
+            if said is not None and said.algorithm == "muon":
                 like = torch.empty(0, dtype=state_dtype(first.p), device=local(first.p).device)
-                settings["dtype of msign"] = str(dtype_of(groups[i], like))
-            found |= {f"{key} of group {i} ({first.name})": value for key, value in settings.items()}
+                words["dtype of msign"] = str(dtype_of(said, like))
+            found |= {f"{key} of group {i} ({first.name})": value for key, value in words.items()}
         return found
 
     def team(self, ranks: Ranks, p: Tensor | None) -> Team:
@@ -115,40 +127,37 @@ class Company:
         return self._teams[ranks]
 
     def plans(
-        self, names: Sequence[str], params: Sequence[Tensor], groups: Sequence[dict[str, Any]]
+        self, names: Sequence[str], params: Sequence[Tensor], settings: Sequence[Settings]
     ) -> list[tuple[Sharded, list[int]]]:
         """Return the plan of each team with the indices of its parameters; the others are on this rank alone."""
         members: dict[Ranks, list[int]] = {}
-        for i, (p, group) in enumerate(zip(params, groups, strict=True)):
-            ranks = self.ranks(p, group["algorithm"])
+        for i, (p, said) in enumerate(zip(params, settings, strict=True)):
+            ranks = self.ranks(p, said.algorithm)
             if ranks is not None:
                 members.setdefault(ranks, []).append(i)
         return [
             (
-                self._plan(ranks, [names[i] for i in found], [params[i] for i in found], [groups[i] for i in found]),
+                self._plan(ranks, [names[i] for i in found], [params[i] for i in found], [settings[i] for i in found]),
                 found,
             )
             for ranks, found in sorted(members.items())  # one order on all ranks
         ]
 
-    def _plan(self, ranks: Ranks, names: list[str], params: list[Tensor], groups: list[dict[str, Any]]) -> Sharded:
+    def _plan(self, ranks: Ranks, names: list[str], params: list[Tensor], settings: list[Settings]) -> Sharded:
         own = ((id(p), p.shape, p.dtype, p.device) for p in params)  # a freed id may come again
-        key = (ranks, *zip(own, (tuple(str(g.get(k)) for k in _DECIDING) for g in groups), strict=True))
+        key = (ranks, *zip(own, ((s.algorithm, s.matrix, s.scale, s.exactness) for s in settings), strict=True))
         if key not in self._plans:
             if len(self._plans) >= KEPT:  # parameters that come and go, as with frozen layers
                 self._plans.clear()
             machine = self.machine or Machine.typical(params[0].device.type)
-            members = [self._member(*entry) for entry in zip(names, params, groups, strict=True)]
+            members = [self._member(*entry) for entry in zip(names, params, settings, strict=True)]
             self._plans[key] = Sharded(self.team(ranks, params[0]), members, machine)
         return self._plans[key]
 
-    def _member(self, name: str, p: Tensor, group: dict[str, Any]) -> Member:
+    def _member(self, name: str, p: Tensor, settings: Settings) -> Member:
         sharding = sharding_of(p, self.group)
         assert sharding is not None
-        return Member(name, p.shape, group, sharding, state_dtype(p), p.device)
-
-
-_DECIDING = ("matrix", "tol", "steps", "schedule", "compute_dtype", "scale", "algorithm")
+        return Member(name, p.shape, settings, sharding, state_dtype(p), p.device)
 
 
 def distributed(group: Group | None) -> bool:

@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Size, Tensor
@@ -13,6 +12,7 @@ from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._ranks.agree import agreed_trouble
 from spectrain.optim._ranks.sharded import Sharded
 from spectrain.optim._step.scale import factor
+from spectrain.optim._step.settings import Settings
 
 _MOST = 4.0  # singular values of a result: every schedule has an error below 1, and looks at what came out
 
@@ -20,7 +20,7 @@ _MOST = 4.0  # singular values of a result: every schedule has an error below 1,
 def check_updates(
     names: Sequence[str],
     updates: Sequence[Tensor],
-    groups: Sequence[dict[str, Any]],
+    settings: Sequence[Settings],
     params: Sequence[Tensor],
     plans: Sequence[tuple[Sharded, list[int]]],
     trouble: str = "",
@@ -33,9 +33,9 @@ def check_updates(
     over ranks one reduction of an integer for each team, which also tells what msign had against its matrices on one of
     them (``trouble``), while the others waited for these. With ``capturable`` and in a graph no value can be read.
     """
-    if recording() or all(group["capturable"] and group["tol"] is None for group in groups):
+    if recording() or all(said.capturable and said.tol is None for said in settings):
         return
-    trouble = trouble or _wild(names, updates, groups, params)
+    trouble = trouble or _wild(names, updates, settings, params)
     for plan, _ in plans:
         trouble = agreed_trouble(plan.team, trouble) or trouble
     if trouble:
@@ -43,14 +43,14 @@ def check_updates(
 
 
 def _wild(
-    names: Sequence[str], updates: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]
+    names: Sequence[str], updates: Sequence[Tensor], settings: Sequence[Settings], params: Sequence[Tensor]
 ) -> str:
     """The parameters whose update is larger than any msign, in words; empty where there is none."""
     norms = torch._foreach_norm(list(updates))
     sizes = torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).tolist()
     bad = []
-    for name, size, group, p in zip(names, sizes, groups, params, strict=True):
-        most = _MOST * _largest(Matrix.from_dict(group["matrix"]), p.shape, group["scale"])
+    for name, size, said, p in zip(names, sizes, settings, params, strict=True):
+        most = _MOST * _largest(said.matrix, p.shape, said.scale)
         if not size <= most:  # NaN is above everything
             bad.append(f"{name} {tuple(p.shape)} ({size:.3g}, at most {most:.3g})")
     return _words(bad) if bad else ""

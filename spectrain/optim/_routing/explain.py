@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrain.optim._step.scale import factors, logical_shapes
+from spectrain.optim._step.settings import Settings
 
 Row = dict[str, Any]
 COLUMNS = ("name", "shape", "matrix", "algorithm", "lr_factor", "weight_decay", "reason")
@@ -15,22 +15,23 @@ COLUMNS = ("name", "shape", "matrix", "algorithm", "lr_factor", "weight_decay", 
 def rows(groups: Iterable[dict[str, Any]]) -> list[Row]:
     """Return one plain dictionary for each parameter of complete parameter groups."""
     return [
-        _row(group, p, name, reason)
+        _row(group, settings, p, name, reason)
         for group in groups
+        for settings in [Settings.of(group)]
         for p, name, reason in zip(group["params"], group["param_names"], group["reasons"], strict=True)
     ]
 
 
-def _row(group: dict[str, Any], p: Tensor, name: str, reason: str) -> Row:
-    adamw, own = group["algorithm"] == "adamw", group.get("lr_factor", 1.0)  # the latter of groups by mup
-    rates = [own] if adamw else sorted({round(own * value, 6) for value in factors(group, p)})
+def _row(group: dict[str, Any], settings: Settings, p: Tensor, name: str, reason: str) -> Row:
+    adamw, own = settings.algorithm == "adamw", group.get("lr_factor", 1.0)  # the latter of groups by mup
+    rates = [own] if adamw else sorted({round(own * value, 6) for value in settings.factors(p.shape)})
     return {
         "name": name,
         "shape": list(p.shape),
-        "matrix": "" if group["algorithm"] != "muon" else _words(logical_shapes(group, p)),
-        "algorithm": group["algorithm"],
+        "matrix": "" if settings.algorithm != "muon" else _words(settings.shapes(p.shape)),
+        "algorithm": settings.algorithm,
         "lr_factor": rates[0] if len(rates) == 1 else rates,
-        "weight_decay": float(group["weight_decay"]),
+        "weight_decay": float(settings.weight_decay),
         "reason": reason,
     }
 

@@ -1,8 +1,7 @@
 """Which parameter goes where: by module type, by declaration, by rule; never by guessing at a shape.
 
-What a parameter is, from the type of the module that holds it.
-
-Which Linear layers are output heads: they want AdamW (article 11416, kexue.fm/archives/11416).
+The type of the module that holds a parameter says what it is. Output heads are told from other Linear layers, since
+they want AdamW (article 11416, kexue.fm/archives/11416).
 """
 
 import re
@@ -15,7 +14,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from spectrain.optim._layout.matrix import Matrix, check_shaped
 from spectrain.optim._routing.explain import Row, rows, table
-from spectrain.optim._step.guards import ALGORITHMS
+from spectrain.optim._step.settings import ALGORITHMS
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 RECURRENT = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
@@ -148,9 +147,7 @@ class Routes(list[dict[str, Any]]):
     @property
     def rows(self) -> list[Row]:
         """One plain dictionary for each parameter, as with ``scale="match_rms_adamw"`` and decay 0.1."""
-        return rows(
-            {"scale": "match_rms_adamw", "weight_decay": 0.1, **group, **_unzip(group["params"])} for group in self
-        )
+        return rows({**group, **_unzip(group["params"])} for group in self)
 
     def explain(self) -> list[Row]:
         """Print the table of ``rows`` and return them."""

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.squares import limited
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
 _TINY = torch.finfo(torch.float32).tiny  # in place of eps=0, which makes 0 / 0 of an entry that had no gradient yet
 
 
-def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any], states: list[dict[str, Any]]) -> None:
+def adamw_step(params: list[Tensor], grads: list[Tensor], settings: Settings, states: list[dict[str, Any]]) -> None:
     """Do one step of ``torch.optim.AdamW``, with its state keys ``step``, ``exp_avg`` and ``exp_avg_sq``.
 
     On devices that have it this is the fused kernel, one pass over the memory.
     """
-    beta1, beta2 = group["betas"]
-    grads = limited(grads, group)
+    beta1, beta2 = settings.betas
+    grads = limited(grads, settings)
     aligned = all(_aligned(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True))
     compiling = torch.compiler.is_compiling()  # a graph takes the formula, and fuses it itself
     adamw(
@@ -33,10 +34,10 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], group: dict[str, Any],
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
-        lr=group["lr"],
-        weight_decay=group["weight_decay"],
-        eps=max(group["eps"], _TINY),
-        maximize=group["maximize"],
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        eps=max(settings.eps, _TINY),
+        maximize=settings.maximize,
     )
 
 

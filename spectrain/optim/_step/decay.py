@@ -1,38 +1,38 @@
 """Four kinds of weight decay, each as a change of the weights in place, before the update is subtracted."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-Rate = float | Tensor
+from spectrain.optim._step.settings import Rate, Settings
 
 
-def decoupled(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+def decoupled(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
     """W <- (1 - lr wd) W, as AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
-    torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+    torch._foreach_mul_(weights, 1 - settings.rate * settings.weight_decay)
 
 
-def independent(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+def independent(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
     """W <- (1 - wd lr / initial_lr) W: follows the schedule but not the size of the learning rate.
 
     Wortsman et al., arXiv 2309.14322. ``initial_lr`` is what schedulers leave in the group; without one the
     factor is 1 - wd.
     """
-    start = group.get("initial_lr", lr)
+    lr = settings.rate
+    start = lr if settings.initial_lr is None else settings.initial_lr
     share: Rate
     if isinstance(start, Tensor):  # reads no value, for a CUDA graph
         share = torch.where(start == 0, 0.0, lr / start).reshape(())
     else:
         share = lr / start if start else 0.0
-    torch._foreach_mul_(weights, 1 - group["weight_decay"] * share)
+    torch._foreach_mul_(weights, 1 - settings.weight_decay * share)
 
 
-def cautious(weights: list[Tensor], updates: list[Tensor], group: dict[str, Any], lr: Rate) -> None:
+def cautious(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
     """W <- W - lr wd W only in entries that the update shrinks as well (Chen et al., arXiv 2510.12402)."""
-    sign = -1 if group["maximize"] else 1
-    rate = lr * group["weight_decay"]
+    sign = -1 if settings.maximize else 1
+    rate = settings.rate * settings.weight_decay
     for W, U in zip(weights, updates, strict=True):
         W.sub_(torch.where(W * U * sign > 0, W, 0.0) * rate)
 
@@ -56,9 +56,8 @@ def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
     return torch.outer(W @ v, v)
 
 
-DECAYS: dict[str, Callable[[list[Tensor], list[Tensor], dict[str, Any], Rate], None]] = {
+ENTRYWISE: dict[str, Callable[[list[Tensor], list[Tensor], Settings], None]] = {
     "decoupled": decoupled,
     "independent": independent,
     "cautious": cautious,
 }
-KINDS = (*DECAYS, "spectral")

@@ -10,11 +10,13 @@ from torch.optim.optimizer import Optimizer
 from spectrain.optim._layout.spread import local
 from spectrain.optim._step.saved import check_saved, damaged
 from spectrain.optim._step.scale import canonical
-from spectrain.optim._step.state import count_lines, ready
+from spectrain.optim._step.settings import Settings
+from spectrain.optim._step.state import kept, kept_shape, ready
 
 FOREIGN = {"ns_coefficients", "ns_steps", "adjust_lr_fn"}
 STRUCTURE = ("algorithm", "matrix", "variant")
-OLD = "row_second_moment"  # what line_second_moment was called when it was of rows only
+LINES = "line_second_moment"
+OLD = "row_second_moment"  # what it was called when it was of rows only
 
 
 def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,21 +38,30 @@ def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], default
 def _renamed(
     state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
 ) -> dict[Any, Any]:
-    """The state with NorMuon's averages under the name of today; ValueError where they are of rows and not wanted."""
+    """The state with NorMuon's averages under the name of today; ValueError where they are of rows and not wanted.
+
+    What earlier versions kept for parameters that have no such lines, as of ``"rows"``, is left out.
+    """
     found = dict(state)
     for theirs, ours in zip(saved, groups, strict=True):
+        settings = Settings.of(ours)
+        if ours.get("variant") != "normuon":
+            continue
         for index, p, name in zip(theirs["params"], ours["params"], ours["param_names"], strict=True):
             entry = state.get(index, {})
-            if OLD not in entry or ours.get("variant") != "normuon":
+            if LINES not in kept(settings):
+                found[index] = {key: value for key, value in entry.items() if key not in (OLD, LINES)}
                 continue
-            count = count_lines(p, ours)
+            if OLD not in entry:
+                continue
+            (count,) = kept_shape("lines", p, settings)
             if isinstance(entry[OLD], Tensor) and entry[OLD].shape != (count,):
                 raise ValueError(
                     f"Muon: the saved state has averages of rows of {name} {tuple(p.shape)}, which did nothing where "
                     'out < in; variant="normuon" now divides columns there. To start their averages anew, put '
                     f'torch.zeros({count}) for state_dict["state"][{index}]["{OLD}"].'
                 )
-            found[index] = {"line_second_moment" if key == OLD else key: value for key, value in entry.items()}
+            found[index] = {LINES if key == OLD else key: value for key, value in entry.items()}
     return found
 
 
@@ -101,15 +112,17 @@ def _misshapen(state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: S
     return [
         f"{name}.{key}: saved {tuple(value.shape)}, here {tuple(p.shape)}"
         for key_group, group in zip(saved, groups, strict=True)
+        for settings in [Settings.of(group)]
         for index, p, name in zip(key_group["params"], group["params"], group["param_names"], strict=True)
         for key, value in state.get(index, {}).items()
-        if isinstance(value, Tensor) and key != "step" and value.shape != _shape(key, p, group)
+        if isinstance(value, Tensor) and not _fits(key, value, p, settings)
     ]
 
 
-def _shape(key: str, p: Tensor, group: dict[str, Any]) -> tuple[int, ...]:
-    """The shape of what is remembered of a parameter under this name."""
-    return (count_lines(p, group),) if key == "line_second_moment" else tuple(p.shape)
+def _fits(key: str, value: Tensor, p: Tensor, settings: Settings) -> bool:
+    """Whether a saved tensor has the shape of what is kept under its name; a count may have one dimension."""
+    kind = kept(settings).get(key, "entries")
+    return kind == "count" or value.shape == kept_shape(kind, p, settings)
 
 
 def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
@@ -118,12 +131,12 @@ def restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     Parameters that the saved state does not know get the state of a start.
     """
     saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-    params = [(p, group) for group in optimizer.param_groups for p in group["params"]]
-    for index, (p, group) in zip(saved, params, strict=True):
+    params = [(p, settings) for group, settings in _with_settings(optimizer) for p in group["params"]]
+    for index, (p, settings) in zip(saved, params, strict=True):
         entry = state_dict["state"].get(index, {})
         copied = {key: value.detach().clone() for key, value in entry.items() if isinstance(value, Tensor)}
         if p.requires_grad or any(bool(local(value).any()) for value in copied.values()):
-            optimizer.state[p] = ready(copied, p, group)
+            optimizer.state[p] = ready(copied, p, settings)
         else:  # frozen and never moved: an older state has zeros for it
             optimizer.state.pop(p, None)
 
@@ -134,14 +147,18 @@ def follow(optimizer: Optimizer) -> None:
     Wrappers put sharded parameters into the groups of a finished optimizer; what is kept of the whole ones would fill
     the memory and could not be saved. Warns where momentum is lost by it.
     """
-    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
-    gone = [optimizer.state.pop(p) for p in list(optimizer.state) if p not in groups]
-    for p, group in groups.items():
+    found = {p: settings for group, settings in _with_settings(optimizer) for p in group["params"]}
+    gone = [optimizer.state.pop(p) for p in list(optimizer.state) if p not in found]
+    for p, settings in found.items():
         if p.requires_grad and p not in optimizer.state:
-            ready(optimizer.state[p], p, group)
+            ready(optimizer.state[p], p, settings)
     if any(isinstance(value, Tensor) and bool(local(value).any()) for state in gone for value in state.values()):
         warnings.warn(
             f"Muon: {len(gone)} parameters of the groups were replaced after steps had been taken; the momentum of "
             "the old ones is lost. Load a state after the replacement, or replace before the first step.",
             stacklevel=3,
         )
+
+
+def _with_settings(optimizer: Optimizer) -> list[tuple[dict[str, Any], Settings]]:
+    return [(group, Settings.of(group)) for group in optimizer.param_groups]

@@ -1,14 +1,13 @@
-"""The parameters that a step moves, and the portions in which it moves matrices.
-
-Portions of a step side by side on an accelerator.
-"""
+"""The parameters that a step moves, and the portions in which it moves matrices, side by side on an accelerator."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from spectrain.optim._step.settings import Settings
 
 _PORTION = 2**20  # entries of a portion on a processor: what stays in its cache from momentum to weight
 
@@ -16,7 +15,7 @@ _PORTION = 2**20  # entries of a portion on a processor: what stays in its cache
 class Live(NamedTuple):
     """The parameters of one group that have a gradient; gradients and weights are this rank's part."""
 
-    group: dict[str, Any]
+    settings: Settings
     names: list[str]
     params: list[Tensor]
     grads: list[Tensor]
@@ -25,7 +24,7 @@ class Live(NamedTuple):
     def some(self, indices: list[int]) -> "Live":
         """Return the parameters at these places."""
         lists = (self.names, self.params, self.grads, self.weights)
-        return Live(self.group, *([items[i] for i in indices] for items in lists))  # type: ignore[arg-type]
+        return Live(self.settings, *([items[i] for i in indices] for items in lists))  # type: ignore[arg-type]
 
 
 def portions(live: list[Live], *, streams: int = 1) -> Iterator[list[Live]]:
@@ -49,7 +48,7 @@ def portions(live: list[Live], *, streams: int = 1) -> Iterator[list[Live]]:
 
 def _most(part: Live, streams: int) -> int | None:
     """Entries of a portion at most; None where the part is not to be cut."""
-    if torch.compiler.is_compiling() or part.group["tol"] is not None:
+    if torch.compiler.is_compiling() or part.settings.tol is not None:
         return None
     if not _far(part):
         return _PORTION

@@ -6,15 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrain.matfun.internal import CostTable
-from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.spread import local
-from spectrain.optim._step.guards import check_settings
-from spectrain.optim._step.scale import canonical
-from spectrain.optim._step.state import kinds
-from spectrain.optim._step.update import schedule_from_text
-
-FLAGS = ("nesterov", "maximize", "capturable", "check_finite")
+from spectrain.optim._step.settings import Settings
+from spectrain.optim._step.state import kept
 
 
 def check_saved(
@@ -26,37 +20,23 @@ def check_saved(
         try:
             if missing:
                 raise ValueError(f"it has no {', '.join(missing)}.")
-            check_settings({**defaults, **group})
-            _check_words(group)
+            Settings.of(group).check_tensors()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(
                 f"Muon: the saved state is damaged in group {i}: {str(error) or 'nested too deeply'}"
             ) from error
 
 
-def _check_words(group: Mapping[str, Any]) -> None:
-    """What ``check_settings`` does not see: flags, names, layouts and texts."""
-    wrong = [name for name in FLAGS if name in group and not isinstance(group[name], bool)]
-    if wrong:
-        raise ValueError(f"{wrong[0]} must be True or False, got {group[wrong[0]]!r}.")
-    if "scale" in group:
-        canonical(group["scale"])
-    if group.get("schedule") is not None:
-        schedule_from_text(group["schedule"])
-    if group.get("costs") is not None:
-        CostTable.from_json(group["costs"])
-    Matrix.from_dict(group["matrix"])
-
-
 def damaged(state: Mapping[Any, Any], saved: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> str:
     """The first tensor of a state that the step could not use, in words; empty where there is none."""
     for theirs, ours in zip(saved, groups, strict=True):
+        names = list(kept(Settings.of(ours)))
         for index, name in zip(theirs["params"], ours["param_names"], strict=True):
             entry = state.get(index, {})
-            lost = [key for key in kinds(ours) if entry and not isinstance(entry.get(key), Tensor)]
+            lost = [key for key in names if entry and not isinstance(entry.get(key), Tensor)]
             if lost:
                 return f"{name} has no tensor {', '.join(lost)}"
-            for key in kinds(ours) if entry else ():
+            for key in names if entry else ():
                 if not _usable(key, entry[key]):
                     return f"{name}.{key} is not finite, or negative where that is impossible"
     return ""

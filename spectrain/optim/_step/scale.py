@@ -2,11 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
-
-from torch import Tensor
-
-from spectrain.optim._layout.matrix import Matrix
 
 SCALES: dict[str, Callable[[int, int], float]] = {
     "match_rms_adamw": lambda out, in_: 0.2 * math.sqrt(max(out, in_)),
@@ -66,21 +61,3 @@ def factor(scale: str, out: int, in_: int) -> float:
     (2.0, 0.5, 1.0)
     """
     return SCALES[canonical(scale)](out, in_)
-
-
-def logical_shapes(group: dict[str, Any], p: Tensor) -> list[tuple[int, int]]:
-    """Return (out, in) of each matrix that the group's algorithm sees in ``p``.
-
-    The sign of an entry is the msign of a 1 x 1 matrix and a normalised row that of a ``width x 1`` one
-    (article 11416, kexue.fm/archives/11416), so that one formula gives the factor of all of them.
-    """
-    if group["algorithm"] == "sign":
-        return [(1, 1)]
-    if group["algorithm"] == "rows":
-        return [(p.shape[-1], 1)]
-    return Matrix.from_dict(group["matrix"]).shapes(p.shape)
-
-
-def factors(group: dict[str, Any], p: Tensor) -> list[float]:
-    """Return the factor on the update of each logical matrix of ``p``."""
-    return [factor(group["scale"], out, in_) for out, in_ in logical_shapes(group, p)]

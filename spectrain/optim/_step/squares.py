@@ -1,26 +1,26 @@
 """Adam's second moment averages squares: gradients whose squares its dtype does not hold are named, or kept below."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from spectrain._arrays.scale import recording
-from spectrain.optim._step.state import kinds, state_dtype
+from spectrain.optim._step.settings import Settings
+from spectrain.optim._step.state import state_dtype
 
 _MARGIN = 0.99  # for the roundings of a square in sixteen bits
 
 
-def largest_entry(group: Mapping[str, Any], p: Tensor) -> float:
+def largest_entry(settings: Settings, p: Tensor) -> float:
     """Return the largest entry that a gradient of ``p`` may have; infinity where nothing is squared."""
-    if "exp_avg_sq" not in kinds(group):
-        return math.inf
-    return _largest(p.dtype if group["algorithm"] == "adamw" else state_dtype(p))
+    if settings.algorithm == "adamw":
+        return _largest(p.dtype)
+    return _largest(state_dtype(p)) if settings.rule.squares else math.inf
 
 
-def limited(grads: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
+def limited(grads: Sequence[Tensor], settings: Settings) -> list[Tensor]:
     """Return gradients in the dtype of their moments, of which no finite entry has a square that overflows.
 
     Where gradients are checked they have been refused by name before. Where not, an entry beyond is taken as the
@@ -28,9 +28,9 @@ def limited(grads: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
     the entry for good. Infinite entries stay what they are. On a processor one norm tells that there is nothing to do;
     in a graph it is one more operation of its loop over entries, and no value is read.
     """
-    if group["check_finite"]:
+    if settings.check_finite:
         return list(grads)
-    may_read = not recording() and not group["capturable"] and all(g.device.type == "cpu" for g in grads)
+    may_read = not recording() and not settings.capturable and all(g.device.type == "cpu" for g in grads)
     if may_read and all(float(g.norm()) <= _largest(g.dtype) for g in grads):
         return list(grads)
     ends = [_largest(g.dtype) for g in grads]

@@ -1,14 +1,14 @@
 """What the optimizer remembers of each parameter; there from the start, so that every checkpoint is complete."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._layout.held import count, crossing
 from spectrain.optim._layout.spread import spread_like
-from spectrain.optim._step.lines import lines
+from spectrain.optim._step.settings import Settings
+from spectrain.optim._variants.variant import Kept
 
 
 def state_dtype(p: Tensor) -> torch.dtype:
@@ -16,48 +16,45 @@ def state_dtype(p: Tensor) -> torch.dtype:
     return torch.promote_types(p.dtype, torch.float32)
 
 
-def kinds(group: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of what is remembered of each parameter of a group."""
-    if group["algorithm"] == "adamw":
-        return ("step", "exp_avg", "exp_avg_sq")
-    extra = {"adam": ("step", "exp_avg_sq"), "normuon": ("line_second_moment",)}
-    return ("momentum_buffer", *extra.get(group.get("variant", "plain"), ()))
+def kept(settings: Settings) -> dict[str, Kept]:
+    """Return the names of what is remembered of each parameter of a group, and what it is of."""
+    if settings.algorithm == "adamw":
+        return {"step": "count", "exp_avg": "entries", "exp_avg_sq": "entries"}
+    return {"momentum_buffer": "entries", **settings.rule.keeps}
 
 
-def fresh(p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the state of a parameter that was never moved; AdamW's is that of ``torch.optim.AdamW``.
+def kept_shape(kind: Kept, p: Tensor, settings: Settings) -> tuple[int, ...]:
+    """Return the shape of what is remembered of a parameter."""
+    if kind == "count":
+        return ()
+    return (sum(count(settings.shapes(p.shape), crossing)),) if kind == "lines" else tuple(p.shape)
 
-    It lies on the ranks as ``p`` does, except for the line averages of ``variant="normuon"``, which every rank has.
+
+def kept_dtype(kind: Kept, p: Tensor, settings: Settings) -> torch.dtype:
+    """Return the dtype of what is remembered of a parameter."""
+    if kind == "count":
+        return torch.float32
+    return p.dtype if settings.algorithm == "adamw" else state_dtype(p)
+
+
+def _zeros(kind: Kept, p: Tensor, settings: Settings) -> Tensor:
+    dtype = kept_dtype(kind, p, settings)
+    if kind == "entries":  # on the ranks as p is; AdamW's moments in memory as p too, for its fused kernel
+        like = torch.preserve_format if settings.algorithm == "adamw" else torch.contiguous_format
+        return torch.zeros_like(p, dtype=dtype, memory_format=like)
+    return torch.zeros(kept_shape(kind, p, settings), dtype=dtype, device=p.device)
+
+
+def ready(state: dict[str, Any], p: Tensor, settings: Settings) -> dict[str, Any]:
+    """Return the state on the device, in the dtype and on the ranks where ``p`` is now; models move after the start.
+
+    A parameter that was never moved gets zeros; AdamW's state is that of ``torch.optim.AdamW``. What is kept of
+    entries lies on the ranks as ``p`` does, counts and lines are whole on every rank.
     """
-    step = torch.zeros((), dtype=torch.float32, device=p.device)
-    if group["algorithm"] == "adamw":
-        moments = [torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2)]
-        return {"step": step, "exp_avg": moments[0], "exp_avg_sq": moments[1]}
-    state = {"momentum_buffer": _wide_zeros(p)}
-    if group.get("variant") == "adam":
-        state |= {"step": step, "exp_avg_sq": _wide_zeros(p)}
-    if group.get("variant") == "normuon":
-        state["line_second_moment"] = torch.zeros(count_lines(p, group), dtype=state_dtype(p), device=p.device)
-    return state
-
-
-def count_lines(p: Tensor, group: Mapping[str, Any]) -> int:
-    """Return the number of averages that ``variant="normuon"`` keeps of a parameter."""
-    return sum(lines(Matrix.from_dict(group["matrix"]).shapes(p.shape)))
-
-
-def _wide_zeros(p: Tensor) -> Tensor:
-    return torch.zeros_like(p, dtype=state_dtype(p), memory_format=torch.contiguous_format)
-
-
-def ready(state: dict[str, Any], p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state on the device, in the dtype and on the ranks where ``p`` is now; models move after the start."""
-    if not state:
-        state.update(fresh(p, group))
-    for key, value in state.items():
-        dtype = torch.float32 if key == "step" else p.dtype if group["algorithm"] == "adamw" else state_dtype(p)
+    for name, kind in kept(settings).items():
+        value = state[name] if name in state else _zeros(kind, p, settings)
+        dtype = kept_dtype(kind, p, settings)
         if value.device != p.device or value.dtype != dtype:
-            state[key] = value.to(p.device, dtype)
-        if key not in ("step", "line_second_moment"):
-            state[key] = spread_like(state[key], p)
+            value = value.to(p.device, dtype)
+        state[name] = spread_like(value, p) if kind == "entries" else value
     return state

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 
 from spectrain import matfun
-from spectrain.approx import Schedule
 from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
-from spectrain.optim._step.decay import DECAYS
-from spectrain.optim._step.scale import factors
-
-SETTINGS = ("tol", "steps", "schedule", "compute_dtype")
-STEPS = 5
+from spectrain.optim._step.decay import ENTRYWISE
+from spectrain.optim._step.settings import STEPS, Settings
 
 
 def momentum_average(
@@ -34,83 +30,64 @@ def momentum_average(
     return list(torch._foreach_lerp(grads, buffers, momentum)) if nesterov else buffers
 
 
-def orthogonalized(
-    averages: Sequence[Tensor], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]
-) -> list[Tensor]:
+def orthogonalized(averages: Sequence[Tensor], settings: Sequence[Settings], params: Sequence[Tensor]) -> list[Tensor]:
     """Return factor * msign of every logical matrix, assembled in the shapes of the parameters.
 
-    ``groups[i]`` holds the layout, the scale and the settings of ``averages[i]``; equal settings go through
-    ``matfun.msign`` in one call.
+    ``settings[i]`` holds the layout, the scale and the exactness of ``averages[i]``; what is asked for alike goes
+    through ``matfun.msign`` in one call.
     """
-    signs = scaled(msign_all(orthogonal_pieces(averages, groups), groups), groups, params)
-    layouts = [Matrix.from_dict(group["matrix"]) for group in groups]
-    return [assembled(layout, a, s) for layout, a, s in zip(layouts, averages, signs, strict=True)]
+    signs = scaled(msign_all(logical_matrices(averages, settings), settings), settings, params)
+    return [assembled(said.matrix, a, s) for said, a, s in zip(settings, averages, signs, strict=True)]
 
 
-def orthogonal_pieces(averages: Sequence[Tensor], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
+def logical_matrices(averages: Sequence[Tensor], settings: Sequence[Settings]) -> list[list[Tensor]]:
     """Views of the logical matrices of each parameter."""
-    return [Matrix.from_dict(g["matrix"]).views(a.contiguous()) for g, a in zip(groups, averages, strict=True)]
+    return [said.matrix.views(a.contiguous()) for said, a in zip(settings, averages, strict=True)]
 
 
-def scaled(signs: list[list[Tensor]], groups: Sequence[dict[str, Any]], params: Sequence[Tensor]) -> list[list[Tensor]]:
+def scaled(signs: list[list[Tensor]], settings: Sequence[Settings], params: Sequence[Tensor]) -> list[list[Tensor]]:
     """Multiply each matrix by the learning-rate factor of its shape, in place."""
-    rates = [rate for group, p in zip(groups, params, strict=True) for rate in factors(group, p)]
+    rates = [rate for said, p in zip(settings, params, strict=True) for rate in said.factors(p.shape)]
     if rates:
         torch._foreach_mul_([sign for piece in signs for sign in piece], rates)
     return signs
 
 
-def msign_all(pieces: list[list[Tensor]], groups: Sequence[dict[str, Any]]) -> list[list[Tensor]]:
-    """msign of all matrices, one call for each distinct setting, dtype and device."""
+def msign_all(pieces: list[list[Tensor]], settings: Sequence[Settings]) -> list[list[Tensor]]:
+    """msign of all matrices, one call for each exactness, dtype and device."""
     batches: dict[Any, list[int]] = {}
-    for i, (piece, group) in enumerate(zip(pieces, groups, strict=True)):
-        key = (*(group[name] for name in SETTINGS), piece[0].dtype, piece[0].device)
+    for i, (piece, said) in enumerate(zip(pieces, settings, strict=True)):
+        key = (*said.exactness, piece[0].dtype, piece[0].device)
         batches.setdefault(key, []).append(i)
     signs: list[list[Tensor]] = [[] for _ in pieces]
     for members in batches.values():
         flat = [matrix for i in members for matrix in pieces[i]]
-        found = iter(_msign(flat, groups[members[0]]))
+        found = iter(_msign(flat, settings[members[0]]))
         for i in members:
             signs[i] = [next(found) for _ in pieces[i]]
     return signs
 
 
-def _msign(matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+def _msign(matrices: list[Tensor], settings: Settings) -> list[Tensor]:
     """msign as the group asks for it: by tolerance, schedule or number of steps, in its working dtype."""
-    dtype = dtype_of(group, matrices[0])
+    dtype = dtype_of(settings, matrices[0])
     out: torch.dtype = matrices[0].dtype
-    if group["tol"] is not None:
-        with replaying(_table(group.get("costs"))):
-            return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=group["tol"], out_dtype=out)
-    if group["schedule"] is not None:
-        return matfun.msign(matrices, schedule=schedule_from_text(group["schedule"]), dtype=dtype, out_dtype=out)
-    return matfun.msign(matrices, steps=group["steps"] or STEPS, dtype=dtype, out_dtype=out)
+    if settings.tol is not None:
+        # The group carries a table of costs, so that a resumed run plans as the one before; None: the process's.
+        with replaying(settings.costs):
+            return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=settings.tol, out_dtype=out)
+    if settings.schedule is not None:
+        return matfun.msign(matrices, schedule=settings.schedule, dtype=dtype, out_dtype=out)
+    return matfun.msign(matrices, steps=settings.steps or STEPS, dtype=dtype, out_dtype=out)
 
 
-def dtype_of(group: dict[str, Any], like: Tensor) -> torch.dtype:
+def dtype_of(settings: Settings, like: Tensor) -> torch.dtype:
     """Return the dtype in which msign iterates: never one that the schedule is not made for, or cannot bear."""
-    dtype = working_dtype(group["compute_dtype"], like, tol=group["tol"])
-    if group["schedule"] is None:
+    dtype = working_dtype(settings.compute_dtype, like, tol=settings.tol)
+    schedule = settings.schedule
+    if schedule is None:
         return dtype
-    schedule = schedule_from_text(group["schedule"])
     return able_dtype(schedule, torch.float32 if dtype.itemsize == 2 and schedule.dtype != "bfloat16" else dtype)
-
-
-@torch.compiler.assume_constant_result
-def schedule_from_text(text: str) -> Schedule:
-    """A schedule out of a parameter group, where it is kept as JSON: a state dict holds plain data only."""
-    return _parsed(text)
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(text: str) -> Schedule:
-    return Schedule.from_json(text)
-
-
-@functools.lru_cache(maxsize=8)
-def _table(text: str | None) -> CostTable | None:
-    """The table of costs that a group carries, so that a resumed run plans as the one before; None: the process's."""
-    return None if text is None else CostTable.from_json(text)
 
 
 def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) -> torch.dtype:
@@ -154,23 +131,24 @@ def assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
 
 
 def apply(
-    params: list[Tensor], updates: list[Tensor], group: dict[str, Any], leading: Sequence[Tensor | None] = ()
+    params: list[Tensor], updates: list[Tensor], settings: Settings, leading: Sequence[Tensor | None] = ()
 ) -> None:
     """Move this rank's tensors: decay, then W <- W - lr U, in float32 or wider, rounded once.
 
     ``leading``: what spectral decay shrinks.
     """
-    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
+    lr = settings.rate
     wide = [p.to(u.dtype) for p, u in zip(params, updates, strict=True)]
-    if group["decay"] == "spectral":
+    if settings.decay == "spectral":
         for W, top in zip(wide, leading, strict=True):
-            W.sub_(top * (lr * group["weight_decay"]))
+            assert top is not None
+            W.sub_(top * (lr * settings.weight_decay))
     else:
-        DECAYS[group["decay"]](wide, updates, group, lr)
+        ENTRYWISE[settings.decay](wide, updates, settings)
     if isinstance(lr, Tensor):
         torch._foreach_mul_(updates, lr)
     step = 1.0 if isinstance(lr, Tensor) else lr
-    torch._foreach_add_(wide, updates, alpha=step if group["maximize"] else -step)
+    torch._foreach_add_(wide, updates, alpha=step if settings.maximize else -step)
     narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
     if narrow:
         torch._foreach_copy_([p for p, _ in narrow], [w for _, w in narrow])
