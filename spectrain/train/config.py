@@ -14,7 +14,7 @@ else:  # a type checker takes no computed Literal; the command line and the chec
 
 MOST_WRITTEN = 1_000_000
 """Tokens of one continuation. More is asked for by going on from its end."""
-OF_ONE_KIND = ("latent",)
+OF_ONE_KIND = ("latent", "sinks")
 """Flags that belong to one kind of attention alone; a test compares them with what the kinds say of themselves."""
 
 
@@ -50,7 +50,8 @@ class TrainConfig(RunConfig):
     tied: bool = False
     """Share the weights of embedding and head."""
     attention: AttentionName = "gqa"
-    """Grouped, all or one of the key heads; a latent (mla); keys that are values in part (s1) or whole (s2)."""
+    """Grouped, all or one of the key heads; a latent (mla); keys that are values in part (s1) or whole (s2); grouped,
+    with a window and the first tokens (sinks)."""
     head_dim: int | None = None
     """Coordinates of a query and a key. Default: width / heads; half as many more with mla and s1, twice with s2."""
     rotary_dim: int | None = None
@@ -60,7 +61,9 @@ class TrainConfig(RunConfig):
     query_rank: int | None = None
     """Make queries through so many numbers. Default: straight from the stream."""
     window: int | None = None
-    """Tokens that a token sees, its own included. Default: all before it."""
+    """Tokens that a token sees, its own included. Default: all before it; a quarter of --block with sinks."""
+    sinks: int | None = None
+    """With --attention sinks: first tokens of the row or document that every token sees. Default: 4."""
     log_n: Literal["off", "fixed", "learned"] = "off"
     """Multiply queries by log n / log --block, n the visible tokens; 'learned': and by a factor a head."""
 

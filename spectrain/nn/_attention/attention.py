@@ -38,15 +38,19 @@ class Attention(nn.Module):
     their rms, so that logits stay bounded by ``sqrt(head_dim)``; ``latent_norm`` normalises latents. ``norm_eps`` is
     added to mean squares; default: the dtype's rounding, and 1e-6 for latents, as published.
 
-    ``window`` lets a query see so many keys, its own included. ``log_n`` is the length of training: queries are
-    multiplied by ``log n / log log_n``, n the number of keys that the query *sees*, so that attention is as focused at
-    any length; ``log_n_learned`` adds a factor a head, which starts at 1.
+    ``window`` lets a query see so many keys, its own included. ``sinks`` beside it keeps the first tokens of a document
+    visible, from no further than where they stand in a cache of sinks and window, so that text may go on for ever.
+    ``log_n`` is the length of training: queries are multiplied by ``log n / log log_n``, n the number of keys that the
+    query *sees*, so that attention is as focused at any length; ``log_n_learned`` adds a factor a head, which starts at
+    1.
 
-    Shapes: ``(batch, length, width)`` in and out. Cost: ``2 length^2 heads (head_dim + value_dim)`` besides the maps.
+    Shapes: ``(batch, length, width)`` in and out. Cost: ``2 length^2 heads (head_dim + value_dim)`` besides the maps;
+    for text beyond sinks and window ``rotary_dim`` more.
 
     Raises ``ValueError`` for sizes that do not fit together and for numbers that cannot be (NaN, a base of -1).
 
-    Sources: articles 10091, 10907, 11111 (MLA), 8823, 9034 (log n) of kexue.fm; DeepSeek-V2, arXiv 2405.04434.
+    Sources: articles 10091, 10907, 11111 (MLA), 8823, 9034 (log n) of kexue.fm; DeepSeek-V2, arXiv 2405.04434;
+    StreamingLLM, arXiv 2309.17453 (sinks).
 
     >>> block = Attention(16, heads=4, latent=8)
     >>> x = torch.randn(1, 6, 16)
@@ -80,6 +84,7 @@ class Attention(nn.Module):
         latent_norm: bool = True,
         norm_eps: float | None = None,
         window: int | None = None,
+        sinks: int | None = None,
         log_n: int | None = None,
         log_n_learned: bool = False,
         rotary_base: float = 1e4,
@@ -98,7 +103,7 @@ class Attention(nn.Module):
             value_dim=value_dim,
             rotary_dim=rotary_dim,
             query_rank=query_rank,
-            kind=_kind(share=share, latent=latent),
+            kind=_kind(share=share, latent=latent, sinks=sinks),
         )
         if window is not None and window < 1:
             raise ValueError(f"Attention: window must be at least 1, the query's own key, got {window}.")

@@ -54,6 +54,13 @@ class Kind(ABC):
     def cache_numbers(self, shape: AttentionShape) -> int:
         """Numbers that decoding keeps for a token."""
 
+    def reach(self, window: int | None) -> int | None:
+        """Places in text that a query sees, however long it is; None where they grow with it.
+
+        Within a reach that was trained on, text may go on for ever.
+        """
+        return None
+
     def absorbing_pays(self, shape: AttentionShape, length: int, stored: int) -> bool:
         """Whether ``length`` queries cost less on what is kept of ``stored`` tokens than on keys and values."""
         return False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spectrain.nn._attention.latent import mla as mla
     from spectrain.nn._attention.shared import s1 as s1
     from spectrain.nn._attention.shared import s2 as s2
+    from spectrain.nn._attention.sinks import sinks as sinks
 
 __getattr__, __dir__ = door(__name__)
 
