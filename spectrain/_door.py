@@ -18,11 +18,18 @@ def door(layer: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     def __getattr__(name: str) -> object:  # noqa: N807 - the hook of PEP 562
         if name not in homes:
             raise AttributeError(f"module {layer!r} has no name {name!r}; it has: {', '.join(sorted(homes))}")
-        value = getattr(importlib.import_module(homes[name]), name)
+        value = _load(homes[name], name)
         setattr(importlib.import_module(layer), name, value)
         return value
 
     return __getattr__, lambda: sorted(homes)
+
+
+def _load(home: str, name: str) -> object:
+    """A name of a module, or a module of a package."""
+    module = importlib.import_module(home)
+    inside = hasattr(module, "__path__") and name not in vars(module)
+    return importlib.import_module(f"{home}.{name}") if inside else getattr(module, name)
 
 
 def _promised(layer: str) -> dict[str, str]:

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     run = train.load_run(asked.run)
     if run.source.parent != asked.run:
         print(f"the run is not finished; sampling from {run.source.parent}", file=sys.stderr)
-    latent = run.config.attention == "mla"
+    latent = run.config.latent is not None
     if asked.form in ("absorbed", "expanded") and not latent:
         raise ValueError(f"--form {asked.form} is for --attention mla; the run has {run.config.attention}.")
     if asked.speed:

@@ -2,12 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from spectrain.nn.internal import kinds
 from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
+
+if TYPE_CHECKING:
+    AttentionName = str
+else:  # a type checker takes no computed Literal; the command line and the checks of values read this one
+    AttentionName = Literal[kinds.NAMES]
 
 MOST_WRITTEN = 1_000_000
 """Tokens of one continuation. More is asked for by going on from its end."""
+OF_ONE_KIND = ("latent", "sinks")
+"""Flags that belong to one kind of attention alone; a test compares them with what the kinds say of themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +49,9 @@ class TrainConfig(RunConfig):
     """Width inside the feed-forward block. Default: 8/3 of --width, up to a multiple of 64."""
     tied: bool = False
     """Share the weights of embedding and head."""
-    attention: Literal["gqa", "mha", "mqa", "mla", "s1", "s2"] = "gqa"
-    """Grouped, all or one of the key heads; a latent (mla); keys that are values in part (s1) or whole (s2)."""
+    attention: AttentionName = "gqa"
+    """Grouped, all or one of the key heads; a latent (mla); keys that are values in part (s1) or whole (s2); grouped,
+    with a window and the first tokens (sinks)."""
     head_dim: int | None = None
     """Coordinates of a query and a key. Default: width / heads; half as many more with mla and s1, twice with s2."""
     rotary_dim: int | None = None
@@ -52,7 +61,9 @@ class TrainConfig(RunConfig):
     query_rank: int | None = None
     """Make queries through so many numbers. Default: straight from the stream."""
     window: int | None = None
-    """Tokens that a token sees, its own included. Default: all before it."""
+    """Tokens that a token sees, its own included. Default: all before it; a quarter of --block with sinks."""
+    sinks: int | None = None
+    """With --attention sinks: first tokens of the row or document that every token sees. Default: 4."""
     log_n: Literal["off", "fixed", "learned"] = "off"
     """Multiply queries by log n / log --block, n the visible tokens; 'learned': and by a factor a head."""
 
@@ -110,16 +121,25 @@ class TrainConfig(RunConfig):
         self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
-        only = {"mqa": 1, "mha": self.heads, "mla": self.heads}.get(self.attention, self.kv_heads)
-        self.require(self.kv_heads in (None, only), "kv_heads", f"left out with --attention {self.attention}")
-        self.require(self.latent is None or self.attention == "mla", "latent", "left out without --attention mla")
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """Refuse sizes of another kind. A kind is loaded, and torch with it, only where one of its sizes is given."""
+        if self.kv_heads is not None:
+            fixed = kinds.choice(self.attention).kv_heads
+            only = self.kv_heads if fixed is None else fixed(self.heads or 0)
+            self.require(self.kv_heads == only, "kv_heads", f"left out with --attention {self.attention}")
+        for name in OF_ONE_KIND:
+            if getattr(self, name) is not None:
+                owner = kinds.owner(name)
+                self.require(self.attention == owner, name, f"left out without --attention {owner}")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
         experts = ("moe_experts", "moe_top_k", "base_width")
-        attention = ("head_dim", "latent", "query_rank", "window")
+        attention = ("head_dim", "query_rank", "window", *OF_ONE_KIND)
         return (*own, *experts, *attention, *super().at_least_one())
 
     @property
@@ -146,13 +166,14 @@ class TrainConfig(RunConfig):
         """
         width = self.width or 64 * self.depth
         heads = self.heads or max(1, width // 64)
-        kv_heads, kv_reason = _key_value_heads(self.attention, heads)
+        kind = kinds.choice(self.attention)
+        kv_heads, kv_reason = kind.key_heads(heads)
         return filled(
             self,
             ("width", width, f"64 x depth {self.depth}, so that depth and width grow together"),
             ("heads", heads, "one for 64 features of width"),
             ("kv_heads", kv_heads, kv_reason),
-            *_attention_sizes(self.attention, width, heads),
+            *kind.defaults(width, heads, self.block),
             (
                 "hidden",
                 64 * -(-8 * width // 192),
@@ -186,26 +207,6 @@ class TrainConfig(RunConfig):
         assert self.width
         assert self.hidden
         return (self.micro_batch * self.block, self.width, self.hidden), (4 * self.depth, self.width, self.width)
-
-
-def _attention_sizes(attention: str, width: int, heads: int) -> list[tuple[str, object, str]]:
-    size = width // heads
-    if attention == "mla":
-        return [("latent", max(1, width // 2), "half of the width")]
-    if attention in ("s1", "s2"):
-        wide = {"s1": 3 * size // 2, "s2": 2 * size}[attention]
-        return [("head_dim", 2 * (wide // 2), "what the shared values save of the cache, spent on wider heads")]
-    return []
-
-
-def _key_value_heads(attention: str, heads: int) -> tuple[int, str]:
-    if attention in ("mha", "mla", "mqa"):
-        return (1, "multi-query") if attention == "mqa" else (heads, f"every head has its own with {attention}")
-    return (
-        (heads // 2, "half of the heads: half the cache, hardly any loss")
-        if heads % 2 == 0
-        else (heads, "heads is odd")
-    )
 
 
 _BASE_LR = {"muon": 8e-3, "adamw": 4e-3}

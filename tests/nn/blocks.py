@@ -54,6 +54,7 @@ ATTENTION = {
     "S1": {"heads": 2, "kv_heads": 1, "head_dim": 6, "rotary_dim": 2, "share": "content"},
     "S2": {"heads": 2, "kv_heads": 1, "head_dim": 6, "rotary_dim": 2, "share": "all"},
     "MLA": {"heads": 2, "latent": 5, "query_rank": 7},
+    "sinks": {"heads": 4, "kv_heads": 2, "head_dim": 4, "rotary_dim": 2, "window": 1, "sinks": 2},
     "window, log n": {"heads": 2, "window": 2, "log_n": 4, "log_n_learned": True},
     "MLA, window, log n": {"heads": 2, "latent": 5, "window": 2, "log_n": 4},
 }

@@ -31,6 +31,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "MLA, all rotated": {"heads": 4, "latent": 10, "head_dim": 6, "rotary_dim": 6, "value_dim": 9},
     "MLA, no positions": {"heads": 4, "latent": 10, "rotary_dim": 0, "latent_norm": False},
     "window": {"heads": 4, "kv_heads": 2, "window": 3},
+    "sinks": {"heads": 4, "kv_heads": 2, "window": 2, "sinks": 1},
+    "sinks, partial RoPE, log n": {
+        "heads": 4,
+        "kv_heads": 1,
+        "head_dim": 12,
+        "rotary_dim": 4,
+        "window": 1,
+        "sinks": 2,
+        "log_n": 5,
+    },
+    "sinks, no positions": {"heads": 4, "rotary_dim": 0, "window": 2, "sinks": 2},
     "log n": {"heads": 4, "kv_heads": 2, "log_n": 5},
     "MLA, window, log n": {"heads": 4, "latent": 12, "window": 3, "log_n": 5, "log_n_learned": True},
 }
@@ -76,25 +87,27 @@ def by_loop(block, x, *, documents=None, mistake=""):
     """The definition, one query of one head at a time, from the weights alone."""
     s, out = block.shape, torch.zeros(*x.shape)
     for b, t in [(b, t) for b in range(x.shape[0]) for t in range(x.shape[1])]:
-        first = 0 if block.window is None else max(0, t - block.window + 1)
+        first = 0 if block.window is None else max(0, t - block.window + (mistake != "window too wide"))
         last = t + 1 + (mistake == "sees the next token" and t + 1 < x.shape[1])
-        seen = [i for i in range(first, last) if documents is None or documents[b, i] == documents[b, t]]
-        if mistake == "window too wide" and first:
-            seen = [first - 1, *seen]
+        own = [i for i in range(last) if documents is None or documents[b, i] == documents[b, t]]
+        sinks = own[: getattr(block.kind, "sinks", 0)]
+        seen = [i for i in own if i >= first or (i in sinks and mistake != "sinks forgotten")]
         heads = []
         for h in range(s.heads):
             stream = x[b, t]
             if s.query_rank is not None:
                 stream = rms(block.query_down.weight @ stream, eps=1e-6) * block.query_norm.weight
             q = rms((block.query.weight @ stream).view(s.heads, -1)[h], block.qk_norm)
-            q = rotate(q, t, s.rotary_dim)
             if block.log_n is not None:
                 n = x.shape[1] if mistake == "n is the length" else len(seen)
                 q = q * math.log(n) / math.log(block.log_n)
                 q = q * (1 if block.log_n_gain is None else block.log_n_gain[h])
             keys, values = zip(*(key_and_value(block, x[b, i], i, h, mistake) for i in seen), strict=True)
             dim = s.value_dim if mistake == "scale of the values" else s.head_dim
-            weights = (torch.stack(keys) @ q / math.sqrt(dim)).softmax(0)
+            near = own[0] + min(t - own[0], len(sinks) + (block.window or 0) - 1)
+            places = [near if i in sinks and mistake != "sinks from afar" else t for i in seen]
+            turned = torch.stack([rotate(q, place, s.rotary_dim) for place in places])
+            weights = ((torch.stack(keys) * turned).sum(1) / math.sqrt(dim)).softmax(0)
             o = weights @ torch.stack(values)
             if s.share == "all" and mistake != "output not turned back":
                 o = rotate(o, -t, s.rotary_dim)
@@ -145,6 +158,8 @@ MISTAKES = {
     "window too wide": "window",
     "n is the length": "log n",
     "scale of the values": "MLA",
+    "sinks forgotten": "sinks",
+    "sinks from afar": "sinks",
 }
 
 
@@ -268,6 +283,9 @@ BAD = {
     "values too narrow": ({"heads": 4, "share": "content", "value_dim": 2}, "at least that"),
     "values not keys": ({"heads": 4, "share": "all", "value_dim": 4}, "key is the value"),
     "window 0": ({"heads": 4, "window": 0}, "at least 1"),
+    "sinks without a window": ({"heads": 4, "sinks": 4}, "sinks=4 needs window="),
+    "no sinks": ({"heads": 4, "sinks": 0, "window": 4}, "sinks must be at least 1, got 0"),
+    "sinks of a latent": ({"heads": 4, "sinks": 4, "latent": 8, "window": 4}, "latent=8, sinks=4 .* not both"),
     "log_n 1": ({"heads": 4, "log_n": 1}, "at least 2"),
     "learned without log_n": ({"heads": 4, "log_n_learned": True}, "needs log_n"),
 }

@@ -93,11 +93,9 @@ def test_latent_attention_of_this_project_by_its_own_queries_and_keys():
     x = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def seen():
-        with torch.no_grad():
-            turns = layer.rotary.turns(0, 7, device=x.device)
-            q = layer._queries(x, turns)
-            k, _ = layer._keys_and_values(layer._kept(x, turns))
-            return torch.einsum("bhid,bhjd->bhij", q, k) * layer.scale
+        with torch.no_grad(), nn.capture(layer, ["queries", "keys"]) as found:
+            layer(x)
+        return torch.einsum("bhid,bhjd->bhij", found["queries"][0], found["keys"][0]) * layer.scale
 
     before = seen()
     top = before.amax((0, 2, 3))

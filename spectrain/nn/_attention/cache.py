@@ -47,7 +47,7 @@ class Cache:
         """Numbers held for each token of a sequence."""
         return sum(room.shape[1] * room.shape[3] for room in self._room)
 
-    def documents(self, new: Tensor | None, *, batch: int, length: int, device: torch.device) -> Tensor | None:
+    def documents(self, new: Tensor | None, *, batch: int, length: int) -> Tensor | None:
         """Document numbers of all tokens held, after ``append``; None where none were ever given, which means one."""
         if new is None and self._documents is None:
             return None

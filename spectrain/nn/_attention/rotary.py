@@ -10,7 +10,7 @@ from spectrain.nn._numbers import check_positive, check_sizes
 
 
 class Turns(NamedTuple):
-    """Cosines and sines of a stretch of positions, each ``(length, dim / 2)``."""
+    """Cosines and sines of positions, each ``(..., length, dim / 2)``."""
 
     cos: Tensor
     sin: Tensor
@@ -50,11 +50,14 @@ class Rotary(nn.Module):
 
     def turns(self, start: int, length: int, *, device: torch.device) -> Turns:
         """The rotations of ``length`` positions from ``start`` on, to be used for queries and keys alike."""
-        size = self.dim // self.parts
+        return self.at(torch.arange(start, start + length, device=device))
+
+    def at(self, positions: Tensor) -> Turns:
+        """The rotations of ``positions``, of any shape."""
+        size, device = self.dim // self.parts, positions.device
         wide = torch.float64 if device.type != "mps" else torch.float32
         exponent = torch.arange(0, size, 2, dtype=wide, device=device) / max(1, size)
-        positions = torch.arange(start, start + length, dtype=wide, device=device)
-        angle = torch.outer(positions, self.base**-exponent)
+        angle = positions.to(wide).unsqueeze(-1) * self.base**-exponent
         return Turns(angle.cos(), angle.sin())
 
     def turn(self, x: Tensor, turns: Turns) -> Tensor:

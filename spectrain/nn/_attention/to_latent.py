@@ -46,12 +46,10 @@ def to_latent(
     (0.0, True)
     """
     s = block.shape
-    if s.latent is not None:
-        raise ValueError(f"to_latent: the block has a latent of {s.latent} already.")
+    if s.kind.no_latent:
+        raise ValueError(f"to_latent: {s.kind.no_latent}")
     if block.qk_norm:
         raise ValueError("to_latent: keys are normalised, which no linear map does; train with qk_norm=False.")
-    if s.share == "all":
-        raise ValueError("to_latent: with share='all' values are rotated, and a latent's are not.")
     maps = _content_and_values(block)
     rows, width = maps.shape
     most = min(rows, width)

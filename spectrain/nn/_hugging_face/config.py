@@ -46,7 +46,7 @@ def config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
                 p.dtype != dtype for name, p in model.named_parameters() if not name.endswith("router.weight")
             ),
             "blocks that differ in their attention": any(_differs(a, attention) for a in attentions(model)),
-            f"share={s.share!r}": s.share != "none",
+            s.kind.foreign: bool(s.kind.foreign),
             "window": attention.window is not None,
             "log_n": attention.log_n is not None,
             "a scale of its own": attention.scale != s.head_dim**-0.5,

@@ -31,10 +31,10 @@ def to_hugging_face(
     ``norm_eps=None`` is written as the number that torch adds, the rounding of the dtype that it computes in: float32
     for bfloat16 and float16.
 
-    Raises ``ValueError`` naming what has no counterpart there: shared keys and values, windows, log n, partial RoPE
-    without a latent, another feed-forward block, experts without a latent, without a shared one, by another router,
-    parameters of several dtypes, blocks that differ, and norms that add different numbers: they have one for all, but
-    for latents, where it is 1e-6.
+    Raises ``ValueError`` naming what has no counterpart there: shared keys and values, windows, sinks, log n, partial
+    RoPE without a latent, another feed-forward block, experts without a latent, without a shared one, by another
+    router, parameters of several dtypes, blocks that differ, and norms that add different numbers: they have one for
+    all, but for latents, where it is 1e-6.
     """
     kind, config = config_of(model)
     context = context or model.context

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from spectrain.nn._models.language_model import LanguageModel
+from spectrain.nn._models.language_model import Block, LanguageModel
 
 _FORMS = {"auto": None, "absorbed": True, "expanded": False, "full": None}
 _COLDEST = 1e-3
@@ -37,7 +37,9 @@ def stream(
     lengths are padded on the left, with a document number of its own for the padding.
 
     Positions are decoded with a cache; when ``context`` (default: the model's) is full, the cache is built again from
-    the last half of it, so that the model never sees a position that it was not trained on. ``form`` says how: ``auto``
+    the last half of it, so that the model never sees a position that it was not trained on. With attention sinks no
+    distance grows with the text, and where sinks and window are within ``context`` the cache goes on, with all of the
+    prompt behind it; only the model's own context is kept to. ``form`` says how: ``auto``
     chooses by shape, ``absorbed`` and ``expanded`` are the two forms of a latent, ``full`` reads the whole text again
     for every token, without a cache.
 
@@ -52,7 +54,7 @@ def stream(
     if form not in _FORMS:
         raise ValueError(f"generate: form must be one of {', '.join(_FORMS)}, got {form!r}.")
     _check(model, prompt, temperature=temperature, top_k=top_k, top_p=top_p)
-    context = model.context if context is None else context
+    context = model.context if context is None or _reach(model) <= context else context
     absorbed = _FORMS[form]
     text, owners = prompt, documents
     caches, done = model.empty_caches(), torch.zeros(len(prompt), 1, dtype=torch.bool, device=prompt.device)
@@ -111,6 +113,12 @@ def generate(
         generator=generator,
     )
     return torch.cat((prompt, *drawn), dim=-1)
+
+
+def _reach(model: LanguageModel) -> float | int:
+    """Places in text that a query sees in any block; infinite where they grow with it."""
+    reaches = (block.attention.kind.reach(block.attention.window) for block in model.blocks if isinstance(block, Block))
+    return max(math.inf if reach is None else reach for reach in reaches)
 
 
 def _check(model: LanguageModel, prompt: Tensor, *, temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectrain import data, nn, objectives, optim
 from spectrain._files.write import write_file
+from spectrain.nn.internal import kinds
 from spectrain.train._jobs import samples as _samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.samples import Score, count, evaluate
@@ -239,15 +240,9 @@ def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parame
     """
     if config.parametrisation == "standard":
         return None
-    fixed = {
-        "*.attention.key.weight": config.attention == "mqa",
-        "*.attention.value.weight": config.attention == "mqa",
-        "*.attention.key_rotary.weight": config.attention == "mla",
-        "*.attention.query_down.weight": config.query_rank is not None,
-    }
-    roles = {pattern: "output" for pattern, there in fixed.items() if there}
+    roles = {f"*.attention.{name}.weight": "output" for name in kinds.choice(config.attention).fixed}
     if config.query_rank is not None:
-        roles["*.attention.query.weight"] = "input"
+        roles |= {"*.attention.query_down.weight": "output", "*.attention.query.weight": "input"}
     return optim.mup(model, base_width=config.base_width, roles=roles)
 
 
@@ -278,9 +273,10 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
 
 def attention_arguments(config: TrainConfig) -> dict[str, object]:
     """The arguments of ``nn.Attention`` that a full configuration decides, besides its heads."""
+    kind = kinds.choice(config.attention)
     return {
-        "latent": config.latent,
-        "share": {"s1": "content", "s2": "all"}.get(config.attention, "none"),
+        **kind.arguments,
+        **{name: getattr(config, name) for name in kind.sizes},
         "head_dim": config.head_dim,
         "rotary_dim": config.rotary_dim,
         "query_rank": config.query_rank,

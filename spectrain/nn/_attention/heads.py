@@ -1,0 +1,76 @@
+"""Keys and values of their own: for every head (MHA), for groups of heads (GQA), for all heads together (MQA)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from spectrain.nn._attention.attend import Visibility, attend
+from spectrain.nn._attention.choice import Choice
+from spectrain.nn._attention.kind import Kind, split_heads
+from spectrain.nn._attention.rotary import Turns
+from spectrain.nn._attention.shape import AttentionShape
+
+if TYPE_CHECKING:
+    from spectrain.nn._attention.attention import Attention
+
+
+@dataclass(frozen=True)
+class Heads(Kind):
+    """``kv_heads`` keys and values a token, each for ``heads / kv_heads`` queries; both are kept."""
+
+    @classmethod
+    def asked(cls, sizes: Mapping[str, object]) -> Kind | None:
+        """Where nothing else is."""
+        return None if any(size not in (None, "none") for size in sizes.values()) else cls()
+
+    def fill(
+        self, per_head: int, *, head_dim: int | None, value_dim: int | None, rotary_dim: int | None
+    ) -> tuple[int, int, int]:
+        """Values as large as keys, all rotated."""
+        size = per_head if head_dim is None else head_dim
+        return size, size if value_dim is None else value_dim, size if rotary_dim is None else rotary_dim
+
+    def check(self, shape: AttentionShape, *, window: int | None) -> None:
+        """All that an `AttentionShape` can hold fits together."""
+
+    def cache_numbers(self, shape: AttentionShape) -> int:
+        """A key and what of a value is not in it, for each key head."""
+        return shape.kv_heads * (shape.head_dim + shape.extra_dim)
+
+    def maps(self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module]) -> dict[str, nn.Module]:
+        """``key``, and ``value`` unless keys hold it all."""
+        maps: dict[str, nn.Module] = {"key": nn.Linear(width, shape.kv_heads * shape.head_dim, bias=False)}
+        if shape.extra_dim:
+            maps["value"] = nn.Linear(width, shape.kv_heads * shape.extra_dim, bias=False)
+        return maps
+
+    def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
+        """The rotated key, and the value."""
+        groups = block.shape.kv_heads
+        key = block.rotary.turn(block.normalise(split_heads(block.key(x), groups)), turns)
+        return (key, split_heads(block.value(x), groups)) if block.shape.extra_dim else (key,)
+
+    def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """What is kept."""
+        return kept[0], kept[1]
+
+    def attend(
+        self,
+        block: "Attention",
+        q: Tensor,
+        kept: tuple[Tensor, ...],
+        visible: Visibility,
+        *,
+        turns: Turns,
+        absorbed: bool | None,
+    ) -> Tensor:
+        """softmax(q k^T) v."""
+        key, value = self.keys_and_values(block, kept)
+        return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps)
+
+
+gqa = Choice(kind=Heads)
+mha = Choice(kind=Heads, kv_heads=lambda heads: heads, why="every head has its own with mha")
+mqa = Choice(kind=Heads, kv_heads=lambda heads: 1, why="multi-query", fixed=("key", "value"))
