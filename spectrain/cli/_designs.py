@@ -28,6 +28,13 @@ _LARGEST_ROOT = 1000
 _LARGEST_UPPER = 1e150
 """Its square is a double."""
 
+_NODES = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Load, ast.Constant, ast.Add, ast.Sub,
+    ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.UAdd, ast.USub, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt,
+    ast.GtE,
+)  # fmt: skip
+"""All that an expression may consist of: numbers, x, arithmetic, comparisons, calls of :data:`FUNCTIONS`."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -238,13 +245,6 @@ def function(text: str) -> Callable[[Any], Any]:
             raise ValueError(f"design: a number in {_short(text)!r} is no double ({problem}).") from problem
 
     return value
-
-
-_NODES = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Load, ast.Constant, ast.Add, ast.Sub,
-    ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.UAdd, ast.USub, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt,
-    ast.GtE,
-)  # fmt: skip
 
 
 def _check(tree: ast.AST, text: str) -> None:

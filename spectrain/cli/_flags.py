@@ -6,6 +6,9 @@ from pathlib import Path
 
 from spectrain.train.internal import Config, fresh_config, read_config
 
+_LIMITS = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
+_CONFIG_HELP = "--config FILE takes the flags back from a run's config.json; flags given beside it win."
+
 
 def run_config(
     kind: type[Config], argv: list[str], *, verb: str, description: str, recorded: Config | None = None
@@ -30,10 +33,6 @@ def run_config(
     if recorded is None and changed and asked.horizon == default.horizon:
         return dataclasses.replace(asked, horizon=None)  # a new limit undoes the steps that the old run had fixed
     return asked
-
-
-_LIMITS = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
-_CONFIG_HELP = "--config FILE takes the flags back from a run's config.json; flags given beside it win."
 
 
 def _config_file(argv: list[str]) -> tuple[Path | None, list[str]]:

@@ -50,7 +50,7 @@ def _run(words: list[str], interrupted: list[int]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _said(words)
+        return _answer(words)
     except OutputLost:  # the streams know why
         return 0
     except KeyboardInterrupt:
@@ -58,10 +58,10 @@ def _run(words: list[str], interrupted: list[int]) -> int:
     except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
         if interrupted:  # Ctrl-C in the middle of an import comes out as whatever the import makes of it
             return fail("interrupted.", code=130)
-        return _failed(error, code=2 if isinstance(error, (ValueError, TypeError, OSError)) else 1, debug=debug)
+        return _fail_with(error, code=2 if isinstance(error, (ValueError, TypeError, OSError)) else 1, debug=debug)
 
 
-def _said(words: list[str]) -> int:
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if words else 2
@@ -95,7 +95,7 @@ def fail(message: str, *, code: int = 2) -> int:
     return code
 
 
-def _failed(error: Exception, *, code: int, debug: bool) -> int:
+def _fail_with(error: Exception, *, code: int, debug: bool) -> int:
     if debug:
         raise error
     kind = "" if code == 2 else f"{type(error).__name__}: "

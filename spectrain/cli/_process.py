@@ -27,22 +27,22 @@ class _Output:
 
     def write(self, text: str) -> int:
         """Write ``text``; ``OutputLost`` where that fails."""
-        return int(self._tried(lambda: self._stream.write(text)))
+        return int(self._try(lambda: self._stream.write(text)))
 
     def flush(self) -> None:
         """Send what is buffered; ``OutputLost`` where that fails."""
-        self._tried(self._stream.flush)
+        self._try(self._stream.flush)
 
-    def _tried(self, call: Callable[[], Any]) -> Any:
+    def _try(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except BrokenPipeError as error:  # the reader went away, as `head` does: not our failure
-            raise self._given_up() from error
+            raise self._give_up() from error
         except OSError as error:
             self._lost.append(error)
-            raise self._given_up() from error
+            raise self._give_up() from error
 
-    def _given_up(self) -> OutputLost:
+    def _give_up(self) -> OutputLost:
         """What is still buffered goes nowhere, so that the interpreter's own flush at its end finds no fault."""
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

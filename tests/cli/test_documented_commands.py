@@ -14,6 +14,7 @@ import pytest
 
 from spectrain.cli import main
 from spectrain.cli._main import VERBS
+from spectrain.train._run.table import JOBS
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -180,19 +181,7 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
 
 def test_the_pages_show_what_is_looked_for():
     verbs = {command.split()[1] for command in COMMANDS}
-    assert {
-        "train",
-        "draw",
-        "embed",
-        "classify",
-        "compress",
-        "check",
-        "compare",
-        "design",
-        "plan",
-        "export",
-        "sample",
-    } <= verbs
+    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample"} <= verbs
 
 
 @pytest.mark.parametrize(

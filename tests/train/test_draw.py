@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from spectrain import data, train
-from spectrain.train._jobs.draw import default_patch, packed
+from spectrain.train._jobs.draw import default_patch, pack
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._jobs.image_judge import Judge, frechet, nearest
 
@@ -125,7 +125,7 @@ def test_nearest_is_brute_force():
 
 def test_patches_and_packing():
     assert [default_patch(size) for size in (8, 28, 32, 5)] == [2, 7, 8, 1]
-    assert list(base64.b64decode(packed(torch.tensor([[[[-1.0, 0.0], [1.0, 3.0]]]]))["pixels"])) == [0, 128, 255, 255]
+    assert list(base64.b64decode(pack(torch.tensor([[[[-1.0, 0.0], [1.0, 3.0]]]]))["pixels"])) == [0, 128, 255, 255]
 
 
 BAD = [

@@ -12,7 +12,7 @@ import torch
 
 from spectrain import data, train
 from spectrain.train._jobs.embed_config import EmbedConfig
-from spectrain.train._jobs.ranking import BM25, best_share, mixed, ranking, words
+from spectrain.train._jobs.ranking import BM25, best_share, mix, ranking, words
 from spectrain.train._saved.search import Search
 
 TINY = {
@@ -126,7 +126,7 @@ def test_the_mixture_is_no_worse_than_its_parts_where_it_is_chosen():
     draw = np.random.default_rng(0)
     a, b = (np.eye(60) * 1.5 + draw.standard_normal((60, 60)) for _ in range(2))
     share = best_share(a, 1000 * b)
-    assert ranking(mixed(a, 1000 * b, share)).mrr > max(ranking(a).mrr, ranking(b).mrr)
+    assert ranking(mix(a, 1000 * b, share)).mrr > max(ranking(a).mrr, ranking(b).mrr)
     assert 0.2 < share < 0.8  # both are as good, whatever their scales
 
 

@@ -79,7 +79,7 @@ class LineJob(AbstractJob[LineConfig]):
     def matrices(self):
         return {self.model.weight}
 
-    def watched(self):
+    def watch_list(self):
         return ["weight"]
 
     def cost(self):

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spectrain.train._compress.folder import Row, written
+from spectrain.train._compress.folder import Row, write_run
 from spectrain.train._compress.one_layer import Seen
 from spectrain.train._compress.units import Method, Parts, Unit, sizes, units_of
 from spectrain.train._jobs.language import LanguageJob
-from spectrain.train._run import claim as _claim
+from spectrain.train._run.claim import claimed
 from spectrain.train._run.config import MOST_STEPS
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.machine import choose_device
@@ -60,14 +60,14 @@ def compress(
 
     Raises ValueError for a folder that is no run of ``train``, and for arguments that fit no model.
     """
-    with _claim.claimed(Path(out_dir)) as out:
+    with claimed(Path(out_dir)) as out:
         _check(method, params, rtol, calibration_tokens, finetune_steps, lr, out)
-        return _compressed(
+        return _compress(
             run, out, method, params, rtol, calibration_tokens, finetune_steps, lr, progress or Progress(interval=10)
         )
 
 
-def _compressed(
+def _compress(
     run: Path,
     out: Path,
     method: Method,
@@ -78,19 +78,19 @@ def _compressed(
     lr: float,
     screen: Progress,
 ) -> Path:
-    job = _loaded(run)
+    job = _load(run)
     model = job.model
     before = job.score(tokens=None)
     screen.say(f"{run}: loss {before.loss:.4f} on {before.tokens:,} held-out tokens")
-    seen = _watched(job, calibration_tokens)
+    seen = _watch(job, calibration_tokens)
     units = units_of(model, seen, method)
     shared = method == "svd" and calibration_tokens > 0
-    rows, parts = _replaced(job, units, sizes(units, params=params, rtol=rtol, shared=shared), screen)
+    rows, parts = _replace_all(job, units, sizes(units, params=params, rtol=rtol, shared=shared), screen)
     after = job.score(tokens=None)
     screen.say(f"compressed: loss {after.loss:.4f} ({after.loss - before.loss:+.4f})")
     healed = after
     if finetune_steps:
-        _finetuned(job, finetune_steps, lr, screen)
+        _finetune(job, finetune_steps, lr, screen)
         healed = job.score(tokens=None)
         screen.say(f"after {finetune_steps} steps: loss {healed.loss:.4f} ({healed.loss - before.loss:+.4f})")
     linear = sum(unit.parameters for unit in units)
@@ -110,7 +110,7 @@ def _compressed(
         "linear_parameters": linear - saved,
         "units": rows,
     }
-    return written(job, run, out, summary, parts)
+    return write_run(job, run, out, summary, parts)
 
 
 def _check(
@@ -136,7 +136,7 @@ def _check(
         raise ValueError(f"{out_dir} already holds a run; choose another --out-dir.")
 
 
-def _loaded(run: Path) -> LanguageJob:
+def _load(run: Path) -> LanguageJob:
     """The job of a finished run, with its trained model on the device it was trained on."""
     folder = RunFolder(Path(run))
     trained = load_run(run)
@@ -150,7 +150,7 @@ def _loaded(run: Path) -> LanguageJob:
     return job
 
 
-def _watched(job: LanguageJob, tokens: int) -> dict[str, Seen]:
+def _watch(job: LanguageJob, tokens: int) -> dict[str, Seen]:
     """What each linear layer of the blocks reads, over batches of the training text."""
     prefix = "blocks."
     layers = {n: m for n, m in job.model.named_modules() if n.startswith(prefix) and isinstance(m, nn.Linear)}
@@ -177,7 +177,7 @@ def _watched(job: LanguageJob, tokens: int) -> dict[str, Seen]:
     return seen
 
 
-def _replaced(
+def _replace_all(
     job: LanguageJob, units: list[Unit], wanted: list[int | None], screen: Progress
 ) -> tuple[list[Row], Parts]:
     """Judge each unit alone, then put all of them in; return a row for each and what was put in."""
@@ -234,7 +234,7 @@ def _first(layer: nn.Module) -> nn.Linear:
     return next(module for module in layer.modules() if isinstance(module, nn.Linear))
 
 
-def _finetuned(job: LanguageJob, steps: int, lr: float, screen: Progress) -> None:
+def _finetune(job: LanguageJob, steps: int, lr: float, screen: Progress) -> None:
     """Train what is left on further batches of the same text; the learning rate falls linearly to zero."""
     job.model.train()
     optimizer = torch.optim.AdamW(job.model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)

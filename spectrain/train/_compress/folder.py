@@ -9,14 +9,14 @@ from torch import nn
 from spectrain._files.write import write_bytes, write_file, write_json, write_text
 from spectrain.train._compress.units import Parts
 from spectrain.train._jobs.language import LanguageJob
-from spectrain.train._run import recorded as _recorded
+from spectrain.train._run import recorded
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._saved.factored import Factored, Selected
 
 Row = dict[str, object]
 
 
-def written(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts) -> Path:
+def write_run(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts) -> Path:
     """Write weights, shapes, the table and what :func:`load_run` needs; return the folder."""
     folder = RunFolder(out)
     write_bytes(folder.tokenizer, RunFolder(Path(run)).tokenizer.read_bytes())
@@ -32,7 +32,7 @@ def written(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts) 
             "parameters": sum(p.numel() for p in job.model.parameters()),
         },
     )
-    _recorded.write(dataclasses.replace(job.config, out_dir=str(out)), folder.config)
+    recorded.write(dataclasses.replace(job.config, out_dir=str(out)), folder.config)
     return out
 
 

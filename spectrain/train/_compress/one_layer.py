@@ -47,14 +47,14 @@ def by_svd(layer: nn.Linear, seen: Seen, rank: int) -> Factored:
     """
     W = layer.weight.detach().double()
     U = lowrank.svd(W @ seen.L, rank=rank).U
-    return _factored(layer, U, U.mT @ W)
+    return _factors(layer, U, U.mT @ W)
 
 
 def by_id(layer: nn.Linear, seen: Seen, rank: int) -> Factored:
     """Keep some outputs as they are and write the others by them: an interpolative decomposition of X W^T."""
     W = layer.weight.detach().double()
     S, Z = lowrank.interpolative((W @ seen.L).mT, rank=rank)[:2]
-    return _factored(layer, Z.mT, W[S])
+    return _factors(layer, Z.mT, W[S])
 
 
 def by_cur(layer: nn.Linear, seen: Seen, rank: int) -> Factored:
@@ -67,7 +67,7 @@ def by_cur(layer: nn.Linear, seen: Seen, rank: int) -> Factored:
     C, R = found.C, found.R
     RL = R @ seen.L
     U = torch.linalg.lstsq(C, torch.linalg.lstsq(RL.mT, (W @ seen.L).mT, driver="gelsd").solution.mT, driver="gelsd")
-    return _factored(layer, C @ U.solution, R)
+    return _factors(layer, C @ U.solution, R)
 
 
 def by_cr(layer: nn.Linear, seen: Seen, kept: int) -> Selected:
@@ -85,7 +85,7 @@ def by_cr(layer: nn.Linear, seen: Seen, kept: int) -> Selected:
     return made
 
 
-def _factored(layer: nn.Linear, up: Tensor, down: Tensor) -> Factored:
+def _factors(layer: nn.Linear, up: Tensor, down: Tensor) -> Factored:
     with torch.random.fork_rng(devices=[]):
         made = Factored(layer.in_features, layer.out_features, rank=len(down)).to(layer.weight)
     with torch.no_grad():

@@ -39,7 +39,7 @@ class Unit:
 
 def units_of(model: nn.Module, seen: dict[str, Seen], method: Method) -> list[Unit]:
     """Split the layers that were watched into units: with ``id`` and ``cr`` gated blocks are cut by neurons."""
-    blocks = {} if method in ("svd", "cur") else {n: m for n, m in model.named_modules() if _gated(m)}
+    blocks = {} if method in ("svd", "cur") else {n: m for n, m in model.named_modules() if _is_gated(m)}
     units = [_block(name, block, seen[f"{name}.down"], method) for name, block in blocks.items()]
     inside = {f"{name}.{part}" for name in blocks for part in ("gate", "up", "down")}
     for name, what in seen.items():
@@ -49,7 +49,7 @@ def units_of(model: nn.Module, seen: dict[str, Seen], method: Method) -> list[Un
     return units
 
 
-def _gated(module: nn.Module) -> bool:
+def _is_gated(module: nn.Module) -> bool:
     return all(isinstance(getattr(module, part, None), nn.Linear) for part in ("gate", "up", "down"))
 
 

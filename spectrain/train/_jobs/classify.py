@@ -182,7 +182,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
         linear = (m for m in self.model.transformer.blocks.modules() if isinstance(m, torch.nn.Linear))
         return {p for m in linear for p in m.parameters() if p.dim() == 2}
 
-    def watched(self) -> list[str]:
+    def watch_list(self) -> list[str]:
         """The matrices of the first and the last block."""
         ends = tuple(f"transformer.blocks.{i}." for i in (0, self.config.depth - 1))
         return [n for n, p in self.model.named_parameters() if n.startswith(ends) and p.dim() == 2]
@@ -216,6 +216,7 @@ def divide(images: data.Images, *, fraction: float, generator: torch.Generator) 
 
 def _of_classes_there(images: data.Images) -> data.Images:
     """The pictures, numbered by the classes that have any; ``DataError`` where these cannot be told apart or cut."""
+    # A class without a picture has no mean, and argmin takes NaN for the least of all distances.
     there, labels, sizes = images.labels.unique(return_inverse=True, return_counts=True)
     classes = tuple(images.classes[i] for i in there.tolist())
     if len(classes) < 2:

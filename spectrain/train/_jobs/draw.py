@@ -80,7 +80,7 @@ class DrawJob(AbstractJob[DrawConfig]):
         What is reported is the squared error a pixel: the weighted loss is nearly constant by construction.
         """
         index = self.stream.batch(step)
-        drawn = self._drawn(self.train.at(index), "draws", step)
+        drawn = self._draw(self.train.at(index), "draws", step)
         total = 0.0
         for part in drawn.split(self.config.micro_batch):
             with self.autocast:
@@ -90,7 +90,7 @@ class DrawJob(AbstractJob[DrawConfig]):
         error = total / self.train.pixels[0].numel() / len(index)
         return Measured(error, {"pictures": len(index)}, words=f"error {error:.4f}")
 
-    def _drawn(self, images: data.Images, *keys: int | str) -> objectives.Drawn:
+    def _draw(self, images: data.Images, *keys: int | str) -> objectives.Drawn:
         draw = data.generator(self.config.seed, *keys)
         return self.flow.draw(images.pixels.to(self.device), images.labels.to(self.device), generator=draw)
 
@@ -110,7 +110,7 @@ class DrawJob(AbstractJob[DrawConfig]):
 
     def first_bad_tensor(self, step: int) -> str:
         """Name the first tensor that is not finite on batch ``step``."""
-        drawn = self._drawn(self.train.at(self.stream.batch(step)), "draws", step)
+        drawn = self._draw(self.train.at(self.stream.batch(step)), "draws", step)
 
         def forward() -> None:
             with self.autocast:
@@ -130,8 +130,8 @@ class DrawJob(AbstractJob[DrawConfig]):
         """Squared error a pixel on held-out pictures; what the judge says of drawings in one step and in many."""
         count = self.config.eval_pictures * (4 if whole else 1)
         labels = torch.arange(count) % len(self.train.classes)
-        with torch.no_grad(), self._averaged():
-            errors = self.flow.errors(self._drawn(self.held_out, "held out"))
+        with torch.no_grad(), self._with_average():
+            errors = self.flow.errors(self._draw(self.held_out, "held out"))
             error = errors.mean().item() / self.train.pixels[0].numel()
             one, many = (
                 self.judge(self.drawings(labels, "judged", steps=steps), labels)
@@ -150,16 +150,16 @@ class DrawJob(AbstractJob[DrawConfig]):
             f"{many.accuracy:.1%}, {many.frechet:.2f}"
         )
 
-    def _averaged(self) -> Any:
+    def _with_average(self) -> Any:
         return self.average.applied() if self.average.updates else torch.no_grad()
 
     def sample(self, folder: RunFolder, *, step: int) -> None:
         """Record a sheet of drawings in one step, and one from the same noise in many."""
         labels = torch.arange(_ROWS * _COLUMNS) % len(self.train.classes)
-        with torch.no_grad(), self._averaged():
+        with torch.no_grad(), self._with_average():
             for steps in (1, self.config.many_steps):
                 sheet = self.drawings(labels, "sheet", steps=steps)
-                folder.record("pictures", {"step": step, "steps": steps, "columns": _COLUMNS, **packed(sheet)})
+                folder.record("pictures", {"step": step, "steps": steps, "columns": _COLUMNS, **pack(sheet)})
 
     def summary(self, judged: Judged, *, steps: int) -> tuple[dict[str, object], list[str]]:
         """The figures of the last validation, beside the judge's own on held-out pictures."""
@@ -182,7 +182,7 @@ class DrawJob(AbstractJob[DrawConfig]):
         linear = (m for m in self.model.blocks.modules() if isinstance(m, torch.nn.Linear))
         return {p for m in linear for p in m.parameters() if p.dim() == 2}
 
-    def watched(self) -> list[str]:
+    def watch_list(self) -> list[str]:
         """The matrices of the first and the last block."""
         ends = ("blocks.0.", f"blocks.{self.config.depth - 1}.")
         return [n for n, p in self.model.named_parameters() if n.startswith(ends) and p.dim() == 2]
@@ -202,7 +202,7 @@ def default_patch(size: int) -> int:
     return max(p for p in range(1, size + 1) if size % p == 0 and (size // p >= 4 or p == 1))
 
 
-def packed(sheet: Tensor) -> dict[str, object]:
+def pack(sheet: Tensor) -> dict[str, object]:
     """Pictures in [-1, 1] as bytes in base64, and their shape: ``(count, channels, height, width)``."""
     levels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return {"shape": list(levels.shape), "pixels": base64.b64encode(levels.numpy().tobytes()).decode("ascii")}

@@ -7,6 +7,7 @@ from spectrain.train._run.config import NO_LIMIT, RunConfig, filled
 
 DEFAULT_STEPS = 2000
 """Where nothing limits a run: drawings are then the same on slow and on fast machines."""
+_BASE_LR = {"muon": 4e-3, "adamw": 2e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,3 @@ class DrawConfig(RunConfig):
     def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """``(rows, inner, columns)`` of the model's typical product, and ``(batch, rows, columns)`` of Muon's."""
         return (self.micro_batch * 16, self.width, 4 * self.width), (4 * self.depth, self.width, self.width)
-
-
-_BASE_LR = {"muon": 4e-3, "adamw": 2e-3}

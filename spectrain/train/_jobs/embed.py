@@ -12,7 +12,7 @@ from torch import Tensor
 from spectrain import data, nn, objectives
 from spectrain._files.write import write_file
 from spectrain.train._jobs.embed_config import EmbedConfig
-from spectrain.train._jobs.ranking import BM25, Ranking, best_share, mixed, ranking
+from spectrain.train._jobs.ranking import BM25, Ranking, best_share, mix, ranking
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
@@ -55,7 +55,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         model = build_encoders(config, vocabulary=self.tokenizer.vocabulary_size)
         loss = functools.partial(objectives.info_nce, temperature=config.temperature, symmetric=True)
         encoders = [self._within_autocast(model[tower(config, name)]) for name in ("query", "document")]
-        self.contrastive = objectives.Contrastive(encoders, loss, chunk=config.micro_batch, collate=padded)
+        self.contrastive = objectives.Contrastive(encoders, loss, chunk=config.micro_batch, collate=pad)
         return model
 
     def _within_autocast(self, encoder: torch.nn.Module) -> Encoder:
@@ -106,7 +106,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         share = best_share(self.learned(self.judged), self.lexical(self.judged))
         pairs = self.held_out if whole else self.judged
         scores, lexical = self.learned(pairs), self.lexical(pairs)
-        alone, bm25, both = ranking(scores), ranking(lexical), ranking(mixed(scores, lexical, share))
+        alone, bm25, both = ranking(scores), ranking(lexical), ranking(mix(scores, lexical, share))
         loss = F.cross_entropy(torch.from_numpy(scores) / self.config.temperature, torch.arange(len(pairs))).item()
         figures = {
             f"{key}{ending}": value
@@ -140,7 +140,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         linear = (m for m in self.model.modules() if isinstance(m, torch.nn.Linear))
         return {p for m in linear for p in m.parameters()}
 
-    def watched(self) -> list[str]:
+    def watch_list(self) -> list[str]:
         """The matrices of all blocks: there are few."""
         return [name for name, p in self.model.named_parameters() if "blocks" in name and p.dim() == 2]
 
@@ -188,7 +188,7 @@ def encoded(tokenizer: data.Tokenizer, pairs: Sequence[data.Pair], config: Embed
     return queries, [cut(pair.document, config.document_tokens) for pair in pairs]
 
 
-def padded(texts: list[Tensor]) -> Tensor:
+def pad(texts: list[Tensor]) -> Tensor:
     """Texts of different length as one table, -1 where there is nothing."""
     return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=-1)
 
@@ -197,7 +197,7 @@ def padded(texts: list[Tensor]) -> Tensor:
 def vectors(encode: Encoder, texts: Texts) -> Tensor:
     """Unit vectors of texts, sorted by length on the way so that little is padding."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    parts = [encode(padded([texts[i] for i in order[at : at + 256]])) for at in range(0, len(order), 256)]
+    parts = [encode(pad([texts[i] for i in order[at : at + 256]])) for at in range(0, len(order), 256)]
     return F.normalize(torch.cat(parts), dim=1)[torch.tensor(order).argsort()]
 
 

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from spectrain.train._run.config import RunConfig, filled
 
+_BASE_LR = {"muon": 0.1, "adamw": 0.1}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(RunConfig):
@@ -87,6 +89,3 @@ class EmbedConfig(RunConfig):
     def products(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """``(rows, inner, columns)`` of the model's typical product, and ``(batch, rows, columns)`` of Muon's."""
         return (self.micro_batch * self.document_tokens, self.width, 3 * self.width), (4, self.width, self.width)
-
-
-_BASE_LR = {"muon": 0.1, "adamw": 0.1}

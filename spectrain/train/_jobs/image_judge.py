@@ -84,7 +84,7 @@ def nearest(pixels: Float[Tensor, "n c h w"], others: Float[Tensor, "m c h w"]) 
 
 def _classifier(images: data.Images, draw: torch.Generator) -> nn.Sequential:
     channels, size = images.pixels.shape[1:3]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator: lend it this one's state
         torch.set_rng_state(draw.get_state())
         return nn.Sequential(
             nn.Conv2d(channels, 32, 3, padding=1),

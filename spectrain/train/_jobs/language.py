@@ -191,7 +191,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         holders = (m for m in modules if isinstance(m, torch.nn.Linear) or hasattr(m, "logical_matrices"))
         return {p for m in holders for p in m.parameters(recurse=False)}
 
-    def watched(self) -> list[str]:
+    def watch_list(self) -> list[str]:
         """All parameters of the first and the last block: the rest lie between."""
         ends = ("blocks.0.", f"blocks.{self.config.depth - 1}.")
         return [name for name, _ in self.model.named_parameters() if name.startswith(ends)]

@@ -1,7 +1,4 @@
-"""How well scores put the right document first, and the best mixture of two scores.
-
-Okapi BM25 over words and the parts of identifiers: what a search without learning finds.
-"""
+"""What a search without learning finds, Okapi BM25 over words; how good a search is; the best mixture of two."""
 
 import re
 from collections import Counter
@@ -79,19 +76,19 @@ def ranking(scores: np.ndarray) -> Ranking:
     return Ranking(float((1 / ranks).mean()), float((ranks == 1).mean()), float((ranks <= 10).mean()))
 
 
-def standardised(scores: np.ndarray) -> np.ndarray:
+def standardise(scores: np.ndarray) -> np.ndarray:
     """Each query's scores with mean 0 and standard deviation 1, so that two kinds can be added."""
     spread = scores.std(axis=1, keepdims=True)
     return (scores - scores.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
 
 
-def mixed(learned: np.ndarray, bm25: np.ndarray, share: float) -> np.ndarray:
+def mix(learned: np.ndarray, bm25: np.ndarray, share: float) -> np.ndarray:
     """``share`` of the learned scores and the rest of BM25's, both standardised."""
-    return share * standardised(learned) + (1 - share) * standardised(bm25)
+    return share * standardise(learned) + (1 - share) * standardise(bm25)
 
 
 def best_share(
     learned: np.ndarray, bm25: np.ndarray, *, shares: Sequence[float] = tuple(np.linspace(0, 1, 21))
 ) -> float:
     """The share with the largest MRR; to be found on other queries than those it is judged by."""
-    return float(max(shares, key=lambda share: ranking(mixed(learned, bm25, float(share))).mrr))
+    return float(max(shares, key=lambda share: ranking(mix(learned, bm25, float(share))).mrr))

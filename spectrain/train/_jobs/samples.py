@@ -1,7 +1,4 @@
-"""Text written by the model, for people to read.
-
-Validation: every held-out token scored exactly once.
-"""
+"""Held-out text scored, every token exactly once; and text written by the model, for people to read."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +47,7 @@ def evaluate(
     nats, tokens, size = [], 0, 0
     for inputs, targets in batches:
         with autocast:
-            apart = {} if end_of_text is None else {"documents": numbered(inputs, end_of_text).to(device)}
+            apart = {} if end_of_text is None else {"documents": document_numbers(inputs, end_of_text).to(device)}
             logits = model(inputs.to(device), **apart)
         nats.append(objectives.negative_log_likelihood(logits, targets.to(device)).item())
         counted, length = count(targets, byte_lengths)
@@ -58,7 +55,7 @@ def evaluate(
     return Score(math.fsum(nats), tokens, size)
 
 
-def numbered(inputs: Tensor, end_of_text: int) -> Tensor:
+def document_numbers(inputs: Tensor, end_of_text: int) -> Tensor:
     """The number of the document that each token belongs to, within its row."""
     return (inputs == end_of_text).cumsum(-1)
 
@@ -144,13 +141,13 @@ def stream(
             for row, token in zip(ids, column[:, 0].tolist(), strict=True):
                 row.append(token)
             now = [tokenizer.decode(row[1:]) for row in ids]
-            yield [_settled(text)[len(old) :] for text, old in zip(now, said, strict=True)]
-            said = [max(old, _settled(text), key=len) for text, old in zip(now, said, strict=True)]
+            yield [_settle(text)[len(old) :] for text, old in zip(now, said, strict=True)]
+            said = [max(old, _settle(text), key=len) for text, old in zip(now, said, strict=True)]
         yield [tokenizer.decode(row[1:])[len(old) :] for row, old in zip(ids, said, strict=True)]
     finally:
         model.train(was_training)
 
 
-def _settled(text: str) -> str:
+def _settle(text: str) -> str:
     """Without what may still be the beginning of a character."""
     return text.rstrip("\N{REPLACEMENT CHARACTER}")

@@ -35,7 +35,7 @@ def load(config: TrainConfig, *, tokenizer_file: Path | None) -> Text:
     held_out = [document for _, part in parts for document in part]
     validation = held_out if len(parts) == 1 else _new(train, held_out)
     if tokenizer_file is not None:
-        tokenizer = _recorded(tokenizer_file, config)
+        tokenizer = _read_tokenizer(tokenizer_file, config)
     else:
         tokenizer = data.train_tokenizer(config.tokenizer, train, vocabulary_size=config.vocabulary)
     sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
@@ -89,7 +89,7 @@ def _new(train: list[data.Document], validation: list[data.Document]) -> list[da
     return kept
 
 
-def _recorded(file: Path, config: TrainConfig) -> data.Tokenizer:
+def _read_tokenizer(file: Path, config: TrainConfig) -> data.Tokenizer:
     if not file.exists():
         raise ValueError(f"{file} is missing, and token numbers mean nothing without it: restore it.")
     tokenizer = data.load_tokenizer(file)

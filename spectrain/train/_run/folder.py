@@ -29,7 +29,7 @@ class RunFolder:
         line = json.dumps({"kind": kind, **row}, default=float, allow_nan=True)
         if "NaN" in line or "Infinity" in line:
             line = json.dumps({"kind": kind, **{k: _finite(v) for k, v in row.items()}}, default=float)
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with open(self.metrics, "a", encoding="utf-8") as file:  # a kill may leave half a line: a resume cuts it off
             file.write(line + "\n")
 
     def sizes(self) -> dict[str, int]:

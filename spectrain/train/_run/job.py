@@ -1,7 +1,4 @@
-"""A job: what a run learns and how it is judged. The loop knows nothing else of it.
-
-Where the first NaN or infinity is.
-"""
+"""A job: what a run learns and how it is judged. The loop knows nothing else of it."""
 
 import abc
 from collections.abc import Callable, Mapping
@@ -16,26 +13,6 @@ from spectrain import optim
 from spectrain.train._run.config import Config
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.table import job_class
-
-
-@torch.no_grad()
-def first_bad_tensor(model: nn.Module, forward: Callable[[], object]) -> str:
-    """Name the first tensor that is NaN or infinite: weights, then outputs as computed, then gradients.
-
-    ``forward`` runs the model on the batch in question.
-    """
-    for name, p in model.named_parameters():
-        if not p.isfinite().all():
-            return f"weight {name} is not finite"
-    with blocks.capture(model, "*") as seen:
-        forward()
-    for name, outputs in seen.items():
-        if not all(output.isfinite().all() for output in outputs if isinstance(output, Tensor)):
-            return f"the output of {name or 'the model'} is not finite"
-    for name, p in model.named_parameters():
-        if p.grad is not None and not p.grad.isfinite().all():
-            return f"the gradient of {name} is not finite"
-    return "the loss is not finite although weights, outputs and gradients are"
 
 
 @dataclass(frozen=True)
@@ -144,7 +121,7 @@ class AbstractJob(abc.ABC, Generic[Config]):
         return None
 
     @abc.abstractmethod
-    def watched(self) -> list[str]:
+    def watch_list(self) -> list[str]:
         """Names of the parameters whose spectra are recorded."""
 
     def activations(self) -> list[dict[str, object]]:
@@ -154,6 +131,26 @@ class AbstractJob(abc.ABC, Generic[Config]):
     @abc.abstractmethod
     def cost(self) -> str:
         """What one unit of data costs, in words."""
+
+
+@torch.no_grad()
+def first_bad_tensor(model: nn.Module, forward: Callable[[], object]) -> str:
+    """Name the first tensor that is NaN or infinite: weights, then outputs as computed, then gradients.
+
+    ``forward`` runs the model on the batch in question.
+    """
+    for name, p in model.named_parameters():
+        if not p.isfinite().all():
+            return f"weight {name} is not finite"
+    with blocks.capture(model, "*") as seen:
+        forward()
+    for name, outputs in seen.items():
+        if not all(output.isfinite().all() for output in outputs if isinstance(output, Tensor)):
+            return f"the output of {name or 'the model'} is not finite"
+    for name, p in model.named_parameters():
+        if p.grad is not None and not p.grad.isfinite().all():
+            return f"the gradient of {name} is not finite"
+    return "the loss is not finite although weights, outputs and gradients are"
 
 
 def load_job(config: Config, folder: RunFolder, *, resuming: bool) -> AbstractJob[Config]:

@@ -1,7 +1,4 @@
-"""The training run, top to bottom.
-
-One optimizer step: gradients of the whole batch, and what stops a run.
-"""
+"""The training run, top to bottom: one step, all steps with what is written in between, and what stops a run."""
 
 import dataclasses
 import math
@@ -16,8 +13,7 @@ from typing import Any
 
 import torch
 
-from spectrain.train._run import observe as _observe
-from spectrain.train._run import recorded as _recorded
+from spectrain.train._run import observe, recorded
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
 from spectrain.train._run.job import AbstractJob, Measured
@@ -69,31 +65,33 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
     that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
     """
     with (
-        _recorded.in_folder(wanted) as config,
+        recorded.in_folder(wanted) as config,
         progress or Progress(interval=wanted.log_interval) as screen,
         _deterministic(),
     ):
         session = prepare(config, screen)
         with stop_on_signals() as asked_to_stop:
             _run(session, screen, asked_to_stop)
-        return _observe.finish(session, screen)
+        return observe.finish(session, screen)
 
 
 def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None:
     counters, cfg = session.counters, session.config
     if counters.step == 0:
-        _observe.validate(session, screen)
+        observe.validate(session, screen)
     while session.steps is None or counters.step < session.steps:
         _one_step(session, screen)
         if session.steps is None and counters.step == CALIBRATION:
             _fix_horizon(session, screen)
         last = counters.step == session.steps
         if counters.step % cfg.eval_interval == 0 or last:
-            _observe.validate(session, screen)
+            observe.validate(session, screen)
         if cfg.spectrum_interval and (counters.step % cfg.spectrum_interval == 0 or counters.step == 1 or last):
-            _observe.record_spectra(session)
-        if _observe.ends_a_quarter(session):
+            observe.record_spectra(session)
+        if observe.ends_a_quarter(session):
             session.job.sample(session.folder, step=counters.step)
+        # The checkpoint comes after all that this step writes: a resume cuts files back to the sizes it remembers, and
+        # begins with the next step.
         if counters.step % cfg.save_interval == 0 or last or asked_to_stop:
             session.save()
         if asked_to_stop and not last:
@@ -143,8 +141,10 @@ def _one_step(session: Session, screen: Progress) -> None:
 def _fix_horizon(session: Session, screen: Progress) -> None:
     pace = statistics.median(session.counters.step_seconds[2:])
     steps = steps_by_clock(session.config, step_seconds=pace, elapsed=session.seconds)
+    # Written before the next checkpoint: steps that were taken are never taken again at the pace of another hour. One
+    # from before goes on with this horizon, too, which is why ``tie`` lets it differ.
     session.config = dataclasses.replace(session.config, horizon=steps)
-    _recorded.write(session.config, session.folder.config)
+    recorded.write(session.config, session.folder.config)
     screen.say(
         f"  horizon = {steps} steps: --max-minutes {session.config.max_minutes:g} at {pace:.2f} s a step, "
         f"measured over {CALIBRATION} steps"
@@ -158,7 +158,7 @@ def _deterministic() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over each tensor
     try:
         yield
     finally:

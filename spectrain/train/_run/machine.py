@@ -1,7 +1,4 @@
-"""What this machine is and how fast it multiplies; the choices that follow from it.
-
-Which device a run uses.
-"""
+"""What this machine is and how fast it multiplies; the device and the precisions that follow from it."""
 
 import os
 import platform
@@ -16,6 +13,11 @@ import torch
 
 import spectrain
 
+WORTHWHILE = 1.25
+"""bfloat16 has to win clearly: near a tie the choice would depend on noise and buy nothing."""
+ROUNDS = 7
+"""Rounds of a race; all that other programs can do to a contestant's best one is to touch all seven."""
+
 
 def choose_device(name: str) -> str:
     """``auto`` is CUDA where there is one; any other name must be a device that torch can use."""
@@ -28,12 +30,6 @@ def choose_device(name: str) -> str:
             f"--device {name!r} cannot be used: {str(error).splitlines()[0]} Try 'auto' or 'cpu'."
         ) from None
     return name
-
-
-# bfloat16 has to win clearly: near a tie the choice would depend on noise and buy nothing.
-WORTHWHILE = 1.25
-ROUNDS = 7
-"""Rounds of a race; all that other programs can do to a contestant's best one is to touch all seven."""
 
 
 def race(calls: Sequence[Callable[[], object]], *, clock: Callable[[], float] = time.perf_counter) -> list[list[float]]:

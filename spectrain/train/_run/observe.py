@@ -31,7 +31,7 @@ def record_spectra(session: Session) -> None:
 
     And what passes between the weights: the job's statistics of activations.
     """
-    for row in optim.spectra(session.model, session.optimizer, names=session.job.watched()):
+    for row in optim.spectra(session.model, session.optimizer, names=session.job.watch_list()):
         session.folder.record("spectrum", {"step": session.counters.step, **row})
     for row in session.job.activations():
         session.folder.record("activation", {"step": session.counters.step, **row})
@@ -51,6 +51,7 @@ def finish(session: Session, screen: Progress) -> Path:
     folder, counters, job = session.folder, session.counters, session.job
     judged = job.validate(whole=True)
     job.sample(folder, step=counters.step)
+    # Weights before the summary: a folder with a summary is a finished run, whenever the kill comes.
     write_file(folder.model, lambda temporary: safetensors.torch.save_model(session.model, str(temporary)))
     row, lines = job.summary(judged, steps=counters.step)
     summary = {

@@ -1,7 +1,4 @@
-"""The optimizer that a configuration asks for.
-
-What the report shows of the polynomials at work: sampled errors and alternation points.
-"""
+"""The optimizer that a configuration asks for, and what the report shows of its polynomials at work."""
 
 from typing import Any
 

@@ -92,7 +92,7 @@ def from_values(kind: type[Config], values: dict[str, object], *, source: str) -
             hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(sorted(types))}."
             raise ValueError(f"{source}: unknown key {key!r}.{hint}")
         if not _fits(value, types[key]):
-            raise ValueError(f"{source}: {key} must be {_spelled(types[key])}, got {value!r}.")
+            raise ValueError(f"{source}: {key} must be {_spell(types[key])}, got {value!r}.")
     return kind(**{key: _as(value, types[key]) for key, value in values.items()})  # type: ignore[arg-type]
 
 
@@ -116,5 +116,5 @@ def _fits(value: object, kind: object) -> bool:
     return isinstance(value, options) or (isinstance(value, int) and float in options)
 
 
-def _spelled(kind: object) -> str:
+def _spell(kind: object) -> str:
     return str(kind).removeprefix("typing.") if typing.get_args(kind) else getattr(kind, "__name__", str(kind))

@@ -98,7 +98,7 @@ class Session:
             "job": self.job.state_dict(),
             "counters": counters,
             "torch_rng": torch.get_rng_state(),
-            "sizes": self.folder.sizes(),
+            "sizes": self.folder.sizes(),  # on the disk before the checkpoint that counts on them
         }
         return _checkpoint.save(
             self.folder.checkpoints,
@@ -111,12 +111,14 @@ class Session:
 
     def restore(self, checkpoint: _checkpoint.Checkpoint) -> str | None:
         """Go back to the moment of a checkpoint, rows of metrics included; say what other versions wrote it, if any."""
-        state = _checkpoint.load(checkpoint, self.model)
+        state = _checkpoint.load(checkpoint, self.model)  # refuses what is damaged before anything here changes
         self.optimizer.load_state_dict(state["optimizer"])
         self.job.load_state_dict(state["job"])
-        torch.set_rng_state(state["torch_rng"])
+        torch.set_rng_state(state["torch_rng"])  # last of the state: what loads may draw, as making the model did
         self.counters = Counters(**state["counters"])
-        self.folder.cut(state["sizes"])
+        self.folder.cut(
+            state["sizes"]
+        )  # rows after the checkpoint are lost from here on: only now is it certain to hold
         self.started = time.perf_counter()
         return _checkpoint.other_versions(state)
 

@@ -40,7 +40,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        request.signal = number
+        request.signal = number  # no more: a handler runs between any two instructions, in the middle of a write say
         for each, handler in before.items():
             signal.signal(each, handler)
 

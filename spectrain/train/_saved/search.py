@@ -10,7 +10,7 @@ from spectrain import data
 from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.train._jobs.embed import build_encoders, encoded, tower, vectors
 from spectrain.train._jobs.embed_config import EmbedConfig
-from spectrain.train._jobs.ranking import BM25, mixed
+from spectrain.train._jobs.ranking import BM25, mix
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._saved.load import load_weights
@@ -56,7 +56,7 @@ class Search:
             raise ValueError("the query is empty; say what to look for.")
         asked, _ = encoded(self.tokenizer, [data.Pair(query, " ", "")], self.config)
         learned = (vectors(self.model[tower(self.config, "query")], asked) @ self.vectors.mT).numpy()
-        scores = mixed(learned, self.bm25.scores([query]), self.share)[0]
+        scores = mix(learned, self.bm25.scores([query]), self.share)[0]
         best = np.argsort(-scores, kind="stable")[:top]
         return [Hit(float(scores[i]), self.pairs[i]) for i in best]
 

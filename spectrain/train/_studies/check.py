@@ -1,7 +1,4 @@
-"""muP as a test: real steps at several widths, and a verdict that names the parameter to blame.
-
-Members of a family of models that differ in width, over text that is read once.
-"""
+"""muP as a test: a family of models that differ in width, real steps, and a verdict that names what to blame."""
 
 import dataclasses
 import json
@@ -15,16 +12,17 @@ from torch import nn
 from spectrain import optim
 from spectrain._files.write import write_json
 from spectrain.train._jobs.language import LanguageJob
-from spectrain.train._run import claim as _claim
-from spectrain.train._run import session as _session
+from spectrain.train._run.claim import claimed
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.loop import step
 from spectrain.train._run.machine import choose_device
 from spectrain.train._run.progress import Progress
-from spectrain.train._run.session import Session
+from spectrain.train._run.session import Session, build
 from spectrain.train._studies.check_config import CheckConfig
 from spectrain.train._studies.measure import Member, Row, measure
 from spectrain.train._studies.verdict import KINDS, judge, suspect
+
+What: TypeAlias = Literal["coordinates", "spectrum"]
 
 
 class Family:
@@ -41,7 +39,7 @@ class Family:
         member, folder = self.config.member(width, seed, lr=lr), RunFolder(Path())
         if seed not in self._jobs:
             self._jobs[seed] = LanguageJob(member, folder, resuming=False)
-        return _session.build(member, folder, self._jobs[seed])
+        return build(member, folder, self._jobs[seed])
 
 
 def advance(session: Session) -> float:
@@ -54,9 +52,6 @@ def advance(session: Session) -> float:
     session.job.after_step(session.lr_factor)
     session.counters.step += 1
     return result.measured.loss
-
-
-What: TypeAlias = Literal["coordinates", "spectrum"]
 
 
 def check(
@@ -124,11 +119,11 @@ def check_config(config: CheckConfig, what: What, *, folder: Path, progress: Pro
 
     All matrices are drawn, also those that ``spectrain train`` begins with at zero, so that every output is seen.
     """
-    with _claim.claimed(folder):
-        return _written(config, what, folder, progress)
+    with claimed(folder):
+        return _check_and_write(config, what, folder, progress)
 
 
-def _written(config: CheckConfig, what: What, folder: Path, progress: Progress | None) -> dict[str, Any]:
+def _check_and_write(config: CheckConfig, what: What, folder: Path, progress: Progress | None) -> dict[str, Any]:
     family = Family(config)
     found = check(
         lambda width, seed: member_of(family, width, seed),

@@ -1,7 +1,4 @@
-"""The same model, text and batches under several optimizers: how many tokens does each need?
-
-Coordinate descent on ladders of settings: the cheapest honest way to tune four numbers with two dozen runs.
-"""
+"""The same model, text and batches under several optimizers, tuned or on a grid: how many tokens does each need?"""
 
 import dataclasses
 import json
@@ -22,6 +19,15 @@ from spectrain.train._run.progress import Progress
 from spectrain.train.config import TrainConfig
 
 Point = dict[str, float]
+Row = dict[str, Any]
+DEFAULT_STEPS = 400
+_TUNED = {
+    "weight_decay": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "beta1": (0.8, 0.9, 0.95),
+    "beta2": (0.9, 0.95, 0.98, 0.99, 0.999),
+}
+"""What is tuned for AdamW besides the learning rate, which moves by factors of 2."""
+_MEASURED = ("device", "threads", "autocast", "muon_dtype")
 
 
 def coordinate_descent(
@@ -73,16 +79,6 @@ def _step(point: Point, name: str, ladder: Sequence[float], direction: int) -> P
     return {**point, name: ladder[at]} if 0 <= at < len(ladder) else None
 
 
-Row = dict[str, Any]
-DEFAULT_STEPS = 400
-_TUNED = {
-    "weight_decay": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
-    "beta1": (0.8, 0.9, 0.95),
-    "beta2": (0.9, 0.95, 0.98, 0.99, 0.999),
-}
-"""What is tuned for AdamW besides the learning rate, which moves by factors of 2."""
-
-
 def compare(
     base: TrainConfig,
     *,
@@ -121,10 +117,10 @@ def compare(
     for seed in seeds:
         dataclasses.replace(base, seed=seed)
     with _claim.claimed(folder):
-        return _compared(base, grid, seeds, folder, tune, progress)
+        return _compare(base, grid, seeds, folder, tune, progress)
 
 
-def _compared(
+def _compare(
     base: TrainConfig,
     grid: Mapping[str, Sequence[float]],
     seeds: Sequence[int],
@@ -268,9 +264,6 @@ def with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
         file.parent.mkdir(parents=True, exist_ok=True)
         _recorded.write(measured, file)
     return dataclasses.replace(base, **fixed)
-
-
-_MEASURED = ("device", "threads", "autocast", "muon_dtype")
 
 
 def run_or_read(one: TrainConfig, run: Path, progress: Progress | None) -> Row:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from spectrain._files.write import write_json
 from spectrain.train._jobs.language import build_model
-from spectrain.train._run import claim as _claim
+from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.compare import DEFAULT_STEPS, Row, run_or_read, with_fixed_choices
 from spectrain.train.config import TrainConfig
@@ -46,11 +46,11 @@ def compare_depths(
         )
     if base.max_minutes is not None:
         raise ValueError("--depths gives each model its share of the tokens: give --max-steps or --max-tokens.")
-    with _claim.claimed(folder):
-        return _compared(base, depths, optimizers, seeds, folder, progress)
+    with claimed(folder):
+        return _compare(base, depths, optimizers, seeds, folder, progress)
 
 
-def _compared(
+def _compare(
     base: TrainConfig,
     depths: Sequence[int],
     optimizers: Sequence[str],
@@ -114,7 +114,7 @@ def scaling(rows: Sequence[Mapping[str, Any]], *, level: float = 0.95) -> dict[s
     result: dict[str, Any] = {"fits": fits, "level": level}
     if {"adamw", "muon"} <= fits.keys():
         at = max(row["flops"] for row in rows if row["optimizer"] == "adamw")
-        result["saved"] = {"at_flops": at, **_saved(fits["adamw"], fits["muon"], math.log(at), level)}
+        result["saved"] = {"at_flops": at, **_saving(fits["adamw"], fits["muon"], math.log(at), level)}
     return result
 
 
@@ -133,7 +133,7 @@ def _fit(flops: Sequence[float], losses: Sequence[float], level: float) -> dict[
     }  # fmt: skip
 
 
-def _saved(slow: Mapping[str, Any], fast: Mapping[str, Any], at: float, level: float) -> dict[str, float]:
+def _saving(slow: Mapping[str, Any], fast: Mapping[str, Any], at: float, level: float) -> dict[str, float]:
     draw = np.random.Generator(np.random.Philox(0))
     lines = []
     for fit in (slow, fast):

@@ -22,6 +22,7 @@ KINDS = {
     "spectrum": ("decay", "weight", "update"),
 }
 TINY_DECAY = 1e-7
+_MAY_FALL = ("start", "activation", "change", "weight")
 CURES = {
     "decay": "weight decay",
     "weight": "initial deviation",
@@ -47,11 +48,11 @@ def judge(rows: Iterable[Row], kinds: Sequence[str]) -> list[Row]:
             key = row["kind"], row["name"]
             by.setdefault(key, {}).setdefault(row["width"], []).append(row["value"])
             roles[key] = row.get("role", "")
-    found = [_judged(kind, name, roles[kind, name], values) for (kind, name), values in by.items()]
+    found = [_judge_one(kind, name, roles[kind, name], values) for (kind, name), values in by.items()]
     return sorted(found, key=lambda row: kinds.index(row["kind"]))
 
 
-def _judged(kind: str, name: str, role: str, values: dict[int, list[float]]) -> Row:
+def _judge_one(kind: str, name: str, role: str, values: dict[int, list[float]]) -> Row:
     means = {width: _mean(found) for width, found in sorted(values.items())}
     if kind == "decay":
         means = {width: value if value > TINY_DECAY else 0.0 for width, value in means.items()}
@@ -66,9 +67,6 @@ def _judged(kind: str, name: str, role: str, values: dict[int, list[float]]) -> 
     )
     row |= {"exponent": e, "spread": max(means.values()) / min(means.values()), "ok": not bad}
     return row if row["ok"] else {**row, "multiplier": advice(kind, e, min(means))}
-
-
-_MAY_FALL = ("start", "activation", "change", "weight")
 
 
 def _mean(values: list[float]) -> float:
