@@ -9,7 +9,7 @@ from pathlib import Path
 import _record
 
 from spectrain import train
-from spectrain.train.internal import EmbedConfig
+from spectrain.train._jobs.embed_config import EmbedConfig
 
 
 def main():

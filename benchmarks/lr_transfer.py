@@ -14,8 +14,8 @@ from typing import Any
 import _record
 
 from spectrain._drawing import Line, Picture, save
-from spectrain.train import lr_transfer
 from spectrain.train.internal import TransferConfig
+from spectrain.train.studies import lr_transfer
 
 ADAMW = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 MUON = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)

@@ -25,7 +25,7 @@ import torch
 from _runs import held_out
 
 from spectrain import nn, objectives, optim, train
-from spectrain.nn import Loads
+from spectrain.nn.experts import Loads
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.language import build_model
 
@@ -76,7 +76,7 @@ def seen(made: train.TrainedRun, tokens: torch.Tensor) -> list[tuple[torch.Tenso
         for layer, kept in zip(layers, scores, strict=True)
     ]
     block = made.config.block
-    with nn.expert_loads(made.model) as loads, torch.autocast("cpu", dtype=torch.bfloat16):
+    with nn.experts.expert_loads(made.model) as loads, torch.autocast("cpu", dtype=torch.bfloat16):
         for rows in tokens[: len(tokens) // block * block].view(-1, block).split(16):
             made.model.features(rows)
     for handle in handles:
@@ -92,7 +92,7 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
     """MaxVio of these scores after eight warm-started steps of quantile balancing: exact, and by histogram."""
     chosen = []
     for rule in ("quantile", "histogram"):
-        balance, moved = nn.Balance(rule=rule), bias
+        balance, moved = nn.experts.Balance(rule=rule), bias
         for _ in range(8):
             evidence = balance.evidence(scores, moved, top_k=top_k)
             loads = Loads(torch.zeros(len(bias), dtype=torch.long), tokens=len(scores))
@@ -103,7 +103,7 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
 
 def fitted(scores: torch.Tensor, *, top_k: int) -> torch.Tensor:
     """The bias that balances these scores, exactly."""
-    return nn.quantile_bias(scores, top_k=top_k, iterations=40)
+    return nn.experts.quantile_bias(scores, top_k=top_k, iterations=40)
 
 
 def violation_of(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> float:

@@ -385,10 +385,10 @@ def main() -> None:
     if asked.part:
         counts = {s: c for s, c in counts.items() if (min(s) >= 128) == (asked.part == "large")}
     label = f"msign_safety_{asked.part}" if asked.part else "msign_safety"
-    tally, start, before = Tally(), time.perf_counter(), matfun.tries().second
+    tally, start, before = Tally(), time.perf_counter(), matfun.planning.tries().second
     for shape, count in counts.items():
         measure(shape, count * (10 if asked.full else 1), tally)
-        spent, second = time.perf_counter() - start, matfun.tries().second - before
+        spent, second = time.perf_counter() - start, matfun.planning.tries().second - before
         print(f"{shape}: {tally.matrices:,} matrices, {spent:.0f} s, beyond {tally.beyond}, {second} tries", flush=True)
         if not asked.smoke or asked.out:
             body, data = page(tally, second, spent)

@@ -1,43 +1,59 @@
-"""The one way a layer opens: names load on first use, so that importing a layer costs nothing."""
+"""The one way a layer and its rooms open: names load on first use, so that importing a layer costs nothing."""
 
 import ast
 import importlib
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from importlib.abc import InspectLoader
 
 
-def door(layer: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return the ``__getattr__`` and ``__dir__`` of PEP 562 for a layer.
+def door(place: str, moved: Mapping[str, str] | None = None) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return the ``__getattr__`` and ``__dir__`` of PEP 562 for a layer or for a public room of one.
 
-    There is one list: the imports under ``TYPE_CHECKING`` in the layer's own source, which type checkers read and
-    which are carried out here, one by one, when somebody asks for the name.
+    There is one list: the imports under ``TYPE_CHECKING`` in the source of the place, which type checkers read and
+    which are carried out here, one by one, when somebody asks for the name. ``moved``: old names, and where under the
+    place they are now; they warn, and work for one release.
     """
-    homes = _promised(layer)
+    homes, old = _names_of(place), moved or {}
 
     def __getattr__(name: str) -> object:  # noqa: N807 - the hook of PEP 562
+        if name in old:
+            return _warn_and_load(place, name, old[name])
         if name not in homes:
-            raise AttributeError(f"module {layer!r} has no name {name!r}; it has: {', '.join(sorted(homes))}")
-        value = _load(homes[name], name)
-        setattr(importlib.import_module(layer), name, value)
+            raise AttributeError(f"module {place!r} has no name {name!r}; it has: {', '.join(sorted(homes))}")
+        value = _load(place, homes[name], name)
+        setattr(importlib.import_module(place), name, value)
         return value
 
     return __getattr__, lambda: sorted(homes)
 
 
-def _load(home: str, name: str) -> object:
-    """A name of a module, or a module of a package."""
+def _load(place: str, home: str, name: str) -> object:
+    """A name of a module, or a module of a package, as rooms are."""
     module = importlib.import_module(home)
     inside = hasattr(module, "__path__") and name not in vars(module)
-    return importlib.import_module(f"{home}.{name}") if inside else getattr(module, name)
+    # Asking a place for its own room would end here again, without end.
+    return importlib.import_module(f"{home}.{name}") if home == place or inside else getattr(module, name)
 
 
-def _promised(layer: str) -> dict[str, str]:
-    """The module of each name that the source of a layer imports under ``TYPE_CHECKING``."""
-    spec = sys.modules[layer].__spec__
-    source = spec.loader.get_source(layer) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+def _warn_and_load(place: str, name: str, now: str) -> object:
+    """What an old name meant, after a warning that names the new one."""
+    warnings.warn(
+        f"{place}.{name} is {place}.{now} now; the old name goes with the next release.",
+        DeprecationWarning,
+        stacklevel=3,  # the line that asked
+    )
+    room, _, found = now.rpartition(".")
+    return getattr(importlib.import_module(f"{place}.{room}" if room else place), found)
+
+
+def _names_of(place: str) -> dict[str, str]:
+    """The module of each name that the source of a place imports under ``TYPE_CHECKING``."""
+    spec = sys.modules[place].__spec__
+    source = spec.loader.get_source(place) if spec is not None and isinstance(spec.loader, InspectLoader) else None
     if source is None:
-        raise ImportError(f"{layer}: its names are read from its source, which is not here; install the .py files too")
+        raise ImportError(f"{place}: its names are read from its source, which is not here; install the .py files too")
     promised = next(
         n for n in ast.parse(source).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
     )

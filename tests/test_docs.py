@@ -49,3 +49,34 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+READMES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
+
+
+def said(readme: str) -> dict[str, list[str]]:
+    """What does not depend on the language: code, commands, figures and records of each row, and sections."""
+    rows = [line for line in readme.splitlines() if line.startswith("| ") and "](" in line]
+    return {
+        "python": [re.sub(r"\s*#.*", "", line) for block in FENCE.findall(readme) for line in block.splitlines()],
+        "commands": re.findall(r"^    (spectrain [a-z]+|make [a-z]+)", readme, re.MULTILINE),
+        "verbs": sorted(
+            set(re.findall(r"`(\w+)`", readme)) & {"check", "sample", "export", "compare", "compress", "plan"}
+        ),
+        "records": [target for row in rows for target in re.findall(r"\]\(([^)]+)\)", row)],
+        "figures": [" ".join(re.findall(r"\d[\d.,]*\d|\d", row.split("|")[2])) for row in rows],
+        "sections": ["##"] * len(re.findall(r"^## ", readme, re.MULTILINE)),
+    }
+
+
+@pytest.mark.parametrize("kind", said(READMES[0]))
+def test_both_readmes_say_the_same(kind):
+    english, chinese = (said(readme)[kind] for readme in READMES)
+    assert english
+    assert english == chinese
+
+
+@pytest.mark.parametrize("readme", READMES, ids=["en", "zh"])
+def test_a_reader_meets_python_first(readme):
+    assert readme.find("```python") < readme.find("make train")
+    assert readme[: FENCE.search(readme).end()].count("\n") < 40

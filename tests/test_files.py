@@ -46,7 +46,7 @@ def written_everywhere(folder):
     _files.write_file(folder / "model.safetensors", lambda to: save_file({"w": torch.ones(2)}, str(to)))
     report.write([run_folder(folder / "run")], out=folder / "report.html")
     tokenizer.save(folder / "tokenizer.json")
-    tokenizer.encode_documents([data.Document(name="a", text="b")], file=folder / "tokens.npy")
+    tokenizer.encode_documents([data.text.Document(name="a", text="b")], file=folder / "tokens.npy")
     model = nn.LanguageModel(vocabulary=7, width=8, depth=1, heads=2, embedding_norm=False)
     nn.to_hugging_face(model, folder / "theirs")
     cached("key", lambda: approx.sign_schedule(0.5, steps=1), folder=folder / "cache")
@@ -78,7 +78,7 @@ def test_planted_links_are_not_followed(tmp_path):
         (out / name).symlink_to(victim)
     _files.write_text(out / "a", "new")
     _files.write_folder(out / "b", lambda to: (to / "c").write_text("new"))
-    data.train_tokenizer("bytes", []).encode_documents([data.Document(name="a", text="b")], file=out / "a")
+    data.train_tokenizer("bytes", []).encode_documents([data.text.Document(name="a", text="b")], file=out / "a")
     assert victim.read_text() == "precious"
     assert not (out / "a").is_symlink()
 

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.approx import curves as curves
     from spectrain.approx._code import as_code as as_code
-    from spectrain.approx._curve import error_curve as error_curve
-    from spectrain.approx._curve import step_curves as step_curves
     from spectrain.approx._minimax.answer import Minimax as Minimax
     from spectrain.approx._minimax.certificate import enclose as enclose
     from spectrain.approx._minimax.minimax import minimax as minimax
@@ -19,4 +18,10 @@ if TYPE_CHECKING:
     from spectrain.approx._schedules.root import root_schedule as root_schedule
     from spectrain.approx._schedules.sign import sign_schedule as sign_schedule
 
-__getattr__, __dir__ = door(__name__)
+# Old names, which warn and work for one release, and where they are now.
+_MOVED = {
+    "error_curve": "curves.error_curve",
+    "step_curves": "curves.step_curves",
+}
+
+__getattr__, __dir__ = door(__name__, moved=_MOVED)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spectrain import report
-from spectrain.train import lr_transfer
 from spectrain.train.internal import CheckConfig, TransferConfig, check_config, mean_losses, named_folder
+from spectrain.train.studies import lr_transfer
 
 CHECKS = ("coordinates", "spectrum", "lr-transfer")
 HELP = """usage: spectrain check coordinates | spectrum | lr-transfer [OPTIONS]

@@ -54,7 +54,7 @@ def _run(base: TrainConfig, known: argparse.Namespace, rates: dict[str, list[flo
             result = train.compare_depths(base, depths=known.depths, optimizers=known.optimizers, **shared)
         else:
             result = train.compare(base, grid=rates, tune=known.tune, **shared)
-    except train.StopRequest as stop:
+    except train.runs.StopRequest as stop:
         print(f"{stop}. To go on, give the same compare command with --out-dir {folder}")
         return 0
     print(depths_table(result) if known.depths else table(result))

@@ -100,7 +100,7 @@ def _degrees(asked: Design) -> int | tuple[int, ...]:
 
 def _steps(schedule: approx.Schedule) -> str:
     lines = ["step  interval in                     error after     alternation points"]
-    for i, curve in enumerate(approx.step_curves(schedule), start=1):
+    for i, curve in enumerate(approx.curves.step_curves(schedule), start=1):
         low, high = curve.interval
         error = max(map(abs, curve.heights))
         points = "  ".join(f"{x:.4g}" for x in curve.points)

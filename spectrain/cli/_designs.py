@@ -310,7 +310,7 @@ def _horner(best: approx.Minimax, name: str) -> str:
 def curves(schedule: approx.Schedule, across: str) -> Picture:
     """The error of every step over where its values stand, with the points where it alternates."""
     lines: list[Line] = []
-    for i, curve in enumerate(approx.step_curves(schedule)):
+    for i, curve in enumerate(approx.curves.step_curves(schedule)):
         lines.append(Line(np.array(curve.x), np.array(curve.error), name=f"step {i + 1}", color=i))
         lines.append(Line(np.array(curve.points), np.array(curve.heights), style="marks", color=i))
     return Picture(f"{schedule.target}: error {schedule.error:.4g}", across, "p(x) - 1", tuple(lines), log="x")

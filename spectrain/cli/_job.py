@@ -26,7 +26,7 @@ def run(config: RunConfig) -> int | None:
     folder = Path(config.out_dir)
     try:
         train.train(config)
-    except train.StopRequest as stop:
+    except train.runs.StopRequest as stop:
         print(f"{stop}. To go on:\n  {resume_command(config)}")
         return 0
     except FloatingPointError as error:

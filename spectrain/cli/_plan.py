@@ -39,11 +39,11 @@ class Plan:
     """Polynomials of each msign."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What msign works in and momentum travels in."""
-    flops: float = optim.Machine.flops
+    flops: float = optim.ranks.Machine.flops
     """Operations per second of a rank."""
-    bandwidth: float = optim.Machine.bandwidth
+    bandwidth: float = optim.ranks.Machine.bandwidth
     """Bytes per second that a rank sends while it receives as many."""
-    latency: float = optim.Machine.latency
+    latency: float = optim.ranks.Machine.latency
     """Seconds a message."""
     matrices: bool = False
     """List every matrix, with its way and its owner."""
@@ -69,11 +69,11 @@ def main(argv: list[str]) -> int:
             kv_heads=asked.kv_heads,
             hidden=asked.hidden,
         )
-    found = optim.plan(
+    found = optim.ranks.plan_shards(
         model,
         mesh=asked.mesh,
         cuts=None if asked.cuts is None else [None if cut < 0 else cut for cut in asked.cuts],
-        machine=optim.Machine(flops=asked.flops, bandwidth=asked.bandwidth, latency=asked.latency),
+        machine=optim.ranks.Machine(flops=asked.flops, bandwidth=asked.bandwidth, latency=asked.latency),
         steps=asked.steps,
         compute_dtype=asked.compute_dtype,
     )

@@ -61,8 +61,8 @@ class Muon(Optimizer):
       ``use_muon=True | False``, and say ``matrix=Matrix(...)`` where a shape is not plain ``out x in``.
     - How exact msign is: ``steps`` (default 5) of a schedule designed for the working dtype, or ``tol``, or
       ``schedule``. ``compute_dtype``: ``"float32"``, ``"bfloat16"``, or ``"auto"``, bfloat16 for float32 weights
-      on CUDA from Ampere on, and on processors where ``matfun.calibrate`` has measured that it pays, unless ``tol`` is
-      given. The state carries the table of costs by which
+      on CUDA from Ampere on, and on processors where ``matfun.planning.calibrate`` has measured that it pays,
+      unless ``tol`` is given. The state carries the table of costs by which
       ``tol`` chooses, so that a resumed run chooses alike.
     - AdamW: ``adamw_betas``, ``adamw_eps``, and ``adamw_lr``, ``adamw_weight_decay`` where they differ from
       ``lr`` and ``weight_decay``; in a group these are ``betas``, ``eps``, ``lr``, ``weight_decay``. It is
@@ -76,7 +76,8 @@ class Muon(Optimizer):
       largest that fit. ``capturable`` turns it off, after which a step reads no value and can be recorded into a CUDA
       graph; give ``lr`` as a tensor then, and no ``tol``. ``torch.compile`` takes such a step as one graph.
     - Over ranks: parameters may be ``DTensor`` of any mesh; ``process_group``: ranks that hold the same plain
-      parameters share the work; ``machine``: figures for the choice of who does what, which ``optim.plan`` prints.
+      parameters share the work; ``machine``: figures for the choice of who does what, which
+      ``optim.ranks.plan_shards`` prints.
     - ``streams``: on a GPU matrices are divided over so many CUDA streams, which hides the latency of small products;
       never measured, so the default is 1. Elsewhere, over ranks and with ``tol`` it changes nothing.
 
@@ -200,7 +201,7 @@ class Muon(Optimizer):
         for name in dict.fromkeys(group.get("variant", "plain") for group in self.param_groups):
             if name != "plain":
                 print(f"variant {name}: {BY_NAME[name].words}")
-        tries = matfun.tries()
+        tries = matfun.planning.tries()
         if tries.second:
             print(f"msign: {tries.second} of {tries.matrices} matrices of this process were computed a second time")
         return entries

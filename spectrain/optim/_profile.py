@@ -37,7 +37,7 @@ def decayed_profile(
     >>> decayed_profile(2.0, np.ones(4), lambda x: 1 - x).tolist()
     [0.0, 0.0, 0.5, 0.5]
     """
-    left = np.cumsum(amounts[::-1])[::-1]  # from the start of each update to the end, as Schedule counts
+    left = np.cumsum(amounts[::-1])[::-1]  # from the start of each update to the end, as WarmupDecay counts
     x = np.clip(1 - left / decay, 0.0, 1.0)
     rates = np.array([tail(float(value)) for value in x])
     after = np.append(np.cumprod((1 - shrink * rates)[::-1])[::-1][1:], 1.0)

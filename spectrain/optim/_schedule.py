@@ -40,7 +40,7 @@ class AbstractSchedule(abc.ABC):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Schedule(AbstractSchedule):
+class WarmupDecay(AbstractSchedule):
     """Linear warm-up, a constant stretch, and a fall over the last ``decay`` share of the steps.
 
     The usual schedules are cases of it: linear to zero (the default; Bergsma et al., arXiv 2502.15938), cosine
@@ -52,7 +52,7 @@ class Schedule(AbstractSchedule):
 
     Raises ValueError for steps < 1, warm-up longer than the run or no whole number, shares outside [0, 1].
 
-    >>> schedule = Schedule(steps=10, warmup=2)
+    >>> schedule = WarmupDecay(steps=10, warmup=2)
     >>> [schedule(step).lr for step in range(11)]
     [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]
     """
@@ -66,11 +66,11 @@ class Schedule(AbstractSchedule):
 
     def __post_init__(self) -> None:
         if not _integers(self.steps, self.warmup) or self.steps < 1 or not 0 <= self.warmup <= self.steps:
-            raise ValueError(f"Schedule: needs integers steps >= 1 and 0 <= warmup <= steps, got {self}.")
+            raise ValueError(f"WarmupDecay: needs integers steps >= 1 and 0 <= warmup <= steps, got {self}.")
         if not (0 <= self.decay <= 1 and 0 <= self.final <= 1):
-            raise ValueError(f"Schedule: decay and final are shares between 0 and 1, got {self}.")
+            raise ValueError(f"WarmupDecay: decay and final are shares between 0 and 1, got {self}.")
         if self.tail not in TAILS:
-            raise ValueError(f"Schedule: tail must be one of {', '.join(TAILS)}, got {self.tail!r}.")
+            raise ValueError(f"WarmupDecay: tail must be one of {', '.join(TAILS)}, got {self.tail!r}.")
 
     def __call__(self, step: int) -> Factors:
         """Return the factors of a step, counted from 0."""
@@ -118,7 +118,7 @@ class UniformMemory(AbstractSchedule):
     Uniform weights of *updates* leave the last 1/(1 - momentum) gradients of SGD with momentum short;
     ``schedule_from_coefficients(..., momentum=)`` corrects this for a run of known length.
 
-    >>> from spectrain.optim import averaging_coefficients
+    >>> from spectrain.optim.averaging import averaging_coefficients
     >>> rates, decays = UniformMemory(lr=0.1, weight_decay=0.5).values(4, lr=0.1, weight_decay=0.5)
     >>> weights = averaging_coefficients(rates, decays).coefficients
     >>> bool(np.ptp(weights) < 1e-15)
@@ -170,9 +170,9 @@ class ScheduleLR(LRScheduler):
     scheduler holds numbers only; give the same ``schedule`` on resume.
 
     >>> import torch
-    >>> from spectrain.optim import Muon, Schedule
+    >>> from spectrain.optim import Muon, WarmupDecay
     >>> optimizer = Muon([torch.nn.Parameter(torch.ones(2, 2))], lr=0.5, weight_decay=0.25)
-    >>> scheduler = ScheduleLR(optimizer, Schedule(steps=4, joint=True))
+    >>> scheduler = ScheduleLR(optimizer, WarmupDecay(steps=4, joint=True))
     >>> rates = []
     >>> for _ in range(4):
     ...     optimizer.step()

@@ -160,9 +160,9 @@ class WeightAverage:
         """Return an estimate of the weights that a decay phase ending now would have reached, and its relative error.
 
         For a run at constant learning rate, without branching it: ``decay`` is the length of the phase, in the unit of
-        the half-lives, as if it had begun that long ago; ``tail`` the form of the fall, as for ``Schedule``; ``shrink``
-        the product of learning rate and weight decay. The estimate rests on the updates of the run as it was, in
-        place of those along the branch, and on the best combination of the averages; the error is that of the
+        the half-lives, as if it had begun that long ago; ``tail`` the form of the fall, as for ``WarmupDecay``;
+        ``shrink`` the product of learning rate and weight decay. The estimate rests on the updates of the run as it
+        was, in place of those along the branch, and on the best combination of the averages; the error is that of the
         combination over time, as for ``synthesize``. Half-lives of 1/16, 1/8, 1/4 and 1/2 of the
         decay bring it to 0.32 for a linear tail, 0.21 for a cosine, 0.40 for sqrt.
         Evaluate inside ``applied(weights=...)``. Checked against real branches in ``tests/optim/test_decayed.py``.

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
-    from spectrain.train._jobs.draw_config import DrawConfig as DrawConfig
-    from spectrain.train._jobs.embed_config import EmbedConfig as EmbedConfig
     from spectrain.train._run.claim import LOCK as LOCK
     from spectrain.train._run.claim import claimed as claimed
     from spectrain.train._run.claim import named_folder as named_folder

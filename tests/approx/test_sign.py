@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from spectrain.approx import Polynomial, Schedule, sign_schedule, step_curves
+from spectrain.approx import Polynomial, Schedule, sign_schedule
+from spectrain.approx.curves import step_curves
 
 # Article 10996 (kexue.fm/archives/10996), table before the division by 1.01; its code gives more digits in article
 # 11158. One widely copied row prints +1.268; it is negative.

@@ -71,10 +71,10 @@ def test_there_is_no_state_to_be_stale(kind):
 
 
 def test_no_epoch_is_lost_at_its_border():
-    one = data.IndexStream(10, batch=4, seed=0)
+    one = data.streams.IndexStream(10, batch=4, seed=0)
     for border in range(6):  # stop before batch `border`, go on with another object
         numbers = [one.batch(t) for t in range(border)]
-        numbers += [data.IndexStream(10, batch=4, seed=0).batch(t) for t in range(border, 10)]
+        numbers += [data.streams.IndexStream(10, batch=4, seed=0).batch(t) for t in range(border, 10)]
         seen = torch.cat(numbers).view(4, 10)
         assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in seen)
 
@@ -84,7 +84,7 @@ def draws(t):
 
 
 def test_workers_draw_different_numbers():
-    with data.Workers(draws, workers=4, method="fork") as batches:
+    with data.processes.Workers(draws, workers=4, method="fork") as batches:
         found = [next(batches) for _ in range(8)]
     assert len({a for a, _ in found}) == len({b for _, b in found}) == 8
 
@@ -93,6 +93,6 @@ def test_epochs_draw_different_numbers():
     """An augmentation of the same example in two epochs: the steps differ, so the numbers do."""
     found = []
     for epoch in range(3):  # workers made anew for each epoch, as many loops do
-        with data.Workers(draws, workers=2, start=4 * epoch, method="fork") as batches:
+        with data.processes.Workers(draws, workers=2, start=4 * epoch, method="fork") as batches:
             found += [next(batches) for _ in range(4)]
     assert len(set(found)) == 12

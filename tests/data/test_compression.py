@@ -19,7 +19,7 @@ TEXTS = {
 def test_it_is_the_size_that_lzma_gives_in_one_go(text):
     plain = text.encode()
     packed = lzma.compress(plain, format=lzma.FORMAT_XZ, preset=6)
-    assert data.compressed_bits_per_byte(text) == 8 * len(packed) / len(plain)
+    assert data.text.compressed_bits_per_byte(text) == 8 * len(packed) / len(plain)
 
 
 @pytest.mark.skipif(not shutil.which("xz"), reason="the program xz is not installed")
@@ -27,14 +27,14 @@ def test_it_is_the_size_that_lzma_gives_in_one_go(text):
 def test_it_is_the_size_that_xz_gives(text):
     plain = text.encode()
     packed = subprocess.run(["xz", "-6", "-T1", "-c"], input=plain, capture_output=True, check=True).stdout
-    assert data.compressed_bits_per_byte(text) == 8 * len(packed) / len(plain)
+    assert data.text.compressed_bits_per_byte(text) == 8 * len(packed) / len(plain)
 
 
 def test_a_fair_choice_of_eight_letters_needs_three_bits():
     text = "".join(random.Random(1).choices("abcdefgh", k=400_000))
-    assert 3 < data.compressed_bits_per_byte(text) < 3.5
+    assert 3 < data.text.compressed_bits_per_byte(text) < 3.5
 
 
 def test_an_empty_text_has_no_figure():
     with pytest.raises(ValueError, match="empty"):
-        data.compressed_bits_per_byte("")
+        data.text.compressed_bits_per_byte("")

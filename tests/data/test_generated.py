@@ -52,9 +52,14 @@ TRUTH = digest(numbers())
 
 def taken(world, workers, method="fork", start=0, **options):
     """All items in the order of (step, rank), each rank through its own workers."""
-    feed = data.Generated(numbers, world=world, workers=max(1, workers), start=start, method=method, **options)
+    feed = data.processes.Generated(
+        numbers, world=world, workers=max(1, workers), start=start, method=method, **options
+    )
     with feed:
-        ranks = [data.Workers(feed.source(rank=r), workers=workers, start=start, method=method) for r in range(world)]
+        ranks = [
+            data.processes.Workers(feed.source(rank=r), workers=workers, start=start, method=method)
+            for r in range(world)
+        ]
         items = []
         while True:
             step = [next(rank, None) for rank in ranks]
@@ -85,14 +90,14 @@ def test_the_hash_sees_a_generator_that_every_worker_runs():
 def test_resume_by_skipping_at_twenty_points(world):
     whole = list(numbers())
     for start in random.Random(0).sample(range(COUNT // world), 20):
-        with data.Generated(numbers, world=world, start=start, method="fork") as feed:
+        with data.processes.Generated(numbers, world=world, start=start, method="fork") as feed:
             ranks = [feed.source(rank=r) for r in range(world)]
             assert [index(rank(start)) for rank in ranks] == [index(i) for i in whole[start * world :][:world]]
 
 
 def test_resume_by_state():
     make = functools.partial(numbers, 20)
-    with data.Generated(make, world=2, start=10, skip=False, method="fork") as feed:
+    with data.processes.Generated(make, world=2, start=10, skip=False, method="fork") as feed:
         assert [index(feed.source(rank=r)(10)) for r in (0, 1)] == [20, 21]
 
 
@@ -103,7 +108,7 @@ def dice():
 
 def test_global_generators_are_functions_of_the_item():
     def items(start, skip=True):
-        with data.Generated(dice, start=start, skip=skip, seed=3, method="fork") as feed:
+        with data.processes.Generated(dice, start=start, skip=skip, seed=3, method="fork") as feed:
             source = feed.source()
             return [source(t) for t in range(start, 8)]
 
@@ -116,13 +121,13 @@ def test_global_generators_are_functions_of_the_item():
 
 
 def test_a_step_that_is_not_filled_is_left_out():
-    with data.Generated(functools.partial(numbers, 0, 5), world=2, method="fork") as feed:
+    with data.processes.Generated(functools.partial(numbers, 0, 5), world=2, method="fork") as feed:
         left, right = feed.source(rank=0), feed.source(rank=1)
         assert [(index(a), index(b)) for a, b in zip(left, right, strict=True)] == [(0, 1), (2, 3)]
 
 
 def test_an_empty_generator_ends_at_once():
-    with data.Generated(list, method="fork") as feed:
+    with data.processes.Generated(list, method="fork") as feed:
         assert list(feed.source()) == []
 
 
@@ -133,7 +138,7 @@ def counting(path, count=1000):
 
 
 def test_the_generator_is_no_further_ahead_than_the_queues_hold(tmp_path):
-    with data.Generated(functools.partial(counting, tmp_path), ahead=3, method="fork") as feed:
+    with data.processes.Generated(functools.partial(counting, tmp_path), ahead=3, method="fork") as feed:
         source = feed.source()
         source(0)
         time.sleep(0.5)
@@ -141,7 +146,7 @@ def test_the_generator_is_no_further_ahead_than_the_queues_hold(tmp_path):
 
 
 def test_a_slow_rank_does_not_lose_or_reorder(tmp_path):
-    with data.Generated(functools.partial(counting, tmp_path, 40), world=2, ahead=1, method="fork") as feed:
+    with data.processes.Generated(functools.partial(counting, tmp_path, 40), world=2, ahead=1, method="fork") as feed:
         found = [[], []]
 
         def take(rank):
@@ -166,11 +171,13 @@ def fails():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_generator_that_raises_says_where(workers):
     with (
-        data.Generated(fails, workers=max(1, workers), method="fork") as feed,
-        data.Workers(feed.source(), workers=workers, method="fork") as batches,
+        data.processes.Generated(fails, workers=max(1, workers), method="fork") as feed,
+        data.processes.Workers(feed.source(), workers=workers, method="fork") as batches,
     ):
         assert [next(batches), next(batches)] == [0, 1]
-        with pytest.raises(data.WorkerError, match=r"the generator failed:\n(.|\n)*in fails(.|\n)*third is missing"):
+        with pytest.raises(
+            data.processes.WorkerError, match=r"the generator failed:\n(.|\n)*in fails(.|\n)*third is missing"
+        ):
             next(batches)
 
 
@@ -179,16 +186,16 @@ def refuses():
 
 
 def test_a_generator_that_cannot_be_made_says_so():
-    with data.Generated(refuses, world=2, method="fork") as feed:
+    with data.processes.Generated(refuses, world=2, method="fork") as feed:
         for rank in (0, 1):
-            with pytest.raises(data.WorkerError, match="no such corpus"):
+            with pytest.raises(data.processes.WorkerError, match="no such corpus"):
                 feed.source(rank=rank)(0)
 
 
 def test_a_start_beyond_the_end_says_so():
     with (
-        data.Generated(functools.partial(numbers, 0, 3), start=7, method="fork") as feed,
-        pytest.raises(data.WorkerError, match="step 7 is beyond the end of the generator, which has 3 items"),
+        data.processes.Generated(functools.partial(numbers, 0, 3), start=7, method="fork") as feed,
+        pytest.raises(data.processes.WorkerError, match="step 7 is beyond the end of the generator, which has 3 items"),
     ):
         feed.source()(7)
 
@@ -199,10 +206,10 @@ def dies():
 
 
 def test_a_killed_generator_is_an_error_and_no_hang():
-    with data.Generated(dies, method="fork") as feed:
+    with data.processes.Generated(dies, method="fork") as feed:
         source = feed.source()
         assert source(0) == 0
-        with pytest.raises(data.WorkerError, match="the process of the generator died or was closed"):
+        with pytest.raises(data.processes.WorkerError, match="the process of the generator died or was closed"):
             source(1)
 
 
@@ -213,16 +220,18 @@ def kills_itself(t, source):
 
 
 def test_a_killed_worker_is_an_error_for_it_and_for_the_other_ranks():
-    with data.Generated(numbers, world=2, workers=2, method="fork") as feed:
+    with data.processes.Generated(numbers, world=2, workers=2, method="fork") as feed:
         crews = [
-            data.Workers(functools.partial(kills_itself, source=feed.source(rank=0)), workers=2, method="fork"),
-            data.Workers(feed.source(rank=1), workers=2, method="fork"),
+            data.processes.Workers(
+                functools.partial(kills_itself, source=feed.source(rank=0)), workers=2, method="fork"
+            ),
+            data.processes.Workers(feed.source(rank=1), workers=2, method="fork"),
         ]
         for t in range(3):
             assert [index(next(crew)) for crew in crews] == [2 * t, 2 * t + 1]
-        with pytest.raises(data.WorkerError, match=r"batch 3 died \(exit code -9"):
+        with pytest.raises(data.processes.WorkerError, match=r"batch 3 died \(exit code -9"):
             next(crews[0])
-        with pytest.raises(data.WorkerError, match=r"rank 0 went away before it had taken step"):
+        with pytest.raises(data.processes.WorkerError, match=r"rank 0 went away before it had taken step"):
             for _ in range(5):
                 next(crews[1])
         for crew in crews:
@@ -230,32 +239,34 @@ def test_a_killed_worker_is_an_error_for_it_and_for_the_other_ranks():
 
 
 def test_a_closed_feed_is_an_error():
-    feed = data.Generated(numbers, method="fork")
+    feed = data.processes.Generated(numbers, method="fork")
     used, late = feed.source(), feed.source()
     used(0)
     feed.close()
     feed.close()
-    with pytest.raises(data.WorkerError, match="died or was closed"):
+    with pytest.raises(data.processes.WorkerError, match="died or was closed"):
         for t in range(1, 10):
             used(t)
-    with pytest.raises(data.WorkerError, match="is not there"):
+    with pytest.raises(data.processes.WorkerError, match="is not there"):
         late(0)
 
 
 def test_a_second_source_of_one_rank_is_told():
-    with data.Generated(numbers, world=2, method="fork") as feed:
+    with data.processes.Generated(numbers, world=2, method="fork") as feed:
         first, other, second = feed.source(rank=0), feed.source(rank=1), feed.source(rank=0)
         assert [index(first(0)), index(other(0))] == [0, 1]
-        with pytest.raises(data.WorkerError, match="rank 0, worker 0 is taken from by another source already"):
+        with pytest.raises(
+            data.processes.WorkerError, match="rank 0, worker 0 is taken from by another source already"
+        ):
             second(0)
         assert [index(first(1)), index(other(1))] == [2, 3]  # and the first one goes on
 
 
 def test_more_workers_than_there_are_places_are_told():
     with (
-        data.Generated(numbers, workers=1, method="fork") as feed,
-        data.Workers(feed.source(), workers=2, method="fork") as batches,
-        pytest.raises(data.WorkerError, match="the first step is 0, or one for each of 1 workers"),
+        data.processes.Generated(numbers, workers=1, method="fork") as feed,
+        data.processes.Workers(feed.source(), workers=2, method="fork") as batches,
+        pytest.raises(data.processes.WorkerError, match="the first step is 0, or one for each of 1 workers"),
     ):
         for _ in range(3):
             next(batches)
@@ -264,7 +275,7 @@ def test_more_workers_than_there_are_places_are_told():
 def test_a_peer_that_says_nothing_keeps_nobody_out():
     import socket
 
-    with data.Generated(numbers, method="fork") as feed:
+    with data.processes.Generated(numbers, method="fork") as feed:
         silent = []
         for said in (b"", b"\0\0\0\x05hello", b"\x7f\xff\xff\xff"):
             silent.append(socket.socket(socket.AF_UNIX))
@@ -279,7 +290,7 @@ def test_a_peer_that_says_nothing_keeps_nobody_out():
 def test_who_knows_the_key_and_says_nonsense_keeps_nobody_out():
     from multiprocessing.connection import Client
 
-    with data.Generated(numbers, method="fork") as feed:
+    with data.processes.Generated(numbers, method="fork") as feed:
         quiet, wrong = (Client(feed._at[0], authkey=feed._at[1]) for _ in range(2))
         wrong.send((5, 0))
         assert index(feed.source()(0)) == 0
@@ -289,15 +300,15 @@ def test_who_knows_the_key_and_says_nonsense_keeps_nobody_out():
 
 
 def test_a_failure_is_told_to_who_is_here_before_the_others_come():
-    with data.Generated(refuses, world=2, method="fork") as feed:
-        with pytest.raises(data.WorkerError, match="no such corpus"):
+    with data.processes.Generated(refuses, world=2, method="fork") as feed:
+        with pytest.raises(data.processes.WorkerError, match="no such corpus"):
             feed.source(rank=1)(0)  # rank 0 has not come
-        with pytest.raises(data.WorkerError, match="no such corpus"):
+        with pytest.raises(data.processes.WorkerError, match="no such corpus"):
             feed.source(rank=0)(0)
 
 
 def test_steps_go_forwards_once():
-    with data.Generated(numbers, method="fork") as feed:
+    with data.processes.Generated(numbers, method="fork") as feed:
         source = pickle.loads(pickle.dumps(feed.source()))
         with pytest.raises(ValueError, match="the first step is 0"):
             source(3)
@@ -309,8 +320,8 @@ def test_steps_go_forwards_once():
 @pytest.mark.parametrize("bad", [{"world": 0}, {"workers": 0}, {"start": -1}, {"ahead": 0}])
 def test_impossible_numbers(bad):
     with pytest.raises(ValueError, match="must be at least"):
-        data.Generated(numbers, **bad)
-    with data.Generated(numbers, method="fork") as feed, pytest.raises(ValueError, match="between 0 and 0"):
+        data.processes.Generated(numbers, **bad)
+    with data.processes.Generated(numbers, method="fork") as feed, pytest.raises(ValueError, match="between 0 and 0"):
         feed.source(rank=1)
 
 
@@ -324,8 +335,8 @@ def slow():
         yield i
 
 if __name__ == "__main__":
-    feed = data.Generated(slow, workers=2, method="{method}")
-    batches = data.Workers(feed.source(), workers=2, method="{method}")
+    feed = data.processes.Generated(slow, workers=2, method="{method}")
+    batches = data.processes.Workers(feed.source(), workers=2, method="{method}")
     print(next(batches), flush=True)
     {ending}
 """

@@ -37,7 +37,7 @@ def draw(generator):
 
 
 def test_streams_are_told_apart():
-    check_streams(data.generator)
+    check_streams(data.streams.generator)
 
 
 def manual_seed(number):
@@ -48,7 +48,7 @@ WRONG = {
     "sum of keys": lambda *keys: manual_seed(sum(k if isinstance(k, int) else len(k) for k in keys)),
     "joined": lambda *keys: manual_seed(int.from_bytes("".join(map(str, keys)).encode(), "little")),
     "seed only": lambda seed, *keys: manual_seed(seed),
-    "64-bit seed of torch": lambda *keys: manual_seed(keys[0]) if len(keys) == 1 else data.generator(*keys),
+    "64-bit seed of torch": lambda *keys: manual_seed(keys[0]) if len(keys) == 1 else data.streams.generator(*keys),
     "global": lambda *keys: torch.default_generator,
 }
 
@@ -66,7 +66,7 @@ def test_torch_keeps_only_32_bits_of_a_seed():
 
 def test_the_whole_state_is_the_hash_and_torch_reads_it_as_the_mersenne_twister_does():
     """NumPy's MT19937 with the same 624 words must give the same 32-bit outputs."""
-    generator = data.generator(3, "check")
+    generator = data.streams.generator(3, "check")
     words = generator.get_state()[24 : 24 + 8 * 624].view(torch.int64).numpy()
     assert len(set(words.tolist())) > 620
     twister = np.random.MT19937()
@@ -80,7 +80,9 @@ def test_the_whole_state_is_the_hash_and_torch_reads_it_as_the_mersenne_twister_
 
 def test_many_streams_are_unlike_each_other():
     """Means and correlations of 400 streams: bounds of five standard deviations of the fair case."""
-    x = torch.stack([torch.rand(500, generator=data.generator(0, "x", i), dtype=torch.float64) for i in range(400)])
+    x = torch.stack(
+        [torch.rand(500, generator=data.streams.generator(0, "x", i), dtype=torch.float64) for i in range(400)]
+    )
     z = (x - 0.5) * 12**0.5
     assert float(z.mean(1).abs().max()) < 5 / 500**0.5
     assert float(z.mean(0).abs().max()) < 5 / 400**0.5
@@ -91,34 +93,34 @@ def test_many_streams_are_unlike_each_other():
 def test_no_two_of_many_streams_are_equal(full):
     """With 32-bit seeds 200,000 streams would hold about five equal pairs."""
     count = 200_000 if full else 5_000
-    firsts = {tuple(draw(data.generator(0, "dropout", i)).tolist()) for i in range(count)}
+    firsts = {tuple(draw(data.streams.generator(0, "dropout", i)).tolist()) for i in range(count)}
     assert len(firsts) == count
 
 
 def test_neither_torch_nor_numpy_is_advanced():
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    draw(data.generator(0, "x"))
+    draw(data.streams.generator(0, "x"))
     assert torch.equal(torch.get_rng_state(), torch_before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
 
 
 def test_the_state_moves_to_the_global_generator():
     with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(data.generator(0, "dropout", 4).get_state())
+        torch.set_rng_state(data.streams.generator(0, "dropout", 4).get_state())
         mask = torch.rand(8)
-    assert torch.equal(mask, torch.rand(8, generator=data.generator(0, "dropout", 4)))
+    assert torch.equal(mask, torch.rand(8, generator=data.streams.generator(0, "dropout", 4)))
 
 
 def test_another_process_gets_the_same_stream():
-    code = "import torch; from spectrain import data; print(data.generator(7, 'x', 3).initial_seed(), "
-    code += "torch.randint(2**62, (8,), generator=data.generator(7, 'x', 3)).tolist())"
+    code = "import torch; from spectrain import data; print(data.streams.generator(7, 'x', 3).initial_seed(), "
+    code += "torch.randint(2**62, (8,), generator=data.streams.generator(7, 'x', 3)).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = data.generator(7, "x", 3)
+    here = data.streams.generator(7, "x", 3)
     assert done.stdout.strip() == f"{here.initial_seed()} {draw(here).tolist()}"
 
 
 def _in_worker(index):
-    return draw(data.generator(0, "worker", index)).tolist()
+    return draw(data.streams.generator(0, "worker", index)).tolist()
 
 
 def test_workers_of_any_kind_and_number_agree():

@@ -137,7 +137,7 @@ def test_a_pipe_that_is_named_is_read(tmp_path, packed):
     writer.join()
 
 
-@pytest.mark.parametrize("read", [data.read_documents, data.iterate_documents, data.read_pairs, data.read_images])
+@pytest.mark.parametrize("read", [data.read_documents, data.text.iterate_documents, data.read_pairs, data.read_images])
 def test_an_empty_path_is_not_the_working_folder(read, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("not meant")
     monkeypatch.chdir(tmp_path)

@@ -61,8 +61,8 @@ def test_a_digest_changes_with_a_pixel_and_with_a_label(tmp_path):
     other[0, 0, 0, 0] += 0.1
     prints = {
         images.fingerprint,
-        data.Images(other, images.labels, images.classes, "").fingerprint,
-        data.Images(images.pixels, images.labels.flip(0), images.classes, "").fingerprint,
+        data.images.Images(other, images.labels, images.classes, "").fingerprint,
+        data.images.Images(images.pixels, images.labels.flip(0), images.classes, "").fingerprint,
     }
     assert len(prints) == 3
 
@@ -153,16 +153,16 @@ def test_nothing_there(tmp_path):
 
 @pytest.mark.parametrize("batch", [3, 7, 16])
 def test_every_example_once_an_epoch_whatever_the_ranks(batch):
-    whole = data.IndexStream(10, batch=batch, seed=4)
+    whole = data.streams.IndexStream(10, batch=batch, seed=4)
     numbers = torch.cat([whole.batch(t) for t in range(10)])
     for epoch in numbers[: len(numbers) // 10 * 10].view(-1, 10):
         assert epoch.sort().values.tolist() == list(range(10))
     assert not torch.equal(numbers[:10], numbers[10:20])
-    ranks = [data.IndexStream(10, batch=batch, seed=4, rank=r, world=batch) for r in range(batch)]
+    ranks = [data.streams.IndexStream(10, batch=batch, seed=4, rank=r, world=batch) for r in range(batch)]
     assert torch.equal(torch.cat([rank.batch(5) for rank in ranks]), whole.batch(5))
 
 
 @pytest.mark.parametrize("bad", [{"examples": 0}, {"batch": 0}, {"rank": 2, "world": 2}, {"world": 3}])
 def test_sizes_that_do_not_fit(bad):
     with pytest.raises(ValueError, match="IndexStream"):
-        data.IndexStream(**{"examples": 10, "batch": 4, "seed": 0, **bad})
+        data.streams.IndexStream(**{"examples": 10, "batch": 4, "seed": 0, **bad})

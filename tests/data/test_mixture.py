@@ -101,7 +101,7 @@ def test_ranks_and_resume(world):
 @pytest.mark.parametrize(("workers", "method"), [(0, "fork"), (1, "fork"), (2, "fork"), (4, "fork"), (2, "spawn")])
 def test_the_hash_is_the_same_whatever_the_workers(workers, method):
     stream = mixture((3, 1))
-    with data.Workers(stream.batch, workers=workers, method=method) as batches:
+    with data.processes.Workers(stream.batch, workers=workers, method=method) as batches:
         assert digest(next(batches) for _ in range(12)) == digest(stream.batch(t) for t in range(12))
     assert digest(stream.batch(t) for t in range(12)) != digest(stream.batch(t) for t in range(1, 13))
 

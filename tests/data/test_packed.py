@@ -129,7 +129,7 @@ def test_ranks_and_resume(world):
 def test_workers_change_nothing(workers):
     tokens, _ = corpus(LENGTHS["short"])
     stream = data.PackedStream(tokens, end_of_text=END, block=16, batch=4, seed=1)
-    with data.Workers(stream.batch, workers=workers, method="fork", start=5) as batches:
+    with data.processes.Workers(stream.batch, workers=workers, method="fork", start=5) as batches:
         for t in range(5, 11):
             assert all(torch.equal(a, b) for a, b in zip(next(batches), stream.batch(t), strict=True))
 

@@ -16,7 +16,7 @@ SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 100, 101, 997, 1024, 65_537, 1_0
 
 
 def feistel(count, seed=0):
-    return Feistel.draw(count, stream=data.generator(seed, "test"))
+    return Feistel.draw(count, stream=data.streams.generator(seed, "test"))
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -110,7 +110,7 @@ def test_streams_of_many_blocks_use_it(monkeypatch, kind):
         firsts = torch.cat([stream.batch(t)[0] for t in range(20)])
         assert np.bincount(firsts.flatten().numpy()).tolist() == [1] * 1000
     else:
-        stream = data.IndexStream(100, batch=5, seed=seed)
+        stream = data.streams.IndexStream(100, batch=5, seed=seed)
         assert torch.cat([stream.batch(t) for t in range(20)]).sort().values.tolist() == list(range(100))
 
 

@@ -36,8 +36,8 @@ def test_a_document_a_row(tmp_path, name, way):
     path = (write_parquet if name.endswith("parquet") else write_lines)(tmp_path / name)
     where = {"file": path, "folder": tmp_path, "glob": tmp_path / "*.*"}[way]
     found = data.read_documents([where])
-    assert found == [data.Document(name=f"{name}:{number}", text=text) for text, number in FOUND]
-    assert list(data.iterate_documents([where])) == found
+    assert found == [data.text.Document(name=f"{name}:{number}", text=text) for text, number in FOUND]
+    assert list(data.text.iterate_documents([where])) == found
 
 
 def test_the_field_can_be_named(tmp_path):

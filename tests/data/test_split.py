@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from spectrain import data
 
-POEMS = [data.Document(name=f"poem {i}", text=f"line {i}\n" * (1 + i % 7)) for i in range(200)]
-BOOK = data.Document(name="book", text="".join(f"line {i}\n" for i in range(1000)))
+POEMS = [data.text.Document(name=f"poem {i}", text=f"line {i}\n" * (1 + i % 7)) for i in range(200)]
+BOOK = data.text.Document(name="book", text="".join(f"line {i}\n" for i in range(1000)))
 
 
 def names(documents):
@@ -38,11 +38,11 @@ CASES = {
     "many small": (POEMS, 0.05),
     "half": (POEMS, 0.5),
     "one book": ([BOOK], 0.1),
-    "three volumes": ([data.Document(name=f"{v}", text=f"volume {v}\n" + BOOK.text) for v in range(3)], 0.1),
-    "a book and a note": ([BOOK, data.Document(name="note", text="hello\n")], 0.1),
-    "copies": ([*POEMS, *(data.Document(name=f"copy of {d.name}", text=d.text) for d in POEMS)], 0.1),
-    "one line": ([data.Document(name="line", text="word " * 1000)], 0.1),
-    "a title and one line": ([data.Document(name="t", text="title\n" + "word " * 1000)], 0.1),
+    "three volumes": ([data.text.Document(name=f"{v}", text=f"volume {v}\n" + BOOK.text) for v in range(3)], 0.1),
+    "a book and a note": ([BOOK, data.text.Document(name="note", text="hello\n")], 0.1),
+    "copies": ([*POEMS, *(data.text.Document(name=f"copy of {d.name}", text=d.text) for d in POEMS)], 0.1),
+    "one line": ([data.text.Document(name="line", text="word " * 1000)], 0.1),
+    "a title and one line": ([data.text.Document(name="t", text="title\n" + "word " * 1000)], 0.1),
 }
 
 
@@ -105,7 +105,7 @@ def test_a_book_is_cut_at_the_beginning_of_a_line():
 
 @given(st.lists(st.text(), min_size=1, max_size=8), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_any_texts_divide_completely_or_say_why_not(texts, fraction, seed):
-    documents = [data.Document(name=str(i), text=text) for i, text in enumerate(texts)]
+    documents = [data.text.Document(name=str(i), text=text) for i, text in enumerate(texts)]
     try:
         train, validation = data.split_documents(documents, fraction=fraction, seed=seed)
     except data.DataError:
@@ -126,7 +126,7 @@ def test_fraction_must_be_between_0_and_1(fraction):
 
 
 def test_too_little_to_divide():
-    for documents in ([], [data.Document(name="a", text="")], [data.Document(name="a", text="x")]):
+    for documents in ([], [data.text.Document(name="a", text="")], [data.text.Document(name="a", text="x")]):
         with pytest.raises(data.DataError, match="cannot be divided"):
             data.split_documents(documents, fraction=0.1, seed=0)
 

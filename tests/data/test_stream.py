@@ -85,7 +85,9 @@ class DependsOnCalls(Wrong):
 
 class WithReplacement(Wrong):
     def _starts(self, numbers):
-        draws = [torch.randint(len(self.tokens), (), generator=data.generator(self.seed, int(n))) for n in numbers]
+        draws = [
+            torch.randint(len(self.tokens), (), generator=data.streams.generator(self.seed, int(n))) for n in numbers
+        ]
         return np.array(draws)
 
 
@@ -266,7 +268,7 @@ def test_the_check_rejects_wrong_validation(batches):
 
 def test_bits_per_byte_of_a_fair_die_are_exact():
     """A model that gives each of 257 tokens the same chance needs log2(257) bits for each, E included."""
-    documents = [data.Document(name="a", text="héllo"), data.Document(name="b", text="wörld!\n")]
+    documents = [data.text.Document(name="a", text="héllo"), data.text.Document(name="b", text="wörld!\n")]
     tokenizer = data.train_tokenizer("bytes", documents)
     tokens = tokenizer.encode_documents(documents)
     nats = size = 0.0

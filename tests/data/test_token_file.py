@@ -5,7 +5,7 @@ import pytest
 
 from spectrain import data
 
-DOCUMENTS = [data.Document(name=str(i), text=f"line {i}\n" * (i % 7)) for i in range(50)]
+DOCUMENTS = [data.text.Document(name=str(i), text=f"line {i}\n" * (i % 7)) for i in range(50)]
 
 
 @pytest.mark.parametrize("vocabulary", [257, 300])

@@ -216,7 +216,7 @@ def test_the_check_rejects_wrong_merges(change):
 
 
 def test_documents_are_joined_by_end_of_text():
-    documents = [data.Document(name="a", text="one\n"), data.Document(name="b", text=""), SOURCE[0]]
+    documents = [data.text.Document(name="a", text="one\n"), data.text.Document(name="b", text=""), SOURCE[0]]
     for tokenizer in BOTH.values():
         tokens = tokenizer.encode_documents(documents)
         assert tokens.dtype == np.uint16
@@ -227,7 +227,7 @@ def test_documents_are_joined_by_end_of_text():
 
 
 def test_a_large_vocabulary_needs_int32():
-    words = [data.Document(name="w", text=" ".join(hashlib.sha256(bytes([i])).hexdigest() for i in range(40)))]
+    words = [data.text.Document(name="w", text=" ".join(hashlib.sha256(bytes([i])).hexdigest() for i in range(40)))]
     big = assemble([])
     big.add_tokens([f"Ġ{byte_characters()[i // 256]}{byte_characters()[i % 256]}" for i in range(65536)])
     assert data.Tokenizer(big).encode_documents(words).dtype == np.int32
@@ -346,7 +346,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="at least 257"):
         data.train_tokenizer("bpe", SOURCE, vocabulary_size=256)
     with pytest.raises(data.DataError, match="no text"):
-        data.train_tokenizer("bpe", [data.Document(name="a", text="")], vocabulary_size=300)
+        data.train_tokenizer("bpe", [data.text.Document(name="a", text="")], vocabulary_size=300)
     for ids in ([257], [-1], [0, 100_000]):
         with pytest.raises(ValueError, match="between 0 and 256"):
             BYTES.decode(ids)
@@ -356,7 +356,7 @@ def test_bad_arguments():
 
 
 def test_a_text_with_few_pairs_gives_a_smaller_vocabulary():
-    tokenizer = data.train_tokenizer("bpe", [data.Document(name="a", text="ab")], vocabulary_size=4096)
+    tokenizer = data.train_tokenizer("bpe", [data.text.Document(name="a", text="ab")], vocabulary_size=4096)
     assert tokenizer.vocabulary_size < 260
     assert tokenizer.decode(tokenizer.encode("abc")) == "abc"
 
@@ -366,7 +366,7 @@ def test_the_sample_is_spread_over_the_text(monkeypatch):
 
     monkeypatch.setattr(training, "_SAMPLE", 20_000)
     monkeypatch.setattr(training, "_PIECE", 1_000)
-    documents = [data.Document(name=str(i), text=f"{i:03}: text\n" * 100) for i in range(400)]
+    documents = [data.text.Document(name=str(i), text=f"{i:03}: text\n" * 100) for i in range(400)]
     sample = list(training._sample(documents))
     assert 18_000 < sum(map(len, sample)) < 24_000
     taken = {int(piece[:3]) for piece in sample}

@@ -30,7 +30,7 @@ TRUTH = digest(iter([STREAM.batch(t) for t in range(24)]), 24)
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 def test_the_hash_is_the_same_whatever_the_workers(workers, method):
-    with data.Workers(STREAM.batch, workers=workers, method=method) as batches:
+    with data.processes.Workers(STREAM.batch, workers=workers, method=method) as batches:
         assert digest(batches, 24) == TRUTH
 
 
@@ -40,7 +40,7 @@ def test_ranks_together_have_the_global_batch(world):
         data.TokenStream(np.arange(500, dtype=np.int32), block=7, batch=8, seed=3, rank=r, world=world)
         for r in range(world)
     ]
-    crews = [data.Workers(rank.batch, workers=1, method="fork") for rank in ranks]
+    crews = [data.processes.Workers(rank.batch, workers=1, method="fork") for rank in ranks]
     parts = [[next(crew) for crew in crews] for _ in range(24)]
     for crew in crews:
         crew.close()
@@ -51,7 +51,7 @@ def test_ranks_together_have_the_global_batch(world):
 def test_resume_anywhere():
     draw = random.Random(0)
     for start in [draw.randrange(1000) for _ in range(20)]:
-        with data.Workers(STREAM.batch, start=start, workers=2, method="fork") as batches:
+        with data.processes.Workers(STREAM.batch, start=start, workers=2, method="fork") as batches:
             for t in range(start, start + 3):
                 assert all(torch.equal(a, b) for a, b in zip(next(batches), STREAM.batch(t), strict=True))
 
@@ -69,7 +69,7 @@ def test_global_generators_are_functions_of_the_step():
     state = torch.get_rng_state(), random.getstate()
     found = []
     for workers in (0, 1, 3):
-        with data.Workers(dice, workers=workers, method="fork", seed=5) as batches:
+        with data.processes.Workers(dice, workers=workers, method="fork", seed=5) as batches:
             found.append([next(batches) for _ in range(6)])
     for crew in found[1:]:
         for a, b in zip(found[0], crew, strict=True):
@@ -89,9 +89,11 @@ def fails_at_three(t):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failing_worker_says_where(workers):
-    with data.Workers(fails_at_three, workers=workers, method="fork") as batches:
+    with data.processes.Workers(fails_at_three, workers=workers, method="fork") as batches:
         assert [next(batches) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(data.WorkerError, match=r"batch 3 failed in a worker:\n(.|\n)*the third is missing"):
+        with pytest.raises(
+            data.processes.WorkerError, match=r"batch 3 failed in a worker:\n(.|\n)*the third is missing"
+        ):
             next(batches)
         with pytest.raises(ValueError, match="was closed"):
             next(batches)
@@ -105,9 +107,9 @@ def dies_at_three(t):
 
 
 def test_a_killed_worker_is_an_error_and_no_hang():
-    with data.Workers(dies_at_three, workers=2, method="fork") as batches:
+    with data.processes.Workers(dies_at_three, workers=2, method="fork") as batches:
         assert [next(batches) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(data.WorkerError, match=r"batch 3 died \(exit code -9"):
+        with pytest.raises(data.processes.WorkerError, match=r"batch 3 died \(exit code -9"):
             next(batches)
 
 
@@ -124,7 +126,7 @@ def pathlib_folder():
 
 def test_workers_are_no_further_ahead_than_allowed(tmp_path, monkeypatch):
     monkeypatch.setenv("COUNTED", str(tmp_path))
-    with data.Workers(counted, workers=2, ahead=3, method="fork") as batches:
+    with data.processes.Workers(counted, workers=2, ahead=3, method="fork") as batches:
         next(batches)
         deadline = time.monotonic() + 30
         while len(list(tmp_path.iterdir())) < 6 and time.monotonic() < deadline:
@@ -141,7 +143,7 @@ def slow(t):
     return t
 
 if __name__ == "__main__":
-    batches = data.Workers(slow, workers=2, method="{method}")
+    batches = data.processes.Workers(slow, workers=2, method="{method}")
     print(next(batches), flush=True)
     {ending}
 """
@@ -156,4 +158,4 @@ def test_a_program_ends_without_a_hang_and_leaves_no_process(ends_cleanly, endin
 @pytest.mark.parametrize("bad", [{"workers": -1}, {"ahead": 0}, {"start": -1}])
 def test_impossible_numbers(bad):
     with pytest.raises(ValueError, match=r"must be at least"):
-        data.Workers(STREAM.batch, **bad)
+        data.processes.Workers(STREAM.batch, **bad)

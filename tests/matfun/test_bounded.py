@@ -62,10 +62,10 @@ def test_what_is_beyond_bounds_is_computed_again_in_a_wider_dtype(monkeypatch, o
     X = torch.randn(4, 12, 30, generator=torch.Generator().manual_seed(0))
     right = matfun.msign(X, **options, dtype=dtype)
     calls = blown_up(monkeypatch, {1: 300.0, 3: torch.nan})
-    before = matfun.tries()
+    before = matfun.planning.tries()
     with pytest.warns(RuntimeWarning, match="2 of 4 matrices left the bounds"):
         Y = matfun.msign(X, **options, dtype=dtype)
-    after = matfun.tries()
+    after = matfun.planning.tries()
     assert (after.matrices - before.matrices, after.second - before.second) == (4, 2)
     assert calls[1].dtype == (torch.float32 if dtype == torch.bfloat16 else torch.float64)
     assert torch.equal(Y[[0, 2]], right[[0, 2]])
@@ -73,7 +73,7 @@ def test_what_is_beyond_bounds_is_computed_again_in_a_wider_dtype(monkeypatch, o
 
 
 def test_nothing_is_computed_again_that_need_not_be():
-    before = matfun.tries()
+    before = matfun.planning.tries()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for dtype in (torch.bfloat16, torch.float32, torch.float64):
@@ -82,7 +82,7 @@ def test_nothing_is_computed_again_that_need_not_be():
                 for steps in (1, 2, 5, 9):
                     matfun.msign(X, steps=steps)
             matfun.msign(torch.zeros(2, 3, 4, dtype=dtype), steps=5)
-    assert matfun.tries().second == before.second
+    assert matfun.planning.tries().second == before.second
 
 
 def test_in_a_graph_it_is_bounded_instead(monkeypatch):

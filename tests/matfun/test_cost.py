@@ -115,13 +115,13 @@ def test_a_process_reads_one_table_and_keeps_it(tmp_path, monkeypatch):
 def test_calibrating_measures_every_row_and_writes_the_table(tmp_path, monkeypatch):
     monkeypatch.setattr("spectrain.matfun._proven.costs.SIDES", (16, 16, 16, 16, 16))
     monkeypatch.setattr("spectrain.matfun._proven.costs.table_file", lambda: tmp_path / "folder" / "costs.json")
-    table = matfun.calibrate(repeats=1)
+    table = matfun.planning.calibrate(repeats=1)
     assert CostTable.from_json((tmp_path / "folder" / "costs.json").read_text()) == table
     for name, row in dataclasses.asdict(table).items():
         assert name == "machine" or min(row) > 0
-    matfun.calibrate(repeats=1, save=False)
+    matfun.planning.calibrate(repeats=1, save=False)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
-        matfun.calibrate(repeats=0)
+        matfun.planning.calibrate(repeats=0)
 
 
 REPLAY = """

@@ -69,7 +69,7 @@ EXPERTS = {
 LANGUAGE = {"vocabulary": 7, "width": WIDTH, "depth": 1, "heads": 2, "hidden": 10}
 CASES: dict[str, Case] = {
     **{name: Case(lambda a=arguments: nn.Attention(WIDTH, **a)) for name, arguments in ATTENTION.items()},
-    "SwiGLU": Case(lambda: nn.SwiGLU(WIDTH, hidden=16)),
+    "SwiGLU": Case(lambda: nn.models.SwiGLU(WIDTH, hidden=16)),
     **{
         name: Case(
             lambda a=arguments: nn.MoE(WIDTH, **a),
@@ -95,8 +95,8 @@ CASES: dict[str, Case] = {
     "ImageTransformer": Case(
         lambda: nn.ImageTransformer(size=4, channels=1, patch=2, width=WIDTH, depth=1, heads=2, classes=2), images
     ),
-    "Rotary": Case(lambda: nn.Rotary(WIDTH), silent=False),
-    "Tap": Case(nn.Tap, silent=False),
+    "Rotary": Case(lambda: nn.attention.Rotary(WIDTH), silent=False),
+    "Tap": Case(nn.activations.Tap, silent=False),
 }
 
 

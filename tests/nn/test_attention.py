@@ -262,7 +262,7 @@ def test_log_n_makes_one_match_as_clear_at_any_length():
 
 
 def test_only_relative_positions_matter_to_scores():
-    rotary = nn.Rotary(16)
+    rotary = nn.attention.Rotary(16)
     q, k = normal(1, 16), normal(1, 16, seed=1)
     scores = [rotary(q, start=s + 7) @ rotary(k, start=s).mT for s in (0, 3, 100_000)]
     torch.testing.assert_close(scores[0], scores[1], atol=1e-13, rtol=1e-13)
@@ -309,4 +309,4 @@ def test_absorbing_without_a_latent_and_a_cache_of_another_batch_are_refused():
 
 def test_odd_heads_cannot_be_rotated():
     with pytest.raises(ValueError, match="even"):
-        nn.Rotary(5)
+        nn.attention.Rotary(5)

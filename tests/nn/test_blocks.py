@@ -97,7 +97,7 @@ def test_a_state_dict_holds_all_and_the_meta_device_makes_the_same_block(case):
 def initialise(block, seed):
     """By the block's own method, or the function for a whole model."""
     if isinstance(block, nn.LanguageModel):
-        nn.initialise(block, generator=seed)
+        nn.models.initialise(block, generator=seed)
     elif any(True for _ in block.parameters()):
         block.initialise(generator=torch.Generator().manual_seed(seed))
 
@@ -125,7 +125,7 @@ def test_drawing_needs_no_global_generator(case):
     initialise(block, 0)
     block(*cast(case.inputs(1), torch.float32))
     assert torch.equal(torch.get_rng_state(), made)
-    if not isinstance(block, nn.Attention | nn.SwiGLU):  # parts of a model, which draws for them
+    if not isinstance(block, nn.Attention | nn.models.SwiGLU):  # parts of a model, which draws for them
         assert torch.equal(made, before)
 
 

@@ -197,7 +197,7 @@ def test_the_nearest_names_are_told(model):
         nn.capture(model, "blocks.0.atention"),
     ):
         pass
-    with pytest.raises(ValueError, match="matches no module"), nn.statistics(model, ["norm", "qqqq"]):
+    with pytest.raises(ValueError, match="matches no module"), nn.activations.statistics(model, ["norm", "qqqq"]):
         pass
 
 
@@ -212,7 +212,7 @@ x = torch.arange(6).view(1, 6)
 plain = net(x)
 with nn.capture(net, ["*.maps", "*attention_norm", "head"]) as eager:
     net(x)
-with nn.statistics(net, "*") as told:
+with nn.activations.statistics(net, "*") as told:
     net(x)
 compiled = torch.compile(net, backend="aot_eager")
 torch.testing.assert_close(compiled(x), plain)          # compiled before anybody looked
@@ -222,7 +222,7 @@ for _ in range(2):
     assert list(seen) == list(eager) and len(seen) == 5, list(seen)
     for name in seen:
         torch.testing.assert_close(seen[name][0], eager[name][0])
-    with nn.statistics(compiled, "*") as counted:
+    with nn.activations.statistics(compiled, "*") as counted:
         compiled(x)
     assert {n: s.row() for n, s in counted.items()} == {n: s.row() for n, s in told.items()}
     with nn.capture(compiled, [], edits={"head": torch.zeros_like}):

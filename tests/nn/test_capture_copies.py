@@ -107,7 +107,7 @@ def test_derivatives_by_what_was_captured_are_those_of_the_model():
 
 def test_complex_numbers_are_refused_by_statistics():
     with pytest.raises(TypeError):
-        nn.Statistics().add(torch.ones(2, 2, dtype=torch.complex64))
+        nn.activations.Statistics().add(torch.ones(2, 2, dtype=torch.complex64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -16,7 +16,7 @@ ALL_TO_ONE = 20.0
 
 def one_expert_takes_all(expert, *, kind="squared", experts=2):
     """A layer whose router sends every positive token to one expert."""
-    moe = nn.MoE(4, experts=experts, top_k=1, hidden=4, penalty=nn.Penalty(kind=kind, weight=1.0), generator=0)
+    moe = nn.MoE(4, experts=experts, top_k=1, hidden=4, penalty=nn.experts.Penalty(kind=kind, weight=1.0), generator=0)
     with torch.no_grad():
         moe.router.weight.zero_()
         moe.router.weight[expert] = ALL_TO_ONE
@@ -35,26 +35,28 @@ def test_imbalances_of_two_layers_do_not_cancel():
         layer(x)
         routings.append(layer.router(x, layer.bias))
     each = ((1 - 1 / 2) ** 2 + (0 - 1 / 2) ** 2) / 2
-    assert nn.auxiliary_loss(layers).item() == pytest.approx(2 * each)
+    assert nn.experts.auxiliary_loss(layers).item() == pytest.approx(2 * each)
     theirs = load_balancing_loss_func(tuple(routing.logits for routing in routings), num_experts=2, top_k=1)
     alone = [load_balancing_loss_func((routing.logits,), num_experts=2, top_k=1) for routing in routings]
     assert theirs.item() == pytest.approx(1)  # what it says of perfect balance; the like of it is what we must not say
     assert [loss.item() for loss in alone] == pytest.approx([2, 2])
     together = type(routings[0])(*(torch.cat(parts) for parts in zip(*routings, strict=True)))
-    assert nn.Penalty(weight=1.0)(together, sequence=16).item() == pytest.approx(0)
+    assert nn.experts.Penalty(weight=1.0)(together, sequence=16).item() == pytest.approx(0)
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_the_penalty_of_balance_does_not_grow_with_the_number_chosen(top_k):
     """OLMoE #45: the shares of the assignments lacked 1 / k, so that 8 experts a token weighed 8 times as much."""
-    moe = nn.MoE(8, experts=8, top_k=top_k, hidden=4, penalty=nn.Penalty(kind="product", weight=1.0), generator=0)
+    moe = nn.MoE(
+        8, experts=8, top_k=top_k, hidden=4, penalty=nn.experts.Penalty(kind="product", weight=1.0), generator=0
+    )
     with torch.no_grad():
         moe.router.weight.copy_(torch.eye(8))
     x = torch.stack([torch.ones(8).index_fill(0, (torch.arange(top_k) + i) % 8, 3.0) for i in range(8)])  # in turns
     routing = moe.router(x, moe.bias)
     assert routing.chosen.sum(0).tolist() == [top_k] * 8
     moe(x)
-    assert nn.auxiliary_loss(moe).item() == pytest.approx(1 / 8)
+    assert nn.experts.auxiliary_loss(moe).item() == pytest.approx(1 / 8)
     without = (routing.chosen.double().mean(0) * routing.scores.mean(0)).sum().item()
     assert (without == pytest.approx(1 / 8)) == (top_k == 1)
 
@@ -62,7 +64,7 @@ def test_the_penalty_of_balance_does_not_grow_with_the_number_chosen(top_k):
 @pytest.mark.parametrize("kind", ["product", "squared", "entropy"])
 def test_descending_the_penalty_alone_balances_the_loads(kind):
     """transformers #28093: the loss was a constant, and nothing moved by it."""
-    penalty = nn.Penalty(kind=kind, weight=1.0)
+    penalty = nn.experts.Penalty(kind=kind, weight=1.0)
     moe = nn.MoE(8, experts=4, top_k=1, hidden=4, penalty=penalty, generator=0)
     x = torch.randn(512, 8, generator=torch.Generator().manual_seed(0)) + 1.5
     optimizer = torch.optim.SGD(moe.router.parameters(), lr=2.0)
@@ -70,7 +72,7 @@ def test_descending_the_penalty_alone_balances_the_loads(kind):
     for _ in range(60):
         moe(x)
         optimizer.zero_grad()
-        nn.auxiliary_loss(moe).backward()
+        nn.experts.auxiliary_loss(moe).backward()
         optimizer.step()
         seen.append(moe.router(x, moe.bias).chosen.sum(0).max().item() * 4 / 512 - 1)
     assert seen[0] > 0.5
@@ -81,12 +83,12 @@ def test_the_penalty_needs_no_flag_and_no_output_of_the_model():
     """transformers #44284: the loss was off, without a word, unless router logits were returned."""
     model = nn.LanguageModel(
         vocabulary=9, width=8, depth=2, heads=2, generator=0,
-        feed_forward=lambda i: nn.MoE(8, experts=4, top_k=1, hidden=4, penalty=nn.Penalty(), generator=i),
+        feed_forward=lambda i: nn.MoE(8, experts=4, top_k=1, hidden=4, penalty=nn.experts.Penalty(), generator=i),
     )  # fmt: skip
     assert isinstance(model(torch.zeros(1, 3, dtype=torch.long)), torch.Tensor)
-    assert nn.auxiliary_loss(model).item() > 0
+    assert nn.experts.auxiliary_loss(model).item() > 0
     with pytest.raises(ValueError, match="holds a penalty"):
-        nn.auxiliary_loss(model)  # taken, and not twice
+        nn.experts.auxiliary_loss(model)  # taken, and not twice
 
 
 RANKS = """

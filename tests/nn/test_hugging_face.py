@@ -45,7 +45,7 @@ OURS |= {
         {
             "attention": {"latent": 12},
             "feed_forward": lambda i: (
-                nn.MoE(32, **EXPERTS | {"renormalise": False, "scale": 1.7}) if i else nn.SwiGLU(32, hidden=48)
+                nn.MoE(32, **EXPERTS | {"renormalise": False, "scale": 1.7}) if i else nn.models.SwiGLU(32, hidden=48)
             ),
         },
     ),

@@ -28,7 +28,7 @@ OURS = {
     "DeepSeek-V3": {
         "norm_eps": 3e-3,
         "attention": {"latent": 12, "query_rank": 10, "head_dim": 14, "rotary_dim": 6, "value_dim": 10},
-        "feed_forward": lambda i: nn.MoE(32, **EXPERTS) if i else nn.SwiGLU(32, hidden=48),
+        "feed_forward": lambda i: nn.MoE(32, **EXPERTS) if i else nn.models.SwiGLU(32, hidden=48),
     },
 }
 
@@ -184,7 +184,7 @@ def set_eps(net):
 
 
 def widen(net):
-    net.blocks[1].feed_forward = nn.SwiGLU(32, hidden=40)
+    net.blocks[1].feed_forward = nn.models.SwiGLU(32, hidden=40)
 
 
 def narrow(net):

@@ -162,23 +162,23 @@ def test_a_token_may_take_no_expert_and_none_or_all_tokens_may_come():
 @pytest.mark.parametrize("scope", ["batch", "sequence", "global"])
 @pytest.mark.parametrize("kind", ["product", "squared", "entropy"])
 def test_no_tokens_have_no_penalty(kind, scope):
-    moe = build(penalty=nn.Penalty(kind=kind, scope=scope, z_weight=0.1))
+    moe = build(penalty=nn.experts.Penalty(kind=kind, scope=scope, z_weight=0.1))
     for shape in ((0, 3, 12), (2, 0, 12), (0, 12)):
         moe(tokens(*shape))
-        loss = nn.auxiliary_loss(moe)
+        loss = nn.experts.auxiliary_loss(moe)
         loss.backward()
         assert loss.item() == 0
     assert not any(p.grad.any() for p in moe.router.parameters())
 
 
 def test_a_copy_leaves_the_waiting_penalty_to_the_original():
-    moe = build(penalty=nn.Penalty())
+    moe = build(penalty=nn.experts.Penalty())
     moe(tokens(5, 12)).sum().backward()
     twin = copy.deepcopy(moe)
     assert twin.update_bias().tokens == 5  # no penalty of its own that it could have forgotten
     with pytest.raises(ValueError, match="in no loss"):
         moe.update_bias()
-    assert nn.auxiliary_loss(moe).item() > 0
+    assert nn.experts.auxiliary_loss(moe).item() > 0
 
 
 def test_low_precision_and_autocast_stay_near_float64():

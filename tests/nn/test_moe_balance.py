@@ -38,7 +38,7 @@ def test_quantile_balancing_reaches_the_optimum_of_the_linear_program():
         b_eq=[k] * m + [m * k / n] * n,
         bounds=(0, 1),
     )
-    bias = nn.quantile_bias(s, top_k=k, iterations=400)
+    bias = nn.experts.quantile_bias(s, top_k=k, iterations=400)
     chosen = top(s + bias, k)
     dual = (s + bias).topk(k, dim=1).values.sum() - bias.sum() * m * k / n
     assert dual.item() == pytest.approx(-solved.fun, rel=2e-2)
@@ -48,13 +48,13 @@ def test_quantile_balancing_reaches_the_optimum_of_the_linear_program():
 
 def test_the_dynamic_quantile_is_exact_in_one_step():
     s = scores(1200, 8)
-    bias = nn.quantile_bias(s, top_k=2, dynamic=True)
+    bias = nn.experts.quantile_bias(s, top_k=2, dynamic=True)
     assert ((s + bias) > 0).sum(0).tolist() == [300] * 8
 
 
 @pytest.mark.parametrize("rule", ["quantile", "histogram"])
 def test_balances_within_steps(rule):
-    rule = nn.Balance(rule=rule, decay=0.0)
+    rule = nn.experts.Balance(rule=rule, decay=0.0)
     moe = nn.MoE(16, experts=8, top_k=2, hidden=4, activation="sigmoid", balance=rule, generator=0)
     draw, seen = torch.Generator().manual_seed(0), []
     for _ in range(20):
@@ -73,20 +73,20 @@ def of_moving_text(rule, *, factor=lambda step: 1.0, steps=120):
         moe(torch.randn(512, 16, generator=draw) + kind).sum().backward()
         moe.update_bias(factor=factor(step))
     kinds = torch.randn(2000, 1, 16, generator=draw)
-    with nn.expert_loads(moe) as seen:
+    with nn.experts.expert_loads(moe) as seen:
         moe(torch.randn(2000, 64, 16, generator=draw) + kinds)
     return seen[""].max_violation
 
 
 @pytest.mark.parametrize("rule", ["quantile", "histogram", "sign", "rms"])
 def test_a_factor_that_falls_makes_the_last_bias_a_mean_over_steps(rule):
-    rule = nn.Balance(rule=rule, rate=0.05, decay=0.0)
+    rule = nn.experts.Balance(rule=rule, rate=0.05, decay=0.0)
     noisy, rested = of_moving_text(rule), of_moving_text(rule, factor=lambda step: (1 - step / 120) ** (2 / 3))
     assert rested < 0.8 * noisy
 
 
 def test_quantiles_averaged_over_steps_balance_text_that_moves():
-    averaged, last = (of_moving_text(nn.Balance(rule="quantile", decay=decay)) for decay in (0.9, 0.0))
+    averaged, last = (of_moving_text(nn.experts.Balance(rule="quantile", decay=decay)) for decay in (0.9, 0.0))
     assert averaged < 0.6 * last
 
 
@@ -111,7 +111,7 @@ def test_histogram_agrees_with_the_exact_quantile():
     exact, binned = torch.zeros(16).double(), torch.zeros(16).double()
     rank = balance.expected_load(len(s), 4, 16)
     for _ in range(8):
-        exact = nn.quantile_bias(s, exact, top_k=4)
+        exact = nn.experts.quantile_bias(s, exact, top_k=4)
         counts = balance.histogram(balance.margins(s, binned, top_k=4))
         binned = binned - balance.histogram_quantile(counts, rank=rank)
     loads = [top(s + bias, 4).sum(0) for bias in (exact, binned)]
@@ -143,7 +143,7 @@ def test_sign_and_rms_steps_are_those_of_the_articles():
 
 
 def test_budget_control_holds_the_number_of_experts():
-    rule = nn.Balance(rate=0.01)
+    rule = nn.experts.Balance(rate=0.01)
     moe = nn.MoE(
         16, experts=8, top_k=2, hidden=4, activation="softmax", selection="sigmoid", select="threshold",
         balance=rule, generator=0,
@@ -178,12 +178,12 @@ def test_losses_are_their_formulas_with_the_straight_through_gradient():
     }
     slopes = {"product": (F * P).sum(), "squared": (F * P).sum(), "entropy": (F.log() * P).sum()}
     for kind, value in values.items():
-        loss = nn.Penalty(kind=kind, weight=3.0)(routing(s, 2), sequence=30)
+        loss = nn.experts.Penalty(kind=kind, weight=3.0)(routing(s, 2), sequence=30)
         torch.testing.assert_close(loss, 3 * value)
         got = torch.autograd.grad(loss, logits, retain_graph=True)[0]
         wanted = torch.autograd.grad(3 * slopes[kind], logits, retain_graph=True)[0]
         torch.testing.assert_close(got, wanted)
-    z = nn.Penalty(weight=0.0, z_weight=1.0)(routing(s, 2, logits), sequence=30)
+    z = nn.experts.Penalty(weight=0.0, z_weight=1.0)(routing(s, 2, logits), sequence=30)
     torch.testing.assert_close(z, logits.exp().sum(1).log().square().mean())
 
 
@@ -191,13 +191,13 @@ def test_any_target_and_the_scope_of_a_sequence():
     s = scores(12, 3)
     target = (0.5, 0.3, 0.2)
     F = top(s, 1).double().mean(0)
-    loss = nn.Penalty(weight=1.0, target=target)(routing(s, 1), sequence=4)
+    loss = nn.experts.Penalty(weight=1.0, target=target)(routing(s, 1), sequence=4)
     torch.testing.assert_close(loss, (F - torch.tensor(target).double()).square().sum() / 2)
-    each = [nn.Penalty(weight=1.0)(routing(part, 1), sequence=4) for part in s.split(4)]
-    by_sequence = nn.Penalty(weight=1.0, scope="sequence")(routing(s, 1), sequence=4)
+    each = [nn.experts.Penalty(weight=1.0)(routing(part, 1), sequence=4) for part in s.split(4)]
+    by_sequence = nn.experts.Penalty(weight=1.0, scope="sequence")(routing(s, 1), sequence=4)
     torch.testing.assert_close(by_sequence, torch.stack(each).mean())
     with pytest.raises(ValueError, match="target holds 3 shares"):
-        nn.Penalty(target=target)(routing(scores(4, 4), 1), sequence=4)
+        nn.experts.Penalty(target=target)(routing(scores(4, 4), 1), sequence=4)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_any_target_and_the_scope_of_a_sequence():
 )  # fmt: skip
 def test_penalty_refuses(wrong, words):
     with pytest.raises(ValueError, match=words):
-        nn.Penalty(**wrong)
+        nn.experts.Penalty(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_penalty_refuses(wrong, words):
 )
 def test_the_factor_of_the_published_models(shape, activation, renormalise, published):
     experts, active, shared = shape
-    value, error = nn.scaling_factor(
+    value, error = nn.experts.scaling_factor(
         experts, active=active, shared=shared, activation=activation, renormalise=renormalise
     )
     assert error <= 1e-3 * value
@@ -231,12 +231,12 @@ def test_the_factor_of_the_published_models(shape, activation, renormalise, publ
 
 
 def test_the_factor_with_relu_is_finite_and_wrong_shapes_are_refused():
-    value, error = nn.scaling_factor(5, active=2, shared=1, activation="relu")
+    value, error = nn.experts.scaling_factor(5, active=2, shared=1, activation="relu")
     assert 0 < error < 0.01 * value
     with pytest.raises(ValueError, match="shared < active"):
-        nn.scaling_factor(8, active=2, shared=2)
+        nn.experts.scaling_factor(8, active=2, shared=2)
     with pytest.raises(ValueError, match="rtol"):
-        nn.scaling_factor(8, active=3, shared=2, rtol=0.0)
+        nn.experts.scaling_factor(8, active=3, shared=2, rtol=0.0)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -247,15 +247,15 @@ def test_published_losses_are_the_product_times_the_stated_factors(k):
     n, logits = 6, torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     softmax, sigmoid = logits.softmax(1), logits.sigmoid()
     mixtral = load_balancing_loss_func((logits,), num_experts=n, top_k=k)
-    ours = nn.Penalty(kind="product", weight=float(n * k))(routing(softmax, k), sequence=40)
+    ours = nn.experts.Penalty(kind="product", weight=float(n * k))(routing(softmax, k), sequence=40)
     torch.testing.assert_close(ours, mixtral.double(), rtol=1e-6, atol=0)
     deepseek = []  # arXiv 2412.19437, (17) to (20): f_i = n / (k T) sum_t 1(chosen), s' = s / sum s, a sequence each
     for part in sigmoid.split(10):
         normal, picked = part / part.sum(1, keepdim=True), part.topk(k, dim=1).indices.tolist()
         f = [n / (k * 10) * sum(i in chosen for chosen in picked) for i in range(n)]
         deepseek.append(sum(f[i] * normal[:, i].mean().item() for i in range(n)))
-    ours = nn.Penalty(kind="product", weight=float(n), scope="sequence")(routing(sigmoid, k), sequence=10)
+    ours = nn.experts.Penalty(kind="product", weight=float(n), scope="sequence")(routing(sigmoid, k), sequence=10)
     assert ours.item() == pytest.approx(sum(deepseek) / 4, rel=1e-12)
     switch = n * sum((softmax.argmax(1) == i).double().mean() * softmax[:, i].mean() for i in range(n))
-    ours = nn.Penalty(kind="product", weight=float(n))(routing(softmax, 1), sequence=40)
+    ours = nn.experts.Penalty(kind="product", weight=float(n))(routing(softmax, 1), sequence=40)
     torch.testing.assert_close(ours, switch)

@@ -34,7 +34,7 @@ def trajectory(model, call):
             logits = call(part[:, :-1]).flatten(0, 1)
             loss = torch.nn.functional.cross_entropy(logits, part[:, 1:].flatten()) * len(part) / 8
             if any(layer.penalty for layer in layers(model)):
-                loss = loss + nn.auxiliary_loss(model) * len(part) / 8
+                loss = loss + nn.experts.auxiliary_loss(model) * len(part) / 8
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -69,7 +69,7 @@ print("equal")
 """
 KINDS = {
     "plain": {},
-    "penalty": "{'penalty': nn.Penalty(weight=0.1)}",
+    "penalty": "{'penalty': nn.experts.Penalty(weight=0.1)}",
     "histogram": {"balance": "histogram", "normalised": True},
     "quantile": {"balance": "quantile"},
 }
@@ -94,7 +94,7 @@ dtype = getattr(torch, sys.argv[1])
 def made():
     def experts(block):
         shape = {"experts": 4, "top_k": 2, "hidden": 16, "shared": 1, "activation": "sigmoid", "renormalise": True}
-        return nn.MoE(32, **shape, balance="histogram", penalty=nn.Penalty(weight=0.1), generator=block)
+        return nn.MoE(32, **shape, balance="histogram", penalty=nn.experts.Penalty(weight=0.1), generator=block)
     model = nn.LanguageModel(vocabulary=40, width=32, depth=2, heads=2, attention={"latent": 8, "log_n": 8},
                              feed_forward=experts, generator=0).to(dtype)
     draw = torch.Generator().manual_seed(5)
@@ -107,7 +107,7 @@ def steps(model, call):
     for step in range(3):
         tokens = torch.randint(0, 40, (4, 9), generator=torch.Generator().manual_seed(step))
         logits = call(tokens[:, :-1]).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten()) + nn.auxiliary_loss(model)
+        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten()) + nn.experts.auxiliary_loss(model)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -21,7 +21,7 @@ class Model(torch.nn.Module):
     def __init__(self, form, *, balance="sign", **arguments):
         super().__init__()
         shape = {"experts": 8, "top_k": 2, "hidden": 8, "shared": 1, "activation": "sigmoid"} | arguments
-        rule = nn.Balance(rule=balance, rate=0.01)
+        rule = nn.experts.Balance(rule=balance, rate=0.01)
         self.layers = torch.nn.ModuleList(nn.MoE(WIDTH, **shape, balance=rule, generator=i) for i in range(2))
         self.form = form
         self.double()
@@ -160,7 +160,7 @@ def test_loads_of_text_that_is_looked_at_leave_the_counts_alone():
     model(batch(0)).square().sum().backward()
     before = [layer.loads.clone() for layer in model.layers]
     model.eval()
-    with nn.expert_loads(model) as seen, torch.no_grad():
+    with nn.experts.expert_loads(model) as seen, torch.no_grad():
         for x in (batch(1), batch(2)):
             model(x)
     model(batch(3))
@@ -182,22 +182,22 @@ def test_a_skipped_step_is_forgotten():
 
 
 def test_a_penalty_that_reaches_no_loss_is_an_error():
-    moe = nn.MoE(WIDTH, experts=4, top_k=1, hidden=4, penalty=nn.Penalty(), generator=0)
+    moe = nn.MoE(WIDTH, experts=4, top_k=1, hidden=4, penalty=nn.experts.Penalty(), generator=0)
     moe(batch(0).float()).sum().backward()
     with pytest.raises(ValueError, match="penalty of this step is in no loss"):
         moe.update_bias()
     with pytest.raises(ValueError, match="no MoE layer holds a penalty"):
-        nn.auxiliary_loss(torch.nn.Linear(2, 2))
+        nn.experts.auxiliary_loss(torch.nn.Linear(2, 2))
 
 
 def gradients(parts, *, scope="global", steps=2, kind="squared", exact=False, weighed=True):
     """Gradients of the penalties alone at the last of some steps, of micro-batches that hold unequal tokens."""
-    model = Model(None, penalty=nn.Penalty(kind=kind, weight=1.0, z_weight=0.1, scope=scope))
+    model = Model(None, penalty=nn.experts.Penalty(kind=kind, weight=1.0, z_weight=0.1, scope=scope))
     for step in range(steps):
         x = batch(step)
         pieces = x.tensor_split([1, 3, 8][: parts - 1]) if parts < 8 else x.chunk(parts)
         if exact:
-            with nn.expert_loads(model) as seen, torch.no_grad():
+            with nn.experts.expert_loads(model) as seen, torch.no_grad():
                 for piece in pieces:
                     model(piece)
             for name, loads in seen.items():
@@ -206,7 +206,7 @@ def gradients(parts, *, scope="global", steps=2, kind="squared", exact=False, we
         for piece in pieces:
             model(piece).sum().mul(0.0).backward(retain_graph=True)
             share = len(piece) / BATCH if weighed else 1 / len(pieces)
-            (nn.auxiliary_loss(model) * share).backward()
+            (nn.experts.auxiliary_loss(model) * share).backward()
         found = [layer.update_bias() for layer in model.layers]
     assert all(loads.tokens == BATCH * 5 for loads in found)
     return [layer.router.weight.grad for layer in model.layers]
@@ -236,31 +236,31 @@ def test_with_a_first_pass_a_global_penalty_is_that_of_the_undivided_batch(kind)
 
 def test_the_loads_of_a_global_penalty_are_saved_and_push_nowhere_at_first():
     make = {"experts": 8, "top_k": 2, "hidden": 4, "generator": 0}
-    moe, other = (nn.MoE(WIDTH, **make, penalty=nn.Penalty(scope="global")) for _ in range(2))
+    moe, other = (nn.MoE(WIDTH, **make, penalty=nn.experts.Penalty(scope="global")) for _ in range(2))
     moe(batch(0).float()).sum().mul(0.0).backward(retain_graph=True)
-    nn.auxiliary_loss(moe).backward()
+    nn.experts.auxiliary_loss(moe).backward()
     assert moe.router.weight.grad.abs().max() < 1e-8
     counts = moe.update_bias().counts
     other.load_state_dict(moe.state_dict())
     assert torch.equal(other.expected, counts)
-    assert "expected" not in nn.MoE(WIDTH, **make, penalty=nn.Penalty()).state_dict()
+    assert "expected" not in nn.MoE(WIDTH, **make, penalty=nn.experts.Penalty()).state_dict()
     with pytest.raises(ValueError, match="no penalty asks for loads"):
-        nn.MoE(WIDTH, **make).expect(nn.Loads(counts, 80))
+        nn.MoE(WIDTH, **make).expect(nn.experts.Loads(counts, 80))
 
 
 def test_a_penalty_collected_outside_of_checkpoints_is_fine():
-    model = Model(False, penalty=nn.Penalty(weight=1.0))
-    plain = Model(None, penalty=nn.Penalty(weight=1.0))
+    model = Model(False, penalty=nn.experts.Penalty(weight=1.0))
+    plain = Model(None, penalty=nn.experts.Penalty(weight=1.0))
     for one in (model, plain):
         for x in batch(0).chunk(2):
-            (one(x).square().sum() + nn.auxiliary_loss(one)).backward()
+            (one(x).square().sum() + nn.experts.auxiliary_loss(one)).backward()
         [layer.update_bias() for layer in one.layers]
     for a, b in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    reentrant = Model(True, penalty=nn.Penalty(weight=1.0))
+    reentrant = Model(True, penalty=nn.experts.Penalty(weight=1.0))
     reentrant(batch(0).requires_grad_())
     with pytest.raises(ValueError, match="no MoE layer holds a penalty"):
-        nn.auxiliary_loss(reentrant)
+        nn.experts.auxiliary_loss(reentrant)
 
 
 RULES = ["sign", "rms", "quantile", "histogram"]
@@ -277,7 +277,7 @@ def test_tokens_with_nan_are_not_counted(rule, select, bad):
     sound = batch(0).flatten(0, 1)
     mixed = torch.randperm(len(sound) + 5, generator=torch.Generator().manual_seed(0))
     broken = torch.cat([sound, torch.full((5, WIDTH), bad, dtype=torch.float64)])[mixed]
-    with nn.expert_loads(moe) as seen:
+    with nn.experts.expert_loads(moe) as seen:
         moe(broken).nansum().backward()
     alone(sound).sum().backward()
     expected = alone.update_bias()

@@ -11,15 +11,15 @@ IMAGE = {"size": 4, "channels": 1, "patch": 2, "width": 16, "depth": 1, "heads":
 MOE = {"experts": 4, "top_k": 2, "hidden": 8}
 CALLS = {
     "rotary_base": lambda bad: nn.Attention(16, heads=2, rotary_base=bad),
-    "base": lambda bad: nn.Rotary(8, base=bad),
+    "base": lambda bad: nn.attention.Rotary(8, base=bad),
     "scale": lambda bad: nn.Attention(16, heads=2, scale=bad),
     "norm_eps": lambda bad: nn.Attention(16, heads=2, norm_eps=bad),
     " norm_eps": lambda bad: nn.LanguageModel(**SIZES, norm_eps=bad),
     "LanguageModel.*rotary_base|rotary_base": lambda bad: nn.LanguageModel(**SIZES, attention={"rotary_base": bad}),
     "MoE: scale": lambda bad: nn.MoE(16, **MOE, scale=bad),
     "temperature": lambda bad: nn.MoE(16, **MOE, temperature=bad),
-    "weight": lambda bad: nn.Penalty(weight=bad),
-    "z_weight": lambda bad: nn.Penalty(z_weight=bad),
+    "weight": lambda bad: nn.experts.Penalty(weight=bad),
+    "z_weight": lambda bad: nn.experts.Penalty(z_weight=bad),
 }
 
 
@@ -34,14 +34,14 @@ COUNTS = {
     "width": lambda: nn.LanguageModel(**SIZES | {"width": 0}),
     "hidden": lambda: nn.LanguageModel(**SIZES, hidden=0),
     "heads": lambda: nn.LanguageModel(**SIZES | {"heads": 0}),
-    "SwiGLU: hidden": lambda: nn.SwiGLU(8, hidden=-1),
-    "parts": lambda: nn.Rotary(8, parts=0),
+    "SwiGLU: hidden": lambda: nn.models.SwiGLU(8, hidden=-1),
+    "parts": lambda: nn.attention.Rotary(8, parts=0),
     "kv_heads": lambda: nn.Attention(16, heads=2, kv_heads=0),
     "channels": lambda: nn.ImageTransformer(**IMAGE | {"channels": 0}),
     "size": lambda: nn.ImageTransformer(**IMAGE | {"size": 0}),
     "classes": lambda: nn.ImageTransformer(**IMAGE, classes=-1),
     "vocabulary": lambda: nn.TextEncoder(vocabulary=0, width=16, depth=1, heads=2),
-    "target": lambda: nn.Penalty(target=(math.nan, 0.5)),
+    "target": lambda: nn.experts.Penalty(target=(math.nan, 0.5)),
 }
 
 

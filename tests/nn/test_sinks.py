@@ -206,4 +206,4 @@ def test_what_cannot_hold_sinks_refuses_them_by_name(tmp_path):
     with pytest.raises(ValueError, match="no counterpart for sinks=2; window"):
         nn.to_hugging_face(model(), tmp_path)
     with pytest.raises(ValueError, match="to_latent: with sinks=3 keys are seen from a place of their own"):
-        nn.to_latent(make(qk_norm=False))
+        nn.attention.to_latent(make(qk_norm=False))

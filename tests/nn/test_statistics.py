@@ -15,7 +15,7 @@ def pieces(scale=1.0):
 
 
 def gathered(parts, **options):
-    seen = nn.Statistics(**options)
+    seen = nn.activations.Statistics(**options)
     for part in parts:
         seen.add(part)
     return seen
@@ -64,7 +64,7 @@ def test_what_is_not_finite_is_counted_and_left_out():
 def test_zeros_and_nothing():
     seen = gathered([torch.zeros(3, 4)])
     assert (seen.rms, seen.quantile(0.5), seen.effective_rank, seen.stable_rank) == (0, 0, 0, 0)
-    empty = nn.Statistics()
+    empty = nn.activations.Statistics()
     assert math.isnan(empty.rms)
     assert math.isnan(empty.quantile(0.5))
     with pytest.raises(ValueError, match="nothing was added"):
@@ -72,14 +72,14 @@ def test_zeros_and_nothing():
 
 
 def test_of_nothing_finite_no_quantile_is_a_number():
-    seen = nn.Statistics()
+    seen = nn.activations.Statistics()
     seen.add(torch.full((2, 3), torch.nan))
     assert seen.not_finite == 6
     assert all(math.isnan(seen.row()[name]) for name in ("mean", "rms", "quantile_0.01", "quantile_0.5"))
 
 
 def test_memory_does_not_grow():
-    seen = nn.Statistics()
+    seen = nn.activations.Statistics()
 
     def held():
         return sum(t.numel() for t in vars(seen).values() if isinstance(t, torch.Tensor))
@@ -112,7 +112,7 @@ def test_rows_of_another_width_are_refused():
 def test_statistics_of_a_model_are_those_of_what_capture_collects():
     net = nn.LanguageModel(vocabulary=11, width=16, depth=2, heads=2, generator=0)
     x = torch.arange(8).view(2, 4)
-    with nn.capture(net, "*") as seen, nn.statistics(net, "*") as counted:
+    with nn.capture(net, "*") as seen, nn.activations.statistics(net, "*") as counted:
         net(x)
         net(x[:, :2])
     assert list(seen) == list(counted)

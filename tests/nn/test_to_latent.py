@@ -35,7 +35,7 @@ def make(arguments):
 @torch.no_grad()
 def test_uncut_it_is_the_same_function_in_every_form(arguments):
     block, x = make(arguments), normal(2, 9, 32)
-    found = nn.to_latent(block)
+    found = nn.attention.to_latent(block)
     assert found.error == 0
     assert found.attention.shape.cache_numbers <= block.shape.cache_numbers + (block.shape.content_dim * 2)
     for absorbed in (True, False):
@@ -51,7 +51,7 @@ def test_cut_it_is_the_best_of_its_rank_and_says_how_far():
     W = block.value.weight  # all keys are rotated: the latent stands for the values alone
     s = torch.linalg.svdvals(W)
     for r in (1, 5, 15):
-        found = nn.to_latent(block, latent=r)
+        found = nn.attention.to_latent(block, latent=r)
         near = found.attention.value.weight.view(4, 8, r)[::2].flatten(0, 1) @ found.attention.latent.weight
         best = (s[r:].square().sum() / s.square().sum()).sqrt()
         assert abs((near - W).norm() / W.norm() - best) < 1e-12
@@ -69,19 +69,19 @@ def test_with_inputs_the_cut_is_nearest_on_them():
         near = found.attention.value.weight.view(4, 8, -1)[::2].flatten(0, 1) @ found.attention.latent.weight
         return ((X @ (near - W).mT).norm() / (X @ W.mT).norm()).item()
 
-    told, blind = nn.to_latent(block, latent=6, inputs=X), nn.to_latent(block, latent=6)
+    told, blind = nn.attention.to_latent(block, latent=6, inputs=X), nn.attention.to_latent(block, latent=6)
     assert abs(lost(told) - told.error) < 1e-10
     assert told.error < 2e-3 < 0.1 < lost(blind)
 
 
 def test_what_cannot_be_converted_is_refused():
     with pytest.raises(ValueError, match="keys are normalised"):
-        nn.to_latent(nn.Attention(32, heads=4))
+        nn.attention.to_latent(nn.Attention(32, heads=4))
     with pytest.raises(ValueError, match="latent of 8 already"):
-        nn.to_latent(nn.Attention(32, heads=4, latent=8))
+        nn.attention.to_latent(nn.Attention(32, heads=4, latent=8))
     with pytest.raises(ValueError, match="values are rotated"):
-        nn.to_latent(nn.Attention(32, heads=4, share="all", qk_norm=False))
+        nn.attention.to_latent(nn.Attention(32, heads=4, share="all", qk_norm=False))
     with pytest.raises(ValueError, match="from 1 to 16, got 17"):
-        nn.to_latent(make({"heads": 4, "kv_heads": 2}), latent=17)
+        nn.attention.to_latent(make({"heads": 4, "kv_heads": 2}), latent=17)
     with pytest.raises(ValueError, match="give more of them"):
-        nn.to_latent(make({"heads": 4, "kv_heads": 2}), latent=9, inputs=normal(4, 32))
+        nn.attention.to_latent(make({"heads": 4, "kv_heads": 2}), latent=9, inputs=normal(4, 32))

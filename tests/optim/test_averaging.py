@@ -8,8 +8,8 @@ import torch
 
 from spectrain.optim import (
     Muon,
-    Schedule,
     UniformMemory,
+    WarmupDecay,
     averaging_coefficients,
     schedule_from_coefficients,
 )
@@ -23,7 +23,7 @@ RUNS = {
     "zero rates": (np.where(np.arange(60) % 3, 0.2, 0.0), np.full(60, 0.5)),
     "everything forgotten": (np.r_[np.full(5, 0.2), 1.0, np.full(5, 0.2)], np.r_[np.ones(5), 1.0, np.ones(5)]),
     "decay beyond one": (np.full(20, 1.5), np.full(20, 1.0)),
-    "linear to zero": Schedule(steps=300, warmup=20).values(300, lr=0.05, weight_decay=0.1),
+    "linear to zero": WarmupDecay(steps=300, warmup=20).values(300, lr=0.05, weight_decay=0.1),
 }
 
 
@@ -75,7 +75,7 @@ def test_it_describes_muon_itself():
     p = torch.nn.Parameter(torch.randn(4, 3, generator=generator, dtype=torch.float64))
     q = torch.nn.Parameter(torch.randn(5, generator=generator, dtype=torch.float64))
     optimizer = Muon([{"params": [p]}, {"params": [q], "algorithm": "adamw"}], lr=0.1, weight_decay=0.5)
-    schedule = Schedule(steps=12, warmup=3, joint=True)
+    schedule = WarmupDecay(steps=12, warmup=3, joint=True)
     rates, decays = schedule.values(12, lr=0.1, weight_decay=0.5)
     starts, sums = [w.detach().clone() for w in (p, q)], [0.0, 0.0]
     found = averaging_coefficients(rates, decays, betas=(0.9, 0.95))

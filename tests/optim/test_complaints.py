@@ -217,7 +217,7 @@ def test_ill_conditioned_gradients_have_an_exact_path():
 
 def test_a_decay_branches_off_one_stable_run():
     """maxtext #2882: several decays from one run at constant rate, each from a saved state."""
-    from spectrain.optim import Schedule, ScheduleLR
+    from spectrain.optim import ScheduleLR, WarmupDecay
 
     def made(schedule):
         net = nn.Linear(4, 4, bias=False)
@@ -225,16 +225,16 @@ def test_a_decay_branches_off_one_stable_run():
         optimizer = Muon([net.weight], lr=0.5)
         return net, optimizer, ScheduleLR(optimizer, schedule)
 
-    net, optimizer, scheduler = made(Schedule(steps=1000, decay=0))
+    net, optimizer, scheduler = made(WarmupDecay(steps=1000, decay=0))
     for _ in range(3):
         net.weight.grad = gaussian(4, 4)
         optimizer.step()
         scheduler.step()
     for length in (2, 4):
-        branch, other, _ = made(Schedule(steps=1))
+        branch, other, _ = made(WarmupDecay(steps=1))
         branch.load_state_dict(net.state_dict())
         other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        falling = ScheduleLR(other, Schedule(steps=length))
+        falling = ScheduleLR(other, WarmupDecay(steps=length))
         rates = []
         for _ in range(length):
             rates.append(other.param_groups[0]["lr"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Muon, Schedule, ScheduleLR, WeightAverage
+from spectrain.optim import Muon, ScheduleLR, WarmupDecay, WeightAverage
 from spectrain.optim._profile import combination, decayed_profile
 from spectrain.optim._schedule import TAILS
 
@@ -84,7 +84,7 @@ def test_the_estimate_is_near_a_real_branch(kind):
             branch, other = copy.deepcopy((model, optimizer))
         task.step(model, optimizer, t)
         average.update()
-    scheduler = ScheduleLR(other, Schedule(steps=DECAY))
+    scheduler = ScheduleLR(other, WarmupDecay(steps=DECAY))
     for t in range(STABLE - DECAY, STABLE):
         task.step(branch, other, t)
         scheduler.step()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Machine, Muon
+from spectrain.optim import Muon
+from spectrain.optim.ranks import Machine
 
 
 def model():

@@ -228,7 +228,7 @@ def test_groups_survive_the_state_dict_and_schedulers(optimizer):
     second.load_state_dict(saved)
     for key in ("lr", "weight_decay", "lr_factor", "role"):
         assert [g[key] for g in second.param_groups] == [g[key] for g in first.param_groups]
-    schedule = optim.ScheduleLR(first, optim.Schedule(steps=4))
+    schedule = optim.ScheduleLR(first, optim.WarmupDecay(steps=4))
     for _ in range(2):
         first.step()
         schedule.step()

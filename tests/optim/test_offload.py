@@ -233,10 +233,10 @@ def test_a_processor_takes_bfloat16_only_where_that_was_measured_to_pay(monkeypa
 
 def test_what_msign_computed_twice_is_told(monkeypatch, capsys):
     optimizer = Muon(net())
-    monkeypatch.setattr("spectrain.matfun.tries", lambda: Tries(100, 0))
+    monkeypatch.setattr("spectrain.matfun.planning.tries", lambda: Tries(100, 0))
     optimizer.explain()
     assert "second" not in capsys.readouterr().out
-    monkeypatch.setattr("spectrain.matfun.tries", lambda: Tries(100, 3))
+    monkeypatch.setattr("spectrain.matfun.planning.tries", lambda: Tries(100, 3))
     optimizer.explain()
     assert "3 of 100 matrices of this process were computed a second time" in capsys.readouterr().out
 

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from spectrain.optim import Schedule, averaging_coefficients
+from spectrain.optim import WarmupDecay
+from spectrain.optim.averaging import averaging_coefficients
 
 TOKENS, BATCH, RATE, DECAY = 2_000_000, 2_000, 0.01, 0.1
 
@@ -12,7 +13,7 @@ TOKENS, BATCH, RATE, DECAY = 2_000_000, 2_000, 0.01, 0.1
 def memory(*, tokens=TOKENS, batch=BATCH, rate=RATE, decay=DECAY):
     """Half-life as a share of the run, and the share of the initial weights that is left, under a linear schedule."""
     steps = tokens // batch
-    rates, decays = Schedule(steps=steps, warmup=steps // 20).values(steps, lr=rate, weight_decay=decay)
+    rates, decays = WarmupDecay(steps=steps, warmup=steps // 20).values(steps, lr=rate, weight_decay=decay)
     found = averaging_coefficients(rates, decays)
     return found.half_life / steps, found.initial
 

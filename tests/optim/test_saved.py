@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from spectrain.approx import sign_schedule
-from spectrain.optim import Muon, Schedule, ScheduleLR
+from spectrain.optim import Muon, ScheduleLR, WarmupDecay
 
 
 def net(frozen=True):
@@ -107,7 +107,7 @@ def test_copies_keep_the_process_group_and_pickles_say_that_they_cannot():
 
 def test_a_group_that_comes_late_follows_the_schedule():
     optimizer = Muon([nn.Parameter(torch.ones(2, 2))], lr=0.5, weight_decay=0.25)
-    scheduler = ScheduleLR(optimizer, Schedule(steps=4, joint=True))
+    scheduler = ScheduleLR(optimizer, WarmupDecay(steps=4, joint=True))
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3, 3))], "lr": 1.0, "weight_decay": 0.5})
     optimizer.step()
     scheduler.step()

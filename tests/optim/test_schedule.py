@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import Muon, Schedule, ScheduleLR, UniformMemory
+from spectrain.optim import Muon, ScheduleLR, WarmupDecay
+from spectrain.optim.schedules import UniformMemory
 
 
 def rates(schedule, steps):
@@ -23,7 +24,7 @@ def test_linear_to_zero_is_torchs():
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
-    np.testing.assert_allclose(rates(Schedule(steps=50), 50), found, atol=1e-9)
+    np.testing.assert_allclose(rates(WarmupDecay(steps=50), 50), found, atol=1e-9)
 
 
 def test_cosine_is_torchs():
@@ -35,12 +36,12 @@ def test_cosine_is_torchs():
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
-    np.testing.assert_allclose(rates(Schedule(steps=50, tail="cosine", final=0.1), 50), found, rtol=1e-9)
+    np.testing.assert_allclose(rates(WarmupDecay(steps=50, tail="cosine", final=0.1), 50), found, rtol=1e-9)
 
 
 def test_warmup_stable_decay():
     """HF #34905: the counts of steps had to be worked out by hand."""
-    found = rates(Schedule(steps=100, warmup=10, decay=0.2, tail="1-sqrt"), 105)
+    found = rates(WarmupDecay(steps=100, warmup=10, decay=0.2, tail="1-sqrt"), 105)
     np.testing.assert_allclose(found[:10], np.arange(1, 11) / 10)
     assert (found[10:80] == 1.0).all()
     np.testing.assert_allclose(found[80:100], 1 - np.sqrt(np.arange(20) / 20))
@@ -49,18 +50,18 @@ def test_warmup_stable_decay():
 
 @pytest.mark.parametrize("tail", ["linear", "cosine", "sqrt", "1-sqrt"])
 def test_tails_fall_from_one_to_final_and_no_step_is_wasted(tail):
-    found = rates(Schedule(steps=40, warmup=4, decay=0.5, tail=tail, final=0.1), 42)
+    found = rates(WarmupDecay(steps=40, warmup=4, decay=0.5, tail=tail, final=0.1), 42)
     assert found.max() == 1.0
     assert (np.diff(found[20:41]) < 0).all()
     np.testing.assert_allclose(found[40:], 0.1)
     assert found[39] > 0.1
-    assert (rates(Schedule(steps=40, warmup=4, tail=tail), 40) > 0).all()
+    assert (rates(WarmupDecay(steps=40, warmup=4, tail=tail), 40) > 0).all()
 
 
 def test_constant_and_degenerate():
-    assert (rates(Schedule(steps=3, decay=0.0), 9) == 1.0).all()
-    assert rates(Schedule(steps=1), 1).tolist() == [1.0]
-    assert rates(Schedule(steps=4, warmup=4), 5).tolist() == [0.25, 0.5, 0.75, 1.0, 0.0]
+    assert (rates(WarmupDecay(steps=3, decay=0.0), 9) == 1.0).all()
+    assert rates(WarmupDecay(steps=1), 1).tolist() == [1.0]
+    assert rates(WarmupDecay(steps=4, warmup=4), 5).tolist() == [0.25, 0.5, 0.75, 1.0, 0.0]
 
 
 BAD = [
@@ -74,8 +75,8 @@ BAD = [
 
 @pytest.mark.parametrize("settings", BAD, ids=str)
 def test_schedules_that_cannot_be(settings):
-    with pytest.raises(ValueError, match="Schedule"):
-        Schedule(**settings)
+    with pytest.raises(ValueError, match="WarmupDecay"):
+        WarmupDecay(**settings)
     with pytest.raises(ValueError, match="UniformMemory"):
         UniformMemory(lr=1.0, weight_decay=1.0)
 
@@ -89,7 +90,9 @@ def settings(of):
     return [(group["lr"], group["weight_decay"]) for group in of.param_groups]
 
 
-@pytest.mark.parametrize("schedule", [Schedule(steps=9, warmup=2, joint=True), UniformMemory(lr=0.5, weight_decay=0.2)])
+@pytest.mark.parametrize(
+    "schedule", [WarmupDecay(steps=9, warmup=2, joint=True), UniformMemory(lr=0.5, weight_decay=0.2)]
+)
 def test_groups_keep_their_own_rates_and_decays(schedule):
     moved = optimizer()
     start = settings(moved)
@@ -104,7 +107,7 @@ def test_groups_keep_their_own_rates_and_decays(schedule):
 
 def test_resume_goes_on_with_the_decayed_rate():
     """sd-scripts #1653: the resumed run began at the full learning rate."""
-    schedule = Schedule(steps=10, joint=True)
+    schedule = WarmupDecay(steps=10, joint=True)
     whole = optimizer()
     one = ScheduleLR(whole, schedule)
     for _ in range(4):
@@ -126,7 +129,7 @@ def test_a_tensor_rate_is_moved_in_place():
     p = nn.Parameter(torch.ones(2, 2))
     moved = Muon([p], lr=torch.tensor(0.5))
     live = moved.param_groups[0]["lr"]
-    scheduler = ScheduleLR(moved, Schedule(steps=2))
+    scheduler = ScheduleLR(moved, WarmupDecay(steps=2))
     moved.step()
     scheduler.step()
     assert moved.param_groups[0]["lr"] is live
@@ -134,7 +137,7 @@ def test_a_tensor_rate_is_moved_in_place():
 
 
 FLAT = UniformMemory(lr=0.1, weight_decay=0.1)
-SHARES = [(Schedule(steps=5), "warmup", 0.1), (Schedule(steps=5), "steps", 5.5), (FLAT, "warmup", 0.1)]
+SHARES = [(WarmupDecay(steps=5), "warmup", 0.1), (WarmupDecay(steps=5), "steps", 5.5), (FLAT, "warmup", 0.1)]
 
 
 @pytest.mark.parametrize(("schedule", "field", "value"), SHARES, ids=["warmup", "steps", "flat"])

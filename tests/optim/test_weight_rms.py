@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from spectrain.optim import averaging_coefficients, weight_rms
+from spectrain.optim.averaging import averaging_coefficients, weight_rms
 
 
 def by_covariance(lr, wd, r, momentum, steps):

@@ -41,7 +41,7 @@ def test_digits_are_learned_well_above_a_linear_baseline(tmp_path):
     """Nearest class means, computed here from the same division, are a linear classifier."""
     changes = {"max_steps": 60, "batch_size": 64, "lr": 0.01, "warmup": 10, "eval_interval": 60, "save_interval": 60}
     found = summary(train.train(ClassifyConfig(**{**TINY, **changes}, optimizer="adamw", out_dir=str(tmp_path / "r"))))
-    known, held_out, _ = divide(data.read_images(), fraction=0.15, generator=data.generator(0, "split"))
+    known, held_out, _ = divide(data.read_images(), fraction=0.15, generator=data.streams.generator(0, "split"))
     x, y, new = known.pixels.flatten(1).numpy(), known.labels.numpy(), held_out.pixels.flatten(1).numpy()
     means = np.stack([x[y == label].mean(0) for label in range(10)])
     answers = np.square(new[:, None] - means).sum(2).argmin(1)
@@ -69,13 +69,13 @@ def test_a_run_says_what_it_found(reference):
 
 
 def test_it_resumes_bit_for_bit(reference, tmp_path):
-    class Bomb(train.Progress):
+    class Bomb(train.runs.Progress):
         def step(self, at, steps, text):
             if at == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     config = ClassifyConfig(**TINY, out_dir=str(tmp_path / "run"))
-    with pytest.raises(train.StopRequest):
+    with pytest.raises(train.runs.StopRequest):
         train.train(config, progress=Bomb())
     run = train.train(config)
     assert rows(run) == rows(reference)
@@ -114,7 +114,7 @@ def test_the_comparison_rejects_other_intervals(wrong):
 
 def images(labels, *, classes=3, source="here"):
     pixels = torch.rand(len(labels), 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    return data.Images(pixels, torch.tensor(labels), tuple("abcdef"[:classes]), source)
+    return data.images.Images(pixels, torch.tensor(labels), tuple("abcdef"[:classes]), source)
 
 
 def test_each_class_is_divided_alike_and_nothing_is_lost():

@@ -17,7 +17,7 @@ class Nested(torch.nn.Module):
     def __init__(self):
         super().__init__()
         shape = {"experts": 4, "top_k": 1, "hidden": 4}
-        self.dense = nn.SwiGLU(8, hidden=8)
+        self.dense = nn.models.SwiGLU(8, hidden=8)
         self.first = nn.MoE(8, **shape, balance="none", generator=0)
         self.second = nn.MoE(8, **shape, generator=1)
         self.heads = torch.nn.ModuleDict({"next but one": torch.nn.Sequential(nn.MoE(8, **shape, generator=2))})

@@ -36,7 +36,7 @@ def test_a_mixture_resumes_to_the_same_weights(tiny, two, tmp_path, packing):
     arguments |= {"max_steps": 6, "save_interval": 3}
     whole = train.train(TrainConfig(**arguments, out_dir=str(tmp_path / "whole")))
 
-    class Stop(train.Progress):
+    class Stop(train.runs.Progress):
         def step(self, at, steps, text):
             if at == 4:
                 raise KeyboardInterrupt

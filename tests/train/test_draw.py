@@ -46,13 +46,13 @@ def test_a_run_judges_draws_and_sums_up(reference):
 
 
 def test_it_resumes_bit_for_bit_with_its_averages(reference, tmp_path):
-    class Bomb(train.Progress):
+    class Bomb(train.runs.Progress):
         def step(self, at, steps, text):
             if at == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     asked = DrawConfig(**TINY, out_dir=str(tmp_path / "run"))
-    with pytest.raises(train.StopRequest):
+    with pytest.raises(train.runs.StopRequest):
         train.train(asked, progress=Bomb())
     run = train.train(asked)
     assert rows(run) == rows(reference)

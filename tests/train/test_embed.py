@@ -63,13 +63,13 @@ def test_a_run_judges_searches_and_sums_up(reference):
 
 
 def test_it_resumes_bit_for_bit(reference, tmp_path, pairs_file):
-    class Bomb(train.Progress):
+    class Bomb(train.runs.Progress):
         def step(self, at, steps, text):
             if at == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     asked = EmbedConfig(**TINY, data=(str(pairs_file),), out_dir=str(tmp_path / "run"))
-    with pytest.raises(train.StopRequest):
+    with pytest.raises(train.runs.StopRequest):
         train.train(asked, progress=Bomb())
     run = train.train(asked)
     assert rows(run) == rows(reference)
@@ -160,6 +160,6 @@ def test_functions_of_the_standard_library_have_no_docstring_left():
     assert len(pairs) > 4000
     assert all(len(pair.query.split()) > 1 and pair.document.strip() for pair in pairs)
     assert sum(pair.query in pair.document for pair in pairs) < 0.02 * len(pairs)
-    rest, held_out = data.split_pairs(pairs, fraction=0.15, seed=0)
+    rest, held_out = data.text.split_pairs(pairs, fraction=0.15, seed=0)
     assert not {pair.group for pair in rest} & {pair.group for pair in held_out}
     assert abs(len(held_out) / len(pairs) - 0.15) < 0.02

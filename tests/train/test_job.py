@@ -118,12 +118,12 @@ def test_another_job_writes_its_own_units_figures_and_files(tmp_path):
 def test_it_resumes_as_exactly(tmp_path):
     whole = train.train(configuration(tmp_path / "whole"))
 
-    class Bomb(train.Progress):
+    class Bomb(train.runs.Progress):
         def step(self, at, steps, text):
             if at == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(train.StopRequest):
+    with pytest.raises(train.runs.StopRequest):
         train.train(configuration(tmp_path / "cut"), progress=Bomb())
     cut = train.train(configuration(tmp_path / "cut"))
     assert rows(cut) == rows(whole)

@@ -86,12 +86,12 @@ def test_what_was_measured_stands_in_the_configuration(tiny, tmp_path):
 def interrupted(arguments, out, step):
     """Run until a SIGTERM that arrives after ``step`` steps."""
 
-    class Bomb(train.Progress):
+    class Bomb(train.runs.Progress):
         def step(self, at, steps, text):
             if at == step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(train.StopRequest, match=f"SIGTERM after step {step}"):
+    with pytest.raises(train.runs.StopRequest, match=f"SIGTERM after step {step}"):
         train.train(TrainConfig(**arguments, out_dir=str(out), resume="auto"), progress=Bomb())
 
 
@@ -321,9 +321,9 @@ def test_five_steps_are_the_same_five_everywhere():
     group = build_optimizer(config, job).param_groups[0]
     ours = optim.Muon(torch.nn.Linear(12, 20), steps=5).param_groups[0]
     assert (group["steps"], group["schedule"]) == (ours["steps"], ours["schedule"]) == (5, None)
-    assert muon_schedule(config) == matfun.design(5, dtype=torch.float32)
+    assert muon_schedule(config) == matfun.planning.design(5, dtype=torch.float32)
     X = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
-    plain = matfun.msign(X, schedule=matfun.design(5))
+    plain = matfun.msign(X, schedule=matfun.planning.design(5))
     assert float((matfun.msign(X, steps=5) - plain).norm()) < 0.02  # but for what is finished
     other = dataclasses.replace(config, muon_lower=2e-3)
     assert build_optimizer(other, job).param_groups[0]["steps"] is None

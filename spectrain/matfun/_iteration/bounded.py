@@ -73,7 +73,7 @@ def within_bounds(
         Y[wrong] = again(wrong).to(Y.dtype)
         warnings.warn(
             f"msign: {second} of {len(Y)} matrices left the bounds of their schedule and were computed a second time, "
-            "in a wider dtype; matfun.tries() counts them",
+            "in a wider dtype; matfun.planning.tries() counts them",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -227,8 +227,8 @@ class MoE(nn.Module):
             )
         if self._made and not self._collected:
             raise ValueError(
-                "MoE.update_bias: the penalty of this step is in no loss; add nn.auxiliary_loss(model) to the loss "
-                "after the forward pass, outside of any checkpointed region."
+                "MoE.update_bias: the penalty of this step is in no loss; add nn.experts.auxiliary_loss(model) to the "
+                "loss after the forward pass, outside of any checkpointed region."
             )
         if self.balance.rule == "quantile" and sum(map(len, self._margins)) != loads.tokens:
             raise ValueError(
@@ -252,7 +252,9 @@ class MoE(nn.Module):
         this call it takes those of the step before. Raises ``ValueError`` where there is no such penalty.
         """
         if self.expected is None:
-            raise ValueError("MoE.expect: no penalty asks for loads; give MoE(penalty=nn.Penalty(scope='global')).")
+            raise ValueError(
+                "MoE.expect: no penalty asks for loads; give MoE(penalty=nn.experts.Penalty(scope='global'))."
+            )
         self.expected.copy_(loads.counts)
 
     @torch.no_grad()
@@ -324,7 +326,7 @@ def auxiliary_loss(model: nn.Module) -> Float[Tensor, ""]:
     losses = [loss for m in model.modules() if isinstance(m, MoE) and (loss := m.collect()) is not None]
     if not losses:
         raise ValueError(
-            "auxiliary_loss: no MoE layer holds a penalty; give MoE(penalty=nn.Penalty(...)) and call this after a "
-            "forward pass in training mode with gradients on (reentrant checkpointing turns them off)."
+            "auxiliary_loss: no MoE layer holds a penalty; give MoE(penalty=nn.experts.Penalty(...)) and call this "
+            "after a forward pass in training mode with gradients on (reentrant checkpointing turns them off)."
         )
     return torch.stack(losses).sum()

@@ -101,7 +101,7 @@ class ShardPlan:
         return "\n".join(lines)
 
 
-def plan(
+def plan_shards(
     model: nn.Module,
     *,
     mesh: Sequence[int],
@@ -119,14 +119,14 @@ def plan(
     ``Machine.typical("cuda")``. The model may be on the meta device. Raises ValueError for a mesh that is none.
 
     >>> model = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 10))
-    >>> found = plan(model, mesh=(4,), machine=Machine(flops=1e9, bandwidth=1e9, latency=0.0))
+    >>> found = plan_shards(model, mesh=(4,), machine=Machine(flops=1e9, bandwidth=1e9, latency=0.0))
     >>> [(row["name"], row["method"]) for row in found.rows]
     [('0.weight', 'owner'), ('1.weight', 'owner')]
     """
     mesh = tuple(mesh)
     places = tuple(cuts) if cuts is not None else (None,) * (len(mesh) - 1) + (0,)
     if not mesh or any(size < 1 for size in mesh) or len(places) != len(mesh):
-        raise ValueError(f"plan: mesh needs positive sizes and one cut each, got mesh={mesh}, cuts={places}.")
+        raise ValueError(f"plan_shards: mesh needs positive sizes and one cut each, got mesh={mesh}, cuts={places}.")
     sharding = Sharding(tuple(range(torch.Size(mesh).numel())), mesh, places)
     asked = {"steps": steps, "compute_dtype": compute_dtype}
     members = [

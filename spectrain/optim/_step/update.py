@@ -96,7 +96,7 @@ def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) 
     ``"auto"`` is bfloat16 for float32 matrices where it pays, unless a tolerance is asked for, and else the momentum's
     own dtype. It pays on CUDA from Ampere on. On a processor what it can do says nothing about what is fast (with
     AVX512-BF16 alone such products can be slower than in float32, with AMX five times faster): there it must have been
-    measured, by ``matfun.calibrate``, to be 1.5 times as fast.
+    measured, by ``matfun.planning.calibrate``, to be 1.5 times as fast.
     """
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32

@@ -69,9 +69,9 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
         self.config = config
         images = data.read_images(config.data or None)
         self.fingerprint = images.fingerprint
-        draw = data.generator(config.seed, "split")
+        draw = data.streams.generator(config.seed, "split")
         self.train, self.held_out, self.copies = divide(images, fraction=config.validation_fraction, generator=draw)
-        self.stream = data.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
+        self.stream = data.streams.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
         found = nearest_mean(self.train, self.held_out.pixels)
         self.by_means = int((found == self.held_out.labels).sum()) / len(self.held_out)
 
@@ -103,7 +103,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
             depth=config.depth,
             heads=config.heads,
             classes=len(self.train.classes),
-            generator=data.generator(config.seed, "weights"),
+            generator=data.streams.generator(config.seed, "weights"),
         )
 
     def accumulate(self, step: int) -> Measured:
@@ -131,7 +131,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
         return first_bad_tensor(self.model, lambda: self._logits(pixels))
 
     @torch.no_grad()
-    def answers(self, images: data.Images) -> Float[Tensor, "pictures classes"]:
+    def answers(self, images: data.images.Images) -> Float[Tensor, "pictures classes"]:
         """The logits of pictures, on the CPU."""
         return torch.cat([self._logits(part).cpu() for part in images.pixels.split(_PART)])
 
@@ -148,7 +148,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
         figures = {"accuracy": share, "accuracy_low": low, "accuracy_high": high}
         return Judged(loss, {"pictures": len(images)}, figures, words)
 
-    def _first_held_out(self) -> data.Images:
+    def _first_held_out(self) -> data.images.Images:
         """Those judged on the way; their order is random."""
         return self.held_out.at(torch.arange(min(self.config.eval_pictures, len(self.held_out))))
 
@@ -193,7 +193,9 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
         return f"{6 * patches * sum(p.numel() for p in self.matrices()) / 1e6:.3g} MFLOP a picture"
 
 
-def divide(images: data.Images, *, fraction: float, generator: torch.Generator) -> tuple[data.Images, data.Images, int]:
+def divide(
+    images: data.images.Images, *, fraction: float, generator: torch.Generator
+) -> tuple[data.images.Images, data.images.Images, int]:
     """Pictures to learn from and held-out ones, ``fraction`` of each class, in random order; and how many were copies.
 
     A held-out picture that is also one to learn from would say how well a model remembers, so it does not count.
@@ -214,7 +216,7 @@ def divide(images: data.Images, *, fraction: float, generator: torch.Generator) 
     return train, held_out.at(new.nonzero().flatten()), int((~new).sum())
 
 
-def _of_classes_there(images: data.Images) -> data.Images:
+def _of_classes_there(images: data.images.Images) -> data.images.Images:
     """The pictures, numbered by the classes that have any; ``DataError`` where these cannot be told apart or cut."""
     # A class without a picture has no mean, and argmin takes NaN for the least of all distances.
     there, labels, sizes = images.labels.unique(return_inverse=True, return_counts=True)
@@ -229,14 +231,14 @@ def _of_classes_there(images: data.Images) -> data.Images:
             f"class {classes[int(sizes.argmin())]!r} of {images.source} has one picture, and none would be held out. "
             "Give two at least, or leave the class out."
         )
-    return data.Images(images.pixels, labels, classes, images.source)
+    return data.images.Images(images.pixels, labels, classes, images.source)
 
 
 def _digest(picture: Tensor) -> bytes:
     return hashlib.blake2b(picture.numpy().tobytes(), digest_size=16).digest()
 
 
-def nearest_mean(train: data.Images, pixels: Float[Tensor, "n channels size size"]) -> Tensor:
+def nearest_mean(train: data.images.Images, pixels: Float[Tensor, "n channels size size"]) -> Tensor:
     """The class whose mean training picture is nearest to each picture: a linear classifier that needs no training."""
     means = torch.stack([train.pixels[train.labels == label].flatten(1).mean(0) for label in range(len(train.classes))])
     return torch.cat([torch.cdist(part.flatten(1), means).argmin(1) for part in pixels.split(_PART)])

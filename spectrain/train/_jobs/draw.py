@@ -29,10 +29,10 @@ class DrawJob(AbstractJob[DrawConfig]):
         held_out = round(config.validation_fraction * len(images))
         if not 1 <= held_out < len(images):
             raise ValueError(f"{len(images)} pictures cannot be divided at --validation-fraction; give more.")
-        order = torch.randperm(len(images), generator=data.generator(config.seed, "split"))
+        order = torch.randperm(len(images), generator=data.streams.generator(config.seed, "split"))
         self.held_out, self.train = images.at(order[:held_out]), images.at(order[held_out:])
         self.fingerprint = images.fingerprint
-        self.stream = data.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
+        self.stream = data.streams.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
         self.judge = Judge(self.train, self.held_out, seed=config.seed)
 
     def about_data(self) -> list[str]:
@@ -61,7 +61,7 @@ class DrawJob(AbstractJob[DrawConfig]):
             depth=config.depth,
             heads=config.heads,
             classes=len(self.train.classes),
-            generator=data.generator(config.seed, "weights"),
+            generator=data.streams.generator(config.seed, "weights"),
         )
         self.flow = objectives.MeanFlow(
             model,
@@ -90,8 +90,8 @@ class DrawJob(AbstractJob[DrawConfig]):
         error = total / self.train.pixels[0].numel() / len(index)
         return Measured(error, {"pictures": len(index)}, words=f"error {error:.4f}")
 
-    def _draw(self, images: data.Images, *keys: int | str) -> objectives.Drawn:
-        draw = data.generator(self.config.seed, *keys)
+    def _draw(self, images: data.images.Images, *keys: int | str) -> objectives.Drawn:
+        draw = data.streams.generator(self.config.seed, *keys)
         return self.flow.draw(images.pixels.to(self.device), images.labels.to(self.device), generator=draw)
 
     def after_step(self, lr_factor: float) -> Mapping[str, object]:
@@ -121,7 +121,7 @@ class DrawJob(AbstractJob[DrawConfig]):
     def drawings(self, labels: Tensor, *keys: int | str, steps: int) -> Tensor:
         """Drawings of ``labels`` by the averaged weights, from noise that depends on seed and keys only."""
         shape = (len(labels), *self.train.pixels.shape[1:])
-        noise = torch.randn(shape, generator=data.generator(self.config.seed, *keys))
+        noise = torch.randn(shape, generator=data.streams.generator(self.config.seed, *keys))
         parts = zip(noise.split(500), labels.split(500), strict=True)
         sampled = [self.flow.sample(x.to(self.device), y.to(self.device), steps=steps) for x, y in parts]
         return torch.cat(sampled).float().cpu()

@@ -30,12 +30,12 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         self.config = config
         self.pairs = data.read_pairs(config.data or None)
         self.fingerprint = _digest(self.pairs)
-        rest, self.held_out = data.split_pairs(self.pairs, fraction=config.validation_fraction, seed=config.seed)
+        rest, self.held_out = data.text.split_pairs(self.pairs, fraction=config.validation_fraction, seed=config.seed)
         half = config.validation_fraction / 2
-        self.train, self.judged = data.split_pairs(rest, fraction=half, seed=config.seed, part="on the way")
+        self.train, self.judged = data.text.split_pairs(rest, fraction=half, seed=config.seed, part="on the way")
         self.tokenizer = tokenizer_of(config, self.train) if not resuming else data.load_tokenizer(folder.tokenizer)
         self.queries, self.documents = self.encoded(self.train)
-        self.stream = data.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
+        self.stream = data.streams.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
 
     def about_data(self) -> list[str]:
         """How many pairs there are, and what BM25 makes of the held-out ones."""
@@ -82,7 +82,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
 
         return first_bad_tensor(self.model, forward)
 
-    def encoded(self, pairs: Sequence[data.Pair]) -> tuple[Texts, Texts]:
+    def encoded(self, pairs: Sequence[data.text.Pair]) -> tuple[Texts, Texts]:
         """Token numbers of queries and documents, cut to their lengths."""
         return encoded(self.tokenizer, pairs, self.config)
 
@@ -91,13 +91,13 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         """Unit vectors of texts, by the encoder of queries or of documents."""
         return vectors(self._within_autocast(self.model[tower(self.config, name)]), texts)
 
-    def learned(self, pairs: Sequence[data.Pair]) -> np.ndarray:
+    def learned(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
         """Cosines of every query with every document."""
         queries, documents = self.encoded(pairs)
         found: np.ndarray = (self.vectors(queries, "query") @ self.vectors(documents, "document").mT).cpu().numpy()
         return found
 
-    def lexical(self, pairs: Sequence[data.Pair]) -> np.ndarray:
+    def lexical(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
         """BM25's score of every document for every query."""
         return BM25([pair.document for pair in pairs]).scores([pair.query for pair in pairs])
 
@@ -160,7 +160,7 @@ def build_encoders(config: EmbedConfig, *, vocabulary: int) -> torch.nn.ModuleDi
                 width=config.width,
                 depth=config.depth,
                 heads=config.heads,
-                generator=data.generator(config.seed, "weights", name),
+                generator=data.streams.generator(config.seed, "weights", name),
             )
             for name in dict.fromkeys(tower(config, side) for side in ("query", "document"))
         }
@@ -172,13 +172,13 @@ def tower(config: EmbedConfig, name: str) -> str:
     return name if config.two_towers else "text"
 
 
-def tokenizer_of(config: EmbedConfig, pairs: Sequence[data.Pair]) -> data.Tokenizer:
+def tokenizer_of(config: EmbedConfig, pairs: Sequence[data.text.Pair]) -> data.Tokenizer:
     """A BPE of queries and documents."""
-    texts = [data.Document(name=str(i), text=f"{pair.query}\n{pair.document}") for i, pair in enumerate(pairs)]
+    texts = [data.text.Document(name=str(i), text=f"{pair.query}\n{pair.document}") for i, pair in enumerate(pairs)]
     return data.train_tokenizer("bpe", texts, vocabulary_size=config.vocabulary)
 
 
-def encoded(tokenizer: data.Tokenizer, pairs: Sequence[data.Pair], config: EmbedConfig) -> tuple[Texts, Texts]:
+def encoded(tokenizer: data.Tokenizer, pairs: Sequence[data.text.Pair], config: EmbedConfig) -> tuple[Texts, Texts]:
     """Token numbers of queries and documents, cut to their lengths."""
 
     def cut(text: str, most: int) -> Tensor:
@@ -201,7 +201,7 @@ def vectors(encode: Encoder, texts: Texts) -> Tensor:
     return F.normalize(torch.cat(parts), dim=1)[torch.tensor(order).argsort()]
 
 
-def _digest(pairs: Sequence[data.Pair]) -> str:
+def _digest(pairs: Sequence[data.text.Pair]) -> str:
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(repr((pair.query, pair.document, pair.group)).encode("utf-8", errors="surrogatepass"))
@@ -212,5 +212,5 @@ def _words(found: Ranking) -> str:
     return f"MRR {found.mrr:.3f}, recall@10 {found.recall_10:.3f}"
 
 
-def _opening(pair: data.Pair) -> str:
+def _opening(pair: data.text.Pair) -> str:
     return f"{pair.group}: {pair.document.strip().splitlines()[0][:90]}"

@@ -32,10 +32,10 @@ class Judge:
     number of pictures, so many good drawings have less.
     """
 
-    def __init__(self, train: data.Images, held_out: data.Images, *, seed: int) -> None:
+    def __init__(self, train: data.images.Images, held_out: data.images.Images, *, seed: int) -> None:
         self.train, self.held_out = train, held_out
-        self.net = _classifier(train, data.generator(seed, "judge", "weights"))
-        _fit(self.net, train, data.generator(seed, "judge", "batches"))
+        self.net = _classifier(train, data.streams.generator(seed, "judge", "weights"))
+        _fit(self.net, train, data.streams.generator(seed, "judge", "batches"))
         self.features = self._features(train.pixels)
         self.apart = nearest(held_out.pixels, train.pixels).median().item()
         own = self(held_out.pixels, held_out.labels)
@@ -82,7 +82,7 @@ def nearest(pixels: Float[Tensor, "n c h w"], others: Float[Tensor, "m c h w"]) 
     return torch.cat([torch.cdist(part.flatten(1), table).amin(1) for part in pixels.split(500)])
 
 
-def _classifier(images: data.Images, draw: torch.Generator) -> nn.Sequential:
+def _classifier(images: data.images.Images, draw: torch.Generator) -> nn.Sequential:
     channels, size = images.pixels.shape[1:3]
     with torch.random.fork_rng(devices=[]):  # layers draw from the global generator: lend it this one's state
         torch.set_rng_state(draw.get_state())
@@ -99,7 +99,7 @@ def _classifier(images: data.Images, draw: torch.Generator) -> nn.Sequential:
         )
 
 
-def _fit(net: nn.Module, images: data.Images, draw: torch.Generator) -> None:
+def _fit(net: nn.Module, images: data.images.Images, draw: torch.Generator) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(_STEPS):
         index = torch.randint(len(images), (min(_BATCH, len(images)),), generator=draw)

@@ -66,7 +66,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         model = build_model(config, vocabulary=self.text.tokenizer.vocabulary_size)
         scaled = parametrisation(config, model)
         if scaled is not None:
-            scaled.initialise(generator=data.generator(config.seed, "weights"))
+            scaled.initialise(generator=data.streams.generator(config.seed, "weights"))
         return model
 
     def parametrisation(self) -> optim.Parametrisation | None:
@@ -126,7 +126,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     def validate(self, *, whole: bool) -> Judged:
         """Score the held-out text, or its first ``--eval-tokens`` tokens."""
-        with nn.expert_loads(self.model) as loads:
+        with nn.experts.expert_loads(self.model) as loads:
             score = self.score(tokens=None if whole else self.config.eval_tokens)
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
@@ -164,14 +164,14 @@ class LanguageJob(AbstractJob[TrainConfig]):
                     prompt,
                     tokens=self.config.sample_tokens,
                     context=self.config.block,
-                    generator=data.generator(self.config.seed, "sample", step, i),
+                    generator=data.streams.generator(self.config.seed, "sample", step, i),
                 )
                 title = f"prompt {prompt.strip()!r}" if prompt else "no prompt"
                 file.write(f"=== step {step}, {title}\n{written}\n")
 
     def summary(self, judged: Judged, *, steps: int) -> tuple[dict[str, object], list[str]]:
         """Loss and bits a byte, beside what ``xz`` makes of the same text."""
-        xz = data.compressed_bits_per_byte(self.text.validation_text)
+        xz = data.text.compressed_bits_per_byte(self.text.validation_text)
         row: dict[str, object] = {
             "validation_loss": judged.loss,
             "bits_per_byte": judged.figures["bits_per_byte"],
@@ -204,7 +204,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         batches = data.validation_batches(held_out, block=self.config.block, batch=rows)
         inputs, _ = next(iter(batches))
         self.model.eval()
-        with nn.statistics(self.model, _LOOKED_AT) as seen, self.autocast:
+        with nn.activations.statistics(self.model, _LOOKED_AT) as seen, self.autocast:
             self.model(inputs.to(self.device))
         self.model.train()
         return [{"name": name, **found.row()} for name, found in seen.items()]
@@ -228,7 +228,7 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
         tied=config.tied,
         attention=attention_arguments(config),
         feed_forward=experts(config),
-        generator=data.generator(config.seed, "weights"),
+        generator=data.streams.generator(config.seed, "weights"),
     )
 
 
@@ -253,7 +253,7 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
     assert config.width
     assert config.hidden
     width, count = config.width, config.moe_experts
-    balance = nn.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or nn.Balance.rate)
+    balance = nn.experts.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or nn.experts.Balance.rate)
     narrow = max(1, config.hidden // (config.moe_top_k + config.moe_shared) // 4) * 4  # rows that grouped_mm takes
 
     def make(_: int) -> torch.nn.Module:
@@ -286,7 +286,7 @@ def attention_arguments(config: TrainConfig) -> dict[str, object]:
     }
 
 
-def _violations(loads: Sequence[nn.Loads]) -> dict[str, float]:
+def _violations(loads: Sequence[nn.experts.Loads]) -> dict[str, float]:
     """MaxVio of each layer of experts, and the largest; nothing for a dense model."""
     each = [load.max_violation for load in loads]
     return {"moe_max_violation": max(each), **{f"moe_max_violation.{i}": v for i, v in enumerate(each)}} if each else {}

@@ -61,13 +61,13 @@ def stream(config: TrainConfig, text: Text) -> data.TokenStream | data.PackedStr
 
 
 def _of_source(config: TrainConfig, text: Text, k: int, sizes: dict[str, int]) -> data.TokenStream | data.PackedStream:
-    seed = data.generator(config.seed, "source", k).initial_seed() if config.data_weights else config.seed
+    seed = data.streams.generator(config.seed, "source", k).initial_seed() if config.data_weights else config.seed
     if config.packing == "documents":
         return data.PackedStream(text.sources[k], end_of_text=text.tokenizer.end_of_text, seed=seed, **sizes)
     return data.TokenStream(text.sources[k], seed=seed, **sizes)
 
 
-def _parts(config: TrainConfig) -> list[tuple[list[data.Document], list[data.Document]]]:
+def _parts(config: TrainConfig) -> list[tuple[list[data.text.Document], list[data.text.Document]]]:
     """Training and validation documents, of all ``--data`` together or of each."""
     groups = [[path] for path in config.data] if config.data_weights else [list(config.data) or None]
     return [
@@ -80,7 +80,7 @@ def _parts(config: TrainConfig) -> list[tuple[list[data.Document], list[data.Doc
     ]
 
 
-def _new(train: list[data.Document], validation: list[data.Document]) -> list[data.Document]:
+def _new(train: list[data.text.Document], validation: list[data.text.Document]) -> list[data.text.Document]:
     """Held-out documents without those that another source has among its training text."""
     seen = {document.text for document in train}  # a split keeps copies together; two splits do not
     kept = [document for document in validation if document.text not in seen]
@@ -102,7 +102,7 @@ def _read_tokenizer(file: Path, config: TrainConfig) -> data.Tokenizer:
     return tokenizer
 
 
-def _size(documents: list[data.Document]) -> int:
+def _size(documents: list[data.text.Document]) -> int:
     return sum(len(document.text.encode()) for document in documents)
 
 

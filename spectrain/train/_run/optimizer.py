@@ -26,7 +26,7 @@ def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
             "curve": {"x": curve.x, "error": curve.error},
             "reference": curve.points,
         }
-        for curve in approx.step_curves(schedule)
+        for curve in approx.curves.step_curves(schedule)
     ]
     return {"schedules": [{"name": name, **facts, "steps": steps}]}
 
@@ -74,5 +74,5 @@ def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dic
 def muon_schedule(config: RunConfig) -> approx.Schedule:
     """The composition of quintics that Muon applies: that of ``msign(steps=)``, or one for another interval."""
     if config.muon_lower is None:
-        return matfun.design(config.muon_steps, dtype=getattr(torch, config.muon_dtype))
+        return matfun.planning.design(config.muon_steps, dtype=getattr(torch, config.muon_dtype))
     return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)

@@ -21,7 +21,7 @@ class Hit:
     """A document that was found."""
 
     score: float
-    pair: data.Pair
+    pair: data.text.Pair
 
 
 class Search:
@@ -54,7 +54,7 @@ class Search:
         """
         if not query.strip():
             raise ValueError("the query is empty; say what to look for.")
-        asked, _ = encoded(self.tokenizer, [data.Pair(query, " ", "")], self.config)
+        asked, _ = encoded(self.tokenizer, [data.text.Pair(query, " ", "")], self.config)
         learned = (vectors(self.model[tower(self.config, "query")], asked) @ self.vectors.mT).numpy()
         scores = mix(learned, self.bm25.scores([query]), self.share)[0]
         best = np.argsort(-scores, kind="stable")[:top]

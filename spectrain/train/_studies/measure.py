@@ -86,7 +86,7 @@ def _look(member: Member) -> tuple[list[Row], dict[str, Tensor]]:
     ]
     kept: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        seen = stack.enter_context(nn.statistics(member.model, names, gram_limit=0))
+        seen = stack.enter_context(nn.activations.statistics(member.model, names, gram_limit=0))
         outputs = stack.enter_context(nn.capture(member.model, names, last=1))
         reach = stack.enter_context(_logits(member.model))
         member.backward(0)
@@ -108,7 +108,7 @@ def _logits(model: torch.nn.Module) -> Iterator[dict[str, Callable[[], float]]]:
     if not found:
         yield {}
         return
-    with nn.statistics(model, [f"{n}.{part}" for n in found for part in ("queries", "keys")]) as seen:
+    with nn.activations.statistics(model, [f"{n}.{part}" for n in found for part in ("queries", "keys")]) as seen:
 
         def reach(name: str) -> float:
             queries, keys = seen[f"{name}.queries"], seen[f"{name}.keys"]

@@ -1,0 +1,12 @@
+"""Attention and its parts: rotary positions, and the change from a cache of keys and values to a latent one."""
+
+from typing import TYPE_CHECKING
+
+from spectrain._door import door
+
+if TYPE_CHECKING:
+    from spectrain.nn._attention.attention import Attention as Attention
+    from spectrain.nn._attention.rotary import Rotary as Rotary
+    from spectrain.nn._attention.to_latent import to_latent as to_latent
+
+__getattr__, __dir__ = door(__name__)
