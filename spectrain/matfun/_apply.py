@@ -20,7 +20,7 @@ from spectrain.matfun._derivative.differences import (
 )
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.finite import locate_errors
 from spectrain.matfun._entry.input import (
     Array,
     Real,
@@ -38,7 +38,7 @@ from spectrain.matfun._entry.scale import recording, times_power_of_two
 _norm = torch.linalg.matrix_norm
 
 
-@located("A")
+@locate_errors("A")
 def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return V max(L, 0) V^T for the symmetric part of A, V L V^T: the nearest positive semidefinite matrix.
 
@@ -78,10 +78,10 @@ def _compute(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, 
             "tol=",
             asked=tol is not None,
         )
-    return rounded(_rescaled(Y, k), dtype, "mpsd"), error
+    return rounded(_rescale(Y, k), dtype, "mpsd"), error
 
 
-def _rescaled(Y: Tensor, k: Tensor) -> Tensor:
+def _rescale(Y: Tensor, k: Tensor) -> Tensor:
     if not Y.is_complex():
         return times_power_of_two(Y, k)
     return torch.complex(times_power_of_two(Y.real, k), times_power_of_two(Y.imag, k))
@@ -104,7 +104,7 @@ _operator = Operator(
 )
 
 
-@located("X")
+@locate_errors("X")
 def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T for X = U diag(S) V^T, by SVD in float64.
 
@@ -124,10 +124,10 @@ def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dty
     >>> mapply(torch.sqrt, X).tolist()
     [[0.0, 2.0], [-3.0, 0.0]]
     """
-    return applied(f, X, name="mapply", rtol=rtol, out_dtype=out_dtype)
+    return apply_function(f, X, name="mapply", rtol=rtol, out_dtype=out_dtype)
 
 
-def applied(
+def apply_function(
     f: Callable[[Tensor], Tensor], X: Array, *, name: str, rtol: Real = 0.0, out_dtype: torch.dtype | None = None
 ) -> Array:
     """Return what :func:`mapply` does, with the name of the function that was called in its errors."""
@@ -138,7 +138,7 @@ def applied(
 
     def compute(batch: Tensor) -> tuple[Tensor]:
         with torch.autocast(X.device.type, enabled=False):
-            return (rounded(_applied(f, batch, rtol, name), dtype, name),)
+            return (rounded(_apply(f, batch, rtol, name), dtype, name),)
 
     def change(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:
         rule = partial(change_of_odd, values=partial(_values, f=f, rtol=rtol))
@@ -147,7 +147,7 @@ def applied(
     return leave(spectral_function(flat(X), compute, change)[0].reshape(X.shape))
 
 
-def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> Tensor:
+def _apply(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> Tensor:
     unit, k = unit_size(X, name)
     U, S, Vh = torch.linalg.svd(unit, full_matrices=False)
     true = times_power_of_two(S[..., None], k)[..., 0]
@@ -156,7 +156,7 @@ def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) ->
         raise ValueError(
             f"{name}: f must keep the shape {tuple(S.shape)} of the singular values, got {tuple(image.shape)}"
         )
-    image = torch.where(_kept(S, rtol), image, 0.0)
+    image = torch.where(_which_count(S, rtol), image, 0.0)
     if not recording() and not bool(image.isfinite().all()):
         raise ValueError(
             f"{name}: f is {float(image[~image.isfinite()][0])} at the singular value "
@@ -165,7 +165,7 @@ def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) ->
     return torch.bmm(U * image[..., None, :], Vh)
 
 
-def _kept(S: Float[Tensor, "b k"], rtol: Real) -> Tensor:
+def _which_count(S: Float[Tensor, "b k"], rtol: Real) -> Tensor:
     return (rtol * S[..., :1] < S) & (S > 0)
 
 
@@ -180,6 +180,6 @@ def _values(
             "when some are left out"
         )
     (slope,) = backward(torch.ones_like(image))
-    kept = _kept(S, rtol)
+    kept = _which_count(S, rtol)
     smooth = kept | ((S == 0) & (image == 0))
     return torch.where(kept, image, 0.0), torch.where(smooth, slope, 0.0)

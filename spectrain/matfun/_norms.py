@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.matfun._derivative.differences import Once, widened
+from spectrain.matfun._derivative.differences import Once, widen
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located, refusal
+from spectrain.matfun._entry.finite import locate_errors, refusal
 from spectrain.matfun._entry.input import Array, Real, entered, scalar_door
 from spectrain.matfun._entry.scale import recording, times_power_of_two, to_unit
 from spectrain.matfun._iteration.plain import gram
@@ -24,7 +24,7 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@located("X")
+@locate_errors("X")
 def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array:
     """Return an effective rank of X, between 1 and the rank, equal to it where all nonzero singular values are equal.
 
@@ -62,7 +62,7 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
 
 def _unit(X: Tensor) -> Tensor:
     """Return X with its largest entry at 1: an effective rank does not see the scale, squares would."""
-    wide = widened(X)
+    wide = widen(X)
     largest = wide.abs().amax((-2, -1), keepdim=True)
     hidden = recording() or torch._C._are_functorch_transforms_active()  # a graph, or vmap: no value can be read
     if not hidden and not bool(largest.isfinite().all()):
@@ -95,7 +95,7 @@ class NormBounds(NamedTuple):
     upper: Array
 
 
-@located("X")
+@locate_errors("X")
 def spectral_norm(X: Array) -> NormBounds:
     """Return bounds on the largest singular value: lower <= sigma_max(X) <= upper.
 

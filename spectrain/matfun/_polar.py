@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.finite import located
+from spectrain.matfun._entry.finite import locate_errors
 from spectrain.matfun._entry.input import (
     Array,
     Real,
@@ -24,7 +24,7 @@ from spectrain.matfun._entry.input import (
 from spectrain.matfun._proven.stages import sign
 
 
-@located("X")
+@locate_errors("X")
 def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U step(S) V^T for X = U diag(S) V^T: singular values above the threshold become 1, the others 0.
 
@@ -58,7 +58,7 @@ class Polar(NamedTuple):
     rank: Array
 
 
-@located("X")
+@locate_errors("X")
 def polar(
     X: Array, *, tol: Real | None = None, rtol: Real | None = None, out_dtype: torch.dtype | None = None
 ) -> Polar:

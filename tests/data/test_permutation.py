@@ -86,7 +86,7 @@ def affine(count, seed):
 def odd_halves(count, seed):
     """Both halves of the number odd in size: at nine numbers only even permutations exist."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_permutation, "_even", lambda number: number + 1 - number % 2)
+        patch.setattr(_permutation, "_make_even", lambda number: number + 1 - number % 2)
         found = feistel(count, seed)(np.arange(count))
     return found.__getitem__
 

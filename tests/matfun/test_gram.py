@@ -18,7 +18,7 @@ from spectrain.matfun._iteration.gram import (
     plain_products,
     restarts,
 )
-from spectrain.matfun._iteration.plain import gram, plain_iteration, started
+from spectrain.matfun._iteration.plain import gram, plain_iteration, start_for
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
 UNIT = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
@@ -31,9 +31,9 @@ def test_it_composes_the_polynomials_exactly_as_the_plain_iteration(cuts):
     schedule = approx.sign_schedule(0.1, products=18)
     X = with_singular_values(torch.linspace(0.2, 1, 6), 6, 17, generator=0) / 4
     Xs = [X[None], torch.stack([X.mT, 0.5 * X.mT]), X[None, :, :9]]
-    together = _gram.gram_iteration(Xs, schedule.polynomials, start=started(Xs), restarts=cuts)
+    together = _gram.gram_iteration(Xs, schedule.polynomials, start=start_for(Xs), cuts=cuts)
     for Y, Z in zip(together, Xs, strict=True):
-        alone = plain_iteration(Z.clone(), schedule.polynomials, start=started([Z]))
+        alone = plain_iteration(Z.clone(), schedule.polynomials, start=start_for([Z]))
         torch.testing.assert_close(Y, alone, rtol=0, atol=1e-11)
         assert relative_error(Y[-1], exact_msign(Z[-1])) < 1e-13
 
@@ -70,7 +70,7 @@ def with_unit_norm(X):
 
 def without_restarts(X, schedule, dtype):
     unit = (X / X.norm() * 0.9).to(dtype)[None]
-    return _gram.gram_iteration([unit], schedule.polynomials, start=started([unit]))[0][0]
+    return _gram.gram_iteration([unit], schedule.polynomials, start=start_for([unit]))[0][0]
 
 
 def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
@@ -82,7 +82,7 @@ def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
     X = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(0))
     units = (X / torch.linalg.matrix_norm(X)[:, None, None]).bfloat16()
     for cuts in ((), (1, 3), (2,)):
-        Y = _gram.gram_iteration([units.clone()], before.polynomials, start=started([units]), restarts=cuts)[0]
+        Y = _gram.gram_iteration([units.clone()], before.polynomials, start=start_for([units]), cuts=cuts)[0]
         assert not (torch.linalg.matrix_norm(Y.float().nan_to_num(1e9), 2) < 1.1).all()
     for schedule in (before, None):
         Y = matfun.msign(X, **({"schedule": schedule} if schedule else {"steps": 5}), dtype=torch.bfloat16)
@@ -156,7 +156,7 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
 
     def iterated(Y):
         Y = Y.bfloat16().contiguous()
-        return gram_iteration([Y], schedule.polynomials, start=started([Y]), restarts=cuts)[0].float()
+        return gram_iteration([Y], schedule.polynomials, start=start_for([Y]), cuts=cuts)[0].float()
 
     tall, wide = polar_error(iterated(X), X), polar_error(iterated(X.mT), X.mT)
     assert (tall < 1.2 * wide).all()

@@ -14,7 +14,7 @@ def cache_folder() -> Path:
     return _files.cache_folder() / "schedules"
 
 
-def cached(
+def recall(
     key: object,
     compute: Callable[[], Schedule],
     *,

@@ -35,10 +35,10 @@ class GapSchedule:
 
     def __call__(self, x: Any) -> Any:
         above = self.sign((x * x + (-1.0)) * (1.0 / self.scale))
-        return (above + 1.0) * 0.5 if self.kind == "step" else _clipped(x, above)
+        return (above + 1.0) * 0.5 if self.kind == "step" else _clip(x, above)
 
 
-def _clipped(x: Any, above: Any) -> Any:
+def _clip(x: Any, above: Any) -> Any:
     """min(x, 1) = ((x + 1) - (x - 1) sign(x - 1)) / 2."""
     return ((x + 1.0) + (x + (-1.0)) * above * (-1.0)) * 0.5
 

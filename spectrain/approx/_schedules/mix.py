@@ -51,7 +51,7 @@ def best_mix(
             best[key] = (error, degrees, a, u)
             if degrees and tol is not None and error <= float(tol) * (1 - 1e-9) - 4e-16:
                 return degrees
-            if error < 1e-18 or len(degrees) >= MOST_STEPS or _dominated(key, error, best):
+            if error < 1e-18 or len(degrees) >= MOST_STEPS or _is_dominated(key, error, best):
                 continue
             for d in DEGREES:
                 after = (*degrees, d)
@@ -69,6 +69,6 @@ def best_mix(
     return degrees
 
 
-def _dominated(key: tuple[float, int], error: float, best: dict) -> bool:
+def _is_dominated(key: tuple[float, int], error: float, best: dict) -> bool:
     """Whether something cheaper of the same kind is already as good."""
     return any(k != key and k[1] == key[1] and k[0] <= key[0] and v[0] <= error and v[1] for k, v in best.items())

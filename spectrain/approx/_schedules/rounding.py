@@ -162,7 +162,7 @@ def robust_compositions(
     best: dict[float, State] = {}
     while fronts:
         price = min(fronts)
-        for state in _thinned(fronts.pop(price)):
+        for state in _thin(fronts.pop(price)):
             if state.steps and (price not in best or state.badness < best[price].badness):
                 best[price] = state
             for d in choices(len(state.steps)) if len(state.steps) < most else ():
@@ -172,7 +172,7 @@ def robust_compositions(
     return best
 
 
-def _thinned(states: list[State], most: int = 16) -> list[State]:
+def _thin(states: list[State], most: int = 16) -> list[State]:
     """Those that nothing else beats in both interval and noise, a few dozen of them."""
     kept: list[State] = []
     for s in sorted(states, key=lambda s: (-s.low, s.noise)):
@@ -190,7 +190,7 @@ def _next(state: State, degree: int, u: float, weights: Weights) -> Iterable[Sta
         if 0 < cushion <= arriving:
             continue
         start = max(arriving, cushion)
-        c, error = _design(_rounded_down(start) if coarse else start, degree)
+        c, error = _design(_round_down(start) if coarse else start, degree)
         # Below its part of the interval the polynomial rises from 0, so its least value there is the first.
         first = sum(cj * arriving ** (1 + 2 * j) for j, cj in enumerate(c))
         low, high = min(first, 1 - error), widened_top(c, 1.0, u, first=not state.steps)
@@ -207,7 +207,7 @@ def _next(state: State, degree: int, u: float, weights: Weights) -> Iterable[Sta
         )  # fmt: skip
 
 
-def _rounded_down(low: float) -> float:
+def _round_down(low: float) -> float:
     """A grid point at most ``low``, so that few different designs are needed; the grid is fine near 1 too."""
     if low > 0.5:
         gap = 1 - low

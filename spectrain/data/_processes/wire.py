@@ -48,16 +48,16 @@ class _Sent:
         return torch.from_numpy(self.content).view(self.dtype).reshape(self.shape)
 
 
-def packed(value: Any) -> bytes:
+def pack(value: Any) -> bytes:
     """``value`` with its tensors on the CPU and their bytes in it."""
-    return pickle.dumps(tree_map(lambda leaf: _sent(leaf) if isinstance(leaf, Tensor) else leaf, value), protocol=5)
+    return pickle.dumps(tree_map(lambda leaf: _send(leaf) if isinstance(leaf, Tensor) else leaf, value), protocol=5)
 
 
-def unpacked(content: bytes) -> Any:
-    """What :func:`packed` was given."""
+def unpack(content: bytes) -> Any:
+    """What :func:`pack` was given."""
     return tree_map(lambda leaf: leaf.tensor() if isinstance(leaf, _Sent) else leaf, pickle.loads(content))
 
 
-def _sent(tensor: Tensor) -> _Sent:
+def _send(tensor: Tensor) -> _Sent:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return _Sent(flat.view(torch.uint8).numpy().copy(), tensor.dtype, tuple(tensor.shape))

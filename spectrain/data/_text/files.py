@@ -26,10 +26,10 @@ def read_text(path: Path, *, pipe: bool = False) -> str:
     raw = b"".join(parts)
     if not raw:
         raise UnusableFileError("empty", f"{path} is empty; name a file with text in it")
-    return decoded(raw, str(path))
+    return decode(raw, str(path))
 
 
-def decoded(raw: bytes, where: str) -> str:
+def decode(raw: bytes, where: str) -> str:
     """The UTF-8 text of bytes; UnusableFileError that names the byte which is none."""
     try:
         return raw.decode("utf-8").removeprefix("\ufeff")

@@ -53,9 +53,9 @@ def subspaces(A: Matrix, *, block: int, generator: torch.Generator) -> Iterator[
     newest, Q, T = P, P.new_zeros(*lead, A.shape[-2], 0), P.new_zeros(*lead, 0, block)
     lost = torch.zeros(lead, dtype=torch.float64, device=A.device)
     while Q.shape[-1] + block <= A.shape[-2] and P.shape[-1] + block <= n:
-        fresh = appended(Q, A @ newest)
+        fresh = append(Q, A @ newest)
         image = A.adjoint_times(fresh)
-        newest = _revived(P, appended(P, image), generator)
+        newest = _revive(P, append(P, image), generator)
         Q, P = torch.cat([Q, fresh], -1), torch.cat([P, newest], -1)
         rows = image.mH @ P
         T = torch.cat([torch.nn.functional.pad(T, (0, newest.shape[-1])), rows], -2)
@@ -64,7 +64,7 @@ def subspaces(A: Matrix, *, block: int, generator: torch.Generator) -> Iterator[
         yield Subspace(Q, T, P, lost)
 
 
-def _revived(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
+def _revive(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
     """Return the columns with zero ones, where the Krylov space has closed, replaced by new random directions.
 
     Without them a singular value that appears more often than ``block`` would be found ``block`` times only.
@@ -74,10 +74,10 @@ def _revived(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
         return newest
     G = gaussian(*newest.shape, dtype=newest.dtype, device=newest.device, generator=generator)
     taken = torch.cat([P, newest], -1)
-    return torch.where(dead, appended(taken, G), newest)
+    return torch.where(dead, append(taken, G), newest)
 
 
-def appended(Q: Tensor, W: Tensor) -> Tensor:
+def append(Q: Tensor, W: Tensor) -> Tensor:
     """Return orthonormal columns for what W adds to the span of Q; zero columns where it adds nothing.
 
     Directions of W below rounding, relative to its largest column, are noise and become zero columns. What is left is
@@ -176,7 +176,7 @@ class Growth:
             return S[..., 0].double()
         return torch.linalg.vector_norm(S, dim=-1).double() if self.squared_norm is None else self.squared_norm.sqrt()
 
-    def converged(self, S: Tensor) -> bool:
+    def has_converged(self, S: Tensor) -> bool:
         """Whether further steps will raise the ``limit`` largest Ritz values too little to go on.
 
         What they may still gain is extrapolated from the last two gains, as a geometric series.
@@ -207,11 +207,11 @@ class Growth:
         if self.power is not None:
             return step >= self.power and space.T.shape[-2] >= self.stops.limit
         S = torch.linalg.svdvals(space.T.detach())
-        if self.converged(S):
+        if self.has_converged(S):
             return True
         if not self.stops.by_error:
             return False
-        allowed = 0.5 * self.stops.allowed(self.size(S), self.exponent)
+        allowed = 0.5 * self.stops.allowance(self.size(S), self.exponent)
         return self._likely(space, S, allowed) and bool((self.outside(space)[0] <= allowed).all())
 
     def _likely(self, space: Subspace, S: Tensor, allowed: Tensor) -> bool:
@@ -237,7 +237,7 @@ class Growth:
         limit = self.stops.limit
         U, S, Vh, known = space.svd(limit if not self.stops.by_error else space.T.shape[-2])
         known = known.detach().double()
-        rank = self.stops.ranks(known, self.stops.allowed(self.size(known), self.exponent), beyond)
+        rank = self.stops.ranks(known, self.stops.allowance(self.size(known), self.exponent), beyond)
         rank = torch.minimum(rank, _there(U, Vh))
         width = (int(rank.max()) if rank.numel() else 0) if self.stops.by_error else limit
         keep = torch.arange(width, device=S.device) < rank[..., None]
@@ -293,7 +293,7 @@ def rounding_slack(A: Matrix, Q: Tensor) -> Float[Tensor, "*batch"]:
     return _defect(Q) + 2 * torch.finfo(A.dtype).eps * sum(A.shape[-2:]) ** 0.5
 
 
-def randomized(
+def randomized_ritz(
     A: Matrix, stops: Stops, exponent: Tensor, *, block: int, power: int | None, generator: torch.Generator
 ) -> Ritz | None:
     """Return the first Ritz approximation that satisfies the stops; None where a full decomposition is cheaper."""

@@ -68,11 +68,11 @@ def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = Non
     The schedule is designed for the rounding of that dtype: in bfloat16 the exact optimum leaves its interval after a
     few steps and grows without bound (tests/matfun/test_iterate.py).
     """
-    return _designed(steps, dtype, design_lower(steps, dtype) if lower is None else lower)
+    return _schedule_of(steps, dtype, design_lower(steps, dtype) if lower is None else lower)
 
 
 @functools.lru_cache(maxsize=256)
-def _designed(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
+def _schedule_of(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
     return sign_schedule(lower, steps=steps, dtype=_NAMES[dtype])
 
 
@@ -84,11 +84,11 @@ def safe_schedule(schedule: Schedule, dtype: torch.dtype) -> Schedule:
     (`spectrain.approx._schedules.widened.guarded`): by 1e-6 in float32 for an exactly optimal schedule, in bfloat16 by
     2 to 7 %.
     """
-    return _guarded(schedule, torch.finfo(dtype).eps / 2)
+    return _guard(schedule, torch.finfo(dtype).eps / 2)
 
 
 @functools.lru_cache(maxsize=256)
-def _guarded(schedule: Schedule, u: float) -> Schedule:
+def _guard(schedule: Schedule, u: float) -> Schedule:
     steps, high = schedule.polynomials, schedule.interval[1]
     if is_safe(odd_coefficients(steps), high, u):
         return schedule
@@ -115,7 +115,7 @@ def _able(schedule: Schedule, dtype: torch.dtype) -> torch.dtype:
     for able in (dtype, torch.float32, torch.float64):
         if able.itemsize >= dtype.itemsize:
             u = torch.finfo(able).eps / 2
-            steps = odd_coefficients(_guarded(schedule, u).polynomials)
+            steps = odd_coefficients(_guard(schedule, u).polynomials)
             kept, most = widened_tops(steps, high, 0.0)[-1], widened_tops(steps, high, u)[-1]
             if kept >= _KEPT * min(top, 1.0) and most - kept <= (_ROOM_HALF if able.itemsize == 2 else _ROOM):
                 return able

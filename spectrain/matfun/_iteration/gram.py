@@ -22,8 +22,7 @@ from spectrain.matfun._iteration.largest import norm_bound
 from spectrain.matfun._iteration.plain import Start, gram, product, times, without_identity
 from spectrain.matfun._iteration.products import symmetric_baddbmm, symmetric_bmm
 
-# spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._schedules.rounding.SPECTRAL`
-_NOISE = 0.3
+_NOISE = 0.3  # spectral norm of the rounding error of G, in units of u ||G||
 _MOST = 3
 _ROOM, _ROOM_BY_GRAM = 4.0, 0.006  # in roundoffs and at least: what the Gram form may add at the end to the plain one
 _GRID = np.unique(np.r_[0.0, np.geomspace(2.0**-24, 1.0, 1500), np.linspace(0.0, 1.0, 257)])  # dips are narrow
@@ -67,7 +66,7 @@ def coefficients(schedule: Schedule) -> Steps:
 def gram_restarts(
     schedule: Schedule, dtype: torch.dtype, shape: tuple[int, ...], *, always: bool = False
 ) -> tuple[int, ...] | None:
-    """Return the restarts of the Gram iteration where it is safe and takes fewer multiplications, else None.
+    """Return before which steps the Gram iteration restarts, where it is safe and takes less work, else None.
 
     For quintics and ordinary products that is from an aspect of about 1.5 on; every restart moves it up. With
     ``always`` the price does not count, and a schedule for which it is not safe is a ValueError.
@@ -114,7 +113,7 @@ def _fewest(
 ) -> tuple[int, ...] | None:
     drift = functools.cache(lambda start, stop: _drift(steps[start:stop], intervals[start], _NOISE * u))
     top = functools.cache(lambda start, stop, high: _top(steps[start:stop], high, sums * u, first=start == 0))
-    inner, last = _allowed(intervals[0], error, u)
+    inner, last = _allowance(intervals[0], error, u)
     end = max(widened_tops(steps, intervals[0][1], sums * u)[-1], 1 + error) + max(_ROOM * u, _ROOM_BY_GRAM)
     room = rooms(steps, end, sums * u)
     for count in range(min(_MOST, len(steps) - 1) + 1):
@@ -178,7 +177,7 @@ def _after(segment: Steps, high: float, u: float, signs: np.ndarray, *, first: b
     return R * x * (1 + u)
 
 
-def _allowed(interval: Interval, error: float, u: float) -> tuple[float, float]:
+def _allowance(interval: Interval, error: float, u: float) -> tuple[float, float]:
     """Return how far values may drift in a segment and in the last one: as much as rounding costs step by step."""
     step_by_step = max(error, _NOISE * u * interval[1] / interval[0])
     return min(0.1, max(2 * step_by_step, 8 * u)), max(error, 4 * u)
@@ -210,19 +209,19 @@ def gram_iteration(
     *,
     start: Start,
     upper: Real = 1.0,
-    restarts: tuple[int, ...] = (),
+    cuts: tuple[int, ...] = (),
 ) -> list[Float[Tensor, "_ _ _"]]:
     """Return the composition of the polynomials at every X, batches of any shapes with one short side k, as one batch.
 
     Each X is first scaled so that ``upper`` bounds its largest singular value; ``start`` is used up. Before the
-    steps in ``restarts`` G is formed from the matrices as they stand there. Tall X become X R^T: as rounded, R is a
+    steps in ``cuts`` G is formed from the matrices as they stand there. Tall X become X R^T: as rounded, R is a
     product of factors that do not commute, and in the other order the error in bfloat16 is twice as large. Cost in
     products of k x k, a the aspect, for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by
     step it is (2 a + 1) T.
     """
     B, G, r = start.first(odd_part(polynomials[0]), upper)
     first: tuple[Tensor | None, Tensor | None] = (B, r)
-    for begin, stop in itertools.pairwise((0, *restarts, len(polynomials))):
+    for begin, stop in itertools.pairwise((0, *cuts, len(polynomials))):
         if begin:
             G, first = torch.cat([gram(X) for X in Xs]), (None, None)
         R = _multiplier(G, odd_coefficients(polynomials[begin:stop]), *first)

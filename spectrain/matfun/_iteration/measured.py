@@ -79,8 +79,8 @@ def measured_lowers(spectrum: Quadrature, short: int, steps: int, dtype: torch.d
     """Return for each matrix the candidate whose schedule has the least expected error on its spectrum.
 
     The expected error is the root mean square of p(sigma) - 1 over the distribution, without the part at the lower end
-    that :func:`finished` takes care of. Each node stands for an interval, as wide as the quadrature cannot see into:
-    [sqrt(sigma^2 - 0.01), sigma], or for a node within 0.01 of zero [0, 1.5 sigma].
+    that :func:`finish_smallest` takes care of. Each node stands for an interval, as wide as the quadrature cannot see
+    into: [sqrt(sigma^2 - 0.01), sigma], or for a node within 0.01 of zero [0, 1.5 sigma].
     """
     taken = finish_size(short) / short if finish else 0.0
     lowers = candidates(steps, dtype)

@@ -159,7 +159,7 @@ def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:
     """
     if repeats < 1:
         raise ValueError(f"calibrate: repeats must be at least 1, got {repeats}")
-    rows = {name: tuple(_measured(name, k, repeats) for k in SIDES) for name in _UNITS}
+    rows = {name: tuple(_measure(name, k, repeats) for k in SIDES) for name in _UNITS}
     machine = (
         f"{platform.machine()} {platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
@@ -184,7 +184,7 @@ _UNITS: dict[str, Callable[[Tensor], object]] = {
 }
 
 
-def _measured(name: str, k: int, repeats: int) -> float:
+def _measure(name: str, k: int, repeats: int) -> float:
     """Return GFLOP/s of a product, or the time of a decomposition over that of a product of its dtype."""
     kind, dtype = name.split("_")
     A = torch.randn(1, k, 2 * k, generator=torch.Generator().manual_seed(k))

@@ -113,11 +113,11 @@ def plan(
         raise ValueError(f"plan: the sides of a matrix are whole numbers from 0 up, got {tuple(shape)}")
     dtype = real_dtype(dtype)
     tol = float(checked_tolerance(tol, dtype, "plan"))
-    return _planned((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
+    return _plan((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
 
 
 @functools.lru_cache(maxsize=4096)
-def _planned(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
+def _plan(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
     k, long = (max(1, side) for side in sorted(shape))
     asked = Asked(k, long / k, tol)
     prices = {a.name: price for a in ALGORITHMS.values() if (price := a.price(asked, table)) is not None}
