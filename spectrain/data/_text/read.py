@@ -13,7 +13,7 @@ from typing import Any
 
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.files import read_standard_library
-from spectrain.data._text.glob import fixed_part
+from spectrain.data._text.glob import find_paths, fixed_part
 from spectrain.data._text.open import UnusableFileError, refuse_nothing
 from spectrain.data._text.records import documents_in, documents_of, is_saved_dataset, load_saved
 
