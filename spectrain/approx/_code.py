@@ -15,8 +15,7 @@ def as_code(schedule: Schedule, framework: str) -> str:
     """A function ``polar(X)`` that applies the odd schedule to matrices whose singular values lie in its interval.
 
     The text stands alone: the coefficients to the last bit, Horner's rule in the Gram matrix on the shorter side.
-    Raises
-    ValueError for another framework and for schedules that are not odd.
+    Raises ValueError for another framework and for schedules that are not odd.
 
     >>> from spectrain.approx import sign_schedule
     >>> code = as_code(sign_schedule(0.1, steps=4), "numpy")

@@ -1,8 +1,7 @@
 """The pseudo-inverse, and the least-squares solver it is made of, with the rank that was decided.
 
-The pseudo-inverse by iteration: products only.
-
-The derivative of the pseudo-inverse, which exists where the rank does not change.
+Its derivative exists where the rank does not change. Under transforms of torch it is that of a polynomial in A and
+A^+, products only.
 """
 
 import math
@@ -21,6 +20,9 @@ from spectrain.lowrank._matrix.stops import check_stops
 from spectrain.lowrank._rank_decision import Decision, decide
 
 FLOOR = 1e-4  # of rtol: rounding in directions that are zero doubles each step, to about 40 u / rtol^2
+Method: TypeAlias = Literal["svd", "gram"]
+_GRAM_FROM = 32  # rows or columns at which the Gram matrix in double precision is faster than LAPACK's SVD in single
+_GRAM_FLOOR = 1e-7  # relative to sigma_max; below, squares of singular values drown in rounding
 
 
 def by_iteration(A: Tensor, *, rtol: Real, name: str) -> Tensor:
@@ -103,12 +105,6 @@ def _restore(A: Tensor, P: Tensor) -> Tensor:
         G = (P @ A).mH @ P @ (A @ P).mH
         P = 2 * G - G @ A @ G
     return times_two_to(P + (fixed - P).detach(), -k)
-
-
-Method: TypeAlias = Literal["svd", "gram"]
-
-_GRAM_FROM = 32  # rows or columns at which the Gram matrix in double precision is faster than LAPACK's SVD in single
-_GRAM_FLOOR = 1e-7  # relative to sigma_max; below, squares of singular values drown in rounding
 
 
 class _Letters(NamedTuple):

@@ -1,7 +1,4 @@
-"""Any function of the singular values, exactly: U f(S) V^T by SVD in float64.
-
-The positive semidefinite matrix nearest to a symmetric one.
-"""
+"""Any function of the singular values, exactly, by SVD in float64; and the nearest positive semidefinite matrix."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,6 +1,6 @@
 """mclip: singular values clipped to an interval, by changing only those that lie outside of it.
 
-Functions that never move two matrices apart: soft clip, soft threshold, projection on the definite matrices.
+Beside it functions that never move two matrices apart: soft clip and soft threshold.
 
 For an odd f with slopes in [0, 1], ||f(X) - f(B)||_F <= ||X - B||_F. So the residual of a decomposition bounds the
 error whatever the condition, and a tolerance is proven without a look at small singular values.
@@ -31,6 +31,8 @@ from spectrain.matfun._entry.input import (
     rounded,
     rounding_of_complex,
 )
+
+_METHODS = ("eigh", "svd", "signs")
 
 
 @locate_errors("X")
@@ -100,9 +102,6 @@ _threshold = Operator(
     fake=_empty,
     change=_change_of_contraction,
 )
-
-
-_METHODS = ("eigh", "svd", "signs")
 
 
 @locate_errors("X")

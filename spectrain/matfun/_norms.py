@@ -1,6 +1,7 @@
-"""The spectral norm, enclosed: a lower bound by power iteration, an upper bound by powers of the Gram matrix.
+"""The size of a matrix: its spectral norm, enclosed, and how many singular values it seems to have.
 
-Effective rank: how many singular values a matrix seems to have, without a threshold.
+The norm has a lower bound by power iteration and an upper one by powers of the Gram matrix; the effective rank needs
+no threshold.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "intrinsic": lambda s: s.sum(-1) / s[..., 0],
     "participation": lambda s: s.sum(-1).square() / s.square().sum(-1),
 }
+_SQUARINGS = 5  # of the Gram matrix: the bound is the Schatten norm of order 2 * 2**5 = 64
 
 
 @locate_errors("X")
@@ -83,9 +85,6 @@ def _entropy(S: Tensor, power: Real) -> Tensor:
     weights = torch.where(S > 0, logs.exp(), 0.0)
     total = weights.sum(-1)
     return (total.log() - (weights * logs).sum(-1) / total).exp()
-
-
-_SQUARINGS = 5  # of the Gram matrix: the bound is the Schatten norm of order 2 * 2**5 = 64
 
 
 class NormBounds(NamedTuple):

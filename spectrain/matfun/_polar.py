@@ -1,7 +1,4 @@
-"""The polar decomposition X = U H, with a proven error.
-
-mstep: the projection on the singular directions above a threshold, as a partial isometry.
-"""
+"""The polar decomposition X = U H with a proven error; and mstep, U restricted to directions above a threshold."""
 
 from typing import NamedTuple
 

@@ -20,6 +20,7 @@ Known = tuple[arb, arb, arb]
 
 _MOST = 200
 _STUCK = 30
+Pair = tuple[Array, Array]
 
 
 @runtime_checkable
@@ -312,9 +313,6 @@ def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s
         if quiet == 3:
             break
     return m
-
-
-Pair = tuple[Array, Array]
 
 
 def _choose(first: Array, one: Pair, second: Array, two: Pair, otherwise: Pair) -> Pair:

@@ -48,19 +48,16 @@ def minimax(
 ) -> Minimax:
     """The polynomial ``p = sum c_j x^powers[j]`` with the least ``max weight(x) |f(x) - p(x)|`` on the interval.
 
-    ``powers`` is a list, or a degree n for 0, 1, ..., n. ``interval`` is ``(a, b)`` or a list of such, disjoint.
-    ``f`` and
-    ``weight`` (positive) are called on arrays of doubles and, for more digits and for the proof, on object arrays
-    of balls that
-    know arithmetic, ``abs``, comparisons and functions by their NumPy names; ``f_ball``, ``weight_ball`` replace
-    them there.
+    ``powers`` is a list, or a degree n for 0, 1, ..., n. ``interval`` is ``(a, b)`` or a list of such, disjoint. ``f``
+    and ``weight`` (positive) are called on arrays of doubles and, for more digits and for the proof, on object arrays
+    of balls that know arithmetic, ``abs``, comparisons and functions by their NumPy names; ``f_ball``, ``weight_ball``
+    replace them there.
 
     ``constraints`` are conditions the polynomial meets: ``("coefficient", n, v)``, ``("value", x, v)``,
     ``("slope", x, v)``.
 
-    The exchange algorithm (Remez 1934; Veidinger 1960 for its quadratic convergence), in double precision first,
-    in ball
-    arithmetic of growing precision where the error is small against the target. The lower bound is LP duality at
+    The exchange algorithm (Remez 1934; Veidinger 1960 for its quadratic convergence), in double precision first, in
+    ball arithmetic of growing precision where the error is small against the target. The lower bound is LP duality at
     the reference, de la Vallee-Poussin's bound for Chebyshev systems; the upper bound is a proof by Taylor models in
     balls, computed at once; where it meets a larger error than the search knew, the search takes that point in and goes
     on, so that nothing narrow is missed. Odd and even sets on symmetric intervals go by parity. See `Minimax`.

@@ -22,12 +22,10 @@ def equioscillates(
     """Whether the error of a polynomial alternates at one point more than it has powers, at its largest size.
 
     Chebyshev's theorem: for a Chebyshev system (all powers to n on any interval; odd, even or any powers on part of
-    (0, inf)) this characterises the best approximation; article 10972 (kexue.fm/archives/10972) proves it with its
-    odd and even
-    variants. A `Minimax` brings target and interval along; a `Polynomial` needs them. Peaks within ``rtol`` of the
-    largest count.
-    On a grid of 20,000 points a piece, so it refuses a wrong polynomial but proves nothing: `Minimax.gap` does.
-    Where the powers are no Chebyshev system alternation says nothing, and a ValueError says so.
+    (0, inf)) this characterises the best approximation; article 10972 (kexue.fm/archives/10972) proves it with its odd
+    and even variants. A `Minimax` brings target and interval along; a `Polynomial` needs them. Peaks within ``rtol`` of
+    the largest count. On a grid of 20,000 points a piece, so it refuses a wrong polynomial but proves nothing:
+    `Minimax.gap` does. Where the powers are no Chebyshev system alternation says nothing, and a ValueError says so.
 
     >>> from spectrain.approx import minimax
     >>> best = minimax(np.exp, 3, (-1, 1))

@@ -33,9 +33,9 @@ def best_mix(
 ) -> tuple[int, ...]:
     """Degrees of the cheapest composition for a tolerance, or of the best one for a price or a number of steps.
 
-    Dynamic programming: of all compositions with one price the one with the least error is enough to keep, because
-    the next error
-    rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted comparison.)
+    Dynamic programming: of all compositions with one price the one with the least error is enough to keep, because the
+    next error rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted
+    comparison.)
     """
     from spectrain.approx._balls.range import ball, precise
 

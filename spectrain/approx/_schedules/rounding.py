@@ -1,6 +1,6 @@
 """Schedules that survive rounding: a statistical model of one step, and the best composition under it.
 
-Small matrices pushed through a schedule with every product rounded: what decides between designs.
+The model proposes. Small matrices pushed through a schedule with every product rounded decide between designs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +14,13 @@ from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._schedule import Cost
 from spectrain.approx._schedules.mix import DEGREES
 from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, widened_top
+
+_CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
+_LEAST = 0.25  # in units of u: below it rounding, not the design, decides what becomes of a singular value
+_MOST_SHRINKING = 0.5
+_FINE_MARGIN = 1.001  # room for the drift of a Gram iteration, in fine arithmetic far more than rounding needs
+_GRID = 24
+"""Designs are made for lower ends rounded down to this many an octave."""
 
 
 def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -96,9 +103,8 @@ def _step(c: Sequence[float], X: np.ndarray, dtype: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Weights:
-    """What is held against a step: ``values u max|p| + terms u M`` of noise in the smallest directions, in root
-    mean square,
-    and values there that shrink by the fraction ``shrinking u c_1 / p``."""
+    """What is held against a step: ``values u max|p| + terms u M`` of noise in the smallest directions, in root mean
+    square, and values there that shrink by the fraction ``shrinking u c_1 / p``."""
 
     values: float
     terms: float
@@ -108,13 +114,6 @@ class Weights:
 # No single choice fits both ends: the first suits a least singular value well above u, the second one near u.
 # Both propose, a simulation decides (`simulated_error`).
 WEIGHTS = (Weights(0.06, 0.0045, 0.1), Weights(0.1, 0.002, 0.03))
-
-_CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
-_LEAST = 0.25  # in units of u: below it rounding, not the design, decides what becomes of a singular value
-_MOST_SHRINKING = 0.5
-_FINE_MARGIN = 1.001  # room for the drift of a Gram iteration, in fine arithmetic far more than rounding needs
-_GRID = 24
-"""Designs are made for lower ends rounded down to this many an octave."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +149,8 @@ def robust_compositions(
 
     The interval that arrives at the next step is the image, widened above by the noise; the noise of the smallest
     direction, relative to its value, adds up. Each step is a best polynomial for a part of its interval,
-    [max(low, cushion), 1]: a larger cushion costs growth of the small values and spares the middle ones from
-    being sent near 0 and drowned. A beam search over degrees (``choices(t)`` at step t) and cushions; u -> 0 gives
-    exact
+    [max(low, cushion), 1]: a larger cushion costs growth of the small values and spares the middle ones from being sent
+    near 0 and drowned. A beam search over degrees (``choices(t)`` at step t) and cushions; u -> 0 gives exact
     composition.
     """
     u = UNIT_ROUNDOFF[dtype]

@@ -39,9 +39,8 @@ class Generated:
     ``torchrun`` (``torch.distributed.broadcast_object_list``): it is an address, a key and numbers.
 
     At most ``ahead`` items wait in each connection, and a step in the process: a rank that takes nothing stops the
-    others soon. Before item i torch's, NumPy's and
-    Python's global generators are set from (seed, i), so an item that draws from them does not depend on where the run
-    was resumed.
+    others soon. Before item i torch's, NumPy's and Python's global generators are set from (seed, i), so an item that
+    draws from them does not depend on where the run was resumed.
 
     **Resume.** By skipping (``start=t``): the generator runs from its beginning and ``t * world`` items are dropped,
     which costs its own time and no more. By state (``start=t, skip=False``): ``make`` returns a generator that begins
@@ -62,9 +61,8 @@ class Generated:
 
     Raises ``ValueError`` for numbers below their least. A source raises ``WorkerError`` with the traceback when the
     generator failed, with a sentence when the process was killed, another taker left, or another source takes for this
-    rank already: never a hang. At the
-    generator's end it raises ``StopIteration`` at all ranks in the same step: items that do not fill a step are not
-    handed out.
+    rank already: never a hang. At the generator's end it raises ``StopIteration`` at all ranks in the same step: items
+    that do not fill a step are not handed out.
 
     >>> with Generated(lambda: iter("abcdef"), world=2, method="fork") as feed:
     ...     left, right = feed.source(rank=0), feed.source(rank=1)

@@ -1,7 +1,4 @@
-"""Batches on their way through a pipe: bytes, whatever the batch is made of.
-
-The global generators of torch, NumPy and Python as functions of (seed, step).
-"""
+"""What goes between processes: batches as bytes, whatever they are made of, and seeds of the global generators."""
 
 import pickle
 import random

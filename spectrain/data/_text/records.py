@@ -13,6 +13,7 @@ from spectrain.data._text.json_line import list_names, parse, string
 from spectrain.data._text.open import UnusableFileError, lines
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_NAME_IT = "name another with text_field= (on the command line --text-field)"
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -91,9 +92,6 @@ def _parquet_texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
     except (OSError, importlib.import_module("pyarrow").ArrowException) as error:
         found = f"is damaged after row {number}" if number else "is not a Parquet file"
         raise UnusableFileError("damaged", f"{path} {found}: {error}") from None
-
-
-_NAME_IT = "name another with text_field= (on the command line --text-field)"
 
 
 def _require(module: str, path: Path) -> ModuleType:

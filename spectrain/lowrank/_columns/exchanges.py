@@ -1,7 +1,4 @@
-"""Exchange one chosen column for another as long as the total error falls.
-
-Columns by the error that is left in all of the matrix: step by step, or over all subsets.
-"""
+"""Columns by the error that is left in all of the matrix: step by step, by exchanges, or over all subsets."""
 
 import itertools
 import math

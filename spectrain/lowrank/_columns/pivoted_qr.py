@@ -1,6 +1,6 @@
 """QR with column pivoting in torch: batched, left-looking, stopping as soon as enough is explained.
 
-QR with column pivoting by blocks: pivots are guessed among a few columns, then checked against all of them.
+A single large matrix goes by blocks: pivots are guessed among a few columns, then checked against all of them.
 """
 
 from typing import NamedTuple

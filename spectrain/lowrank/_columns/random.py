@@ -1,6 +1,7 @@
-"""Columns drawn in proportion to what is left of them: one at a time, or in blocks that are filtered.
+"""Columns by chance: drawn in proportion to what is left of them, or chosen by elimination on a sketch.
 
-A few random combinations of rows stand for all of them, and elimination on those chooses columns.
+They are drawn one at a time, or in blocks that are filtered; a sketch is a few random combinations of the rows, which
+stand for all of them.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Columns by a score of each: leverage, interpolation points of singular vectors, norms, or none.
 
-Osinsky's rule: k columns within sqrt(1 + k) of the best rank-k error, by one SVD and no luck.
+Osinsky's rule is among them: k columns within sqrt(1 + k) of the best rank-k error, by one SVD and no luck.
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""Randomized SVD by block Krylov: grow a subspace until the stops are reached, with what is known of the error.
+"""Randomized SVD by block Krylov: a subspace grows until the stops are reached, with what is known of the error.
 
-Block Krylov: a subspace for the largest singular values with few products, and all of them used.
+It finds the largest singular values with few products, and uses all of them.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,8 @@ from spectrain.lowrank._matrix.skinny import adjoint_times, times
 from spectrain.lowrank._matrix.stops import Stops, tail_errors
 
 _CLEAR = 0.01  # of the largest column: where so much is left of every direction, none is rounding
+GAIN = 5e-4  # of the squared error: what further steps may still be expected to gain when the last one is taken
+_SHARE = 0.5  # of min(m, n): a larger subspace is not worth it, the exact decomposition is taken
 
 
 class Subspace(NamedTuple):
@@ -99,10 +101,6 @@ def _least(R: Tensor) -> Tensor:
     eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
     inverse = torch.linalg.solve_triangular(R, eye, upper=True)
     return torch.nan_to_num(1 / torch.linalg.matrix_norm(inverse), nan=0.0)[..., None]
-
-
-GAIN = 5e-4  # of the squared error: what further steps may still be expected to gain when the last one is taken
-_SHARE = 0.5  # of min(m, n): a larger subspace is not worth it, the exact decomposition is taken
 
 
 class Ritz(NamedTuple):

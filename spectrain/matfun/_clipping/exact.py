@@ -1,6 +1,6 @@
 """Clipped singular values with a proven error, in float64: by eigenvectors of the Gram matrix, or by SVD.
 
-The eigenvectors of a Gram matrix that lie beyond bounds, with a proof that none was missed.
+Only those eigenvectors are needed that lie beyond the bounds; that none was missed is proven.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from spectrain.matfun._entry.scale import far_from_one, times_power_of_two, to_u
 from spectrain.matfun._iteration.plain import gram
 from spectrain.matfun._proven.cut import absolute, exact_zeros
 
-_norm = torch.linalg.matrix_norm
 _LEAST_SIZE = 256  # below it all eigenvectors cost no more than some: LAPACK's evr against evd, measured
+_norm = torch.linalg.matrix_norm
 
 
 class Beyond(NamedTuple):
@@ -88,9 +88,6 @@ def _above(G: Tensor, upper: float, noise: float) -> Beyond | None:
     most = min(slack / max(upper, 1e-300), (2 * slack) ** 0.5) * (k - len(L)) ** 0.5
     largest = L.clamp_min(0).sqrt()[-1:][None]
     return Beyond(V[None], largest, G.new_zeros(1), G.new_full((1,), most))
-
-
-_norm = torch.linalg.matrix_norm
 
 
 class _Bounds(NamedTuple):

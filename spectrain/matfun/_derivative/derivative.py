@@ -19,6 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+Outputs: TypeAlias = tuple[Tensor, ...]
+Change: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (X, Y, D) -> the change of Y when X changes by D
+
+_TOO_MANY = (
+    "matfun: the forward derivative of a forward derivative is not differentiated again; take backward derivatives, "
+    "torch.func.grad of torch.func.grad, of which there is any number"
+)
+
 
 def _inverse(D: Float[Tensor, "b k l"]) -> Float[Tensor, "b k l"]:
     """Return 1 / D, and zero where D is below max(k, l) eps of the largest."""
@@ -107,10 +115,6 @@ def _fold(info: Any, dim: int | None, T: Tensor) -> Tensor:
     """Return T with the mapped dimension, repeated where there is none, folded into the batch."""
     wide = T.expand(info.batch_size, *T.shape) if dim is None else T.movedim(dim, 0)
     return wide.flatten(0, 1)
-
-
-Outputs: TypeAlias = tuple[Tensor, ...]
-Change: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (X, Y, D) -> the change of Y when X changes by D
 
 
 def spectral_function(X: Tensor, compute: Callable[[Tensor], Outputs], change: Change) -> Outputs:
@@ -222,12 +226,6 @@ class _ChangedTwice(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
         raise RuntimeError(_TOO_MANY)
-
-
-_TOO_MANY = (
-    "matfun: the forward derivative of a forward derivative is not differentiated again; take backward derivatives, "
-    "torch.func.grad of torch.func.grad, of which there is any number"
-)
 
 
 def change_of_sign(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The lower end that a schedule is designed for, chosen for the spectrum that is there.
 
-What the Gram matrix at hand says about the singular values: a quadrature of their distribution.
+What is there is read off the Gram matrix at hand: a quadrature of the distribution of the singular values.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,10 @@ from spectrain.matfun._iteration.finish import finish_size
 from spectrain.matfun._iteration.largest import chirps
 
 _PROBES, _LANCZOS = 8, 8
+_SEEN = 0.01  # squares of relative singular values below this are one node of :func:`quadrature`
+_SPREAD = 12  # points that stand for the interval of a node
+_RATIO, _ABOVE, _BELOW = 1.5, 6, 3  # candidates are that far apart, so many of them longer and shorter
+_MOST = 0.016  # error of a candidate in exact arithmetic: no result is larger than 1.02
 
 
 class Quadrature(NamedTuple):
@@ -56,12 +60,6 @@ def quadrature(G: Float[Tensor, "b k k"], top: Float[Tensor, " b"]) -> Quadratur
     weights = vectors[..., 0, :].square().flatten(1) / diagonal[0].shape[-1]
     order = nodes.argsort(-1)
     return Quadrature(nodes.take_along_dim(order, -1), weights.take_along_dim(order, -1))
-
-
-_SEEN = 0.01  # squares of relative singular values below this are one node of the quadrature: `_spectrum.quadrature`
-_SPREAD = 12
-_RATIO, _ABOVE, _BELOW = 1.5, 6, 3
-_MOST = 0.016  # error of a candidate in exact arithmetic: no result is larger than 1.02
 
 
 def candidates(steps: int, dtype: torch.dtype) -> tuple[float, ...]:

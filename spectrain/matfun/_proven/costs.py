@@ -1,7 +1,4 @@
-"""What products and decompositions cost on a machine: a table that ships, or the one that ``calibrate`` measured.
-
-Measuring the cost table on this machine.
-"""
+"""What products and decompositions cost on a machine: a table that ships, or the one that ``calibrate`` measured."""
 
 import functools
 import json
@@ -25,6 +22,19 @@ from spectrain.matfun._iteration.products import bmm
 from spectrain.matfun._proven.halley import step_by_cholesky
 
 SIDES = (64, 128, 256, 512, 1024)
+_LEAST_COST = 1e-12  # below it prices overflow
+
+_UNITS: dict[str, Callable[[Tensor], object]] = {
+    "product_float32": lambda A: bmm(A, A),
+    "product_float64": lambda A: bmm(A, A),
+    "product_bfloat16": lambda A: bmm(A, A),
+    "eigh_float32": torch.linalg.eigh,
+    "eigh_float64": torch.linalg.eigh,
+    "svd_float64": lambda A: torch.linalg.svd(A, full_matrices=False),
+    "cholesky_float32": torch.linalg.cholesky_ex,
+    "qr_float64": lambda A: torch.linalg.qr(torch.cat([A, A], -2)),
+    "halley_float64": lambda A: step_by_cholesky(A, *torch.full((3, 1), 0.5, dtype=A.dtype)),
+}
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,6 @@ def _row(values: object, name: str) -> tuple[float, ...]:
     if len(found) != len(SIDES):
         raise ValueError(f"{name} needs {len(SIDES)} positive numbers, for k in {SIDES}, got {len(found)}")
     return found
-
-
-_LEAST_COST = 1e-12  # below it prices overflow
 
 
 SHIPPED = CostTable(
@@ -169,19 +176,6 @@ def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, table.to_json())
     return table
-
-
-_UNITS: dict[str, Callable[[Tensor], object]] = {
-    "product_float32": lambda A: bmm(A, A),
-    "product_float64": lambda A: bmm(A, A),
-    "product_bfloat16": lambda A: bmm(A, A),
-    "eigh_float32": torch.linalg.eigh,
-    "eigh_float64": torch.linalg.eigh,
-    "svd_float64": lambda A: torch.linalg.svd(A, full_matrices=False),
-    "cholesky_float32": torch.linalg.cholesky_ex,
-    "qr_float64": lambda A: torch.linalg.qr(torch.cat([A, A], -2)),
-    "halley_float64": lambda A: step_by_cholesky(A, *torch.full((3, 1), 0.5, dtype=A.dtype)),
-}
 
 
 def _measure(name: str, k: int, repeats: int) -> float:

@@ -1,6 +1,6 @@
 """msign within a tolerance by iteration: look at the spectrum, design for it, iterate, prove what came out.
 
-A bound on ||Y - msign(X)|| from X and Y alone, for X of full rank: orthogonality, the polar part, definiteness.
+The proof is from X and Y alone, for X of full rank: orthogonality, the polar part, definiteness.
 """
 
 import functools
@@ -25,6 +25,10 @@ _SHARE = 0.8  # of the guess, for the lower bound on sigma_min that is to be pro
 _SAMPLES, _SAFETY = 32, 2.0
 _LEAST_TOL = 2e-5
 _OVERHEAD = 6.5e-4  # seconds that do not depend on the size
+LEAST = 0.003  # relative sigma_min below which the rounding of float32 leaves no proof
+_GRID = 4  # designs an octave
+_VECTORS, _ROUNDS = 8, 4
+_SUMS = 1.02  # norms of large matrices in float32 are off by up to 0.6 %, and the cut is to be bounded from above
 
 
 class Verified(NamedTuple):
@@ -75,12 +79,6 @@ def _double_norm(rows: Float[Tensor, "b s n"]) -> Float[Tensor, " b"]:
 def _samples(n: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 s n"]:
     generator = torch.Generator().manual_seed(n)
     return torch.randn(1, _SAMPLES, n, dtype=torch.float64, generator=generator).to(device, dtype)
-
-
-LEAST = 0.003  # relative sigma_min below which the rounding of float32 leaves no proof
-_GRID = 4  # designs an octave
-_VECTORS, _ROUNDS = 8, 4
-_SUMS = 1.02  # norms of large matrices in float32 are off by up to 0.6 %, and the cut is to be bounded from above
 
 
 def by_iteration(X: Float[Tensor, "b k l"], cut: Cut, tol: Real) -> Sign:

@@ -14,6 +14,8 @@ from spectrain.matfun._proven.algorithm import Asked
 from spectrain.matfun._proven.algorithms import ALGORITHMS, LAST, in_words
 from spectrain.matfun._proven.costs import CostTable, costs_in_force
 
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -57,9 +59,6 @@ class Plan:
             return cls(**_fields(table(parsed(text), {field.name for field in fields(cls)})))
         except ValueError as problem:
             raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
-
-
-_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:

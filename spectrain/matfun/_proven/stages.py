@@ -1,6 +1,6 @@
-"""msign within a tolerance: the cheapest stage of the plan first, its bound checked, the next where that fails.
+"""msign and mstep within a tolerance, as one differentiable node.
 
-msign and mstep with a certified error, as one differentiable node.
+The cheapest stage of the plan runs first; its bound is checked, and where that fails the next one runs.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from spectrain.matfun._proven.algorithm import Algorithm, Sign
 from spectrain.matfun._proven.algorithms import by_names, from_words
 from spectrain.matfun._proven.cut import Cut, absolute
 from spectrain.matfun._proven.plan import plan
+
+_ROUNDS = 3  # cubic steps that undo a rounding to half precision: 0.004 becomes 1e-13
 
 
 class Certified(NamedTuple):
@@ -109,9 +111,6 @@ def _message(found: Certified, worst: int, undecided: Tensor, cut: Cut, tol: Rea
         f"{smallest:.2g} of the largest, near the end of float64. Pass rtol= to count such small ones as zero, or a "
         "larger tol="
     )
-
-
-_ROUNDS = 3
 
 
 def sign(
