@@ -44,6 +44,7 @@ def _step(interval: Interval, terms: int, stride: int, cushion: float) -> Polyno
         start = low if low >= ball(cushion) * high else (ball(cushion) * high).mid()
         c, error = unit_step(start, high, terms, stride)
         if start > low:
+            # Below its part of the interval p rises from 0: the image is [p(low), 1 + E], and is centred at 1 here.
             first = sum((cj * low ** (1 + stride * j) for j, cj in enumerate(c)), ball(0))
             factor = 2 / (first + 1 + error)
             c = [(factor * cj).mid() for cj in c]

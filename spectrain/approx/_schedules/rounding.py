@@ -36,6 +36,8 @@ def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
             return x.astype(np.float16).astype(np.float32)
     kept = {"bfloat16": 16, "tfloat32": 13}[dtype]
     bits = x.astype(np.float32).view(np.uint32)
+    # Half a unit of what stays, less one, and one more where the last bit that stays is odd: ties go to even. A carry
+    # runs into the exponent, which is what rounding up to the next power of two is.
     half = np.uint32((1 << (kept - 1)) - 1) + ((bits >> np.uint32(kept)) & np.uint32(1))
     return ((bits + half) & np.uint32(0xFFFFFFFF << kept & 0xFFFFFFFF)).view(np.float32)
 

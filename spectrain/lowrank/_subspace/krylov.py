@@ -71,7 +71,7 @@ def _revive(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
 
     Without them a singular value that appears more often than ``block`` would be found ``block`` times only.
     """
-    dead = torch.linalg.vector_norm(newest.detach(), dim=-2, keepdim=True) < 0.5
+    dead = torch.linalg.vector_norm(newest.detach(), dim=-2, keepdim=True) < 0.5  # columns have length 0 or 1
     if not bool(dead.any()):
         return newest
     G = gaussian(*newest.shape, dtype=newest.dtype, device=newest.device, generator=generator)
@@ -93,6 +93,7 @@ def append(Q: Tensor, W: Tensor) -> Tensor:
         fresh = fresh @ (turn * (sizes.detach() > 16 * torch.finfo(W.dtype).eps * largest)[..., None, :])
     again, triangle = torch.linalg.qr(fresh - times(Q, adjoint_times(Q, fresh)))
     size = triangle.diagonal(dim1=-2, dim2=-1)
+    # A unit column that loses half of its length in the second pass was rounding of the first (Kahan's criterion).
     return again * torch.where(size.detach().abs() > 0.5, torch.sgn(size), 0)[..., None, :]
 
 
@@ -146,7 +147,7 @@ class Growth:
         noise = torch.finfo(self.A.dtype).eps * frobenius(space.T)
         if self.stops.norm == 2:
             self.looks += 1
-            failure = FAILURE / 2**self.looks
+            failure = FAILURE / 2**self.looks  # halved at every look: all together they fail no more than FAILURE says
             return spectral_bound(self.A, space.Q, self.generator, failure) + noise, failure
         if self.squared_norm is not None:
             square, slack = self._difference(space)
@@ -209,6 +210,7 @@ class Growth:
             return True
         if not self.stops.by_error:
             return False
+        # Half of it: what the cut to the smallest rank leaves out adds to what is outside of the space.
         allowed = 0.5 * self.stops.allowance(self.size(S), self.exponent)
         return self._likely(space, S, allowed) and bool((self.outside(space)[0] <= allowed).all())
 

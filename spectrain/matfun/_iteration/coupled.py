@@ -41,6 +41,7 @@ def coupled_root(P: Tensor, r: int, s: int, *, steps: int) -> Tensor:
     A = unit / c
     schedule, top = _coefficients(r, steps, narrow == torch.float32) if t else ([], 1.0)
     noise = math.sqrt(max(1, A.shape[-1])) * max(torch.finfo(narrow).eps, torch.finfo(P.dtype).eps)
+    # On either side of the noise: between the two nothing is known yet, and for s > 0 the end decides.
     positive, nearly = _above(A, noise), _above(A, -noise)
     G = torch.linalg.matrix_power(A, whole)
     for q in schedule:
@@ -48,6 +49,7 @@ def coupled_root(P: Tensor, r: int, s: int, *, steps: int) -> Tensor:
         G = G @ torch.linalg.matrix_power(W, t)
         A = torch.linalg.matrix_power(W, r) @ A
     scale = (c.double() * power_of_two(k, torch.float64)[:, None, None]) ** (s / r)
+    # The identity has the norm n^(1/2); a negative eigenvalue has grown past any multiple of it.
     arrived = (torch.linalg.matrix_norm(A) <= 2 * top * max(1, A.shape[-1]) ** 0.5) & G.isfinite().all(-1).all(-1)
     still = nearly & _above(torch.where(arrived[:, None, None], A, 0.0), -_RUNAWAY)
     return _check(G * scale.to(narrow), arrived & (positive | still if s > 0 else positive), steps)

@@ -51,6 +51,7 @@ def _missing_part(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " 
     squares, V = torch.linalg.eigh(torch.bmm(T, T.mT).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
     t, rows = squares.clamp_min(0).sqrt(), torch.bmm(V.mT, T)
     W = rows / t.clamp_min(torch.finfo(working).tiny)[..., None]
+    # T has its own singular vectors whether or not they are those of Y: only Y w - t q tells.
     residual = torch.bmm(Y, W.mT.to(Y.dtype)).to(working) - torch.bmm(Q, V * t[:, None, :])
     raised = _lift(t, floor.to(working), residual, _RESIDUAL_HALF if Y.itemsize == 2 else _RESIDUAL)
     change = torch.bmm(V * raised[:, None, :], rows)

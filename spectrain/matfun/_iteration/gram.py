@@ -116,7 +116,7 @@ def _fewest(
     inner, last = _allowance(intervals[0], error, u)
     end = max(widened_tops(steps, intervals[0][1], sums * u)[-1], 1 + error) + max(_ROOM * u, _ROOM_BY_GRAM)
     room = rooms(steps, end, sums * u)
-    for count in range(min(_MOST, len(steps) - 1) + 1):
+    for count in range(min(_MOST, len(steps) - 1) + 1):  # fewest first: each costs two products with the long side
         safe = []
         for cuts in itertools.combinations(range(1, len(steps)), count):
             segments = list(itertools.pairwise((0, *cuts, len(steps))))
@@ -149,6 +149,8 @@ def _top(segment: Steps, high: float, u: float, *, first: bool) -> float:
         return float(np.nan_to_num(np.abs(exact) + sum(parts), nan=np.inf).max())
     if len(segment) > _LONGEST:
         return np.inf
+    # A rounding of half precision moves the argument of the next step so far that effects no longer add up: no sum of
+    # parts is a bound, so every choice of signs is carried through to the end.
     worst = 0.0
     for start, turn, *signs in itertools.product((-1.0, 0.0, 1.0), (-1.0, 1.0), *[(-1.0, 1.0)] * len(segment)):
         every = [start, *[value for sign in signs for value in (sign, sign, sign, turn)]]
@@ -223,7 +225,7 @@ def gram_iteration(
     first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *cuts, len(polynomials))):
         if begin:
-            G, first = torch.cat([gram(X) for X in Xs]), (None, None)
+            G, first = torch.cat([gram(X) for X in Xs]), (None, None)  # scaled already, by the first segment
         R = _multiplier(G, odd_coefficients(polynomials[begin:stop]), *first)
         parts = R.split([len(X) for X in Xs])
         Xs = [product(part if X.shape[-2] <= X.shape[-1] else part.mT, X) for part, X in zip(parts, Xs, strict=True)]
@@ -253,6 +255,8 @@ def _multiplier(
     for i, c in enumerate(segment):
         B = without_identity(G, c) if i > 0 or first is None else first
         if i < len(segment) - 1:
+            # q G q in two products, each of matrices that commute, so that the result is symmetric. c[0] is added to
+            # the product: on the diagonal of B it would make the rounding of B relative to c[0].
             M = symmetric_baddbmm(G, B, G, beta=c[0])
             G = symmetric_baddbmm(M, M, B, beta=c[0])
         if R is None:

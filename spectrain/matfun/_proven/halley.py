@@ -53,6 +53,7 @@ def by_qdwh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     items = (least > floor).nonzero().flatten()
     if len(items):
         scale = 1 / torch.where(top > 0, top, 1.0)[items]
+        # ``least`` is from above: weights for an interval that ends above sigma_min would leave it short of 1.
         U = halley(R[items] * scale[:, None, None], 0.9 * least[items] * scale)
         signs = torch.bmm(U.mT, Q[items].mT)
         found = verify(X[items], signs, least[items])
