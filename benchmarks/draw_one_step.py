@@ -19,13 +19,12 @@ import numpy as np
 import torch
 
 from spectrain import train
-from spectrain.train._jobs.draw_config import DEFAULT_STEPS
+from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._run import loop as _step
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import load_job
 from spectrain.train._run.prepare import decide
 from spectrain.train._run.session import build
-from spectrain.train._jobs.draw_config import DrawConfig
 
 COLUMNS = ("one_step_accuracy", "one_step_frechet", "many_step_accuracy", "many_step_frechet", "one_step_novelty")
 

@@ -35,7 +35,7 @@ from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, widened_top
 from spectrain.approx.internal import odd_coefficients
 from spectrain.matfun._iteration.design import design_lower
-from spectrain.matfun.internal import restarts, schedule_for_steps
+from spectrain.matfun.internal import safe_cuts, schedule_for_steps
 
 LIMITS = {"bfloat16": 1.05, "bfloat16 emulated": 1.05, "float32": 1.02, "float64": 1.02}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -229,7 +229,7 @@ def cells(steps: int) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = [(EMULATED, "plain")]
     for name, dtype in DTYPES.items():
         found += [(name, None), (name, "plain")]
-        if restarts(schedule_for_steps(steps, dtype), dtype) is not None:
+        if safe_cuts(schedule_for_steps(steps, dtype), dtype) is not None:
             found.append((name, "gram"))
         if name != "float64":
             found += [(name, form) for form in OTHERS if form != "measured" or steps <= _MEASURED]

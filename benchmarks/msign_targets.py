@@ -30,7 +30,7 @@ from torch.optim._muon import _zeropower_via_newtonschulz
 from spectrain import matfun
 from spectrain._arrays.products import bmm
 from spectrain.matfun._proven.iterated import schedule_for
-from spectrain.matfun.internal import coefficients, gram_products, gram_restarts, plain_products, schedule_for_steps
+from spectrain.matfun.internal import coefficients, gram_cuts, gram_products, plain_products, schedule_for_steps
 from spectrain.testing import exact_msign, relative_error, zoo
 
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes
@@ -206,13 +206,13 @@ def _products(method: str, X: Tensor) -> float:
     short, aspect = min(X.shape), max(X.shape) / min(X.shape)
     if method.startswith("msign(steps="):
         schedule = schedule_for_steps(int(method[len("msign(steps=")]), torch.bfloat16)
-        steps, cuts = coefficients(schedule), gram_restarts(schedule, torch.bfloat16, (short, max(X.shape)))
+        steps, cuts = coefficients(schedule), gram_cuts(schedule, torch.bfloat16, (short, max(X.shape)))
         return plain_products(steps, aspect) if cuts is None else gram_products(steps, cuts, aspect)
     if method.startswith("msign(tol="):
         if matfun.plan(tuple(X.shape), tol=1e-3).stages[0] != "iterate float32":
             return 4.5 + 4 * aspect + 3
         schedule = schedule_for(max(0.01, (aspect**0.5 - 1) / (aspect**0.5 + 1) / 1.15), 1e-3)
-        steps, cuts = coefficients(schedule), gram_restarts(schedule, torch.float32, (short, max(X.shape)))
+        steps, cuts = coefficients(schedule), gram_cuts(schedule, torch.float32, (short, max(X.shape)))
         return plain_products(steps, aspect) if cuts is None else gram_products(steps, cuts, aspect)
     if "SVD" in method or "polar" in method:
         return 7 * aspect + 4

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from spectrain import approx, data, nn, report
 from spectrain._files import cache as _cache
 from spectrain._files import write as _files
-from spectrain.approx._schedules.cache import cached
+from spectrain.approx._schedules.cache import recall
 
 ROOT = Path(_files.__file__).parents[2]
 
@@ -49,7 +49,7 @@ def written_everywhere(folder):
     tokenizer.encode_documents([data.text.Document(name="a", text="b")], file=folder / "tokens.npy")
     model = nn.LanguageModel(vocabulary=7, width=8, depth=1, heads=2, embedding_norm=False)
     nn.to_hugging_face(model, folder / "theirs")
-    cached("key", lambda: approx.sign_schedule(0.5, steps=1), folder=folder / "cache")
+    recall("key", lambda: approx.sign_schedule(0.5, steps=1), folder=folder / "cache")
     return [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "run"]
 
 
@@ -246,4 +246,4 @@ def test_a_user_without_a_home_does_without_a_cache(monkeypatch):
     with pytest.raises(OSError, match="set HOME or XDG_CACHE_HOME"):
         _cache.cache_folder()
     one = approx.sign_schedule(0.5, steps=1)
-    assert cached("key", lambda: one) is one
+    assert recall("key", lambda: one) is one

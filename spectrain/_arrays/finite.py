@@ -39,7 +39,7 @@ def all_finite(X: Tensor) -> bool:
     return bool(torch.linalg.vector_norm(X.detach()).isfinite()) or bool(torch.isfinite(X).all())
 
 
-def located(argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def locate_errors(argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function so that a ``NotFiniteError`` out of it speaks of ``argument`` as the caller passed it.
 
     Inside, matrices are gathered, flattened, widened and embedded, and the index would be one of those. Nothing is
@@ -53,14 +53,14 @@ def located(argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 return function(*args, **kwargs)
             except NotFiniteError as error:
                 given = inspect.signature(function).bind(*args, **kwargs).arguments[argument]
-                raise _found(given, function.__name__, error) from None
+                raise _find(given, function.__name__, error) from None
 
         return door
 
     return decorate
 
 
-def _found(given: Any, name: str, error: NotFiniteError) -> NotFiniteError:
+def _find(given: Any, name: str, error: NotFiniteError) -> NotFiniteError:
     """The error for what was passed; the one at hand where nothing of it is wrong."""
     listed = isinstance(given, list | tuple)
     for place, matrix in enumerate(given if listed else [given]):

@@ -4,7 +4,7 @@ MKL takes a slow path on processors of other makers: on an AMD EPYC with AVX-512
 and oneDNN's, which torch ships too, at 258 (benchmarks/msign_products.py). The choice is a rule, not a measurement, so
 it is the same in every run on a machine.
 
-Products that are symmetric: five eighths of them are computed, block column by block column, the rest is copied.
+Of a product that is symmetric five eighths are computed, block column by block column; the rest is copied.
 """
 
 import functools
@@ -19,6 +19,8 @@ from spectrain._arrays.kinds import Real
 from spectrain._arrays.scale import recording
 
 _LEAST = 192  # of the inner and outer sides, from where oneDNN gains
+_LEAST_SIDE = 640  # where five eighths of a product take 0.75 of its time in bfloat16; at 400 they take 1.0
+_BLOCKS = 4  # block columns of a symmetric product
 
 
 @functools.cache
@@ -73,10 +75,6 @@ def baddbmm(
 def onednn_product(A: Float[Tensor, "m k"], B: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
     """Return A B by the linear layer of oneDNN, which takes float32 as it is, without switching anything globally."""
     return torch.ops.mkldnn._linear_pointwise(A, B.mT, None, "none", [], "")
-
-
-_LEAST_SIDE = 640  # from this side on it takes 0.75 of a product's time in bfloat16, and 1.0 at 400
-_BLOCKS = 4
 
 
 def _in_blocks(A: Tensor) -> bool:

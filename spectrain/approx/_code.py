@@ -15,8 +15,7 @@ def as_code(schedule: Schedule, framework: str) -> str:
     """A function ``polar(X)`` that applies the odd schedule to matrices whose singular values lie in its interval.
 
     The text stands alone: the coefficients to the last bit, Horner's rule in the Gram matrix on the shorter side.
-    Raises
-    ValueError for another framework and for schedules that are not odd.
+    Raises ValueError for another framework and for schedules that are not odd.
 
     >>> from spectrain.approx import sign_schedule
     >>> code = as_code(sign_schedule(0.1, steps=4), "numpy")
@@ -33,7 +32,7 @@ def as_code(schedule: Schedule, framework: str) -> str:
         raise ValueError(f"as_code writes odd schedules for the sign, got one for {schedule.target!r}.")
     low, high = schedule.interval
     rows = "\n".join(f"    {_dense(p.powers, p.coefficients)}," for p in schedule.polynomials)
-    dtype = "float32" if schedule.dtype == "tfloat32" or _missing(schedule.dtype, framework) else schedule.dtype
+    dtype = "float32" if schedule.dtype == "tfloat32" or _lacks(schedule.dtype, framework) else schedule.dtype
     return f'''{_HEADS[framework].format(dtype=dtype)}
     """U V^T for X = U S V^T with singular values in [{low!r}, {high!r}]: |result - 1| <= {schedule.error:.3g} for
     each, in exact
@@ -56,7 +55,7 @@ SCHEDULE = [  # coefficients of x, x^3, x^5, ... of each step
 '''
 
 
-def _missing(dtype: str, framework: str) -> bool:
+def _lacks(dtype: str, framework: str) -> bool:
     return dtype == "bfloat16" and framework == "numpy"
 
 

@@ -1,7 +1,4 @@
-"""A composition of polynomials with its interval, certified error and price.
-
-What a schedule costs in matrix products.
-"""
+"""A composition of polynomials with its interval and certified error, and its price in matrix products."""
 
 import json
 import math
@@ -13,6 +10,12 @@ from typing import Any
 from spectrain._files.read import parse_json
 from spectrain._files.values import number, row, table, whole
 from spectrain.approx._polynomial import Number, Polynomial, print_terms
+
+Interval = tuple[float, float]
+DTYPES = ("float64", "float32", "tfloat32", "float16", "bfloat16")
+_TARGETS = ("sign", "root")
+# What no schedule that is made here comes near; more would only take long to prove.
+_MOST_POLYNOMIALS, _MOST_TERMS, _HIGHEST_POWER = 1000, 64, 2**31
 
 
 def products_of_polynomial(degree: int) -> int:
@@ -75,11 +78,6 @@ class Cost:
             return 0.0
         passes = 2 if steps > 2 else 1
         return passes * ((1 + self._half) * self.aspect - 3 * self._half)
-
-
-Interval = tuple[float, float]
-
-DTYPES = ("float64", "float32", "tfloat32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -153,11 +151,6 @@ class Schedule:
         except ValueError as problem:
             raise ValueError(f"Schedule.from_json: not a schedule written by to_json ({problem}).") from problem
         return found
-
-
-_TARGETS = ("sign", "root")
-# What no schedule that is made here comes near; more would only take long to prove.
-_MOST_POLYNOMIALS, _MOST_TERMS, _HIGHEST_POWER = 1000, 64, 2**31
 
 
 def _fields(data: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.approx._schedules.cuts import MOST_CUTS as MOST_CUTS
+    from spectrain.approx._schedules.cuts import fewest_cuts as fewest_cuts
     from spectrain.approx._schedules.guard import guarded_schedule as guarded_schedule
     from spectrain.approx._schedules.guard import largest_values as largest_values
-    from spectrain.approx._schedules.restarts import MOST_RESTARTS as MOST_RESTARTS
-    from spectrain.approx._schedules.restarts import fewest_restarts as fewest_restarts
     from spectrain.approx._schedules.root import MOST_STEPS as MOST_STEPS
     from spectrain.approx._schedules.widened import Steps as Steps
     from spectrain.approx._schedules.widened import odd_coefficients as odd_coefficients

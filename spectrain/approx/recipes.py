@@ -1,8 +1,7 @@
 """Published schedules as data, each with its source: to compare with and to reproduce, with our certified errors.
 
-`RECIPES` maps a name to a `Recipe`; ``certify(name, lower)`` gives the schedule with its proven error on [lower,
-1]. Coefficients
-stand as published. Several recipes divide the input first; that is part of the recipe (``divide``).
+`RECIPES` maps a name to a `Recipe`; ``certify(name, lower)`` gives the schedule with its proven error on [lower, 1].
+Coefficients stand as published. Several recipes divide the input first; that is part of the recipe (``divide``).
 """
 
 from dataclasses import dataclass
@@ -37,9 +36,8 @@ _SAFER: Rows = (
 class Recipe:
     """A published schedule: one row of coefficients of x, x^(r+1), x^(2r+1), ... a step, r = ``stride`` (2: odd).
 
-    ``divide`` is what the recipe divides the input by beyond its norm; ``safety`` divides the argument of every
-    step, or
-    of every step but the last where ``last`` is False.
+    ``divide`` is what the recipe divides the input by beyond its norm; ``safety`` divides the argument of every step,
+    or of every step but the last where ``last`` is False.
     """
 
     rows: Rows

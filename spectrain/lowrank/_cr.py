@@ -100,7 +100,7 @@ def cr(
     (2, True)
     """
     left, right = _pair(X, Y, count, "cr")
-    rule = _checked(method, weights, core, group)
+    rule = _check(method, weights, core, group)
     draw = repeating_generator(generator, "cr")
     with torch.no_grad(), torch.autocast(left.device.type, enabled=False):
         A, kx = unit_scaled(left.dense().detach().to(_wide(left.dtype)), "cr")
@@ -146,7 +146,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.complex128 if dtype.is_complex else torch.float64
 
 
-def _checked(method: str, weights: str | None, core: str, group: int) -> Callable[[Tensor, int, torch.Generator], Draw]:
+def _check(method: str, weights: str | None, core: str, group: int) -> Callable[[Tensor, int, torch.Generator], Draw]:
     """Return the method as a function of H, the count and the generator."""
     rules = METHODS | {"tuples": lambda H, k, draw: _plain(terms.tuples(H, k, group=group), H)}
     if method not in rules:
@@ -164,24 +164,24 @@ def _plain(S: Tensor, H: Tensor) -> Draw:
     return Draw(S, torch.ones(len(S), dtype=H.dtype, device=H.device))
 
 
-def _weighed(S: Tensor, H: Tensor) -> Draw:
+def _weigh(S: Tensor, H: Tensor) -> Draw:
     return Draw(S, terms.best_weights(H, S))
 
 
 def _subset(H: Num[Tensor, "l l"], k: int, draw: torch.Generator) -> Draw:
     if k * k * len(H) > _ALL_EXCHANGES:
-        return _weighed(terms.exchanged(H, terms.forward(H, k), limit=20), H)
+        return _weigh(terms.exchange(H, terms.forward(H, k), limit=20), H)
     starts = (
         terms.forward(H, k),
         terms.backward(H, k),
         terms.forward(H, k, by_trace=True),
         H.diagonal().real.topk(k).indices,
     )
-    ends = [terms.exchanged(H, S) for S in starts]
-    return _weighed(min(ends, key=lambda S: float(terms.error_on(H, S))), H)
+    ends = [terms.exchange(H, S) for S in starts]
+    return _weigh(min(ends, key=lambda S: float(terms.error_on(H, S))), H)
 
 
-def _sampled(H: Num[Tensor, "l l"], k: int, draw: torch.Generator) -> Draw:
+def _sample(H: Num[Tensor, "l l"], k: int, draw: torch.Generator) -> Draw:
     """Draw k terms independently in proportion to their norms; all alike when all are zero."""
     p = norm_probabilities(H.diagonal().real.sqrt())
     S = torch.multinomial(p.to(draw.device), k, replacement=True, generator=draw).to(H.device)
@@ -196,11 +196,11 @@ def norm_probabilities(norms: Float[Tensor, " l"]) -> Float[Tensor, " l"]:
 
 METHODS: dict[str, Callable[[Tensor, int, torch.Generator], Draw]] = {
     "subset": _subset,
-    "greedy": lambda H, k, draw: _weighed(terms.forward(H, k), H),
-    "exhaustive": lambda H, k, draw: _weighed(terms.exhaustive(H, k), H),
+    "greedy": lambda H, k, draw: _weigh(terms.forward(H, k), H),
+    "exhaustive": lambda H, k, draw: _weigh(terms.exhaustive(H, k), H),
     "norms": lambda H, k, draw: _plain(H.diagonal().real.topk(k).indices, H),
-    "sampling": _sampled,
-    "pivoted_cholesky": lambda H, k, draw: _weighed(terms.forward(H, k, by_trace=True), H),
+    "sampling": _sample,
+    "pivoted_cholesky": lambda H, k, draw: _weigh(terms.forward(H, k, by_trace=True), H),
 }
 
 

@@ -9,8 +9,8 @@ from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.core import cross_core
 from spectrain.lowrank._cur import CUR
-from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.stops import Stops, checked_stops
+from spectrain.lowrank._derivatives import refuse_derivative
+from spectrain.lowrank._matrix.stops import Stops, check_stops
 
 
 def cross(
@@ -48,14 +48,14 @@ def cross(
     >>> torch.allclose(found.dense(), A), found.evaluated < 24
     (True, True)
     """
-    stops = checked_stops(tuple(shape), rank=rank, rtol=rtol, atol=atol, name="cross")
+    stops = check_stops(tuple(shape), rank=rank, rtol=rtol, atol=atol, name="cross")
     if isinstance(checks, bool) or not isinstance(checks, int) or not 1 <= checks <= shape[0]:
         raise ValueError(f"cross: checks must be an int between 1 and {shape[0]}, the number of rows, got {checks!r}")
     draw = repeating_generator(generator, "cross")
     asked = Asked(row, column, shape)
     judged = torch.randperm(shape[0], generator=draw)[:checks].tolist()
     first = next(i for i in torch.randperm(shape[0], generator=draw).tolist() if i not in judged or checks == shape[0])
-    rows, columns, error = _pursued(asked, judged, first, stops)
+    rows, columns, error = _pursue(asked, judged, first, stops)
     C = torch.stack([asked.column(j) for j in columns], 1) if columns else asked.row(judged[0]).new_zeros(shape[0], 0)
     R = torch.stack([asked.row(i) for i in rows]) if rows else C.new_zeros(0, shape[1])
     floor = torch.finfo(C.dtype).eps * max(shape) if epsilon is None else epsilon
@@ -94,14 +94,14 @@ class Asked:
         if index not in self._kept[side]:
             values = torch.as_tensor(self._ask[side](index))
             name = ("row", "column")[side]
-            undifferentiated(values, "cross", f"let {name}() return .detach()ed numbers, or use cur")
+            refuse_derivative(values, "cross", f"let {name}() return .detach()ed numbers, or use cur")
             if values.shape != (length,):
                 raise ValueError(
                     f"cross: {name}({index}) must return {length} entries, got an array of shape {tuple(values.shape)}"
                 )
             if not bool(torch.isfinite(values).all()):
                 raise ValueError(f"cross: {name}({index}) has entries that are NaN or infinite")
-            self._kept[side][index] = values.to(_working(values.dtype))
+            self._kept[side][index] = values.to(_working_dtype(values.dtype))
         return self._kept[side][index]
 
     @property
@@ -110,19 +110,19 @@ class Asked:
         return len(self._kept[0]) * self.shape[1] + len(self._kept[1]) * self.shape[0]
 
 
-def _working(dtype: torch.dtype) -> torch.dtype:
+def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return float32 for half precision, float64 for integers, else the dtype itself."""
     if dtype.is_complex or dtype in (torch.float32, torch.float64):
         return dtype
     return torch.float32 if dtype.is_floating_point else torch.float64
 
 
-def _pursued(asked: Asked, judged: list[int], last: int, stops: Stops) -> tuple[list[int], list[int], Tensor]:
+def _pursue(asked: Asked, judged: list[int], last: int, stops: Stops) -> tuple[list[int], list[int], Tensor]:
     """Add crosses until a stop; return rows, columns and the estimate of what is left."""
     m, n = asked.shape
     check = torch.stack([asked.row(i) for i in judged])
     size = (check.abs().square().sum() * (m / len(judged))).sqrt()
-    allowed, error = stops.allowed(size), size
+    allowed, error = stops.allowance(size), size
     left, right = check.new_zeros(m, 0), check.new_zeros(0, n)  # the approximation so far: left @ right
     rows: list[int] = []
     columns: list[int] = []

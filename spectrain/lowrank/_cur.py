@@ -13,7 +13,7 @@ from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.column_id import Choice, column_id, smallest
 from spectrain.lowrank._columns.core import CoreOf, cross_core, crossing_rows, floors, optimal_core
 from spectrain.lowrank._columns.operator_id import operator_id
-from spectrain.lowrank._columns.pivoted_qr import filled_up
+from spectrain.lowrank._columns.pivoted_qr import fill_up
 from spectrain.lowrank._columns.rules import EXACT_WORK
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
 from spectrain.lowrank._matrix.matrix import Matrix, entered
@@ -29,8 +29,8 @@ from spectrain.lowrank._matrix.scale import (
     times_two_to,
     unit_scaled,
 )
-from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops, tail_errors
-from spectrain.lowrank._select_columns import checked_rule
+from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops, tail_errors
+from spectrain.lowrank._select_columns import check_rule
 
 Core: TypeAlias = Literal["optimal", "cross"]
 Judge: TypeAlias = Callable[["Parts", CoreOf], "Parts"]  # of rows and columns and a core for any floor
@@ -124,7 +124,7 @@ def cur(
     """
     matrix = entered(A, "cur")
     given = rows is not None or columns is not None
-    stops = checked_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="cur", required=not given)
+    stops = check_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="cur", required=not given)
     if core not in ("optimal", "cross"):
         raise ValueError(f'cur: core must be "optimal" or "cross", got {core!r}')
     if given and (stops.by_error or (rank is None and (rows is None or columns is None))):
@@ -132,7 +132,7 @@ def cur(
     if epsilon is not None and not 0 <= epsilon < 1:
         raise ValueError(f"cur: epsilon must be in [0, 1), got {epsilon}")
     sides = _Sides(_side(rows, matrix.shape[-2], "rows", matrix), _side(columns, matrix.shape[-1], "columns", matrix))
-    draw = checked_rule(method, bound=2.0, oversample=oversample, power=power, block=block, generator=generator)
+    draw = check_rule(method, bound=2.0, oversample=oversample, power=power, block=block, generator=generator)
     how = Choice(method, refine, None, draw, {"oversample": oversample, "power": power, "block": block})
     levels = floors(matrix.dtype, matrix.out_dtype, max(matrix.shape[-2:])) if epsilon is None else [epsilon]
     with torch.autocast(matrix.device.type, enabled=False):
@@ -169,7 +169,7 @@ def _side(value: Side, most: int, name: str, matrix: Matrix) -> int | Tensor | N
     return index.long()
 
 
-def _chosen(A: Tensor, side: int | Tensor | None, stops: Stops, allowed: Tensor, how: Choice) -> tuple[Tensor, int]:
+def _choose(A: Tensor, side: int | Tensor | None, stops: Stops, allowed: Tensor, how: Choice) -> tuple[Tensor, int]:
     """Return the columns of A, given or chosen, and how many are independent."""
     if isinstance(side, Tensor):
         return side, int(torch.linalg.matrix_rank(A.detach()[:, side]))
@@ -177,7 +177,7 @@ def _chosen(A: Tensor, side: int | Tensor | None, stops: Stops, allowed: Tensor,
     found = column_id(A.detach(), fixed, allowed, how)
     J = found.columns
     if isinstance(side, int):  # more of them than the matrix has rows: the further ones add nothing to the span
-        J = filled_up(J, side, A.shape[1])
+        J = fill_up(J, side, A.shape[1])
     return J, found.rank
 
 
@@ -195,10 +195,10 @@ def _steadiest(core: CoreOf, judge: Callable[[Tensor, int], Parts], levels: list
 
 def _optimal(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice, judge: Judge) -> Parts:
     half = allowed / math.sqrt(2) if stops.by_error else allowed
-    J, r = _chosen(A, sides.columns, stops, half, how)
-    rows, s = _chosen(A.mH, sides.rows, stops, half, how)
+    J, r = _choose(A, sides.columns, stops, half, how)
+    rows, s = _choose(A.mH, sides.rows, stops, half, how)
     if stops.by_error:  # as many of both: what the smaller side gains can only lower the error
-        J, rows = (filled_up(index, max(len(J), len(rows)), n) for index, n in ((J, A.shape[1]), (rows, A.shape[0])))
+        J, rows = (fill_up(index, max(len(J), len(rows)), n) for index, n in ((J, A.shape[1]), (rows, A.shape[0])))
         r = s = len(J)
     C, R = A[:, J], A[rows]
     return judge(Parts(rows, J, C, R[:0], R, min(r, s), torch.zeros(())), optimal_core(A, C, R))
@@ -210,7 +210,7 @@ def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice,
         J = sides.columns
         if not isinstance(J, Tensor):
             fixed = Stops(min(q, *A.shape), min(A.shape), None, None, stops.norm)
-            J = _chosen(A, q, fixed, allowed, how)[0] if q else torch.empty(0, dtype=torch.long, device=A.device)
+            J = _choose(A, q, fixed, allowed, how)[0] if q else torch.empty(0, dtype=torch.long, device=A.device)
         rows = sides.rows if isinstance(sides.rows, Tensor) else crossing_rows(A.detach()[:, J], p)
         C, R = A[:, J], A[rows]
         parts = Parts(rows, J, C, R[:0], R, min(len(rows), len(J)), torch.zeros(()))
@@ -225,17 +225,17 @@ def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice,
 def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels: list[float], core: Core) -> CUR:
     A, k = unit_scaled(matrix.dense(), "cur")
     batch, items = A.shape[:-2], flattened(A)
-    allowed = stops.allowed(matrix_norm(A, stops.norm), k)
+    allowed = stops.allowance(matrix_norm(A, stops.norm), k)
     make = _optimal if core == "optimal" else _cross
     tolerances, exponents = (flattened(each[..., None, None]).flatten() for each in (allowed, k))
-    judge = partial(_judged, matrix=matrix, norm=stops.norm)
+    judge = partial(_judge, matrix=matrix, norm=stops.norm)
     judges = [partial(judge, A=X, k=int(e)) for X, e in zip(items, exponents, strict=True)]
     done = [
         make(X, stops, sides, a, how, partial(_best_of, judged=judged, levels=levels))
         for X, a, judged in zip(items, tolerances, judges, strict=True)
     ]
     p, q = (max(len(indices) for indices in side) for side in zip(*((d.rows, d.columns) for d in done), strict=True))
-    done = [judged(_widened(d, X, p, q)) for d, X, judged in zip(done, items, judges, strict=True)]
+    done = [judged(_widen(d, X, p, q)) for d, X, judged in zip(done, items, judges, strict=True)]
     rank = rebatched(torch.tensor([d.rank for d in done], device=A.device), batch)
     error = stacked(done, "error", batch)
     stops.warn_of(rescaled(error, k), rescaled(allowed.double(), k), rank, "cur")
@@ -264,7 +264,7 @@ def _best_of(parts: Parts, core: CoreOf, *, judged: Callable[[Parts], Parts], le
     return _steadiest(core, lambda U, rank: judged(parts._replace(U=U, rank=min(parts.rank, rank))), levels)
 
 
-def _judged(parts: Parts, *, A: Tensor, matrix: Matrix, norm: Norm, k: int) -> Parts:
+def _judge(parts: Parts, *, A: Tensor, matrix: Matrix, norm: Norm, k: int) -> Parts:
     """Return the parts of A / 2**k with their error: the residual of the factors as returned, and rounding of C U R.
 
     C and R are entries of A, which are returned exactly.
@@ -277,12 +277,12 @@ def _judged(parts: Parts, *, A: Tensor, matrix: Matrix, norm: Norm, k: int) -> P
     return parts._replace(error=error, steady=matrix.out_dtype == matrix.dtype and bool(rounding <= exact))
 
 
-def _widened(parts: Parts, A: Tensor, p: int, q: int) -> Parts:
+def _widen(parts: Parts, A: Tensor, p: int, q: int) -> Parts:
     """Return the parts with unused rows and columns appended: zero rows and columns of U."""
     rows, J = parts.rows, parts.columns
     if len(rows) == p and len(J) == q:
         return parts
-    rows, J = filled_up(rows, p, A.shape[0]), filled_up(J, q, A.shape[1])
+    rows, J = fill_up(rows, p, A.shape[0]), fill_up(J, q, A.shape[1])
     U = parts.U.new_zeros(q, p)
     U[: parts.U.shape[0], : parts.U.shape[1]] = parts.U
     return parts._replace(rows=rows, columns=J, C=A[:, J], U=U, R=A[rows])
@@ -295,7 +295,7 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, level
         raise ValueError("cur: a cross core to a tolerance needs entries; use core='optimal', or rank=")
     unit, exponent = matrix.unit()
     k = torch.tensor(exponent, dtype=torch.int32, device=matrix.device)
-    half = Stops(stops.limit, stops.full, _halved(stops.rtol), _halved(stops.atol), stops.norm)
+    half = Stops(stops.limit, stops.full, _halve(stops.rtol), _halve(stops.atol), stops.norm)
     J = _of_products(matrix, sides.columns, half, how)
     C = unit.columns(J)
     if core == "cross" and not isinstance(sides.rows, Tensor):
@@ -316,7 +316,7 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, level
     found = _steadiest(cores, judge, levels)
     rank, U = torch.tensor(found.rank), found.U
     size = (probes.mean_square() if unit.squared_norm is None else unit.squared_norm).sqrt().double()
-    stops.warn_of(rescaled(found.error, k), rescaled(stops.allowed(size, k), k), rank, "cur")
+    stops.warn_of(rescaled(found.error, k), rescaled(stops.allowance(size, k), k), rank, "cur")
     return CUR.of(
         matrix.factor(times_two_to(C, k)),
         matrix.value(_core_out(times_two_to(U, -k), matrix)),
@@ -335,7 +335,7 @@ def _core_out(U: Tensor, matrix: Matrix) -> Tensor:
     return in_range(U.to(matrix.dtype_of(U)), "cur", "an entry of the core U, which is as large as 1 / A,")
 
 
-def _halved(tolerance: Real | None) -> Real | None:
+def _halve(tolerance: Real | None) -> Real | None:
     return None if tolerance is None else tolerance / math.sqrt(2)
 
 

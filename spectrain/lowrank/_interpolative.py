@@ -8,16 +8,16 @@ from torch import Tensor
 
 from spectrain._arrays.generators import Generator
 from spectrain._arrays.kinds import Array, Real
-from spectrain.lowrank._columns.column_id import Choice, coefficients, column_id, widened
+from spectrain.lowrank._columns.column_id import Choice, coefficients, column_id, widen
 from spectrain.lowrank._columns.operator_id import operator_id
-from spectrain.lowrank._columns.pivoted_qr import filled_up
+from spectrain.lowrank._columns.pivoted_qr import fill_up
 from spectrain.lowrank._columns.strong_rrqr import strong_rrqr
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
 from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, stacked, times_two_to, unit_scaled
-from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops
-from spectrain.lowrank._select_columns import checked_rule
+from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops
+from spectrain.lowrank._select_columns import check_rule
 
 Axis: TypeAlias = Literal["columns", "rows", "both"]
 
@@ -116,12 +116,12 @@ def interpolative(
     True
     """
     matrix = entered(A, "interpolative")
-    stops = checked_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="interpolative")
+    stops = check_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="interpolative")
     if axis not in ("columns", "rows", "both"):
         raise ValueError(f'interpolative: axis must be "columns", "rows" or "both", got {axis!r}')
     if bound is not None and not bound > 1:
         raise ValueError(f"interpolative: bound on |Z| must be above 1, got {bound}; 2 is usual")
-    draw = checked_rule(method, bound=2.0, oversample=oversample, power=power, block=block, generator=generator)
+    draw = check_rule(method, bound=2.0, oversample=oversample, power=power, block=block, generator=generator)
     how = Choice(method, refine, bound, draw, {"oversample": oversample, "power": power, "block": block})
     with torch.autocast(matrix.device.type, enabled=False):
         if axis == "rows":
@@ -144,7 +144,7 @@ class Decomposed(NamedTuple):
 
 
 @torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
-def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
+def decompose(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
     """Return the column decomposition of each matrix of a batch, padded to the largest rank."""
     batch, device = matrix.shape[:-2], matrix.device
     if matrix.entries is None:
@@ -153,10 +153,10 @@ def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
     else:
         A, k = unit_scaled(matrix.entries, "interpolative")
         items = flattened(A)
-        allowed = flattened(stops.allowed(matrix_norm(A, stops.norm), k)[..., None, None]).flatten()
+        allowed = flattened(stops.allowance(matrix_norm(A, stops.norm), k)[..., None, None]).flatten()
         done = [column_id(X, stops, a, how) for X, a in zip(items, allowed, strict=True)]
         width = max(len(found.columns) for found in done)
-        done = [widened(found, X, width) for found, X in zip(done, items, strict=True)]
+        done = [widen(found, X, width) for found, X in zip(done, items, strict=True)]
     rank = rebatched(torch.tensor([found.rank for found in done], device=device), batch)
     best = stacked(done, "best", batch) if done[0].best is not None else None
     return Decomposed(
@@ -173,7 +173,7 @@ def decomposed(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
 
 
 def _of_columns(matrix: Matrix, stops: Stops, how: Choice) -> Interpolative:
-    found = decomposed(matrix, stops, how)
+    found = decompose(matrix, stops, how)
     Z = found.Z.to(matrix.out_dtype)
     return Interpolative.of(
         matrix.value(found.columns),
@@ -185,7 +185,7 @@ def _of_columns(matrix: Matrix, stops: Stops, how: Choice) -> Interpolative:
 
 
 def _of_rows(matrix: Matrix, stops: Stops, how: Choice) -> RowInterpolative:
-    found = decomposed(matrix.mH, stops, how)
+    found = decompose(matrix.mH, stops, how)
     Z = found.Z.to(matrix.out_dtype)
     return RowInterpolative.of(
         matrix.value(found.columns),
@@ -198,7 +198,7 @@ def _of_rows(matrix: Matrix, stops: Stops, how: Choice) -> RowInterpolative:
 
 def _of_both(matrix: Matrix, stops: Stops, how: Choice) -> TwoSidedInterpolative:
     """Write the rows of C by as many of them as it has independent columns: exact but for rounding, and |X| <= 2."""
-    found = decomposed(matrix, stops, how)
+    found = decompose(matrix, stops, how)
     batch = found.C.shape[:-2]
     ranks = found.rank.reshape(-1).tolist() or [0]
     sides = [_rows_of(C, r) for C, r in zip(flattened(found.C), ranks, strict=True)]
@@ -221,7 +221,7 @@ def _rows_of(C: Tensor, r: int) -> tuple[Tensor, Tensor]:
     m, k = C.shape
     with torch.no_grad():
         taken = strong_rrqr(C[:, :r].mH, r) if r else torch.empty(0, dtype=torch.long, device=C.device)
-    return filled_up(taken, k, m), torch.cat([coefficients(C[:, :r].mH, taken).mH, C.new_zeros(m, k - r)], 1)
+    return fill_up(taken, k, m), torch.cat([coefficients(C[:, :r].mH, taken).mH, C.new_zeros(m, k - r)], 1)
 
 
 def _largest(Z: Tensor) -> Tensor:

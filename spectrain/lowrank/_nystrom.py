@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
-from spectrain._arrays.kinds import Array, Real
-from spectrain.lowrank._derivatives import undifferentiated
+from spectrain._arrays.kinds import Real
+from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.cholesky import PartialCholesky, randomly_pivoted
 from spectrain.lowrank._matrix.error import frobenius, product_noise
 from spectrain.lowrank._matrix.kernel import Source, indefinite, of_function, of_matrix
-from spectrain.lowrank._matrix.result import Factorization, widened
+from spectrain.lowrank._matrix.matrix import Array
+from spectrain.lowrank._matrix.result import Factorization, widen
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
-from spectrain.lowrank._matrix.stops import Stops, checked_stops
+from spectrain.lowrank._matrix.stops import Stops, check_stops
 
 _PART, _ROWS = 16, 1024  # landmarks taken, and rows looked at, at once
 Landmarks: TypeAlias = Literal["rpcholesky", "uniform"] | Array | None
@@ -40,7 +41,7 @@ class Nystrom(Factorization, _Letters):
 
     def chain(self) -> Sequence[Array]:
         """Return F and F^H."""
-        F = widened(self.F)
+        F = widen(self.F)
         return F, F.mH if isinstance(F, Tensor) else F.conj().T
 
     def features(self, columns: Array) -> Array:
@@ -98,18 +99,18 @@ def nystrom(
     draw = repeating_generator(generator, "nystrom")
     for given_tensor in (K, points):
         if isinstance(given_tensor, Tensor):
-            undifferentiated(given_tensor, "nystrom", "pass it .detach()ed")
+            refuse_derivative(given_tensor, "nystrom", "pass it .detach()ed")
     if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
         raise ValueError(f"nystrom: block must be an int of at least 1, got {block!r}")
     source = of_function(K, points, block) if callable(K) and not hasattr(K, "shape") else of_matrix(K, points)
     n = source.n
-    given = None if landmarks is None or isinstance(landmarks, str) else _checked(landmarks, n)
-    stops = checked_stops((n, n), rank=rank, rtol=rtol, atol=atol, name="nystrom", required=given is None)
+    given = None if landmarks is None or isinstance(landmarks, str) else _check(landmarks, n)
+    stops = check_stops((n, n), rank=rank, rtol=rtol, atol=atol, name="nystrom", required=given is None)
     with torch.no_grad(), torch.autocast(source.like.device.type, enabled=False):
-        return _found(source, stops, given, landmarks if isinstance(landmarks, str) else None, block, draw)
+        return _find(source, stops, given, landmarks if isinstance(landmarks, str) else None, block, draw)
 
 
-def _checked(landmarks: Array, n: int) -> Tensor:
+def _check(landmarks: Array, n: int) -> Tensor:
     try:
         index = torch.as_tensor(landmarks)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -121,7 +122,7 @@ def _checked(landmarks: Array, n: int) -> Tensor:
     return index.long()
 
 
-def _found(
+def _find(
     source: Source, stops: Stops, given: Tensor | None, kind: str | None, block: int | None, draw: torch.Generator
 ) -> Nystrom:
     """Choose the landmarks and return the result; the rest is checked to be semidefinite on its diagonal."""
@@ -134,7 +135,7 @@ def _found(
         )
     floor = 16 * eps * diagonal.max()
     P = PartialCholesky.empty(source.entries, diagonal.clamp_min(0), source.like.dtype)
-    allowed = float(stops.allowed(torch.tensor(trace, dtype=torch.float64)))
+    allowed = float(stops.allowance(torch.tensor(trace, dtype=torch.float64)))
     if kind in (None, "rpcholesky") and given is None:
         size = block or min(64, max(4, stops.limit // 4))
         randomly_pivoted(P, limit=stops.limit, allowed=allowed, block=size, draw=draw, floor=floor)
@@ -146,7 +147,7 @@ def _found(
             P.add(part[: stops.limit - len(P.landmarks)], floor)
     else:
         raise ValueError(f'nystrom: landmarks must be "rpcholesky", "uniform" or indices, got {kind!r}')
-    found = _result(source, _steadied(source, P, eps), trace, eps)
+    found = _result(source, _steady(source, P, eps), trace, eps)
     _warn_of(float(found.error), allowed, stops, int(found.rank), given)
     return found
 
@@ -169,7 +170,7 @@ def _rest(source: Source, P: PartialCholesky) -> Tensor:
     return source.diagonal.double() - F.abs().double().square().sum(1)
 
 
-def _steadied(source: Source, P: PartialCholesky, eps: float) -> PartialCholesky:
+def _steady(source: Source, P: PartialCholesky, eps: float) -> PartialCholesky:
     """Return P, or with the fewer of its landmarks that rounding allows; ValueError where K is not semidefinite.
 
     Landmarks that depend on each other to within t ||K|| turn rounding into eps k / t: so far below zero the rest may
@@ -180,7 +181,7 @@ def _steadied(source: Source, P: PartialCholesky, eps: float) -> PartialCholesky
     for level in (eps**0.75, eps**0.5):
         if float(_rest(source, P).min()) >= -(eps**0.5) * largest:
             return P
-        P = P.restarted(source.diagonal, source.diagonal.new_tensor(level * largest))
+        P = P.restart(source.diagonal, source.diagonal.new_tensor(level * largest))
     least = float(_rest(source, P).min())
     if least < -(eps**0.5) * largest:
         raise indefinite(f"a diagonal entry of K - F F^H is {least:.3g}")
@@ -199,7 +200,7 @@ def _result(source: Source, P: PartialCholesky, trace: float, eps: float) -> Nys
         noise += float(torch.finfo(P.F.dtype).eps * rank**0.5 * size)
     if matrix.out_dtype != matrix.dtype:
         noise += source.n**0.5 * eps * trace  # a kernel rounded to half precision is not quite semidefinite
-    error = torch.tensor(_seen(source, F, float(rest.abs().sum()) + noise, eps), dtype=torch.float64)
+    error = torch.tensor(_measure_error(source, F, float(rest.abs().sum()) + noise, eps), dtype=torch.float64)
     return Nystrom.of(
         matrix.value(P.landmarks),
         matrix.value(F),
@@ -211,7 +212,7 @@ def _result(source: Source, P: PartialCholesky, trace: float, eps: float) -> Nys
     )
 
 
-def _seen(source: Source, F: Tensor, error: float, eps: float) -> float:
+def _measure_error(source: Source, F: Tensor, error: float, eps: float) -> float:
     """Return the error, or the Frobenius norm of K - F F^H where that is larger, of a K whose entries are there.
 
     Of a semidefinite rest the trace is the larger one. Where it is not, by rounding, the norm is what is left; by more,

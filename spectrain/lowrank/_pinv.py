@@ -1,8 +1,7 @@
 """The pseudo-inverse, and the least-squares solver it is made of, with the rank that was decided.
 
-The pseudo-inverse by iteration: products only.
-
-The derivative of the pseudo-inverse, which exists where the rank does not change.
+Its derivative exists where the rank does not change. Under transforms of torch it is that of a polynomial in A and
+A^+, products only.
 """
 
 import math
@@ -12,16 +11,19 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from spectrain._arrays.kinds import Array, Real
-from spectrain.lowrank._derivatives import differentiated, transformed
+from spectrain._arrays.kinds import Real
+from spectrain.lowrank._derivatives import carries_derivative, is_transformed
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm
-from spectrain.lowrank._matrix.matrix import Matrix, entered
-from spectrain.lowrank._matrix.result import Factorization, widened
+from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+from spectrain.lowrank._matrix.result import Factorization, widen
 from spectrain.lowrank._matrix.scale import in_range, joined, rescaled, rounded_up, times_two_to, unit_scaled
-from spectrain.lowrank._matrix.stops import checked_stops
-from spectrain.lowrank._rank_decision import Decision, decided
+from spectrain.lowrank._matrix.stops import check_stops
+from spectrain.lowrank._rank_decision import Decision, decide
 
 FLOOR = 1e-4  # of rtol: rounding in directions that are zero doubles each step, to about 40 u / rtol^2
+Method: TypeAlias = Literal["svd", "gram"]
+_GRAM_FROM = 32  # rows or columns at which the Gram matrix in double precision is faster than LAPACK's SVD in single
+_GRAM_FLOOR = 1e-7  # relative to sigma_max; below, squares of singular values drown in rounding
 
 
 def by_iteration(A: Tensor, *, rtol: Real, name: str) -> Tensor:
@@ -71,7 +73,7 @@ class _Attached(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grad,) = grads
         A, P = ctx.saved_tensors
-        P = attached(A, P.detach())  # so that second derivatives see that P depends on A
+        P = attach(A, P.detach())  # so that second derivatives see that P depends on A
         Gh, Ph = grad.mH, P.mH
         inside = -(Ph @ grad @ Ph)
         rows = Gh @ P @ Ph - A @ (P @ (Gh @ (P @ Ph)))
@@ -79,19 +81,19 @@ class _Attached(torch.autograd.Function):
         return inside + rows + columns, None
 
 
-def attached(A: Tensor, P: Tensor) -> Tensor:
+def attach(A: Tensor, P: Tensor) -> Tensor:
     """Return P = A^+ as a differentiable function of A, at constant rank, in every mode of torch.
 
     dP = -P dA P + P P^H dA^H (I - A P) + (I - P A) dA^H P^H P (Golub and Pereyra 1973). No division by differences of
     singular values: equal ones are no obstacle. Cost of a derivative by a graph: ten products. Dual numbers and
-    transforms of torch.func, nested or not, go through :func:`_restored`.
+    transforms of torch.func, nested or not, go through :func:`_restore`.
     """
-    if not differentiated(A):
+    if not carries_derivative(A):
         return P
-    return _restored(A, P) if transformed(A) else _Attached.apply(A, P)
+    return _restore(A, P) if is_transformed(A) else _Attached.apply(A, P)
 
 
-def _restored(A: Tensor, P: Tensor) -> Tensor:
+def _restore(A: Tensor, P: Tensor) -> Tensor:
     """Return P by a polynomial in A and P of which A^+ is the limit; P itself is a constant.
 
     G = (P A)^H P (A P)^H has the rows and columns of A^+ exactly, and is off by O(||P - A^+||); 2 G - G A G by its
@@ -104,12 +106,6 @@ def _restored(A: Tensor, P: Tensor) -> Tensor:
         G = (P @ A).mH @ P @ (A @ P).mH
         P = 2 * G - G @ A @ G
     return times_two_to(P + (fixed - P).detach(), -k)
-
-
-Method: TypeAlias = Literal["svd", "gram"]
-
-_GRAM_FROM = 32  # rows or columns at which the Gram matrix in double precision is faster than LAPACK's SVD in single
-_GRAM_FLOOR = 1e-7  # relative to sigma_max; below, squares of singular values drown in rounding
 
 
 class _Letters(NamedTuple):
@@ -133,14 +129,14 @@ class PseudoInverse(Factorization, _Letters):
 
     def chain(self) -> Sequence[Array]:
         """Return V diag(W) and Uh."""
-        V, W, Uh = map(widened, self)
+        V, W, Uh = map(widen, self)
         return V * W[..., None, :], Uh
 
     def dense(self) -> Array:
         """Return A^+; differentiable at constant rank where A asks for a gradient. ValueError where it overflows."""
         P = super().dense()
         in_range(torch.as_tensor(P), "pinv_factors", "an entry of the pseudo-inverse")
-        return P if self.source is None else attached(self.source, P.to(self.source.dtype)).to(P.dtype)
+        return P if self.source is None else attach(self.source, P.to(self.source.dtype)).to(P.dtype)
 
     def matmul(self, X: Array) -> Array:
         """Return A^+ X, the least-squares solution of smallest norm, without forming A^+ unless gradients need it."""
@@ -171,18 +167,18 @@ def pinv(
     >>> pinv(A).tolist()
     [[0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    matrix, rtol, atol, scaled, k = _prepared(A, rtol, atol, "pinv")
+    matrix, rtol, atol, scaled, k = _prepare(A, rtol, atol, "pinv")
     with torch.autocast(matrix.device.type, enabled=False):
         if method == "iteration":
             if atol:
                 raise ValueError("pinv: method='iteration' knows rtol only; atol= needs method='svd' or 'gram'")
             P = by_iteration(scaled, rtol=rtol, name="pinv")
         else:
-            found = decided(scaled, rtol=rtol, atol=_unit_atol(atol, k), gram=_gram(matrix, rtol, method))
+            found = decide(scaled, rtol=rtol, atol=_unit_atol(atol, k), gram=_gram(matrix, rtol, method))
             P = found.inverse()
-        P = rescaled_matrix(P.to(matrix.dtype), -k)
+        P = rescale_matrix(P.to(matrix.dtype), -k)
         source = matrix.dense()
-        out = attached(source, P)
+        out = attach(source, P)
         return matrix.value(in_range(out.to(matrix.dtype_of(out)), "pinv", "an entry of the pseudo-inverse"))
 
 
@@ -202,33 +198,33 @@ def pinv_factors(
     >>> int(found.rank), bool(found.clear), [round(x, 9) for x in (found @ torch.ones(3, 1).double())[:, 0].tolist()]
     (1, True, [0.5, 0.5])
     """
-    matrix, rtol, atol, scaled, k = _prepared(A, rtol, atol, "pinv_factors")
+    matrix, rtol, atol, scaled, k = _prepare(A, rtol, atol, "pinv_factors")
     if method not in (None, "svd", "gram"):
         raise ValueError(f'pinv_factors: method must be "svd", "gram" or None, got {method!r}')
     with torch.autocast(matrix.device.type, enabled=False):
-        found = decided(scaled, rtol=rtol, atol=_unit_atol(atol, k), gram=_gram(matrix, rtol, method))
+        found = decide(scaled, rtol=rtol, atol=_unit_atol(atol, k), gram=_gram(matrix, rtol, method))
     rank, source, real = found.keep.sum(-1), matrix.dense(), matrix.dtype.to_real()
     width = int(rank.max()) if rank.numel() else 0
     keep = found.keep[..., :width]
     V, Uh = found.Vh.mH[..., :width] * keep[..., None, :], found.U.mH[..., :width, :] * keep[..., None]
     weights = found.weights()[..., :width].to(real)
     over = _overflow(weights, k, torch.finfo(matrix.out_dtype).max)
-    W, Uh = rescaled(weights, -k - over), rescaled_matrix(Uh, over)
+    W, Uh = rescaled(weights, -k - over), rescale_matrix(Uh, over)
     told = {"cutoff": found.cutoff, "kept": found.smallest_kept(), "dropped": found.largest_dropped()}
     return PseudoInverse.of(
         *(matrix.factor(F) for F in (V, W, Uh)),
         rank=matrix.value(rank),
         error=matrix.value(_error_out(found, matrix, k)),
         clear=matrix.value(found.clear()),
-        source=source if differentiated(source) else None,
+        source=source if carries_derivative(source) else None,
         **{key: matrix.value(rescaled(number.to(real), k)) for key, number in told.items()},
     )
 
 
-def _prepared(A: Array, rtol: Real | None, atol: Real | None, name: str) -> tuple[Matrix, Real, Real, Tensor, Tensor]:
+def _prepare(A: Array, rtol: Real | None, atol: Real | None, name: str) -> tuple[Matrix, Real, Real, Tensor, Tensor]:
     """Return the matrix, its tolerances and a copy of unit size without gradient."""
     matrix = entered(A, name)
-    checked_stops(matrix.shape, rank=None, rtol=rtol, atol=atol, name=name, required=False)
+    check_stops(matrix.shape, rank=None, rtol=rtol, atol=atol, name=name, required=False)
     if rtol is None:
         rtol = max(matrix.shape[-2:]) * torch.finfo(matrix.out_dtype).eps if atol is None else 0.0
     scaled, k = unit_scaled(matrix.dense().detach(), name)
@@ -267,7 +263,7 @@ def _gram(matrix: Matrix, rtol: Real, method: str | None) -> bool:
     )
 
 
-def rescaled_matrix(X: Tensor, k: Tensor) -> Tensor:
+def rescale_matrix(X: Tensor, k: Tensor) -> Tensor:
     """Return X * 2**k for a batch of matrices, real or complex."""
     if not X.is_complex():
         return rescaled(X, k)

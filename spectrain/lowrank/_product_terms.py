@@ -24,10 +24,10 @@ def squared_error(H: Num[Tensor, "l l"], w: Num[Tensor, " l"]) -> Float[Tensor, 
 
 def best_weights(H: Num[Tensor, "l l"], S: Int[Tensor, " k"]) -> Num[Tensor, " k"]:
     """Return the weights that minimise the error on the support S: H_SS w = (H 1)_S, by least squares."""
-    return _solved(H[S[:, None], S], H[S].sum(1))
+    return _solve(H[S[:, None], S], H[S].sum(1))
 
 
-def _solved(P: Tensor, c: Tensor) -> Tensor:
+def _solve(P: Tensor, c: Tensor) -> Tensor:
     """Solve a semidefinite system; directions below rounding get nothing."""
     L, V = torch.linalg.eigh(P)
     keep = torch.finfo(L.dtype).eps * len(L) * L[-1].clamp_min(0.0) < L
@@ -82,7 +82,7 @@ def backward(H: Num[Tensor, "l l"], k: int) -> Int[Tensor, " k"]:
     return S
 
 
-def exchanged(H: Num[Tensor, "l l"], S: Int[Tensor, " k"], *, limit: int | None = None) -> Int[Tensor, " k"]:
+def exchange(H: Num[Tensor, "l l"], S: Int[Tensor, " k"], *, limit: int | None = None) -> Int[Tensor, " k"]:
     """Exchange one term for another, always the best of all k (l - k) exchanges, until none lowers the error.
 
     With P = inv(H_SS), w = P (H 1)_S, B = P H_S: removing S[i] and adding j gives the squared error

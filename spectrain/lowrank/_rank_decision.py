@@ -62,7 +62,7 @@ class Decision(NamedTuple):
         return below & (self.smallest_kept() - self.residual > self.cutoff)
 
 
-def decided(A: Tensor, *, rtol: Real, atol: Tensor, gram: bool) -> Decision:
+def decide(A: Tensor, *, rtol: Real, atol: Tensor, gram: bool) -> Decision:
     """Decompose A and keep the singular values above max(rtol sigma_max, atol)."""
     with torch.no_grad():
         U, S, Vh = _by_gram(A) if gram else torch.linalg.svd(A, full_matrices=False)

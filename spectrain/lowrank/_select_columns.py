@@ -8,10 +8,10 @@ from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
 from spectrain.lowrank._columns.random import sketch_of
-from spectrain.lowrank._columns.rules import RULES, Task, chosen_by
+from spectrain.lowrank._columns.rules import RULES, Task, choose_by
 from spectrain.lowrank._matrix.matrix import Matrix, entered
 from spectrain.lowrank._matrix.scale import flattened, rebatched, unit_scaled
-from spectrain.lowrank._matrix.stops import checked_stops
+from spectrain.lowrank._matrix.stops import check_stops
 
 
 def select_columns(
@@ -65,13 +65,13 @@ def select_columns(
     [0, 3]
     """
     matrix = entered(A, "select_columns")
-    checked_stops(matrix.shape, rank=rank, rtol=None, atol=None, name="select_columns")
-    draw = checked_rule(method, bound=bound, oversample=oversample, power=power, block=block, generator=generator)
+    check_stops(matrix.shape, rank=rank, rtol=None, atol=None, name="select_columns")
+    draw = check_rule(method, bound=bound, oversample=oversample, power=power, block=block, generator=generator)
     options = {"bound": bound, "oversample": oversample, "power": power, "block": block}
     return matrix.value(indices(matrix, rank, method, refine=refine, draw=draw, options=options))
 
 
-def checked_rule(
+def check_rule(
     method: str, *, bound: Real, oversample: int, power: int, block: int, generator: Generator
 ) -> torch.Generator:
     """Return the generator after checking what a selection is told."""
@@ -100,5 +100,5 @@ def indices(
         A, _ = unit_scaled(A.detach(), "select_columns")
         if method == "pivoted_qr" and not refine:
             return pivoted_qr(A, rank).columns
-        items = [chosen_by(method, Task(X, rank, draw, **options), refine=refine) for X in flattened(A)]
+        items = [choose_by(method, Task(X, rank, draw, **options), refine=refine) for X in flattened(A)]
         return rebatched(items, A.shape[:-2])

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
-from spectrain._arrays.kinds import Array, Real, to_numpy
-from spectrain.lowrank._derivatives import differentiated
+from spectrain._arrays.kinds import Real
+from spectrain.lowrank._derivatives import carries_derivative
 from spectrain.lowrank._matrix.error import product_noise, residual_error
-from spectrain.lowrank._matrix.matrix import Matrix, entered, of_entries
-from spectrain.lowrank._matrix.result import Factorization, widened
+from spectrain.lowrank._matrix.matrix import Array, Matrix, entered, of_entries, to_numpy
+from spectrain.lowrank._matrix.result import Factorization, widen
 from spectrain.lowrank._matrix.scale import canonical, in_range, rescaled, rounded_up, unit_scaled
-from spectrain.lowrank._matrix.stops import Norm, Stops, checked_stops, tail_errors
-from spectrain.lowrank._subspace.krylov import randomized
+from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops, tail_errors
+from spectrain.lowrank._subspace.krylov import randomized_ritz
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards
 from spectrain.lowrank._subspace.tall import tall_svd
 
@@ -35,7 +35,7 @@ class SVD(Factorization, _Letters):
 
     def chain(self) -> Sequence[Array]:
         """Return U and diag(S) Vh."""
-        U, S, Vh = map(widened, self)
+        U, S, Vh = map(widen, self)
         return U, S[..., :, None] * Vh
 
 
@@ -95,7 +95,7 @@ def svd(
     if draw is not None and (isinstance(A, RowBlocks | np.memmap) or hasattr(A, "full_tensor")) and A.ndim == 2:
         return _by_rows(A, rank=rank, rtol=rtol, atol=atol, norm=norm, method=method, out=out, draw=draw)
     matrix = entered(A, "svd")
-    stops = checked_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="svd", required=False)
+    stops = check_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="svd", required=False)
     columns = _columns(matrix, stops, rank=rank, oversample=oversample, power=power, block=block)
     if method not in (None, "exact", "krylov"):
         raise ValueError(f'svd: method must be "exact", "krylov" or None for a matrix in memory, got {method!r}')
@@ -103,7 +103,7 @@ def svd(
         raise ValueError("svd: out= takes the U of a matrix that is read by rows: an array on disk or RowBlocks")
     with torch.autocast(matrix.device.type, enabled=False):
         if draw is not None and (method or _method(matrix, stops, columns)) == "krylov":
-            found = _randomized(matrix, stops, block=columns, power=power, generator=draw)
+            found = _by_krylov(matrix, stops, block=columns, power=power, generator=draw)
             if found is not None:
                 return found
         return _exact(matrix, stops)
@@ -156,7 +156,7 @@ def _method(matrix: Matrix, stops: Stops, columns: int) -> str:
     """Return the method that is faster: measured, about 100 flops an entry and column against 10 min(m, n)."""
     smallest = min(matrix.shape[-2:])
     unstopped = stops.limit == smallest and not stops.by_error
-    wants_exact = torch.compiler.is_compiling() or (matrix.entries is not None and differentiated(matrix.entries))
+    wants_exact = torch.compiler.is_compiling() or (matrix.entries is not None and carries_derivative(matrix.entries))
     if unstopped or wants_exact or smallest < _SMALL or 6 * columns > smallest:
         return "exact"
     return "krylov"
@@ -168,7 +168,7 @@ def _exact(matrix: Matrix, stops: Stops) -> SVD:
     U, S, Vh = torch.linalg.svd(A, full_matrices=False)
     known = S.detach()
     size = torch.linalg.vector_norm(known, dim=-1) if stops.norm == "fro" else known[..., 0]
-    allowed = stops.allowed(size, k)
+    allowed = stops.allowance(size, k)
     rank = stops.ranks(known, allowed - 2 * product_noise(A, A.shape[-1]).to(S.dtype) if stops.by_error else allowed)
     width = (int(rank.max()) if rank.numel() else 0) if stops.by_error else stops.limit
     keep = torch.arange(width, device=A.device) < rank[..., None]
@@ -180,7 +180,7 @@ def _exact(matrix: Matrix, stops: Stops) -> SVD:
     return _result(matrix, letters, k, rank=rank, error=error, best=best, stops=stops)
 
 
-def _randomized(
+def _by_krylov(
     matrix: Matrix, stops: Stops, *, block: int, power: int | None, generator: torch.Generator
 ) -> SVD | None:
     """Return the block Krylov approximation, or None where the exact one is cheaper."""
@@ -190,7 +190,7 @@ def _randomized(
     else:
         entries, k = unit_scaled(matrix.entries, "svd")
         A = of_entries(entries, "svd")
-    ritz = randomized(A, stops, k, block=block, power=power, generator=generator)
+    ritz = randomized_ritz(A, stops, k, block=block, power=power, generator=generator)
     if ritz is None:
         return None
     letters = _letters(matrix, ritz.U, ritz.S, ritz.Vh, k)

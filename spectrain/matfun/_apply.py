@@ -1,7 +1,4 @@
-"""Any function of the singular values, exactly: U f(S) V^T by SVD in float64.
-
-The positive semidefinite matrix nearest to a symmetric one.
-"""
+"""Any function of the singular values, exactly, by SVD in float64; and the nearest positive semidefinite matrix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain._arrays.embedding import adjoint
-from spectrain._arrays.finite import located
+from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, times_power_of_two
 from spectrain.matfun._derivative.derivative import spectral_function
 from spectrain.matfun._derivative.differences import (
@@ -38,7 +35,7 @@ from spectrain.matfun._entry.input import (
 _norm = torch.linalg.matrix_norm
 
 
-@located("A")
+@locate_errors("A")
 def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return V max(L, 0) V^T for the symmetric part of A, V L V^T: the nearest positive semidefinite matrix.
 
@@ -78,10 +75,10 @@ def _compute(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, 
             "tol=",
             asked=tol is not None,
         )
-    return rounded(_rescaled(Y, k), dtype, "mpsd"), error
+    return rounded(_rescale(Y, k), dtype, "mpsd"), error
 
 
-def _rescaled(Y: Tensor, k: Tensor) -> Tensor:
+def _rescale(Y: Tensor, k: Tensor) -> Tensor:
     if not Y.is_complex():
         return times_power_of_two(Y, k)
     return torch.complex(times_power_of_two(Y.real, k), times_power_of_two(Y.imag, k))
@@ -104,7 +101,7 @@ _operator = Operator(
 )
 
 
-@located("X")
+@locate_errors("X")
 def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T for X = U diag(S) V^T, by SVD in float64.
 
@@ -124,10 +121,10 @@ def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dty
     >>> mapply(torch.sqrt, X).tolist()
     [[0.0, 2.0], [-3.0, 0.0]]
     """
-    return applied(f, X, name="mapply", rtol=rtol, out_dtype=out_dtype)
+    return apply_function(f, X, name="mapply", rtol=rtol, out_dtype=out_dtype)
 
 
-def applied(
+def apply_function(
     f: Callable[[Tensor], Tensor], X: Array, *, name: str, rtol: Real = 0.0, out_dtype: torch.dtype | None = None
 ) -> Array:
     """Return what :func:`mapply` does, with the name of the function that was called in its errors."""
@@ -138,7 +135,7 @@ def applied(
 
     def compute(batch: Tensor) -> tuple[Tensor]:
         with torch.autocast(X.device.type, enabled=False):
-            return (rounded(_applied(f, batch, rtol, name), dtype, name),)
+            return (rounded(_apply(f, batch, rtol, name), dtype, name),)
 
     def change(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:
         rule = partial(change_of_odd, values=partial(_values, f=f, rtol=rtol))
@@ -147,7 +144,7 @@ def applied(
     return leave(spectral_function(flat(X), compute, change)[0].reshape(X.shape))
 
 
-def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> Tensor:
+def _apply(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> Tensor:
     unit, k = unit_size(X, name)
     U, S, Vh = torch.linalg.svd(unit, full_matrices=False)
     true = times_power_of_two(S[..., None], k)[..., 0]
@@ -156,7 +153,7 @@ def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) ->
         raise ValueError(
             f"{name}: f must keep the shape {tuple(S.shape)} of the singular values, got {tuple(image.shape)}"
         )
-    image = torch.where(_kept(S, rtol), image, 0.0)
+    image = torch.where(_which_count(S, rtol), image, 0.0)
     if not recording() and not bool(image.isfinite().all()):
         raise ValueError(
             f"{name}: f is {float(image[~image.isfinite()][0])} at the singular value "
@@ -165,7 +162,7 @@ def _applied(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) ->
     return torch.bmm(U * image[..., None, :], Vh)
 
 
-def _kept(S: Float[Tensor, "b k"], rtol: Real) -> Tensor:
+def _which_count(S: Float[Tensor, "b k"], rtol: Real) -> Tensor:
     return (rtol * S[..., :1] < S) & (S > 0)
 
 
@@ -180,6 +177,6 @@ def _values(
             "when some are left out"
         )
     (slope,) = backward(torch.ones_like(image))
-    kept = _kept(S, rtol)
+    kept = _which_count(S, rtol)
     smooth = kept | ((S == 0) & (image == 0))
     return torch.where(kept, image, 0.0), torch.where(smooth, slope, 0.0)

@@ -1,6 +1,6 @@
 """mclip: singular values clipped to an interval, by changing only those that lie outside of it.
 
-Functions that never move two matrices apart: soft clip, soft threshold, projection on the definite matrices.
+Beside it functions that never move two matrices apart: soft clip and soft threshold.
 
 For an odd f with slopes in [0, 1], ||f(X) - f(B)||_F <= ||X - B||_F. So the residual of a decomposition bounds the
 error whatever the condition, and a tolerance is proven without a look at small singular values.
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain._arrays.finite import located
-from spectrain.matfun._apply import applied
+from spectrain._arrays.finite import locate_errors
+from spectrain.matfun._apply import apply_function
 from spectrain.matfun._clipping.change import Interval, change_of_clip
-from spectrain.matfun._clipping.exact import clipped
+from spectrain.matfun._clipping.exact import clip
 from spectrain.matfun._clipping.signs import clip_by_signs
 from spectrain.matfun._derivative.derivative import spectral_function
 from spectrain.matfun._derivative.node import Operator
@@ -32,8 +32,10 @@ from spectrain.matfun._entry.input import (
     rounding_of_complex,
 )
 
+_METHODS = ("eigh", "svd", "signs")
 
-@located("X")
+
+@locate_errors("X")
 def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T with f(s) = s / sqrt(1 + (s / upper)^2): close to s below upper, close to upper above.
 
@@ -47,10 +49,12 @@ def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) ->
     """
     if not upper > 0:
         raise ValueError(f"msoftclip: upper must be positive, got {upper}; mclip(X, 0, 0) is zero")
-    return applied(lambda s: s / torch.hypot(torch.ones_like(s), s / upper), X, name="msoftclip", out_dtype=out_dtype)
+    return apply_function(
+        lambda s: s / torch.hypot(torch.ones_like(s), s / upper), X, name="msoftclip", out_dtype=out_dtype
+    )
 
 
-@located("X")
+@locate_errors("X")
 def mthreshold(X: Array, threshold: Real, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U max(S - threshold, 0) V^T: singular value thresholding, the proximal map of threshold * nuclear norm.
 
@@ -71,10 +75,10 @@ def mthreshold(X: Array, threshold: Real, *, tol: Real | None = None, out_dtype:
     return leave(Y.reshape(X.shape))
 
 
-def _thresholded(X: Tensor, threshold: float, tol: float | None, out_dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _soft_threshold(X: Tensor, threshold: float, tol: float | None, out_dtype: torch.dtype) -> tuple[Tensor, ...]:
     limit = checked_tolerance(tol, out_dtype, "mthreshold") - torch.finfo(out_dtype).eps / 2
     wide = X.double()
-    found = clipped(wide, Interval(0.0, threshold, 0.0), tol=limit, method=None)
+    found = clip(wide, Interval(0.0, threshold, 0.0), tol=limit, method=None)
     if not bool((found.error <= limit).all()):
         refuse(
             f"mthreshold: cannot prove a relative error of {limit:g}, the bound is {float(found.error.max()):.2g}; ask "
@@ -94,16 +98,13 @@ def _change_of_contraction(X: Tensor, Y: Tensor, D: Tensor, threshold: float, *_
 
 _threshold = Operator(
     "threshold(Tensor X, float threshold, float? tol, ScalarType out_dtype) -> (Tensor, Tensor)",
-    compute=_thresholded,
+    compute=_soft_threshold,
     fake=_empty,
     change=_change_of_contraction,
 )
 
 
-_METHODS = ("eigh", "svd", "signs")
-
-
-@located("X")
+@locate_errors("X")
 def mclip(
     X: Array,
     lower: Real,
@@ -195,7 +196,7 @@ def _compute(
     out_dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:
     limit = checked_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2 - slack
-    found = clipped(X, Interval(lower, upper, rtol), tol=limit, method=method)
+    found = clip(X, Interval(lower, upper, rtol), tol=limit, method=method)
     _check(found.error, limit, asked=tol is not None)
     return rounded(found.Y, out_dtype, "mclip"), found.error
 

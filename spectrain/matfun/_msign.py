@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain._arrays.finite import located
+from spectrain._arrays.finite import locate_errors
 from spectrain.approx import Schedule
-from spectrain.matfun._derivative.derivative import change_of_sign, differentiated, spectral_function
+from spectrain.matfun._derivative.derivative import change_of_sign, is_differentiated, spectral_function
 from spectrain.matfun._entry.batches import flat, in_batches
 from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
 from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype
@@ -65,7 +65,7 @@ class _Request:
         if not budget and (self.method in ("plain", "gram") or self.dtype is not None):
             raise ValueError('msign: method="plain", method="gram" and dtype= go with steps= or schedule=')
 
-    def checked(self, X: Tensor) -> None:
+    def check(self, X: Tensor) -> None:
         """Raise ValueError where the tolerance or the plan does not fit X."""
         dtype = self.out_dtype or X.dtype
         checked_tolerance(self.tol, dtype, "msign")
@@ -104,7 +104,7 @@ class _Request:
         return Recipe(schedule, dtype, self.method, finish=True, measured=measured)
 
 
-@located("X")
+@locate_errors("X")
 def msign(
     X: Array | Sequence[Array],
     *,
@@ -197,8 +197,8 @@ def msign(
     matrices = [matrix for matrix, _ in doors]
     if not request.iterates:
         for matrix in matrices:
-            request.checked(matrix)
-    if single or differentiated(matrices):
+            request.check(matrix)
+    if single or is_differentiated(matrices):
         results = [_differentiable(Y, request) for Y in matrices]
     else:
         results = _all(matrices, request)
@@ -224,11 +224,11 @@ def _all(matrices: list[Tensor], request: _Request) -> list[Tensor]:
             out_dtype=request.out_dtype,
         )
     return in_batches(
-        matrices, lambda group: _certified(group, request), key=lambda X: X.shape[-2:], out_dtype=request.out_dtype
+        matrices, lambda group: _certify(group, request), key=lambda X: X.shape[-2:], out_dtype=request.out_dtype
     )
 
 
-def _certified(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ _ _"]]:
+def _certify(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ _ _"]]:
     """Return msign within the tolerance of matrices of one shape."""
     first = group[0]
     if min(first.shape[-2:]) == 0:

@@ -1,6 +1,7 @@
-"""The spectral norm, enclosed: a lower bound by power iteration, an upper bound by powers of the Gram matrix.
+"""The size of a matrix: its spectral norm, enclosed, and how many singular values it seems to have.
 
-Effective rank: how many singular values a matrix seems to have, without a threshold.
+The norm has a lower bound by power iteration and an upper one by powers of the Gram matrix; the effective rank needs
+no threshold.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain._arrays.finite import located, refusal
-from spectrain._arrays.scale import recording, times_power_of_two, to_unit
-from spectrain.matfun._derivative.differences import Once, widened
+from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.scale import recording, refusal, times_power_of_two, to_unit
+from spectrain.matfun._derivative.differences import Once, widen
 from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import Array, Real, entered, scalar_door
 from spectrain.matfun._iteration.plain import gram
@@ -22,9 +23,10 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "intrinsic": lambda s: s.sum(-1) / s[..., 0],
     "participation": lambda s: s.sum(-1).square() / s.square().sum(-1),
 }
+_SQUARINGS = 5  # of the Gram matrix: the bound is the Schatten norm of order 2 * 2**5 = 64
 
 
-@located("X")
+@locate_errors("X")
 def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array:
     """Return an effective rank of X, between 1 and the rank, equal to it where all nonzero singular values are equal.
 
@@ -62,7 +64,7 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
 
 def _unit(X: Tensor) -> Tensor:
     """Return X with its largest entry at 1: an effective rank does not see the scale, squares would."""
-    wide = widened(X)
+    wide = widen(X)
     largest = wide.abs().amax((-2, -1), keepdim=True)
     hidden = recording() or torch._C._are_functorch_transforms_active()  # a graph, or vmap: no value can be read
     if not hidden and not bool(largest.isfinite().all()):
@@ -85,9 +87,6 @@ def _entropy(S: Tensor, power: Real) -> Tensor:
     return (total.log() - (weights * logs).sum(-1) / total).exp()
 
 
-_SQUARINGS = 5  # of the Gram matrix: the bound is the Schatten norm of order 2 * 2**5 = 64
-
-
 class NormBounds(NamedTuple):
     """lower <= ||X||_2 <= upper, one pair for each matrix of the batch."""
 
@@ -95,7 +94,7 @@ class NormBounds(NamedTuple):
     upper: Array
 
 
-@located("X")
+@locate_errors("X")
 def spectral_norm(X: Array) -> NormBounds:
     """Return bounds on the largest singular value: lower <= sigma_max(X) <= upper.
 

@@ -1,13 +1,10 @@
-"""The polar decomposition X = U H, with a proven error.
-
-mstep: the projection on the singular directions above a threshold, as a partial isometry.
-"""
+"""The polar decomposition X = U H with a proven error; and mstep, U restricted to directions above a threshold."""
 
 from typing import NamedTuple
 
 import torch
 
-from spectrain._arrays.finite import located
+from spectrain._arrays.finite import locate_errors
 from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
@@ -24,7 +21,7 @@ from spectrain.matfun._entry.input import (
 from spectrain.matfun._proven.stages import sign
 
 
-@located("X")
+@locate_errors("X")
 def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U step(S) V^T for X = U diag(S) V^T: singular values above the threshold become 1, the others 0.
 
@@ -58,7 +55,7 @@ class Polar(NamedTuple):
     rank: Array
 
 
-@located("X")
+@locate_errors("X")
 def polar(
     X: Array, *, tol: Real | None = None, rtol: Real | None = None, out_dtype: torch.dtype | None = None
 ) -> Polar:

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain._arrays.embedding import adjoint
-from spectrain._arrays.finite import located, refusal
-from spectrain._arrays.scale import recording
-from spectrain.approx.internal import MOST_STEPS
-from spectrain.matfun._derivative.derivative import differentiated, spectral_function
+from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.scale import recording, refusal
+from spectrain.approx._schedules.root import MOST_STEPS
+from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
 from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
@@ -27,13 +27,13 @@ from spectrain.matfun._entry.input import (
     unit_size,
 )
 from spectrain.matfun._iteration.coupled import coupled_root
-from spectrain.matfun._proven.semidefinite import Spectrum, counted, error_of_power, spectrum
+from spectrain.matfun._proven.semidefinite import Spectrum, error_of_power, spectrum, which_count
 
 _norm = torch.linalg.matrix_norm
 _LARGEST = 2**31 - 1  # powers beyond it are 1, 0 or infinite in every dtype
 
 
-@located("P")
+@locate_errors("P")
 def mroot(
     P: Array,
     r: int,
@@ -78,7 +78,7 @@ def mroot(
     """
     P, leave = entered(P, "mroot", embed=False)
     _check_request(P, r, s, side, steps, tol, rtol)
-    right = None if times is None else _fitting(entered(times, "mroot(times=)", embed=False)[0], P, side)
+    right = None if times is None else _fit(entered(times, "mroot(times=)", embed=False)[0], P, side)
     dtype = like(P if right is None or P.is_complex() else _complex_if(right, P), out_dtype, "mroot")
     checked_tolerance(tol, real_dtype(dtype), "mroot")
     if steps is not None:
@@ -87,11 +87,11 @@ def mroot(
     if right is None:
         root, _ = _operator(flat(P), *options, dtype)
         return leave(root.reshape(P.shape))
-    if torch.compiler.is_compiling() or differentiated((P, right)):
+    if torch.compiler.is_compiling() or is_differentiated((P, right)):
         root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, P.dtype))
         return leave(rounded(_product(root.reshape(P.shape), right, side), dtype, "mroot"))
     L, V = _powers(flat(P), *options, dtype)[:2]
-    return leave(rounded(_applied(L, V, flat(right), side), dtype, "mroot").reshape(right.shape))
+    return leave(rounded(_apply_power(L, V, flat(right), side), dtype, "mroot").reshape(right.shape))
 
 
 def _check_request(
@@ -117,7 +117,7 @@ def _check_request(
         )
 
 
-def _fitting(G: Tensor, P: Tensor, side: str) -> Tensor:
+def _fit(G: Tensor, P: Tensor, side: str) -> Tensor:
     """Return the other factor; refused where it is not finite, unless it belongs to a graph, or does not fit."""
     n = P.shape[-1]
     if not (recording() or torch._C._are_functorch_transforms_active() or bool(G.isfinite().all())):
@@ -222,7 +222,7 @@ def _check_bound(bound: Float[Tensor, " b"], found: Spectrum, tol: Real, cut: st
         )
 
 
-def _applied(L: Tensor, V: Tensor, G: Tensor, side: str) -> Tensor:
+def _apply_power(L: Tensor, V: Tensor, G: Tensor, side: str) -> Tensor:
     """Return G V L V^H or V L V^H G."""
     X = G.to(torch.promote_types(V.dtype, torch.complex64) if G.is_complex() else V.dtype)
     V = V.to(X.dtype)
@@ -252,7 +252,7 @@ def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: f
 
     With t = log(a / b) it is b^(p-1) expm1(p t) / expm1(t), which keeps its digits as a approaches b.
     """
-    keep = counted(L, dtype, rtol)
+    keep = which_count(L, dtype, rtol)
     x = torch.where(keep, L, 1.0)
     a, b = x[:, :, None], x[:, None, :]
     a, b = torch.maximum(a, b), torch.minimum(a, b)

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from spectrain.matfun._iteration.design import safe_schedule as safe_schedule
     from spectrain.matfun._iteration.design import schedule_for_steps as schedule_for_steps
     from spectrain.matfun._iteration.gram import coefficients as coefficients
+    from spectrain.matfun._iteration.gram import gram_cuts as gram_cuts
     from spectrain.matfun._iteration.gram import gram_products as gram_products
-    from spectrain.matfun._iteration.gram import gram_restarts as gram_restarts
     from spectrain.matfun._iteration.gram import multiplier as multiplier
     from spectrain.matfun._iteration.gram import plain_products as plain_products
-    from spectrain.matfun._iteration.gram import restarts as restarts
     from spectrain.matfun._proven.costs import SHIPPED as SHIPPED
     from spectrain.matfun._proven.costs import CostTable as CostTable
     from spectrain.matfun._proven.costs import costs as costs

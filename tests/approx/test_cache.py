@@ -5,37 +5,37 @@ import multiprocessing
 import pytest
 
 from spectrain.approx import sign_schedule
-from spectrain.approx._schedules.cache import cache_folder, cached
+from spectrain.approx._schedules.cache import cache_folder, recall
 
 SCHEDULE = sign_schedule(0.1, steps=3)
 
 
 def write_many(folder):
     for _ in range(50):
-        assert cached("key", lambda: SCHEDULE, folder=folder) == SCHEDULE
+        assert recall("key", lambda: SCHEDULE, folder=folder) == SCHEDULE
         for path in folder.glob("*.json"):
             path.unlink(missing_ok=True)
 
 
 def test_the_second_call_reads(tmp_path):
-    assert cached("key", lambda: SCHEDULE, folder=tmp_path) == SCHEDULE
-    assert cached("key", lambda: pytest.fail("computed again"), folder=tmp_path) == SCHEDULE
+    assert recall("key", lambda: SCHEDULE, folder=tmp_path) == SCHEDULE
+    assert recall("key", lambda: pytest.fail("computed again"), folder=tmp_path) == SCHEDULE
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"polynomials": []}', "[1, 2]"])
 def test_a_broken_file_is_computed_again(tmp_path, content):
-    cached("key", lambda: SCHEDULE, folder=tmp_path)
+    recall("key", lambda: SCHEDULE, folder=tmp_path)
     path = next(tmp_path.iterdir())
     path.write_text(content)
-    assert cached("key", lambda: SCHEDULE, folder=tmp_path) == SCHEDULE
+    assert recall("key", lambda: SCHEDULE, folder=tmp_path) == SCHEDULE
     assert path.read_text() == SCHEDULE.to_json()
 
 
 def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert cached("key", lambda: SCHEDULE, folder=blocked / "sub") == SCHEDULE
+    assert recall("key", lambda: SCHEDULE, folder=blocked / "sub") == SCHEDULE
 
 
 def test_concurrent_writers_and_removers_see_whole_files(tmp_path):

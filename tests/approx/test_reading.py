@@ -6,7 +6,7 @@ import math
 import pytest
 
 from spectrain.approx import Polynomial, Schedule, root_schedule, sign_schedule
-from spectrain.approx._schedules.cache import cache_folder, cached
+from spectrain.approx._schedules.cache import cache_folder, recall
 from spectrain.approx.recipes import RECIPES, certify
 
 SCHEDULE = sign_schedule(0.1, steps=3)
@@ -102,10 +102,10 @@ def test_a_wider_error_is_still_a_bound():
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_cached_file_that_does_not_hold_is_computed_again(name, tmp_path):
-    cached("key", lambda: SCHEDULE, folder=tmp_path)
+    recall("key", lambda: SCHEDULE, folder=tmp_path)
     path = next(tmp_path.iterdir())
     path.write_text(SPOILED[name])
-    assert cached("key", lambda: SCHEDULE, folder=tmp_path) == SCHEDULE
+    assert recall("key", lambda: SCHEDULE, folder=tmp_path) == SCHEDULE
     assert path.read_text() == SCHEDULE.to_json()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from spectrain.approx import sign_schedule
 from spectrain.approx._balls.range import ball, precise
-from spectrain.approx._schedules.unit import rounded, unit_step
+from spectrain.approx._schedules.unit import round_coefficients, unit_step
 
 TERMS = (2, 3, 4, 7, 10, 11, 16, 21)
 STRIDES = (1, 2, 3, 24, 48, 100, 200)
@@ -157,6 +157,6 @@ TINY = [(3, 1, 1e-30), (3, 2, 1e-30), (7, 2, 1e-14), (9, 100, 1e-14), (12, 1, 1e
 @pytest.mark.parametrize(("terms", "stride", "lower"), TINY)
 def test_values_stay_positive_where_one_minus_the_error_is_tiny(terms, stride, lower):
     with precise(400):
-        p = rounded(unit_step(ball(lower), ball(1.0), terms, stride)[0], ball(lower), ball(1.0), stride)
+        p = round_coefficients(unit_step(ball(lower), ball(1.0), terms, stride)[0], ball(lower), ball(1.0), stride)
     with mpmath.workdps(60):
         assert min(Judged([mpmath.mpf(v) for v in p.coefficients], lower, stride).values) > -1

@@ -182,9 +182,9 @@ def test_globs_find_what_the_standard_library_finds(tmp_path):
 
 
 def _open_glob(pattern):
-    from spectrain.data._text.glob import matching
+    from spectrain.data._text.glob import find_paths
 
-    return sorted(map(str, matching(pattern)))
+    return sorted(map(str, find_paths(pattern)))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])

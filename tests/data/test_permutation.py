@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from spectrain import data
-from spectrain.data._streams import permutation as _permutation
+from spectrain.data._streams import permutation
 from spectrain.data._streams.permutation import Feistel
 
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 100, 101, 997, 1024, 65_537, 1_048_577]
@@ -86,7 +86,7 @@ def affine(count, seed):
 def odd_halves(count, seed):
     """Both halves of the number odd in size: at nine numbers only even permutations exist."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_permutation, "_even", lambda number: number + 1 - number % 2)
+        patch.setattr(permutation, "_make_even", lambda number: number + 1 - number % 2)
         found = feistel(count, seed)(np.arange(count))
     return found.__getitem__
 
@@ -103,7 +103,7 @@ def test_the_check_rejects_weaker_shuffles(draw):
 @pytest.mark.parametrize("kind", ["tokens", "index"])
 def test_streams_of_many_blocks_use_it(monkeypatch, kind):
     """With the limit of drawn orders lowered, an epoch still has each block once, and ranks still agree."""
-    monkeypatch.setattr(_permutation, "DRAWN", 10)
+    monkeypatch.setattr(permutation, "DRAWN", 10)
     seed = {"tokens": 7001, "index": 7002}[kind]  # the caches of orders know nothing of the patch
     if kind == "tokens":
         stream = data.TokenStream(np.arange(1000), block=10, batch=5, seed=seed)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain._arrays import scale as _scale
-from spectrain.matfun._iteration import recipe as _steps
+from spectrain._arrays import scale
+from spectrain.matfun._iteration import recipe
 from spectrain.matfun._iteration.bounded import growth, growth_by_gram, kept_within
 from spectrain.testing import exact_msign, relative_error, with_singular_values
 
@@ -42,7 +42,7 @@ def test_growth_by_the_gram_matrix_is_that_of_the_product():
 
 def blown_up(monkeypatch, which):
     """Let the first iteration of a call go wrong for some matrices, as rounding could."""
-    original, calls = _steps.Recipe._apply, []
+    original, calls = recipe.Recipe._apply, []
 
     def apply(self, Xs, start, inputs):
         calls.append(self)
@@ -52,7 +52,7 @@ def blown_up(monkeypatch, which):
                 Ys[0][i] *= value
         return Ys
 
-    monkeypatch.setattr(_steps.Recipe, "_apply", apply)
+    monkeypatch.setattr(recipe.Recipe, "_apply", apply)
     return calls
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_computed_again_that_need_not_be():
 
 
 def test_in_a_graph_it_is_bounded_instead(monkeypatch):
-    monkeypatch.setattr(_scale, "recording", lambda: True)
+    monkeypatch.setattr(scale, "recording", lambda: True)
     blown_up(monkeypatch, {0: 300.0})
     X = torch.randn(2, 12, 30, generator=torch.Generator().manual_seed(0))
     Y = matfun.msign(X, steps=5)

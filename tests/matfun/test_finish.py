@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun._iteration.finish import finish_size, finished
+from spectrain.matfun._iteration.finish import finish_size, finish_smallest
 from spectrain.matfun._iteration.measured import candidates, measured_lowers, quadrature
-from spectrain.matfun._iteration.plain import started
+from spectrain.matfun._iteration.plain import start_for
 from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values
 
 NO_FLOOR = torch.zeros(1, dtype=torch.float64)
@@ -25,11 +25,11 @@ def nearly(small, k=40, n=60, seed=0):
 def test_what_is_missing_is_added_exactly(tall):
     Y = nearly([0.9, 0.5, 0.1, 1e-4])
     truth = exact_msign(Y[0])
-    Z = (finished(Y.mT, 6, NO_FLOOR).mT if tall else finished(Y, 6, NO_FLOOR))[0]
+    Z = (finish_smallest(Y.mT, 6, NO_FLOOR).mT if tall else finish_smallest(Y, 6, NO_FLOOR))[0]
     assert relative_error(Z, truth) < 1e-9
     wrong = {
         "nothing done": Y[0],
-        "too few": finished(Y, 3, NO_FLOOR)[0],
+        "too few": finish_smallest(Y, 3, NO_FLOOR)[0],
         "one Newton-Schulz step": 1.5 * Y[0] - 0.5 * Y[0] @ Y[0].mT @ Y[0],
         "orthonormal, not polar": torch.linalg.qr(Y[0].mT)[0].mT,
     }
@@ -45,7 +45,7 @@ def test_what_is_no_singular_space_is_not_finished(dtype):
     s = torch.cat([torch.ones(100), torch.linspace(0.98, 0.2, 70)]).double()
     Y = with_singular_values(s, 170, 200, generator=0)[None].to(dtype)
     most = 1.02 if dtype == torch.float32 else 1.05
-    assert torch.linalg.matrix_norm(finished(Y, 16, torch.zeros(1)).double(), 2) < most
+    assert torch.linalg.matrix_norm(finish_smallest(Y, 16, torch.zeros(1)).double(), 2) < most
     X = with_singular_values(torch.logspace(0, -2, 170), 170, 170, generator=3).float()
     for steps in range(1, 8):
         assert torch.linalg.matrix_norm(matfun.msign(X, steps=steps, dtype=dtype).double(), 2) < most
@@ -60,14 +60,14 @@ def test_what_is_no_singular_space_is_not_finished(dtype):
 
 def test_what_counts_as_zero_stays():
     Y = nearly([0.3, 0.01])
-    s = torch.linalg.svdvals(finished(Y, 6, NO_FLOOR + 0.05)[0])
+    s = torch.linalg.svdvals(finish_smallest(Y, 6, NO_FLOOR + 0.05)[0])
     torch.testing.assert_close(s[-2:], torch.tensor([1.0, 0.01], dtype=torch.float64), rtol=1e-6, atol=1e-8)
-    assert torch.equal(finished(torch.zeros(2, 5, 7), 3, torch.zeros(2)), torch.zeros(2, 5, 7))
+    assert torch.equal(finish_smallest(torch.zeros(2, 5, 7), 3, torch.zeros(2)), torch.zeros(2, 5, 7))
 
 
 def test_more_than_it_can_catch_is_left_alone():
     Y = nearly([0.2] * 20)
-    torch.testing.assert_close(finished(Y, 6, NO_FLOOR), Y, rtol=0, atol=0)
+    torch.testing.assert_close(finish_smallest(Y, 6, NO_FLOOR), Y, rtol=0, atol=0)
 
 
 def test_rounding_noise_of_the_input_is_not_finished():
@@ -88,7 +88,7 @@ def test_the_quadrature_sees_the_distribution(dtype):
     found = {}
     for name, s in {"uniform": uniform, "high": high}.items():
         X = with_singular_values(s, k, 2 * k, generator=0)
-        start = started([(X / X.norm() * 0.9).to(dtype)[None]])
+        start = start_for([(X / X.norm() * 0.9).to(dtype)[None]])
         q = quadrature(start.G, start.top)
         assert float(q.weights.sum()) == pytest.approx(1, abs=1e-5)
         scale = float(torch.linalg.matrix_norm(X / X.norm() * 0.9, 2) / start.top[0])
@@ -126,7 +126,7 @@ def test_matrices_of_one_call_take_different_schedules():
     g = torch.Generator().manual_seed(0)
     matrices = [torch.randn(160, 640, generator=g), torch.randn(640, 160, generator=g)]
     matrices += [with_singular_values(torch.logspace(0, -2.5, 160), 160, 640, generator=2).float()]
-    start = started([(X if X.shape[0] == 160 else X.mT)[None] / X.norm() for X in matrices])
+    start = start_for([(X if X.shape[0] == 160 else X.mT)[None] / X.norm() for X in matrices])
     lowers = measured_lowers(quadrature(start.G, start.top), 160, 3, torch.float32, finish=True)
     assert lowers[0] == lowers[1] > 1.5 * lowers[2]
     together = matfun.msign(matrices, steps=3, lower="measured")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain._arrays import products as _gemm
+from spectrain._arrays import products
 from spectrain.testing import polar_error
 
 SHAPES = ((1, 200, 210, 220), (3, 192, 400, 192), (2, 64, 300, 300))
@@ -14,7 +14,7 @@ SHAPES = ((1, 200, 210, 220), (3, 192, 400, 192), (2, 64, 300, 300))
 def onednn(request, monkeypatch):
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch was built without oneDNN")
-    monkeypatch.setattr(_gemm, "onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -26,14 +26,14 @@ def test_products_are_products(shape):
     for second in (B, tall):
         exact = A.double() @ second.double()
         bound = 2.0**-20 * k**0.5
-        torch.testing.assert_close(_gemm.bmm(A, second).double(), exact, rtol=0, atol=bound * 10)
+        torch.testing.assert_close(products.bmm(A, second).double(), exact, rtol=0, atol=bound * 10)
         out = torch.empty_like(C)
-        assert _gemm.bmm(A, second, out=out) is out
+        assert products.bmm(A, second, out=out) is out
         torch.testing.assert_close(out.double(), exact, rtol=0, atol=bound * 10)
-        mixed = _gemm.baddbmm(C, A, second, beta=1.5, alpha=-0.25, out=out)
+        mixed = products.baddbmm(C, A, second, beta=1.5, alpha=-0.25, out=out)
         assert mixed is out
         torch.testing.assert_close(mixed.double(), 1.5 * C.double() - 0.25 * exact, rtol=0, atol=bound * 10)
-        wrong = _gemm.baddbmm(C, A, second, beta=-0.25, alpha=1.5)
+        wrong = products.baddbmm(C, A, second, beta=-0.25, alpha=1.5)
         assert (wrong.double() - (1.5 * C.double() - 0.25 * exact)).abs().max() > 1
 
 
@@ -41,7 +41,7 @@ def test_bfloat16_in_name_only_is_refused():
     """What oneDNN computes is float32 and not bfloat16: the error is a thousand times below that of rounding to it."""
     A = torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
     exact = A.double() @ A.double()
-    error = torch.linalg.vector_norm(_gemm.bmm(A, A).double() - exact) / exact.norm()
+    error = torch.linalg.vector_norm(products.bmm(A, A).double() - exact) / exact.norm()
     rounded = A.bfloat16().double() @ A.bfloat16().double()
     assert error < 1e-6 < 1e-3 * torch.linalg.vector_norm(rounded - exact) / exact.norm() * 10
 

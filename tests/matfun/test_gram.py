@@ -11,14 +11,13 @@ from spectrain.matfun._iteration import gram as _gram
 from spectrain.matfun._iteration.design import schedule_for_steps
 from spectrain.matfun._iteration.gram import (
     coefficients,
+    gram_cuts,
     gram_iteration,
     gram_products,
-    gram_restarts,
     multiplier,
     plain_products,
-    restarts,
 )
-from spectrain.matfun._iteration.plain import gram, plain_iteration, started
+from spectrain.matfun._iteration.plain import gram, plain_iteration, start_for
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo
 
 UNIT = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
@@ -31,9 +30,9 @@ def test_it_composes_the_polynomials_exactly_as_the_plain_iteration(cuts):
     schedule = approx.sign_schedule(0.1, products=18)
     X = with_singular_values(torch.linspace(0.2, 1, 6), 6, 17, generator=0) / 4
     Xs = [X[None], torch.stack([X.mT, 0.5 * X.mT]), X[None, :, :9]]
-    together = _gram.gram_iteration(Xs, schedule.polynomials, start=started(Xs), restarts=cuts)
+    together = _gram.gram_iteration(Xs, schedule.polynomials, start=start_for(Xs), cuts=cuts)
     for Y, Z in zip(together, Xs, strict=True):
-        alone = plain_iteration(Z.clone(), schedule.polynomials, start=started([Z]))
+        alone = plain_iteration(Z.clone(), schedule.polynomials, start=start_for([Z]))
         torch.testing.assert_close(Y, alone, rtol=0, atol=1e-11)
         assert relative_error(Y[-1], exact_msign(Z[-1])) < 1e-13
 
@@ -43,11 +42,11 @@ def test_it_composes_the_polynomials_exactly_as_the_plain_iteration(cuts):
 def test_it_is_as_accurate_as_the_plain_iteration(dtype, low, steps):
     """On the zoo and on the spectrum it was designed for, beside twice the error of the plain one."""
     schedule = approx.sign_schedule(low, steps=steps, dtype=NAMES[dtype])
-    if restarts(schedule, dtype) is None:
+    if safe_cuts(schedule, dtype) is None:
         assert dtype == torch.bfloat16
         assert low < 0.05
         dtype = torch.float32  # what is designed for bfloat16 goes as well
-    assert restarts(schedule, dtype) is not None
+    assert safe_cuts(schedule, dtype) is not None
     k, long_side = 48, 96
     animals = zoo(k, long_side, generator=steps)
     animals["designed for"] = with_singular_values(low ** torch.linspace(0, 0.9, k), k, long_side)
@@ -70,7 +69,7 @@ def with_unit_norm(X):
 
 def without_restarts(X, schedule, dtype):
     unit = (X / X.norm() * 0.9).to(dtype)[None]
-    return _gram.gram_iteration([unit], schedule.polynomials, start=started([unit]))[0][0]
+    return _gram.gram_iteration([unit], schedule.polynomials, start=start_for([unit]))[0][0]
 
 
 def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
@@ -82,7 +81,7 @@ def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
     X = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(0))
     units = (X / torch.linalg.matrix_norm(X)[:, None, None]).bfloat16()
     for cuts in ((), (1, 3), (2,)):
-        Y = _gram.gram_iteration([units.clone()], before.polynomials, start=started([units]), restarts=cuts)[0]
+        Y = _gram.gram_iteration([units.clone()], before.polynomials, start=start_for([units]), cuts=cuts)[0]
         assert not (torch.linalg.matrix_norm(Y.float().nan_to_num(1e9), 2) < 1.1).all()
     for schedule in (before, None):
         Y = matfun.msign(X, **({"schedule": schedule} if schedule else {"steps": 5}), dtype=torch.bfloat16)
@@ -90,20 +89,20 @@ def test_in_bfloat16_two_steps_on_one_gram_matrix_are_not_safe():
 
 
 def test_restarts_come_with_small_values_and_coarse_numbers():
-    counts = [restarts(schedule_for_steps(steps, torch.float32), torch.float32) for steps in range(1, 13)]
+    counts = [safe_cuts(schedule_for_steps(steps, torch.float32), torch.float32) for steps in range(1, 13)]
     assert all(cuts is not None for cuts in counts)
     assert counts[3] == ()
     assert len(counts[4]) <= 1
     assert len(counts[-1]) >= 2
-    finer = [restarts(schedule_for_steps(steps, torch.float64), torch.float64) for steps in range(1, 13)]
+    finer = [safe_cuts(schedule_for_steps(steps, torch.float64), torch.float64) for steps in range(1, 13)]
     assert all(len(f) <= len(c) for f, c in zip(finer, counts, strict=True))
     schedule = approx.sign_schedule(1e-3, steps=5)
-    assert restarts(approx.Schedule(schedule.polynomials, 0.1, 15.0, (0.1, 1.0)), torch.float64) is None
+    assert safe_cuts(approx.Schedule(schedule.polynomials, 0.1, 15.0, (0.1, 1.0)), torch.float64) is None
     hopeless = approx.sign_schedule(1e-6, steps=12)
-    assert restarts(hopeless, torch.bfloat16) is None
+    assert safe_cuts(hopeless, torch.bfloat16) is None
     with pytest.raises(ValueError, match=r"not safe in torch.bfloat16 .* with 3 restarts"):
         matfun.msign(torch.eye(4, 8), schedule=hopeless, dtype=torch.bfloat16, method="gram")
-    assert gram_restarts(hopeless, torch.bfloat16, (8, 80)) is None
+    assert gram_cuts(hopeless, torch.bfloat16, (8, 80)) is None
 
 
 def test_the_price_is_that_of_the_literature():
@@ -114,8 +113,8 @@ def test_the_price_is_that_of_the_literature():
         assert 2 * plain_products(steps, a) == 20 * a + 10
         assert 2 * gram_products(steps, (2,), a) == 8 * a + 28
     assert approx.sign_schedule(0.05, steps=5, gram=True, aspect=4).products == gram_products(steps, (2,), 4)
-    assert gram_restarts(schedule, torch.float32, (100, 100)) is None
-    assert gram_restarts(schedule, torch.float32, (100, 400)) is not None
+    assert gram_cuts(schedule, torch.float32, (100, 100)) is None
+    assert gram_cuts(schedule, torch.float32, (100, 400)) is not None
 
 
 def test_all_of_one_short_side_share_one_gram_batch(monkeypatch):
@@ -156,7 +155,7 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
 
     def iterated(Y):
         Y = Y.bfloat16().contiguous()
-        return gram_iteration([Y], schedule.polynomials, start=started([Y]), restarts=cuts)[0].float()
+        return gram_iteration([Y], schedule.polynomials, start=start_for([Y]), cuts=cuts)[0].float()
 
     tall, wide = polar_error(iterated(X), X), polar_error(iterated(X.mT), X.mT)
     assert (tall < 1.2 * wide).all()

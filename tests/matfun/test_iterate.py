@@ -8,7 +8,7 @@ import torch
 from spectrain import approx, matfun
 from spectrain.approx import Polynomial
 from spectrain.matfun._iteration.largest import norm_bound, schatten_bound
-from spectrain.matfun._iteration.plain import combined, gram, plain_iteration, polynomial_of
+from spectrain.matfun._iteration.plain import combine, gram, plain_iteration, polynomial_of
 from spectrain.testing import polar_error, relative_error, spectral_function, with_singular_values, zoo
 
 
@@ -183,7 +183,7 @@ def test_the_first_step_cancels_in_float32(lower):
     assert polar_error(Y, X).max() < 0.12
     G = gram(X.bfloat16() / 30)
     a, b, x = -23.03, 16.72, torch.full((12, 1, 1), 0.998)
-    right = combined(G, G @ G, a * x, b * x)
+    right = combine(G, G @ G, a * x, b * x)
     exact = a * x * G.double() + b * x * (G @ G).double()
     assert relative_error(right, exact).max() < 2**-8
     rounded = G * (a * x).bfloat16() + (G @ G) * (b * x).bfloat16()

@@ -5,9 +5,9 @@ import torch
 
 from spectrain import matfun
 from spectrain.approx import sign_schedule
-from spectrain.matfun._iteration.plain import plain_iteration, started
+from spectrain.matfun._iteration.plain import plain_iteration, start_for
 from spectrain.matfun._proven.cut import Cut
-from spectrain.matfun._proven.iterated import by_iteration, verified
+from spectrain.matfun._proven.iterated import by_iteration, verify
 from spectrain.testing import WRONG_MSIGN, exact_msign, polar_error, with_singular_values, zoo
 
 SHAPES = ((24, 40), (32, 32), (40, 200))
@@ -15,7 +15,7 @@ SHAPES = ((24, 40), (32, 32), (40, 200))
 
 def proven(X, Y):
     guess = torch.linalg.svdvals(X)[..., -1]
-    return verified(X, Y, guess).error / X.shape[-2] ** 0.5
+    return verify(X, Y, guess).error / X.shape[-2] ** 0.5
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -115,7 +115,7 @@ def test_what_is_designed_for_a_tolerance_is_proven_to_it(shape):
     X = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
     X = X / torch.linalg.matrix_norm(X)[:, None, None]
     assert (by_iteration(X, Cut(torch.float32), 1e-4).error < 1e-4).all()
-    start = started([X])
+    start = start_for([X])
     low = float((torch.linalg.svdvals(X)[:, -1] / start.top).min())
     short = sign_schedule(low, steps=2).polynomials
     assert not (proven(X, plain_iteration(X.clone(), short, start=start)) < 1e-4).any()

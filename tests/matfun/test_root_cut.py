@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain.matfun._proven import semidefinite as _semidefinite
+from spectrain.matfun._proven import semidefinite
 from spectrain.matfun._proven.semidefinite import cut_factor, error_of_power, relative_noise, spectrum
 from spectrain.testing import random_orthonormal
 
@@ -183,7 +183,7 @@ WRONG_SIDES = {
         L, keep, 0.01 * delta, cut, zero, 0.01 * rest
     ),
 }
-RIGHT = _semidefinite._sides
+RIGHT = semidefinite._sides
 
 
 @pytest.mark.parametrize("name", WRONG_SIDES)

@@ -12,7 +12,7 @@ import torch
 from spectrain import approx, matfun
 from spectrain.matfun._iteration.bounded import growth
 from spectrain.matfun._iteration.gram import gram_iteration
-from spectrain.matfun._iteration.plain import plain_iteration, started
+from spectrain.matfun._iteration.plain import plain_iteration, start_for
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "msign_safety.py"
 SHAPES = ((1, 1), (2, 2), (3, 7), (8, 8), (1, 64), (16, 32), (64, 32), (64, 128))
@@ -72,12 +72,12 @@ def _unit(X):
 
 def _plain(X, steps):
     unit = _unit(X)
-    return plain_iteration(unit, _exact(steps).polynomials, start=started([unit]))
+    return plain_iteration(unit, _exact(steps).polynomials, start=start_for([unit]))
 
 
 def _gram(X, steps):
     unit = _unit(X)
-    return gram_iteration([unit], _exact(steps).polynomials, start=started([unit]), restarts=(1, 3))[0]
+    return gram_iteration([unit], _exact(steps).polynomials, start=start_for([unit]), cuts=(1, 3))[0]
 
 
 WRONG = {

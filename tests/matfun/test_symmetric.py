@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectrain import matfun
-from spectrain._arrays import products as _symmetric
+from spectrain._arrays import products
 from spectrain._arrays.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
 from spectrain.testing import exact_msign, relative_error
 
@@ -13,11 +13,18 @@ SIDES = (96, 130, 161)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(_symmetric, "_LEAST", 64)
+    monkeypatch.setattr(products, "_LEAST_SIDE", 64)
 
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def test_the_sides_of_this_file_go_by_blocks(monkeypatch):
+    A = drawn(1, min(SIDES), 96)
+    monkeypatch.setattr(torch, "mm", None)
+    with pytest.raises(TypeError, match="not callable"):
+        symmetric_bmm(A, A.mT)
 
 
 @pytest.mark.parametrize("k", SIDES)
@@ -53,7 +60,7 @@ def test_msign_is_as_accurate_with_it(form, shape, monkeypatch):
     truth = exact_msign(X)
     run = lambda: matfun.msign(X, schedule=_schedule(), method=form, out_dtype=torch.float32)  # noqa: E731
     blocks = float(relative_error(run(), truth))
-    monkeypatch.setattr(_symmetric, "_LEAST", 10_000)
+    monkeypatch.setattr(products, "_LEAST_SIDE", 10_000)
     whole = float(relative_error(run(), truth))
     assert blocks <= 1.25 * whole + 2e-3
     assert blocks < 0.5
@@ -68,6 +75,6 @@ def _schedule():
 def test_other_dtypes_and_graphs_take_the_whole_product(monkeypatch):
     A = drawn(1, 96, 96)
     assert torch.equal(symmetric_bmm(A.float(), A.float().mT), bmm(A.float(), A.float().mT))
-    monkeypatch.setattr(_symmetric, "recording", lambda: True)
+    monkeypatch.setattr(products, "recording", lambda: True)
     monkeypatch.setattr(torch, "mm", None)
     assert torch.equal(symmetric_bmm(A, A.mT), bmm(A, A.mT))

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from spectrain.optim import (
-    Muon,
-    UniformMemory,
-    WarmupDecay,
-    averaging_coefficients,
-    schedule_from_coefficients,
-)
+from spectrain.optim import Muon, WarmupDecay
+from spectrain.optim.averaging import averaging_coefficients, schedule_from_coefficients
+from spectrain.optim.schedules import UniformMemory
 
 rng = np.random.default_rng(0)
 

@@ -1,6 +1,6 @@
 """The range of a polynomial on an interval, proven: branch and bound with Taylor expansions in balls.
 
-Working precision of ball arithmetic, borrowed and given back.
+The working precision of ball arithmetic is global in flint; here it is borrowed and given back.
 """
 
 import math
@@ -14,6 +14,15 @@ import flint
 from flint import arb, arb_poly
 
 _ONE_AT_A_TIME = threading.RLock()
+Model = Callable[[arb, arb], arb_poly | list[arb]]
+"""(centre m, radius r) -> coefficients of a Taylor model of g(m + t), true for every |t| <= r, the derivatives
+included; or, where there is none, balls of which one holds g at each such point."""
+
+Point = Callable[[arb], tuple[arb, arb]]
+"""x -> (g(x), g'(x))."""
+
+_FINE, _FINEST = arb(2) ** -80, arb(2) ** -400
+"""The smallest pieces, relative: where no bound is known, and where one is."""
 
 
 @contextmanager
@@ -54,18 +63,6 @@ def float_up(x: "flint.arb") -> float:
 def float_down(x: "flint.arb") -> float:
     """A double that is at most every value of the ball."""
     return -float_up(-x)
-
-
-Model = Callable[[arb, arb], arb_poly | list[arb]]
-"""(centre m, radius r) -> coefficients of a Taylor model of g(m + t), true for every |t| <= r, the derivatives
-included; or, where there is none, balls of which one holds g at each such point."""
-
-Point = Callable[[arb], tuple[arb, arb]]
-"""x -> (g(x), g'(x))."""
-
-
-_FINE, _FINEST = arb(2) ** -80, arb(2) ** -400
-"""The smallest pieces, relative: where no bound is known, and where one is."""
 
 
 class UnprovableError(Exception):

@@ -81,7 +81,7 @@ class Minimax:
             here, ahead = t * here * 2.0 + ahead * (-1.0) + c, here
         return t * here + ahead * (-1.0) + self.chebyshev[0]
 
-    def called(self, status: str) -> "Minimax":
+    def with_status(self, status: str) -> "Minimax":
         """The same under another status, with the proof that was found."""
         same = replace(self, status=status)
         same.__dict__.update({k: v for k, v in self.__dict__.items() if k not in same.__dict__})
@@ -127,10 +127,10 @@ class Minimax:
                 if isinstance(problem, UndefinedError):
                     # Where doubles say the same, that is an error of the caller's.
                     self.problem.values(np.array([problem.at]))
-                largest, peaks = self._sampled()
+                largest, peaks = self._sample()
                 return largest, largest, False, peaks
 
-    def _sampled(self) -> tuple[float, tuple[float, ...]]:
+    def _sample(self) -> tuple[float, tuple[float, ...]]:
         """The largest error on a dense grid, in double precision, and where it is above the level."""
         x = np.concatenate([a + (b - a) * (1 - np.cos(np.linspace(0, np.pi, 20_001))) / 2 for a, b in self.interval])
         x = np.unique(np.concatenate([x, self.reference]))

@@ -1,6 +1,6 @@
 """Both bounds of a best approximation: duality below, Taylor models in balls above.
 
-A rigorous supremum norm.
+The bound above is a rigorous supremum norm of the error, whatever polynomial it is the error of.
 """
 
 import math
@@ -21,20 +21,19 @@ from spectrain.approx._minimax.problem import Problem
 
 _ORDER = 8
 """Length of the Taylor models; any length is rigorous, this one is about the fastest."""
+_PATIENCE = 12
+"""Pieces on which short models may fail before longer ones are taken."""
 
 
 def enclose(error: Callable[[Any], Any], interval: Sequence[Any], *, bits: int = 128) -> tuple[float, float]:
     """(low, high) with ``low <= max |error| <= high`` on the interval, or on a union of intervals: proven.
 
     ``error`` is called on object arrays of balls (python-flint) that know arithmetic, ``abs``, comparisons and the
-    usual
-    functions under their NumPy names; ``np.exp(x) - p(x)`` with a `Polynomial` p is such a function. Kinks and
-    branches are allowed. high / low - 1 is about 1e-15 where the function is smooth. ``bits`` is the working
-    precision. Raises ValueError where the
-    function cannot be followed or the proof does not close. Branch and bound with Taylor models, as in Sollya's
-    ``supnorm``
-    (Chevillard, Harrison, Joldes and Lauter, *Efficient and accurate computation of upper bounds of approximation
-    errors*, 2011).
+    usual functions under their NumPy names; ``np.exp(x) - p(x)`` with a `Polynomial` p is such a function. Kinks and
+    branches are allowed. high / low - 1 is about 1e-15 where the function is smooth. ``bits`` is the working precision.
+    Raises ValueError where the function cannot be followed or the proof does not close. Branch and bound with Taylor
+    models, as in Sollya's ``supnorm`` (Chevillard, Harrison, Joldes and Lauter, *Efficient and accurate computation of
+    upper bounds of approximation errors*, 2011).
 
     >>> import numpy as np
     >>> low, high = enclose(lambda x: np.sin(x) - x, (0.0, 1.0))
@@ -86,10 +85,6 @@ def taylor(f: Callable[[Any], Any], m: arb, r: arb) -> arb_poly | list[arb]:
 
 def _variable(x: arb) -> arb_series:
     return arb_series([x, 1], prec=_ORDER)
-
-
-_PATIENCE = 12
-"""Pieces on which short models may fail before longer ones are taken."""
 
 
 def dual_bound(problem: Problem, points: list[Known], signs: list[int]) -> arb:

@@ -48,7 +48,7 @@ class Constrained(Problem):
         assert m == len(pivots)
         return p0, arb_mat(N)
 
-    def _lifted(self, c: Sequence[arb]) -> list[arb]:
+    def _lift(self, c: Sequence[arb]) -> list[arb]:
         p0, N = self._elimination
         y = N * arb_mat([[v] for v in c])
         return [p + y[i, 0] for i, p in enumerate(p0)]
@@ -62,7 +62,7 @@ class Constrained(Problem):
         return [row[0, j] for j in range(self.unknowns)]
 
     def polynomial(self, c: list[arb]) -> arb_poly:
-        return super().polynomial(self._lifted(c))
+        return super().polynomial(self._lift(c))
 
     def values(self, x: Array) -> tuple[Array, Array]:
         f, w = super().values(x)

@@ -35,7 +35,7 @@ def intervals_of(interval: Sequence[Any]) -> list[tuple[float, float]]:
     return result
 
 
-def reduced(problem: Problem) -> Problem:
+def reduce_by_parity(problem: Problem) -> Problem:
     """The problem on the positive half where parity allows it; checks weight and the value at 0."""
     check_weight(problem)
     _check_zero(problem)
@@ -70,7 +70,7 @@ def check_bounded(problem: Problem, x: np.ndarray) -> None:
     low, high = problem.pieces[0][0], problem.pieces[-1][1]
     far, near = (np.clip(at + half * 2.0**-k * np.array([-1, 1]), low, high) for k in (30, 46))
     far, near = (np.abs(problem.values(v)[0]).max() for v in (far, near))
-    if max(near, values.max()) < 64 * far or (problem.followed and _enclosed(problem, at)):
+    if max(near, values.max()) < 64 * far or (problem.followed and _is_enclosed(problem, at)):
         return
     raise ValueError(
         f"minimax: the function has no bound near x = {at:.17g}, where it is {values.max():.3g}: a pole inside the "
@@ -78,7 +78,7 @@ def check_bounded(problem: Problem, x: np.ndarray) -> None:
     )
 
 
-def _enclosed(problem: Problem, at: float) -> bool:
+def _is_enclosed(problem: Problem, at: float) -> bool:
     """Whether balls bound the target around this point."""
     wide = arb(ball(at), problem.half * ball(2.0**-46))
     return bool(follow(problem.target_ball, [arb_series([wide], prec=1)], 1)[0][0].is_finite())

@@ -164,11 +164,11 @@ def _support_of(rows: Array, signs: Array, multipliers: Array) -> tuple[list[int
     heaviest = [int(k) for k in np.argsort(-np.abs(multipliers), kind="stable")]
     strong = [k for k in heaviest[:count] if abs(multipliers[k]) > 1e-9 * abs(multipliers[heaviest[0]])]
     table = np.column_stack([rows / np.maximum(np.abs(rows).max(axis=0), 1e-300), signs])
-    chosen = sorted(_independent(table, strong, count))
+    chosen = sorted(_independent_rows(table, strong, count))
     return chosen, len(strong) == count and set(chosen) == set(strong)
 
 
-def _independent(rows: Array, first: list[int], count: int) -> list[int]:
+def _independent_rows(rows: Array, first: list[int], count: int) -> list[int]:
     """``count`` independent rows: those of ``first`` as far as they are, then the farthest from the span so far."""
     rest = rows.copy()
     order: list[int] = []

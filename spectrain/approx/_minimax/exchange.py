@@ -20,6 +20,7 @@ Known = tuple[arb, arb, arb]
 
 _MOST = 200
 _STUCK = 30
+Pair = tuple[Array, Array]
 
 
 @runtime_checkable
@@ -89,7 +90,7 @@ class Balls:
         return [self.known[v] for v in s.tolist()]
 
     def level(self, s: Array) -> tuple[Any, float]:
-        c, level = solve_level(self.problem, self.points(s), alternating(len(s)))
+        c, level = solve_level(self.problem, self.points(s), alternating_signs(len(s)))
         return self.problem.polynomial(c), float((level / self.scale).mid())
 
     def errors(self, s: Array, coefficients: Any) -> Array:
@@ -117,7 +118,7 @@ def _in_doubles(problem: Problem, points: list[Known], rows: list[list[arb]]) ->
     return np.column_stack([basis, [float(row[-1]) for row in rows]])
 
 
-def alternating(count: int) -> list[int]:
+def alternating_signs(count: int) -> list[int]:
     """1, -1, 1, ..."""
     return [(-1) ** i for i in range(count)]
 
@@ -129,13 +130,13 @@ def initial_grid(problem: Problem, count: int) -> Array:
     for (a, b), size in zip(problem.ends, share, strict=True):
         m = max(24, int(8 * count * min(1.0, size) + 8))
         parts.append((a + b) / 2 - (b - a) / 2 * np.cos(np.pi * np.arange(m + 1) / m))
-    s = np.unique(np.concatenate([*parts, _watched(problem)]))
+    s = np.unique(np.concatenate([*parts, _watched_points(problem)]))
     if problem.powers[0] > 0:
         s = np.array([v for v in s if problem.exact(float(v)) != 0])
     return s
 
 
-def _watched(problem: Problem) -> Array:
+def _watched_points(problem: Problem) -> Array:
     """The watched points, each with a ladder to both sides: what is narrow has its feet at some rung."""
     if not problem.watched:
         return np.array([])
@@ -175,7 +176,7 @@ def exchange(
     """Run until the largest error exceeds the level by the fraction ``close(level)``, or nothing gets better.
 
     A level below ``floor`` ends the run at once: it is rounding. ``crowding`` weighs distances against heights where
-    there are more extrema than needed (`_thinned`), both as logarithms; flat problems need it.
+    there are more extrema than needed (`_thin`), both as logarithms; flat problems need it.
     """
     count = problem.unknowns + 1
     grid = initial_grid(problem, count)
@@ -199,11 +200,11 @@ def exchange(
         highest = max(highest, abs(level))
         done = largest - abs(level) <= close(abs(level)) * largest or np.array_equal(moved, s)
         if done or (abs(level) < floor and iteration > 2) or stuck > (_STUCK if crowding else 12) or iteration == _MOST:
-            return _ended(s, moved, level, largest, iteration)
+            return _end(s, moved, level, largest, iteration)
         s = moved
 
 
-def _ended(s: Array, moved: Array, level: float, largest: float, iterations: int) -> Exchange:
+def _end(s: Array, moved: Array, level: float, largest: float, iterations: int) -> Exchange:
     # At a gap this small the next reference may be worse: its level is a matter of the last digits.
     return Exchange(s if largest - abs(level) <= 1e-9 * largest else moved, level, largest, iterations)
 
@@ -227,10 +228,10 @@ def alternate(points: Array, e: Array, s: Array, level: float, count: int, *, cr
         peaks = _extremes(e, np.arange(len(e)))
     if len(peaks) < count:
         return _single(points, e, s, level)
-    return points[_thinned(points, size / (abs(level) or 1.0), peaks.tolist(), count, crowding)]
+    return points[_thin(points, size / (abs(level) or 1.0), peaks.tolist(), count, crowding)]
 
 
-def _thinned(points: Array, height: Array, chosen: list[int], count: int, crowding: float) -> list[int]:
+def _thin(points: Array, height: Array, chosen: list[int], count: int, crowding: float) -> list[int]:
     """Drop ends and neighbouring pairs until ``count`` are left, the largest among them.
 
     What goes is low, or crowded (``crowding`` > 0): of equally high points those are kept whose distances have the
@@ -312,9 +313,6 @@ def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s
         if quiet == 3:
             break
     return m
-
-
-Pair = tuple[Array, Array]
 
 
 def _choose(first: Array, one: Pair, second: Array, two: Pair, otherwise: Pair) -> Pair:

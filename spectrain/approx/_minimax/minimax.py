@@ -11,19 +11,19 @@ from flint import arb
 from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._minimax.answer import EXACT_DIGITS, Minimax, finish
 from spectrain.approx._minimax.constraint import Condition, Constrained, check_conditions
-from spectrain.approx._minimax.domain import check_bounded, check_weight, intervals_of, is_chebyshev, reduced
+from spectrain.approx._minimax.domain import check_bounded, check_weight, intervals_of, is_chebyshev, reduce_by_parity
 from spectrain.approx._minimax.duality import refine
 from spectrain.approx._minimax.exchange import (
     Balls,
     Doubles,
     Exchange,
-    alternating,
+    alternating_signs,
     exchange,
     initial_grid,
 )
 from spectrain.approx._minimax.polish import polish
 from spectrain.approx._minimax.problem import Problem
-from spectrain.approx._minimax.rounds import closed
+from spectrain.approx._minimax.rounds import conclude
 from spectrain.approx._polynomial import check_powers
 
 Target = Callable[[Any], Any]
@@ -48,19 +48,16 @@ def minimax(
 ) -> Minimax:
     """The polynomial ``p = sum c_j x^powers[j]`` with the least ``max weight(x) |f(x) - p(x)|`` on the interval.
 
-    ``powers`` is a list, or a degree n for 0, 1, ..., n. ``interval`` is ``(a, b)`` or a list of such, disjoint.
-    ``f`` and
-    ``weight`` (positive) are called on arrays of doubles and, for more digits and for the proof, on object arrays
-    of balls that
-    know arithmetic, ``abs``, comparisons and functions by their NumPy names; ``f_ball``, ``weight_ball`` replace
-    them there.
+    ``powers`` is a list, or a degree n for 0, 1, ..., n. ``interval`` is ``(a, b)`` or a list of such, disjoint. ``f``
+    and ``weight`` (positive) are called on arrays of doubles and, for more digits and for the proof, on object arrays
+    of balls that know arithmetic, ``abs``, comparisons and functions by their NumPy names; ``f_ball``, ``weight_ball``
+    replace them there.
 
     ``constraints`` are conditions the polynomial meets: ``("coefficient", n, v)``, ``("value", x, v)``,
     ``("slope", x, v)``.
 
-    The exchange algorithm (Remez 1934; Veidinger 1960 for its quadratic convergence), in double precision first,
-    in ball
-    arithmetic of growing precision where the error is small against the target. The lower bound is LP duality at
+    The exchange algorithm (Remez 1934; Veidinger 1960 for its quadratic convergence), in double precision first, in
+    ball arithmetic of growing precision where the error is small against the target. The lower bound is LP duality at
     the reference, de la Vallee-Poussin's bound for Chebyshev systems; the upper bound is a proof by Taylor models in
     balls, computed at once; where it meets a larger error than the search knew, the search takes that point in and goes
     on, so that nothing narrow is missed. Odd and even sets on symmetric intervals go by parity. See `Minimax`.
@@ -82,8 +79,8 @@ def minimax(
         check_conditions(constraints, wanted)
         constrained = Constrained(*given, conditions=tuple(constraints))
         check_weight(constrained)
-        return closed(constrained, _by_duality)
-    return closed(Problem(*given), _attempt)
+        return conclude(constrained, _by_duality)
+    return conclude(Problem(*given), _attempt)
 
 
 def _powers(powers: Sequence[Any] | float | int | np.integer[Any]) -> tuple[int, ...]:
@@ -108,7 +105,7 @@ def _short(n: int) -> str:
 
 
 def _attempt(problem: Problem) -> Minimax:
-    small = reduced(problem)
+    small = reduce_by_parity(problem)
     return _solve(problem, small) if is_chebyshev(small) else _by_duality(problem)
 
 
@@ -227,7 +224,7 @@ def _in_balls(
     with precise(bits):
         problem, small = replace(problem), replace(small)
         check_bounded(small, small.doubles(s))
-        signs = alternating(len(s))
+        signs = alternating_signs(len(s))
         points, c, h = polish(small, Balls(small).points(s), signs, gap)
         return finish(problem, small, points, signs, c, h, size=size, iterations=iterations, status=status)
 

@@ -12,7 +12,7 @@ _DEGENERATE = 1e-6
 """The gap that linear programs in doubles may leave where duals are degenerate."""
 
 
-def closed(problem: Problem, attempt: Callable[[Problem], Minimax]) -> Minimax:
+def conclude(problem: Problem, attempt: Callable[[Problem], Minimax]) -> Minimax:
     """The answer whose bounds meet, or the best of ten attempts, with the status that its bounds allow.
 
     A grid misses what is narrower than its spacing. The proof does not: the points of its largest errors join the
@@ -33,7 +33,7 @@ def closed(problem: Problem, attempt: Callable[[Problem], Minimax]) -> Minimax:
             break
         problem = replace(problem, watched=(*problem.watched, *fresh))
     assert best is not None
-    return best.called(_status(best))
+    return best.with_status(_status(best))
 
 
 def _status(found: Minimax) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from spectrain.approx._minimax.answer import Minimax
-from spectrain.approx._minimax.domain import intervals_of, is_chebyshev, reduced
+from spectrain.approx._minimax.domain import intervals_of, is_chebyshev, reduce_by_parity
 from spectrain.approx._minimax.problem import evaluate
 from spectrain.approx._polynomial import Number, Polynomial
 
@@ -22,12 +22,10 @@ def equioscillates(
     """Whether the error of a polynomial alternates at one point more than it has powers, at its largest size.
 
     Chebyshev's theorem: for a Chebyshev system (all powers to n on any interval; odd, even or any powers on part of
-    (0, inf)) this characterises the best approximation; article 10972 (kexue.fm/archives/10972) proves it with its
-    odd and even
-    variants. A `Minimax` brings target and interval along; a `Polynomial` needs them. Peaks within ``rtol`` of the
-    largest count.
-    On a grid of 20,000 points a piece, so it refuses a wrong polynomial but proves nothing: `Minimax.gap` does.
-    Where the powers are no Chebyshev system alternation says nothing, and a ValueError says so.
+    (0, inf)) this characterises the best approximation; article 10972 (kexue.fm/archives/10972) proves it with its odd
+    and even variants. A `Minimax` brings target and interval along; a `Polynomial` needs them. Peaks within ``rtol`` of
+    the largest count. On a grid of 20,000 points a piece, so it refuses a wrong polynomial but proves nothing:
+    `Minimax.gap` does. Where the powers are no Chebyshev system alternation says nothing, and a ValueError says so.
 
     >>> from spectrain.approx import minimax
     >>> best = minimax(np.exp, 3, (-1, 1))
@@ -40,7 +38,7 @@ def equioscillates(
     if isinstance(result, Minimax):
         f, weight = result.problem.target, result.problem.weight
         interval = result.interval
-        if result.problem.conditions or not is_chebyshev(reduced(result.problem)):
+        if result.problem.conditions or not is_chebyshev(reduce_by_parity(result.problem)):
             raise ValueError(
                 "equioscillates: these powers are no Chebyshev system here; see .lower and .upper instead."
             )
@@ -56,10 +54,10 @@ def equioscillates(
     # The error is known to the rounding of the target only.
     rounding = 2.0**-48 * float(np.abs(target).max()) / max(float(np.abs(e).max()), 1e-300)
     e = e * evaluate(weight, x) if weight is not None else e
-    return alternations(e, rtol=max(float(rtol), min(rounding, 0.01))) >= _needed(powers, pieces)
+    return alternations(e, rtol=max(float(rtol), min(rounding, 0.01))) >= _needed_points(powers, pieces)
 
 
-def _needed(powers: tuple[int, ...], pieces: list[tuple[float, float]]) -> int:
+def _needed_points(powers: tuple[int, ...], pieces: list[tuple[float, float]]) -> int:
     """n + 1 points; both signs of x count where a parity halves the interval."""
     symmetric = pieces[0][0] == -pieces[-1][1]
     parity = len({n % 2 for n in powers}) == 1 and powers != (0,)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from spectrain.approx._balls.image import Interval, image
 from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._polynomial import Polynomial
-from spectrain.approx._schedules.unit import rounded, unit_step
+from spectrain.approx._schedules.unit import round_coefficients, unit_step
 
 _BITS = 400
 # Of the unit roundoff times the size of the terms: a sum of a few products, each rounded.
@@ -44,10 +44,11 @@ def _step(interval: Interval, terms: int, stride: int, cushion: float) -> Polyno
         start = low if low >= ball(cushion) * high else (ball(cushion) * high).mid()
         c, error = unit_step(start, high, terms, stride)
         if start > low:
+            # Below its part of the interval p rises from 0: the image is [p(low), 1 + E], and is centred at 1 here.
             first = sum((cj * low ** (1 + stride * j) for j, cj in enumerate(c)), ball(0))
             factor = 2 / (first + 1 + error)
             c = [(factor * cj).mid() for cj in c]
-        return rounded(c, start, high, stride)
+        return round_coefficients(c, start, high, stride)
 
 
 def rounding_of_terms(p: Polynomial, interval: Interval, *, unit: float) -> float:

@@ -16,7 +16,7 @@ def cache_folder() -> Path:
     return _cache.cache_folder() / "schedules"
 
 
-def cached(
+def recall(
     key: object,
     compute: Callable[[], Schedule],
     *,

@@ -35,10 +35,10 @@ class GapSchedule:
 
     def __call__(self, x: Any) -> Any:
         above = self.sign((x * x + (-1.0)) * (1.0 / self.scale))
-        return (above + 1.0) * 0.5 if self.kind == "step" else _clipped(x, above)
+        return (above + 1.0) * 0.5 if self.kind == "step" else _clip(x, above)
 
 
-def _clipped(x: Any, above: Any) -> Any:
+def _clip(x: Any, above: Any) -> Any:
     """min(x, 1) = ((x + 1) - (x - 1) sign(x - 1)) / 2."""
     return ((x + 1.0) + (x + (-1.0)) * above * (-1.0)) * 0.5
 
@@ -51,8 +51,7 @@ def step_schedule(
 
     (1 + S((x^2 - 1) / scale)) / 2 with scale = max(1, upper^2 - 1) and S best for the sign on
     [((1 - (1 - gap)^2) / scale, 1]; a sign of a symmetric matrix with gap, in products of n x n matrices (article
-    11006,
-    kexue.fm/archives/11006). Raises ValueError for upper <= 1 + gap and gap outside (0, 1).
+    11006, kexue.fm/archives/11006). Raises ValueError for upper <= 1 + gap and gap outside (0, 1).
 
     >>> step = step_schedule(2.0, gap=0.1, tol=1e-3)
     >>> [round(step(x), 2) + 0.0 for x in (0.0, 0.5, 0.9, 1.1, 2.0)]
@@ -68,9 +67,8 @@ def clip_schedule(
     """min(x, 1) on [0, upper] within ``error`` outside (1 - gap, 1 + gap), and within ``error + gap`` inside.
 
     ((x + 1) - (x - 1) S((x^2 - 1) / scale)) / 2, S as in `step_schedule`: where S is off by e the result is off by
-    |x - 1| e / 2. On
-    matrices (x - 1) S needs the polar factor beside X; `spectrain.matfun` does that. Raises ValueError as
-    `step_schedule`.
+    |x - 1| e / 2. On matrices (x - 1) S needs the polar factor beside X; `spectrain.matfun` does that. Raises
+    ValueError as `step_schedule`.
 
     >>> clip = clip_schedule(3.0, gap=0.05, tol=1e-3)
     >>> [round(clip(x), 3) for x in (0.0, 0.3, 0.9, 1.1, 3.0)]

@@ -14,7 +14,7 @@ SETTINGS: tuple[Setting, ...] = (
 """What is frozen."""
 
 
-def frozen(setting: Setting) -> Schedule | None:
+def frozen_schedule(setting: Setting) -> Schedule | None:
     """The frozen schedule of a setting, if there is one."""
     from spectrain.approx.tables import TABLES
 

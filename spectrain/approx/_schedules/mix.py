@@ -33,9 +33,9 @@ def best_mix(
 ) -> tuple[int, ...]:
     """Degrees of the cheapest composition for a tolerance, or of the best one for a price or a number of steps.
 
-    Dynamic programming: of all compositions with one price the one with the least error is enough to keep, because
-    the next error
-    rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted comparison.)
+    Dynamic programming: of all compositions with one price the one with the least error is enough to keep, because the
+    next error rises with this one. (Lee, Lee, No and Kim, IEEE TDSC 2022, searched the same way for encrypted
+    comparison.)
     """
     from spectrain.approx._balls.range import ball, precise
 
@@ -51,7 +51,7 @@ def best_mix(
             best[key] = (error, degrees, a, u)
             if degrees and tol is not None and error <= float(tol) * (1 - 1e-9) - 4e-16:
                 return degrees
-            if error < 1e-18 or len(degrees) >= MOST_STEPS or _dominated(key, error, best):
+            if error < 1e-18 or len(degrees) >= MOST_STEPS or _is_dominated(key, error, best):
                 continue
             for d in DEGREES:
                 after = (*degrees, d)
@@ -69,6 +69,6 @@ def best_mix(
     return degrees
 
 
-def _dominated(key: tuple[float, int], error: float, best: dict) -> bool:
+def _is_dominated(key: tuple[float, int], error: float, best: dict) -> bool:
     """Whether something cheaper of the same kind is already as good."""
     return any(k != key and k[1] == key[1] and k[0] <= key[0] and v[0] <= error and v[1] for k, v in best.items())

@@ -24,13 +24,11 @@ def root_schedule(
     """Steps ``w_t(x) x`` that take x = eigenvalue^(1/r), eigenvalues of P in [lower, 1], to 1.
 
     With q(y) = p(x) / x, y = x^r, for each p of the schedule: start from G and P, and repeat W = q(P), G <- G W^|s|,
-    P <- W^r P. Then P goes to I and G to G P^(-|s|/r): start from G = I for s < 0, and from G = P^k, k =
-    ceil(s/r), with
-    exponent k r - s for s > 0 (article 11175, kexue.fm/archives/11175; Higham, *Functions of Matrices*, section
-    7.4). Each p is the best
-    ``c0 x + c1 x^(r+1) + ... `` of ``terms`` terms for 1 on the image of those before, which is best for the whole.
-    The image is widened by what rounding in ``dtype`` ("float64" or "float32") adds to it, for values just above it
-    leave it further at every step.
+    P <- W^r P. Then P goes to I and G to G P^(-|s|/r): start from G = I for s < 0, and from G = P^k, k = ceil(s/r),
+    with exponent k r - s for s > 0 (article 11175, kexue.fm/archives/11175; Higham, *Functions of Matrices*, section
+    7.4). Each p is the best ``c0 x + c1 x^(r+1) + ... `` of ``terms`` terms for 1 on the image of those before, which
+    is best for the whole. The image is widened by what rounding in ``dtype`` ("float64" or "float32") adds to it, for
+    values just above it leave it further at every step.
 
     ``error`` is the proven ``max |x - 1|`` at the end, in exact arithmetic, so the computed root is off by a factor
     between (1 - error)^e and (1 + error)^e, e the exponent. Default: tol = 1e-10. Raises ValueError for r < 1, s = 0,

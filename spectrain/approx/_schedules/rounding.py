@@ -1,6 +1,6 @@
 """Schedules that survive rounding: a statistical model of one step, and the best composition under it.
 
-Small matrices pushed through a schedule with every product rounded: what decides between designs.
+The model proposes. Small matrices pushed through a schedule with every product rounded decide between designs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +14,13 @@ from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._schedule import Cost
 from spectrain.approx._schedules.mix import DEGREES
 from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, widened_top
+
+_CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
+_LEAST = 0.25  # in units of u: below it rounding, not the design, decides what becomes of a singular value
+_MOST_SHRINKING = 0.5
+_FINE_MARGIN = 1.001  # room for the drift of a Gram iteration, in fine arithmetic far more than rounding needs
+_GRID = 24
+"""Designs are made for lower ends rounded down to this many an octave."""
 
 
 def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -29,6 +36,8 @@ def round_to(x: np.ndarray, dtype: str) -> np.ndarray:
             return x.astype(np.float16).astype(np.float32)
     kept = {"bfloat16": 16, "tfloat32": 13}[dtype]
     bits = x.astype(np.float32).view(np.uint32)
+    # Half a unit of what stays, less one, and one more where the last bit that stays is odd: ties go to even. A carry
+    # runs into the exponent, which is what rounding up to the next power of two is.
     half = np.uint32((1 << (kept - 1)) - 1) + ((bits >> np.uint32(kept)) & np.uint32(1))
     return ((bits + half) & np.uint32(0xFFFFFFFF << kept & 0xFFFFFFFF)).view(np.float32)
 
@@ -96,9 +105,8 @@ def _step(c: Sequence[float], X: np.ndarray, dtype: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Weights:
-    """What is held against a step: ``values u max|p| + terms u M`` of noise in the smallest directions, in root
-    mean square,
-    and values there that shrink by the fraction ``shrinking u c_1 / p``."""
+    """What is held against a step: ``values u max|p| + terms u M`` of noise in the smallest directions, in root mean
+    square, and values there that shrink by the fraction ``shrinking u c_1 / p``."""
 
     values: float
     terms: float
@@ -108,13 +116,6 @@ class Weights:
 # No single choice fits both ends: the first suits a least singular value well above u, the second one near u.
 # Both propose, a simulation decides (`simulated_error`).
 WEIGHTS = (Weights(0.06, 0.0045, 0.1), Weights(0.1, 0.002, 0.03))
-
-_CUSHIONS = (0.0, 0.015, 0.02, 0.024, 0.03, 0.04, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
-_LEAST = 0.25  # in units of u: below it rounding, not the design, decides what becomes of a singular value
-_MOST_SHRINKING = 0.5
-_FINE_MARGIN = 1.001  # room for the drift of a Gram iteration, in fine arithmetic far more than rounding needs
-_GRID = 24
-"""Designs are made for lower ends rounded down to this many an octave."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,8 @@ def robust_compositions(
 
     The interval that arrives at the next step is the image, widened above by the noise; the noise of the smallest
     direction, relative to its value, adds up. Each step is a best polynomial for a part of its interval,
-    [max(low, cushion), 1]: a larger cushion costs growth of the small values and spares the middle ones from
-    being sent near 0 and drowned. A beam search over degrees (``choices(t)`` at step t) and cushions; u -> 0 gives
-    exact
+    [max(low, cushion), 1]: a larger cushion costs growth of the small values and spares the middle ones from being sent
+    near 0 and drowned. A beam search over degrees (``choices(t)`` at step t) and cushions; u -> 0 gives exact
     composition.
     """
     u = UNIT_ROUNDOFF[dtype]
@@ -162,7 +162,7 @@ def robust_compositions(
     best: dict[float, State] = {}
     while fronts:
         price = min(fronts)
-        for state in _thinned(fronts.pop(price)):
+        for state in _thin(fronts.pop(price)):
             if state.steps and (price not in best or state.badness < best[price].badness):
                 best[price] = state
             for d in choices(len(state.steps)) if len(state.steps) < most else ():
@@ -172,7 +172,7 @@ def robust_compositions(
     return best
 
 
-def _thinned(states: list[State], most: int = 16) -> list[State]:
+def _thin(states: list[State], most: int = 16) -> list[State]:
     """Those that nothing else beats in both interval and noise, a few dozen of them."""
     kept: list[State] = []
     for s in sorted(states, key=lambda s: (-s.low, s.noise)):
@@ -190,7 +190,7 @@ def _next(state: State, degree: int, u: float, weights: Weights) -> Iterable[Sta
         if 0 < cushion <= arriving:
             continue
         start = max(arriving, cushion)
-        c, error = _design(_rounded_down(start) if coarse else start, degree)
+        c, error = _design(_round_down(start) if coarse else start, degree)
         # Below its part of the interval the polynomial rises from 0, so its least value there is the first.
         first = sum(cj * arriving ** (1 + 2 * j) for j, cj in enumerate(c))
         low, high = min(first, 1 - error), widened_top(c, 1.0, u, first=not state.steps)
@@ -207,7 +207,7 @@ def _next(state: State, degree: int, u: float, weights: Weights) -> Iterable[Sta
         )  # fmt: skip
 
 
-def _rounded_down(low: float) -> float:
+def _round_down(low: float) -> float:
     """A grid point at most ``low``, so that few different designs are needed; the grid is fine near 1 too."""
     if low > 0.5:
         gap = 1 - low

@@ -5,9 +5,9 @@ from typing import Literal
 
 from spectrain.approx._polynomial import Number
 from spectrain.approx._schedule import Schedule, certified
-from spectrain.approx._schedules.cache import cached
+from spectrain.approx._schedules.cache import recall
 from spectrain.approx._schedules.exact import compose, degrees_of, with_margin
-from spectrain.approx._schedules.frozen import frozen
+from spectrain.approx._schedules.frozen import frozen_schedule
 from spectrain.approx._schedules.robust import DESIGN, robust_schedule
 from spectrain.approx._setting import Setting
 
@@ -63,13 +63,13 @@ def sign_schedule(
         degree=degree if isinstance(degree, (int, str)) else tuple(degree), cushion=cushion, margin=margin,
         gram=gram, symmetric=symmetric, aspect=aspect, dtype=dtype,
     )  # fmt: skip
-    known = frozen(setting)
+    known = frozen_schedule(setting)
     if known is not None:
         return known
     if dtype == "float64":
         return design(setting)
     # Beam searches take up to a second; everything else is faster than a file.
-    return cached(
+    return recall(
         (setting, DESIGN),
         lambda: design(setting),
         fits=lambda found: (found.interval, found.dtype, found.target) == (setting.interval, dtype, "sign"),

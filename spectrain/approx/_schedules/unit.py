@@ -43,7 +43,7 @@ def unit_step(lower: arb, upper: arb, terms: int, stride: int = 2) -> tuple[list
             start = arb(1) - ball(width).mid() if width == _NARROWEST else _larger(rho, ball(_lowest(terms)))
             found = _exchange(start, terms, stride)
             if found is not None:
-                c, error = found if start <= rho else _centred(*found, rho, stride)
+                c, error = found if start <= rho else _centre(*found, rho, stride)
                 return [(c[j] / upper ** (1 + j * stride)).mid() for j in range(terms)], error
     raise ArithmeticError(
         f"unit_step: {terms} terms with stride {stride} on [{float(lower)}, {float(upper)}] are not found in "
@@ -61,7 +61,7 @@ def _lowest(terms: int) -> float:
     """The relative lower end below which solutions are taken to agree with their limit: 2^-46 to 2^-28.
 
     Between the ends p comes down to 1 - E, which is of this size and must stand clear of what rounding the coefficients
-    to doubles leaves (`rounded`; measured: 2.3 times more for each term), or p falls below 0.
+    to doubles leaves (`round_coefficients`; measured: 2.3 times more for each term), or p falls below 0.
     """
     return 2.0 ** max(-46.0, 1.25 * terms - 54)
 
@@ -70,7 +70,7 @@ def _larger(a: arb, b: arb) -> arb:
     return a if a >= b else b
 
 
-def _centred(c: list[arb], error: arb, rho: arb, stride: int) -> tuple[list[arb], arb]:
+def _centre(c: list[arb], error: arb, rho: arb, stride: int) -> tuple[list[arb], arb]:
     """The step for an interval that ends below: scaled so that its values at rho and at its top are as far from 1."""
     first = sum((cj * rho ** (1 + j * stride) for j, cj in enumerate(c)), arb(0))
     factor = (2 / (first + 1 + error)).mid()
@@ -84,7 +84,7 @@ def _exchange(rho: arb, terms: int, stride: int) -> tuple[list[arb], arb] | None
     for _ in range(_MOST_ROUNDS):
         c, error = _level(y, terms, stride)
         slope = arb_poly([c[j] * (1 + j * stride) for j in range(terms)])
-        moved = _by_newton(slope, y) or _isolated(slope, y)
+        moved = _by_newton(slope, y) or _isolate(slope, y)
         if moved is None or not error > 0:
             return None
         if all(abs(a - b) < small for a, b in zip(moved, y, strict=True)):
@@ -131,10 +131,10 @@ def _by_newton(slope: arb_poly, y: list[arb]) -> list[arb] | None:
             return None
         moved.append(at)
     moved.append(y[-1])
-    return moved if _separated(slope, moved) else None
+    return moved if _are_separated(slope, moved) else None
 
 
-def _separated(slope: arb_poly, y: list[arb]) -> bool:
+def _are_separated(slope: arb_poly, y: list[arb]) -> bool:
     """Whether the points rise and ``slope`` changes its sign from each gap between them to the next.
 
     It is positive in the first gap, below the first maximum of p; of degree ``terms - 1`` it has no further zeros.
@@ -145,7 +145,7 @@ def _separated(slope: arb_poly, y: list[arb]) -> bool:
     return all(v > 0 if i % 2 == 0 else v < 0 for i, v in enumerate(values))
 
 
-def _isolated(slope: arb_poly, y: list[arb]) -> list[arb] | None:
+def _isolate(slope: arb_poly, y: list[arb]) -> list[arb] | None:
     """The ends and all zeros of ``slope`` between them, isolated by balls; None where that fails."""
     try:
         zeros = acb_poly([slope[i] for i in range(slope.length())]).roots()
@@ -153,10 +153,10 @@ def _isolated(slope: arb_poly, y: list[arb]) -> list[arb] | None:
         return None
     inner = sorted((z.real.mid() for z in zeros if z.imag.contains(arb(0))), key=float)
     moved = [y[0], *inner, y[-1]]
-    return moved if len(moved) == len(y) and _separated(slope, moved) else None
+    return moved if len(moved) == len(y) and _are_separated(slope, moved) else None
 
 
-def rounded(c: Sequence[arb], lower: arb, upper: arb, stride: int = 2) -> Polynomial:
+def round_coefficients(c: Sequence[arb], lower: arb, upper: arb, stride: int = 2) -> Polynomial:
     """The polynomial ``c0 x + c1 x^(r+1) + ...`` in doubles that stays closest to it on [lower, upper].
 
     Rounded one by one, coefficients of size M move p by u M: more than p itself for degree 41. So the highest is

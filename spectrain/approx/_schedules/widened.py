@@ -139,7 +139,7 @@ def rooms(steps: Steps, limit: float, u: float) -> tuple[float, ...]:
     found = [limit]
     for t, c in reversed(list(enumerate(steps))):
         low, high = 0.0, _WIDEST
-        for _ in range(60):
+        for _ in range(60):  # the largest value only rises with the end; 60 halvings are more than doubles hold
             middle = (low + high) / 2
             fits = widened_top(c, middle, u, first=t == 0) <= found[0] * (1 + _TINY)  # the grid moves with its end
             low, high = (middle, high) if fits else (low, middle)

@@ -6,7 +6,7 @@ import time
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge, wait
 from typing import Any
 
-from spectrain.data._processes.wire import packed
+from spectrain.data._processes.wire import pack
 
 _POLL = 0.1  # seconds after which who tells the end looks for newcomers
 
@@ -38,7 +38,7 @@ class Crowd:
             who = pipe.recv()
             if (fault := self._enter(who, pipe)) is None:
                 return
-            pipe.send_bytes(packed(("error", fault)))
+            pipe.send_bytes(pack(("error", fault)))
             while True:  # what it still says is read, or the system would drop our answer with it
                 pipe.recv_bytes()
         except (OSError, EOFError, multiprocessing.AuthenticationError):
@@ -71,7 +71,7 @@ class Crowd:
 
     def leave(self, value: Any, *, kind: str = "error") -> None:
         """Tell those who are here, and those who still come, that there is no more; then wait until they are gone."""
-        answer = packed((kind, value))
+        answer = pack((kind, value))
         told, gone = set[Connection](), set[Connection]()
         while len(gone) < len(self._places):
             with self._came:

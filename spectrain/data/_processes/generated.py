@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from spectrain.data._processes.crowd import Crowd
-from spectrain.data._processes.wire import packed, seed_global_generators, unpacked
+from spectrain.data._processes.wire import pack, seed_global_generators, unpack
 from spectrain.data._processes.workers import WorkerError
 
 _POLL = 0.1  # seconds after which the process of the generator looks whether its owner is alive
@@ -39,9 +39,8 @@ class Generated:
     ``torchrun`` (``torch.distributed.broadcast_object_list``): it is an address, a key and numbers.
 
     At most ``ahead`` items wait in each connection, and a step in the process: a rank that takes nothing stops the
-    others soon. Before item i torch's, NumPy's and
-    Python's global generators are set from (seed, i), so an item that draws from them does not depend on where the run
-    was resumed.
+    others soon. Before item i torch's, NumPy's and Python's global generators are set from (seed, i), so an item that
+    draws from them does not depend on where the run was resumed.
 
     **Resume.** By skipping (``start=t``): the generator runs from its beginning and ``t * world`` items are dropped,
     which costs its own time and no more. By state (``start=t, skip=False``): ``make`` returns a generator that begins
@@ -62,9 +61,8 @@ class Generated:
 
     Raises ``ValueError`` for numbers below their least. A source raises ``WorkerError`` with the traceback when the
     generator failed, with a sentence when the process was killed, another taker left, or another source takes for this
-    rank already: never a hang. At the
-    generator's end it raises ``StopIteration`` at all ranks in the same step: items that do not fill a step are not
-    handed out.
+    rank already: never a hang. At the generator's end it raises ``StopIteration`` at all ranks in the same step: items
+    that do not fill a step are not handed out.
 
     >>> with Generated(lambda: iter("abcdef"), world=2, method="fork") as feed:
     ...     left, right = feed.source(rank=0), feed.source(rank=1)
@@ -112,7 +110,7 @@ class Generated:
             self._process.join(timeout=5)
             self._folder.cleanup()
             raise WorkerError(f"the process of the generator died (exit code {self._process.exitcode}).") from None
-        self._end = weakref.finalize(self, _ended, self._process, self._folder)
+        self._end = weakref.finalize(self, _end, self._process, self._folder)
 
     def source(self, *, rank: int = 0) -> "Source":
         """What rank ``rank`` takes from: a function of the step."""
@@ -152,7 +150,7 @@ class Source:
         if self._pipe is None:
             if not start <= t < start + workers:
                 raise ValueError(f"Source: the first step is {start}, or one for each of {workers} workers, got {t}.")
-            self._pipe, self._next, self._process = _connected(address, key), t, os.getpid()
+            self._pipe, self._next, self._process = _connect(address, key), t, os.getpid()
             self._ask((rank, t - start))
             for _ in range(ahead):
                 self._ask(None)
@@ -161,7 +159,7 @@ class Source:
         if t != self._next:
             raise ValueError(f"Source: a generator goes forwards, and the next step here is {self._next}; got {t}.")
         try:
-            kind, value = unpacked(self._pipe.recv_bytes())
+            kind, value = unpack(self._pipe.recv_bytes())
         except (EOFError, OSError):
             raise WorkerError(
                 "the process of the generator died or was closed; killed, it was often for lack of memory."
@@ -186,14 +184,14 @@ class Source:
             self._pipe.send(what)
 
 
-def _connected(address: str, key: bytes) -> Connection:
+def _connect(address: str, key: bytes) -> Connection:
     try:
         return Client(address, authkey=key)
     except (OSError, EOFError):
         raise WorkerError("the process of the generator is not there: it died or was closed.") from None
 
 
-def _ended(process: multiprocessing.process.BaseProcess, folder: "tempfile.TemporaryDirectory[str]") -> None:
+def _end(process: multiprocessing.process.BaseProcess, folder: "tempfile.TemporaryDirectory[str]") -> None:
     process.kill()
     process.join()
     folder.cleanup()
@@ -248,7 +246,7 @@ def _serve(task: _Task, address: str, key: bytes, ready: Connection) -> None:
                 crowd.leave(answers[0][1], kind=answers[0][0])
                 return
             for rank, answer in enumerate(answers):
-                if not crowd.give((rank, step % task.workers), packed(answer)):
+                if not crowd.give((rank, step % task.workers), pack(answer)):
                     crowd.leave(f"rank {rank} went away before it had taken step {task.start + step}.")
                     return
 

@@ -1,7 +1,4 @@
-"""Batches on their way through a pipe: bytes, whatever the batch is made of.
-
-The global generators of torch, NumPy and Python as functions of (seed, step).
-"""
+"""What goes between processes: batches as bytes, whatever they are made of, and seeds of the global generators."""
 
 import pickle
 import random
@@ -48,16 +45,16 @@ class _Sent:
         return torch.from_numpy(self.content).view(self.dtype).reshape(self.shape)
 
 
-def packed(value: Any) -> bytes:
+def pack(value: Any) -> bytes:
     """``value`` with its tensors on the CPU and their bytes in it."""
-    return pickle.dumps(tree_map(lambda leaf: _sent(leaf) if isinstance(leaf, Tensor) else leaf, value), protocol=5)
+    return pickle.dumps(tree_map(lambda leaf: _send(leaf) if isinstance(leaf, Tensor) else leaf, value), protocol=5)
 
 
-def unpacked(content: bytes) -> Any:
-    """What :func:`packed` was given."""
+def unpack(content: bytes) -> Any:
+    """What :func:`pack` was given."""
     return tree_map(lambda leaf: leaf.tensor() if isinstance(leaf, _Sent) else leaf, pickle.loads(content))
 
 
-def _sent(tensor: Tensor) -> _Sent:
+def _send(tensor: Tensor) -> _Sent:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return _Sent(flat.view(torch.uint8).numpy().copy(), tensor.dtype, tuple(tensor.shape))

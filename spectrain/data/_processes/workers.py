@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from spectrain.data._processes.wire import own_generators_kept, packed, seed_global_generators, unpacked
+from spectrain.data._processes.wire import own_generators_kept, pack, seed_global_generators, unpack
 
 
 class WorkerError(RuntimeError):
@@ -88,11 +88,11 @@ class Workers:
                 member.ask(self._asked)
                 self._waiting.append(member)
                 self._asked += 1
-            result = self._received()
+            result = self._receive()
         self._step += 1
         return result
 
-    def _received(self) -> Any:
+    def _receive(self) -> Any:
         try:
             return self._waiting.popleft().answer(self._step)
         except WorkerError:
@@ -150,7 +150,7 @@ class _Member:
 
     def answer(self, t: int) -> Any:
         try:
-            good, result = unpacked(self.pipe.recv_bytes())
+            good, result = unpack(self.pipe.recv_bytes())
         except (EOFError, OSError):
             self.process.join(timeout=5)
             raise WorkerError(
@@ -182,11 +182,11 @@ def _work(call: _Seeded, pipe: Connection, not_ours: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer = packed((True, call(t)))
+            answer = pack((True, call(t)))
         except StopIteration:  # a source is at its end
-            answer = packed((None, None))
+            answer = pack((None, None))
         except Exception:
-            answer = packed((False, traceback.format_exc()))
+            answer = pack((False, traceback.format_exc()))
         try:
             pipe.send_bytes(answer)
         except OSError:

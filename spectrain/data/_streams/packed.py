@@ -69,7 +69,7 @@ class PackedStream(AbstractRows):
         starts = _document_starts(tokens, end_of_text)
         lengths = np.diff(starts, append=len(tokens))
         self.cuts = int((lengths > block).sum())
-        self._starts, self._lengths, self._rows = _packed(*_pieces(starts, lengths, block), block)
+        self._starts, self._lengths, self._rows = _pack(*_pieces(starts, lengths, block), block)
 
     @property
     def blocks_per_epoch(self) -> int:
@@ -113,7 +113,7 @@ def _pieces(
     return np.repeat(starts, counts) + within * block, np.minimum(left, block)
 
 
-def _packed(
+def _pack(
     starts: Int64[np.ndarray, " pieces"], lengths: Int64[np.ndarray, " pieces"], block: int
 ) -> tuple[Int64[np.ndarray, " pieces"], Int64[np.ndarray, " pieces"], Int64[np.ndarray, " borders"]]:
     """Best-fit decreasing: the pieces row by row, and where each row begins among them."""

@@ -87,8 +87,8 @@ class Feistel:
         return found.astype(np.int64)
 
     def _once(self, numbers: np.ndarray) -> np.ndarray:
-        a = _even(math.isqrt(self.count - 1) + 1)
-        b = np.uint64(_even(-(-self.count // a)))
+        a = _make_even(math.isqrt(self.count - 1) + 1)
+        b = np.uint64(_make_even(-(-self.count // a)))
         parts: list[np.ndarray] = [numbers // b, numbers % b]
         for i, key in enumerate(self.keys):
             size = b if i % 2 else np.uint64(a)
@@ -96,7 +96,7 @@ class Feistel:
         return parts[0] * b + parts[1]
 
 
-def _even(number: int) -> int:
+def _make_even(number: int) -> int:
     return number + number % 2
 
 

@@ -1,6 +1,6 @@
 """What all streams are: rows with numbers, of which step t takes the next batch, and a rank its part.
 
-What an array of tokens must be before it is cut into blocks.
+An array of tokens is checked here before it is cut into blocks.
 """
 
 import abc

@@ -1,6 +1,6 @@
-"""Byte-level vocabularies: how bytes are written as tokens, and what a complete one must have.
+"""Byte-level vocabularies: how bytes are written as tokens, what a complete one has, and where merges may happen.
 
-Where merges may happen: the pre-tokens of a text, by one pattern that two engines read alike.
+They happen within the pre-tokens of a text, which come from one pattern that two engines read alike.
 """
 
 import functools
@@ -34,6 +34,7 @@ pretokens = re.compile(PATTERN).findall
 """The pre-tokens of a text, in order; together they are the text."""
 
 _BORDER = re.compile(f"\n(?=[^{_SPACE}])")
+END_OF_TEXT = "<|endoftext|>"
 
 
 def pieces(text: str, *, size: int = 1 << 16) -> Iterator[str]:
@@ -52,9 +53,6 @@ def pieces(text: str, *, size: int = 1 << 16) -> Iterator[str]:
         stop = border.end() if border else start + 2 * size
         yield text[start:stop]
         start = stop
-
-
-END_OF_TEXT = "<|endoftext|>"
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """One file of text: plain or gzipped, UTF-8, and an error that says where it is not.
 
-The text that every Python brings along: the source of its standard library.
+And the text that every Python brings along: the source of its standard library.
 """
 
 import os
@@ -11,6 +11,8 @@ from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.open import UnusableFileError, chunks, refuse_utf16
 
 _PROBE = 8000  # a NUL this near the beginning means binary: git's rule
+# Test suites are a third of the source and unlike the rest; the others are not the library.
+_LEFT_OUT = {"test", "tests", "idle_test", "ensurepip", "site-packages", "dist-packages", "__pycache__"}
 
 
 def read_text(path: Path, *, pipe: bool = False) -> str:
@@ -26,10 +28,10 @@ def read_text(path: Path, *, pipe: bool = False) -> str:
     raw = b"".join(parts)
     if not raw:
         raise UnusableFileError("empty", f"{path} is empty; name a file with text in it")
-    return decoded(raw, str(path))
+    return decode(raw, str(path))
 
 
-def decoded(raw: bytes, where: str) -> str:
+def decode(raw: bytes, where: str) -> str:
     """The UTF-8 text of bytes; UnusableFileError that names the byte which is none."""
     try:
         return raw.decode("utf-8").removeprefix("\ufeff")
@@ -46,10 +48,6 @@ def _refuse_binary(start: bytes, path: Path) -> None:
     refuse_utf16(start, path)
     if (nul := start[:_PROBE].find(0)) >= 0:
         raise UnusableFileError("binary", f"{path} is a binary file (a NUL at byte {nul}); name text files")
-
-
-# Test suites are a third of the source and unlike the rest; the others are not the library.
-_LEFT_OUT = {"test", "tests", "idle_test", "ensurepip", "site-packages", "dist-packages", "__pycache__"}
 
 
 def read_standard_library() -> list[Document]:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
-def matching(pattern: Path) -> list[Path]:
+def find_paths(pattern: Path) -> list[Path]:
     """What matches, sorted; as ``glob.glob(recursive=True)`` but that ``**`` does not follow links to folders.
 
     Names that begin with a dot match patterns that do.
     """
     fixed = fixed_part(pattern)
     parts = pattern.parts[len(fixed.parts) :]
-    return sorted(set(_expanded(fixed, parts)))
+    return sorted(set(_expand(fixed, parts)))
 
 
 def fixed_part(pattern: Path) -> Path:
@@ -22,24 +22,24 @@ def fixed_part(pattern: Path) -> Path:
     return next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
 
 
-def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+def _expand(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
     if not parts:
         if os.path.lexists(folder):
             yield folder
         return
     first, *rest = parts
     if first == "**":
-        yield from _expanded(folder, rest)
+        yield from _expand(folder, rest)
         for name in _names(folder, "*"):
             if rest and not (folder / name).is_symlink() and os.path.isdir(folder / name):
-                yield from _expanded(folder / name, parts)
+                yield from _expand(folder / name, parts)
             elif not rest:
                 yield from _below(folder / name)
     elif glob.has_magic(first):
         for name in _names(folder, first):
-            yield from _expanded(folder / name, rest)
+            yield from _expand(folder / name, rest)
     else:
-        yield from _expanded(folder / first, rest)
+        yield from _expand(folder / first, rest)
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from spectrain.data._text.open import UnusableFileError
 _NAMES = 10  # fields that an error lists
 
 
-def parsed(line: bytes, *, where: str, holds: str) -> dict[str, Any]:
+def parse(line: bytes, *, where: str, holds: str) -> dict[str, Any]:
     """The object in a line; ``where`` names file and line, ``holds`` says what a line is to be."""
     try:
         row = parse_json(line.decode("utf-8"), constants=NOT_FINITE)  # which stand in fields that are not read here
@@ -27,7 +27,7 @@ def parsed(line: bytes, *, where: str, holds: str) -> dict[str, Any]:
 def string(value: object, field: str, *, where: str, names: Iterable[str], advice: str) -> str:
     """``value`` where it is a string that UTF-8 can say."""
     if not isinstance(value, str):
-        got = f"{reprlib.repr(value):.60}" if field in names else f"only {listed(names)}"
+        got = f"{reprlib.repr(value):.60}" if field in names else f"only {list_names(names)}"
         raise UnusableFileError("without the field", f"{where}: {field!r} must be a string, got {got}; {advice}")
     if value.isascii():
         return value
@@ -43,7 +43,7 @@ def string(value: object, field: str, *, where: str, names: Iterable[str], advic
     return value
 
 
-def listed(names: Iterable[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
     """The first names, each at most 40 characters long."""
     first = [f"{name!r:.40}" for name in islice(names, _NAMES + 1)]
     return ", ".join(first[:_NAMES]) + (", ..." if len(first) > _NAMES else "") if first else "nothing"

@@ -32,9 +32,9 @@ def chunks(path: Path, *, pipe: bool = False) -> Iterator[bytes]:
     somebody writes to meanwhile, of which nobody knows what was read.
     """
     try:
-        with _opened(path, pipe=pipe) as file:
+        with _open(path, pipe=pipe) as file:
             before = _state(file)
-            yield from _unpacked(file, path) if path.suffix == ".gz" else iter(lambda: file.read(_PIECE), b"")
+            yield from _unpack(file, path) if path.suffix == ".gz" else iter(lambda: file.read(_PIECE), b"")
             if _state(file) != before:
                 raise UnusableFileError("changed", f"{path} changed while it was read; read it when it is at rest")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -71,7 +71,7 @@ def refuse_nothing(path: object) -> None:
         raise DataError('a path is empty (a shell variable without a value?); the folder you are in is written "."')
 
 
-def _opened(path: Path, *, pipe: bool) -> BinaryIO:
+def _open(path: Path, *, pipe: bool) -> BinaryIO:
     """Open what is a file without waiting for anybody; a FIFO that nobody writes to would keep us for ever."""
     if pipe and stat.S_ISFIFO(os.stat(path).st_mode):  # its other end waits for one reader: opened once
         return open(path, "rb")
@@ -91,7 +91,7 @@ def _state(file: BinaryIO) -> tuple[int, int]:
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (0, 0)
 
 
-def _unpacked(file: BinaryIO, path: Path) -> Iterator[bytes]:
+def _unpack(file: BinaryIO, path: Path) -> Iterator[bytes]:
     packed, size = _Counted(file), 0
     if not (start := packed.peek()):
         return  # an empty file is no archive of nothing, but says as little

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.files import read_standard_library
-from spectrain.data._text.json_line import parsed, string
+from spectrain.data._text.json_line import parse, string
 from spectrain.data._text.open import lines, refuse_nothing
 
 
@@ -86,7 +86,7 @@ def _lines(path: Path) -> Iterator[Pair]:
 
 
 def _pair(line: bytes, *, where: str) -> Pair:
-    row = parsed(line, where=where, holds="a pair is an object with query and document")
+    row = parse(line, where=where, holds="a pair is an object with query and document")
     for field in ("query", "document"):
         if not string(row.get(field), field, where=where, names=row, advice="give it one").strip():
             raise DataError(f"{where}: the field {field!r} must be a string that is not empty, got {row[field]!r}.")

@@ -13,9 +13,9 @@ from typing import Any
 
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.files import read_standard_library
-from spectrain.data._text.glob import fixed_part, matching
+from spectrain.data._text.glob import find_paths, fixed_part
 from spectrain.data._text.open import UnusableFileError, refuse_nothing
-from spectrain.data._text.records import documents_in, documents_of, is_saved_dataset, saved_dataset
+from spectrain.data._text.records import documents_in, documents_of, is_saved_dataset, load_saved
 
 _logger = logging.getLogger("spectrain.data")
 
@@ -102,13 +102,13 @@ def _sources(given: str | Path | Any, i: int, skipped: Counter[str]) -> list[_So
     refuse_nothing(given)
     path = Path(os.path.expanduser(given))
     if os.path.isdir(path) and is_saved_dataset(path):
-        return [_of_dataset(saved_dataset(path), path.name, i)]
+        return [_of_dataset(load_saved(path), path.name, i)]
     if os.path.isdir(path):
         return list(_in_folder(path, path, skipped))
     if os.path.exists(path):
-        return [_Source(path, _told(path.name), named=True)]
+        return [_Source(path, _readable(path.name), named=True)]
     if glob.has_magic(str(path)):
-        return _matching(path, skipped)
+        return _match(path, skipped)
     if os.path.islink(path):
         raise DataError(f"{path} is a link to {os.readlink(path)!r}, where nothing is; mend the link or name the file")
     raise DataError(f"{path} does not exist; {_nearest(path)}")
@@ -120,15 +120,15 @@ def _of_dataset(dataset: Any, name: str, i: int) -> _Source:
     return _Source(Path(f"{name}-{i}"), name, named=True, dataset=dataset)
 
 
-def _matching(pattern: Path, skipped: Counter[str]) -> list[_Source]:
-    matches = matching(pattern)
+def _match(pattern: Path, skipped: Counter[str]) -> list[_Source]:
+    matches = find_paths(pattern)
     if not matches:
         raise DataError(f"nothing matches {pattern}; * stays in one folder, ** goes through subfolders")
     fixed = fixed_part(pattern)
     found: list[_Source] = []
     for match in matches:
         if not os.path.isdir(match):
-            found += _found(match, fixed, skipped)
+            found += _find(match, fixed, skipped)
         elif "**" not in pattern.parts:
             found += _in_folder(match, fixed, skipped)
     return found
@@ -143,18 +143,18 @@ def _in_folder(folder: Path, root: Path, skipped: Counter[str]) -> Iterator[_Sou
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
-                yield from _found(Path(where, name), root, skipped)
+                yield from _find(Path(where, name), root, skipped)
 
 
-def _found(path: Path, root: Path, skipped: Counter[str]) -> list[_Source]:
+def _find(path: Path, root: Path, skipped: Counter[str]) -> list[_Source]:
     """A file that was found, not named: pipes, devices and links to nowhere are none."""
     if os.path.isfile(path):
-        return [_Source(path, _told(path.relative_to(root).as_posix()))]
+        return [_Source(path, _readable(path.relative_to(root).as_posix()))]
     skipped["unreadable"] += 1
     return []
 
 
-def _told(name: str) -> str:
+def _readable(name: str) -> str:
     r"""A name as text: bytes that are no UTF-8 become ``\xe9``, so that it can be printed, written and hashed."""
     return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
@@ -166,7 +166,7 @@ def _unique(sources: list[_Source]) -> list[_Source]:
         once.setdefault(os.path.realpath(source.path), source)
     count = Counter(source.name for source in once.values())
     return [
-        source if count[source.name] == 1 else dataclasses.replace(source, name=_told(source.path.as_posix()))
+        source if count[source.name] == 1 else dataclasses.replace(source, name=_readable(source.path.as_posix()))
         for source in once.values()
     ]
 

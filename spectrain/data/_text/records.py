@@ -9,10 +9,11 @@ from typing import Any
 
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.files import read_text
-from spectrain.data._text.json_line import listed, parsed, string
+from spectrain.data._text.json_line import list_names, parse, string
 from spectrain.data._text.open import UnusableFileError, lines
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_NAME_IT = "name another with text_field= (on the command line --text-field)"
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -57,9 +58,9 @@ def documents_of(dataset: Any, *, name: str, text_field: str) -> Iterator[Docume
             yield Document(name=f"{name}:{number}", text=text)
 
 
-def saved_dataset(folder: Path) -> Any:
+def load_saved(folder: Path) -> Any:
     """The dataset in a folder that ``save_to_disk`` wrote."""
-    return _needed("datasets", folder).load_from_disk(str(folder))
+    return _require("datasets", folder).load_from_disk(str(folder))
 
 
 def _json_texts(path: Path, field: str, *, pipe: bool) -> Iterator[tuple[int, str]]:
@@ -67,19 +68,19 @@ def _json_texts(path: Path, field: str, *, pipe: bool) -> Iterator[tuple[int, st
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        row = parsed(line, where=where, holds="every line is an object with a text")
+        row = parse(line, where=where, holds="every line is an object with a text")
         yield number, string(row.get(field), field, where=where, names=row, advice=_NAME_IT)
 
 
 def _parquet_texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    parquet = _needed("pyarrow.parquet", path)
+    parquet = _require("pyarrow.parquet", path)
     if not os.path.isfile(path):  # its table is at its end, so a pipe will not do
         raise UnusableFileError("unreadable", f"{path} is no regular file; Parquet is read from one")
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
             if field not in file.schema_arrow.names:
-                names = listed(file.schema_arrow.names)
+                names = list_names(file.schema_arrow.names)
                 raise UnusableFileError("without the field", f"{path} has no column {field!r} but {names}; {_NAME_IT}")
             for batch in file.iter_batches(batch_size=1024, columns=[field]):
                 for scalar in batch.column(0):
@@ -93,10 +94,7 @@ def _parquet_texts(path: Path, field: str) -> Iterator[tuple[int, str]]:
         raise UnusableFileError("damaged", f"{path} {found}: {error}") from None
 
 
-_NAME_IT = "name another with text_field= (on the command line --text-field)"
-
-
-def _needed(module: str, path: Path) -> ModuleType:
+def _require(module: str, path: Path) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:

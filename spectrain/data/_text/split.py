@@ -47,7 +47,7 @@ def split_documents(
             f"split_documents: {len(documents)} documents with {total} characters in total cannot be divided "
             "into training and validation text; name more text"
         )
-    return _sorted(train), _sorted(validation)
+    return _sort(train), _sort(validation)
 
 
 def _refuse_equal_names(documents: Sequence[Document]) -> None:
@@ -62,7 +62,7 @@ def _refuse_equal_names(documents: Sequence[Document]) -> None:
 def _whole_documents(documents: Sequence[Document], room: float, seed: int) -> list[Document]:
     """Take documents (copies of one text together) in the order of their hashes while they fit."""
     copies: dict[str, list[Document]] = {}
-    for document in _sorted(documents):
+    for document in _sort(documents):
         copies.setdefault(document.text, []).append(document)
     chosen: list[Document] = []
     for group in sorted(copies.values(), key=lambda group: _rank(group[0].name, seed)):
@@ -97,5 +97,5 @@ def _cut(text: str, fraction: float) -> int:
     return line if abs(line - cut) <= fraction * len(text) / 2 else cut
 
 
-def _sorted(documents: Iterable[Document]) -> list[Document]:
+def _sort(documents: Iterable[Document]) -> list[Document]:
     return sorted(documents, key=lambda document: document.name)

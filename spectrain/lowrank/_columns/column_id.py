@@ -10,10 +10,10 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from spectrain._arrays.kinds import Real
-from spectrain.lowrank._columns.pivoted_qr import PivotedQR, filled_up, pivoted_qr
-from spectrain.lowrank._columns.rules import EXACT_WORK, Task, chosen_by
-from spectrain.lowrank._columns.strong_rrqr import bounded
-from spectrain.lowrank._derivatives import differentiated
+from spectrain.lowrank._columns.pivoted_qr import PivotedQR, fill_up, pivoted_qr
+from spectrain.lowrank._columns.rules import EXACT_WORK, Task, choose_by
+from spectrain.lowrank._columns.strong_rrqr import bound_coefficients
+from spectrain.lowrank._derivatives import carries_derivative
 from spectrain.lowrank._matrix.error import frobenius, product_noise, residual_error
 from spectrain.lowrank._matrix.stops import Norm, Stops, tail_errors
 
@@ -54,11 +54,11 @@ def column_id(A: Num[Tensor, "m n"], stops: Stops, allowed: Tensor, how: Choice)
         found = pivoted_qr(X, stops.limit, stop=target if stops.by_error else 0.0)
         k = int(found.rank) if stops.by_error else stops.limit
         J, r = found.columns[:k], int(found.rank)
-        if not differentiated(A):
+        if not carries_derivative(A):
             return _from_factor(A, found, k, stops.norm, best)
     else:
         J = _to_tolerance(X, stops, target, how) if stops.by_error else _of_rank(X, stops.limit, how)
-        J, r = independent(X, J)
+        J, r = independent_columns(X, J)
     C = A[:, J]
     Z = torch.zeros(len(J), A.shape[1], dtype=A.dtype, device=A.device)
     Z = torch.cat([coefficients(A, J[:r]), Z[r:]])
@@ -114,24 +114,24 @@ def rounding(C: Tensor, Z: Tensor) -> Tensor:
 
 
 def _of_rank(X: Tensor, k: int, how: Choice) -> Tensor:
-    J = chosen_by(how.method, Task(X, k, how.draw, **how.options), refine=how.refine)
+    J = choose_by(how.method, Task(X, k, how.draw, **how.options), refine=how.refine)
     if how.limit is None:
         return J
-    J, r = independent(X, J)
-    return torch.cat([bounded(X, J[:r], bound=how.limit), J[r:]])
+    J, r = independent_columns(X, J)
+    return torch.cat([bound_coefficients(X, J[:r], bound=how.limit), J[r:]])
 
 
-def widened(found: ColumnID, A: Num[Tensor, "m n"], width: int) -> ColumnID:
+def widen(found: ColumnID, A: Num[Tensor, "m n"], width: int) -> ColumnID:
     """Return the decomposition with unused columns appended, so that it holds ``width`` of them."""
     k = len(found.columns)
     if k == width:
         return found
-    J = filled_up(found.columns, width, A.shape[1])
+    J = fill_up(found.columns, width, A.shape[1])
     Z = torch.cat([found.Z, found.Z.new_zeros(width - k, A.shape[1])])
     return found._replace(columns=J, C=A[:, J], Z=Z)
 
 
-def independent(X: Tensor, J: Tensor) -> tuple[Tensor, int]:
+def independent_columns(X: Tensor, J: Tensor) -> tuple[Tensor, int]:
     """Return J with independent columns first, and how many they are; in the order given where all are."""
     if not len(J):
         return J, 0
@@ -153,7 +153,7 @@ def _to_tolerance(X: Tensor, stops: Stops, target: Tensor, how: Choice) -> Tenso
     """
 
     def error(J: Tensor) -> Tensor:
-        J, r = independent(X, J)
+        J, r = independent_columns(X, J)
         return residual_error(X, (X[:, J[:r]], coefficients(X, J[:r])), norm=stops.norm).to(target.dtype)
 
     least = int(stops.ranks(torch.linalg.svdvals(X), target))

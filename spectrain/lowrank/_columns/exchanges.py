@@ -1,7 +1,4 @@
-"""Exchange one chosen column for another as long as the total error falls.
-
-Columns by the error that is left in all of the matrix: step by step, or over all subsets.
-"""
+"""Columns by the error that is left in all of the matrix: step by step, by exchanges, or over all subsets."""
 
 import itertools
 import math
@@ -27,7 +24,7 @@ def greedy(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
     floor = (torch.finfo(A.dtype).eps * max(A.shape)) ** 2 * A.abs().square().sum(0).max()
     for _ in range(k):
         size = E.abs().square().sum(0)
-        left = left_with(E, size, floor)
+        left = error_with(E, size, floor)
         left[chosen] = torch.inf
         left[size <= floor] = torch.inf
         j = int(left.argmin())
@@ -40,7 +37,7 @@ def greedy(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
     return torch.tensor(chosen, dtype=torch.long, device=A.device)
 
 
-def left_with(E: Num[Tensor, "*b m n"], size: Float[Tensor, "*b n"], floor: Tensor) -> Float[Tensor, "*b n"]:
+def error_with(E: Num[Tensor, "*b m n"], size: Float[Tensor, "*b n"], floor: Tensor) -> Float[Tensor, "*b n"]:
     """Return the squared error after each column of what is left, E, is taken as well; ``size`` is |e_j|^2.
 
     Column j explains g_j = ||E^H e_j||^2 / |e_j|^2, and what is left is the difference ||E||_F^2 - g_j. It has lost its
@@ -52,7 +49,7 @@ def left_with(E: Num[Tensor, "*b m n"], size: Float[Tensor, "*b n"], floor: Tens
     in which no term is larger than what is left. So errors are told apart down to eps ||E||_F.
     """
     total = size.sum(-1, keepdim=True)
-    rough = total - _explained(E, size, floor)
+    rough = total - _gain(E, size, floor)
     least, p = rough.min(-1)
     blurred = least <= torch.finfo(size.dtype).eps ** 0.25 * total[..., 0]
     if not bool(blurred.any()):
@@ -86,7 +83,7 @@ def exchanged_error(E: Num[Tensor, "*b m n"], L: Num[Tensor, "*b k n"]) -> Float
     return (error + torch.where(usable, change, lost)).clamp_min(0.0)
 
 
-def _explained(E: Tensor, size: Tensor, floor: Tensor) -> Tensor:
+def _gain(E: Tensor, size: Tensor, floor: Tensor) -> Tensor:
     """Return how much of ||E||_F^2 each column of E explains; batched over leading dimensions."""
     overlap = (E.conj() * ((E @ E.mH) @ E)).real.sum(-2)
     return torch.where(size > floor, overlap / torch.where(size > floor, size, 1.0), 0.0)
@@ -95,7 +92,7 @@ def _explained(E: Tensor, size: Tensor, floor: Tensor) -> Tensor:
 def exhaustive(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
     """Return the best k columns, by looking at all subsets: the optimum, for small n.
 
-    The first k - 1 columns run through all subsets, in blocks; the last is then the best by :func:`left_with`. So
+    The first k - 1 columns run through all subsets, in blocks; the last is then the best by :func:`error_with`. So
     C(n, k - 1) projections instead of C(n, k), all in double precision. ValueError above two million of them.
     """
     n = A.shape[-1]
@@ -112,7 +109,7 @@ def exhaustive(A: Num[Tensor, "m n"], k: int) -> Int[Tensor, " k"]:
     while block := list(itertools.islice(subsets, _CHUNK)):
         J = torch.tensor(block, dtype=torch.long, device=A.device).reshape(len(block), k - 1)
         E = _without(A, J, floor)
-        error = left_with(E, E.abs().square().sum(-2), floor)
+        error = error_with(E, E.abs().square().sum(-2), floor)
         error.scatter_(1, J, torch.inf)
         value, where = error.flatten().min(0)
         if float(value) < best:

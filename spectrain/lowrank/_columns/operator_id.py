@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from spectrain.lowrank._columns.column_id import Choice, ColumnID, independent, smallest
+from spectrain.lowrank._columns.column_id import Choice, ColumnID, independent_columns, smallest
 from spectrain.lowrank._columns.random import sketch_of
-from spectrain.lowrank._columns.rules import Task, chosen_by
-from spectrain.lowrank._columns.strong_rrqr import bounded
+from spectrain.lowrank._columns.rules import Task, choose_by
+from spectrain.lowrank._columns.strong_rrqr import bound_coefficients
 from spectrain.lowrank._matrix.error import frobenius
 from spectrain.lowrank._matrix.matrix import Matrix
 from spectrain.lowrank._matrix.probes import FAILURE, Probes, spectral_bound
@@ -27,7 +27,7 @@ def operator_id(A: Matrix, stops: Stops, how: Choice) -> ColumnID:
     A, k = A.unit()
     probes = Probes.of(A, how.draw)
     size = (probes.mean_square() if A.squared_norm is None else A.squared_norm).sqrt().double()
-    allowed = stops.allowed(size, torch.tensor(k, dtype=torch.int32, device=A.device))
+    allowed = stops.allowance(size, torch.tensor(k, dtype=torch.int32, device=A.device))
     looks = [0]
 
     def made(k: int) -> Tensor:
@@ -35,29 +35,29 @@ def operator_id(A: Matrix, stops: Stops, how: Choice) -> ColumnID:
             return torch.empty(0, dtype=torch.long, device=A.device)
         rows = min(*A.shape, max(2 * k, k + how.options["oversample"]))
         Y = sketch_of(A, rows, how.options["power"], how.draw)
-        return chosen_by(how.method, Task(Y, k, how.draw, **how.options), refine=how.refine)
+        return choose_by(how.method, Task(Y, k, how.draw, **how.options), refine=how.refine)
 
     def error(J: Tensor) -> Tensor:
         looks[0] += 1
-        return _fitted(A, J, probes, stops, how).error
+        return _fit(A, J, probes, stops, how).error
 
     with torch.no_grad():
         J = smallest(made, error, allowed, 0, stops) if stops.by_error else made(stops.limit)
-        return _fitted(A, J, probes, stops, how)._replace(failure=FAILURE * (looks[0] + 1))
+        return _fit(A, J, probes, stops, how)._replace(failure=FAILURE * (looks[0] + 1))
 
 
-def _fitted(A: Matrix, J: Tensor, probes: Probes, stops: Stops, how: Choice) -> ColumnID:
+def _fit(A: Matrix, J: Tensor, probes: Probes, stops: Stops, how: Choice) -> ColumnID:
     """Return the coefficients for columns J with their error; the columns are formed once."""
     C = A.columns(J)
-    order, r = independent(C, torch.arange(len(J), device=J.device))
+    order, r = independent_columns(C, torch.arange(len(J), device=J.device))
     J, C = J[order], C[:, order]
     Q, T = torch.linalg.qr(C[:, :r])
     B = A.adjoint_times(Q).mH
     Z = torch.zeros(len(J), A.shape[1], dtype=A.dtype, device=A.device)
     Z[:r] = torch.linalg.solve_triangular(T, B, upper=True)
     Z[:r, J[:r]] = torch.eye(r, dtype=A.dtype, device=A.device)
-    if how.limit is not None and bool((now := bounded(B, J[:r], bound=how.limit)).ne(J[:r]).any()):
-        return _fitted(A, torch.cat([now, J[r:]]), probes, stops, replace(how, limit=None))
+    if how.limit is not None and bool((now := bound_coefficients(B, J[:r], bound=how.limit)).ne(J[:r]).any()):
+        return _fit(A, torch.cat([now, J[r:]]), probes, stops, replace(how, limit=None))
     rounding = torch.finfo(A.dtype).eps * (r**0.5 + 1) * frobenius(C) * (1 + frobenius(Z))
     return ColumnID(J, C, Z, r, _outside(A, Q, B, probes, stops, how) + rounding, None)
 

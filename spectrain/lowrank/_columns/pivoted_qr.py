@@ -1,6 +1,6 @@
 """QR with column pivoting in torch: batched, left-looking, stopping as soon as enough is explained.
 
-QR with column pivoting by blocks: pivots are guessed among a few columns, then checked against all of them.
+A single large matrix goes by blocks: pivots are guessed among a few columns, then checked against all of them.
 """
 
 from typing import NamedTuple
@@ -37,14 +37,14 @@ def blocked_pivots(
     now = _State(QH, R, [], [norms.sum().sqrt()], norms, norms.max())
     while len(now.columns) < limit and bool(now.left[-1] > enough):
         near = now.norms.topk(min(n - len(now.columns), candidates)).indices.sort().values
-        pivots = _guessed(A, near, now, min(block, limit - len(now.columns), len(near)), floor)
+        pivots = _guess(A, near, now, min(block, limit - len(now.columns), len(near)), floor)
         if not pivots:
             break
-        now = _checked(A, now, [int(near[p]) for p in pivots], enough)
+        now = _check(A, now, [int(near[p]) for p in pivots], enough)
     return QH, R, now.columns, now.left
 
 
-def _guessed(A: Tensor, near: Tensor, now: _State, steps: int, floor: Tensor) -> list[int]:
+def _guess(A: Tensor, near: Tensor, now: _State, steps: int, floor: Tensor) -> list[int]:
     """Pivot among the candidates alone, writing new rows of Q^H; return positions in ``near``."""
     j, QH = len(now.columns), now.QH
     W = A.index_select(1, near) - QH[:j].mH @ now.R[:j, near]
@@ -66,7 +66,7 @@ def _guessed(A: Tensor, near: Tensor, now: _State, steps: int, floor: Tensor) ->
     return pivots
 
 
-def _checked(A: Tensor, now: _State, guesses: list[int], enough: Tensor) -> _State:
+def _check(A: Tensor, now: _State, guesses: list[int], enough: Tensor) -> _State:
     """Compute the rows of R and keep the guesses that were the largest of all, until enough is explained."""
     j, half = len(now.columns), torch.finfo(now.norms.dtype).eps ** 0.5
     rows = now.QH[j : j + len(guesses)] @ A
@@ -78,7 +78,7 @@ def _checked(A: Tensor, now: _State, guesses: list[int], enough: Tensor) -> _Sta
         norms, reference = (now.norms - rows[t].abs().square()).clamp_min(0.0), now.reference
         norms[columns] = 0.0
         if measured := bool(norms.max() <= half * reference):
-            norms = _remeasured_block(A, now.QH[: j + t + 1], now.R[: j + t + 1])
+            norms = _remeasure_block(A, now.QH[: j + t + 1], now.R[: j + t + 1])
             norms[columns] = 0.0
             reference = norms.max()
         left = [*now.left, norms.sum().sqrt()]
@@ -88,7 +88,7 @@ def _checked(A: Tensor, now: _State, guesses: list[int], enough: Tensor) -> _Sta
     return now
 
 
-def _remeasured_block(A: Tensor, QH: Tensor, R: Tensor) -> Tensor:
+def _remeasure_block(A: Tensor, QH: Tensor, R: Tensor) -> Tensor:
     """Return the squared norms of what is left of each column, from A itself."""
     return torch.linalg.vector_norm(torch.addmm(A, QH.mH, R, alpha=-1), dim=0).square()
 
@@ -141,7 +141,7 @@ def pivoted_qr(A: Num[Tensor, "*batch m n"], limit: int, *, stop: Float[Tensor, 
             break
         pivot = norms.argmax(-1)
         column = A[every, :, pivot]
-        q = _orthogonalised(column, QH[:, :j])
+        q = _orthogonalise(column, QH[:, :j])
         size = torch.linalg.vector_norm(q, dim=-1)
         active = active & (size > floor / max(1, n) ** 0.5)
         rank = torch.where(active | (rank < limit), rank, j)
@@ -152,13 +152,13 @@ def pivoted_qr(A: Num[Tensor, "*batch m n"], limit: int, *, stop: Float[Tensor, 
         norms[every, pivot] = -1.0
         columns[:, j] = pivot
         if bool(((norms.amax(-1) <= eps**0.5 * reference) & active).any()):
-            norms = _remeasured(A, QH[:, : j + 1], R[:, : j + 1], norms)
+            norms = _remeasure(A, QH[:, : j + 1], R[:, : j + 1], norms)
             reference = norms.amax(-1)
         left[:, j + 1] = norms.clamp_min(0.0).sum(-1).sqrt()
         finished = active & (left[:, j + 1] <= enough)
         rank = torch.where(finished, j + 1, rank)
         active = active & ~finished
-    columns = filled(columns, rank, n)
+    columns = fill(columns, rank, n)
     return PivotedQR(
         QH.mH.reshape(*batch, m, limit),
         R.reshape(*batch, limit, n),
@@ -180,23 +180,23 @@ def _single(A: Tensor, limit: int, stop: Tensor | float) -> PivotedQR:
     columns[0, :r] = torch.tensor(chosen, dtype=torch.long, device=A.device)
     rank = columns.new_full((1,), r)
     left = torch.stack([*steps, *(steps[-1:] * (limit - r))])
-    return PivotedQR(QH.mH, R, filled(columns, rank, A.shape[1])[0], left, rank[0])
+    return PivotedQR(QH.mH, R, fill(columns, rank, A.shape[1])[0], left, rank[0])
 
 
-def _orthogonalised(column: Tensor, QH: Tensor) -> Tensor:
+def _orthogonalise(column: Tensor, QH: Tensor) -> Tensor:
     """Return the part of each column that is orthogonal to the rows of QH, to rounding."""
     for _ in range(2):
         column = column - torch.bmm(torch.bmm(QH, column[..., None]).mT, QH.conj())[:, 0]
     return column
 
 
-def _remeasured(A: Tensor, QH: Tensor, R: Tensor, norms: Tensor) -> Tensor:
+def _remeasure(A: Tensor, QH: Tensor, R: Tensor, norms: Tensor) -> Tensor:
     """Return the squared norms of what is left of each column, from A itself; used columns stay at -1."""
     fresh = (A - torch.bmm(QH.mH, R)).abs().square().sum(-2)
     return torch.where(norms < 0, norms, fresh)
 
 
-def filled(columns: Int[Tensor, "b k"], rank: Int[Tensor, " b"], n: int) -> Int[Tensor, "b k"]:
+def fill(columns: Int[Tensor, "b k"], rank: Int[Tensor, " b"], n: int) -> Int[Tensor, "b k"]:
     """Replace what stands after the first ``rank`` indices of each item by the first unused indices."""
     columns = columns.clone()
     for item, r in zip(columns, rank.tolist(), strict=True):
@@ -207,8 +207,8 @@ def filled(columns: Int[Tensor, "b k"], rank: Int[Tensor, " b"], n: int) -> Int[
     return columns
 
 
-def filled_up(J: Int[Tensor, " r"], k: int, n: int) -> Int[Tensor, " k"]:
+def fill_up(J: Int[Tensor, " r"], k: int, n: int) -> Int[Tensor, " k"]:
     """Return the indices J followed by the first unused ones of n, k in all."""
     if len(J) >= k:
         return J
-    return filled(torch.cat([J, J.new_zeros(k - len(J))])[None], torch.tensor([len(J)]), n)[0]
+    return fill(torch.cat([J, J.new_zeros(k - len(J))])[None], torch.tensor([len(J)]), n)[0]

@@ -1,6 +1,7 @@
-"""Columns drawn in proportion to what is left of them: one at a time, or in blocks that are filtered.
+"""Columns by chance: drawn in proportion to what is left of them, or chosen by elimination on a sketch.
 
-A few random combinations of rows stand for all of them, and elimination on those chooses columns.
+They are drawn one at a time, or in blocks that are filtered; a sketch is a few random combinations of the rows, which
+stand for all of them.
 """
 
 import torch
@@ -14,7 +15,7 @@ from spectrain.lowrank._matrix.matrix import Matrix, gaussian
 def row_sketch(A: Num[Tensor, "m n"], size: int, *, power: int, draw: torch.Generator) -> Num[Tensor, "size n"]:
     """Return :func:`sketch_of` of a dense matrix."""
     Y = gaussian(size, A.shape[0], dtype=A.dtype, device=A.device, generator=draw) @ A
-    return _powered(A, A.mH, Y, power)
+    return _apply_power(A, A.mH, Y, power)
 
 
 def sketch_of(A: Matrix, size: int, power: int, draw: torch.Generator) -> Num[Tensor, "size n"]:
@@ -24,10 +25,10 @@ def sketch_of(A: Matrix, size: int, power: int, draw: torch.Generator) -> Num[Te
     sqrt(rank / size). Each power costs two more products with A and damps the tail.
     """
     Omega = gaussian(A.shape[0], size, dtype=A.dtype, device=A.device, generator=draw)
-    return _powered(A, A.mH, (A.mH @ Omega).mH, power)
+    return _apply_power(A, A.mH, (A.mH @ Omega).mH, power)
 
 
-def _powered(A: Tensor | Matrix, adjoint: Tensor | Matrix, Y: Tensor, power: int) -> Tensor:
+def _apply_power(A: Tensor | Matrix, adjoint: Tensor | Matrix, Y: Tensor, power: int) -> Tensor:
     for _ in range(power):
         Q = torch.linalg.qr(Y.mH).Q
         Y = (adjoint @ torch.linalg.qr(A @ Q).Q).mH

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from spectrain.lowrank._columns.exchanges import exhaustive, fit, greedy, swap
-from spectrain.lowrank._columns.pivoted_qr import filled_up, pivoted_qr
+from spectrain.lowrank._columns.pivoted_qr import fill_up, pivoted_qr
 from spectrain.lowrank._columns.random import by_elimination, random_pivoting, row_sketch
 from spectrain.lowrank._columns.scores import (
     adaptive_random,
@@ -17,7 +17,7 @@ from spectrain.lowrank._columns.scores import (
     by_norm,
     by_residual_and_leverage,
     deim,
-    drawn,
+    draw_columns,
     leverage_scores,
     near_centres,
     qdeim,
@@ -57,7 +57,7 @@ class Task:
         return self.svd[1][: self.k]
 
 
-def _sketched(task: Task) -> Tensor:
+def _sketch(task: Task) -> Tensor:
     size = min(*task.A.shape, task.k + task.oversample)
     return by_elimination(row_sketch(task.A, size, power=task.power, draw=task.draw), task.k)
 
@@ -87,11 +87,11 @@ RULES: dict[str, Callable[[Task], Int[Tensor, " k"]]] = {
     "osinsky": _osinsky,
     "greedy": lambda task: greedy(task.R, task.k),
     "exhaustive": lambda task: exhaustive(task.A, task.k),
-    "randomized": _sketched,
+    "randomized": _sketch,
     "random_pivoting": lambda task: random_pivoting(task.A, task.k, block=task.block, draw=task.draw),
     "adaptive": lambda task: adaptive_random(task.leading, task.draw),
     "leverage": lambda task: by_leverage(task.leading),
-    "leverage_sampling": lambda task: drawn(leverage_scores(task.leading), task.k, task.draw),
+    "leverage_sampling": lambda task: draw_columns(leverage_scores(task.leading), task.k, task.draw),
     "deim": lambda task: deim(task.leading),
     "qdeim": lambda task: qdeim(task.leading),
     "kmeans": lambda task: near_centres(task.R, task.k, task.draw),
@@ -100,9 +100,9 @@ RULES: dict[str, Callable[[Task], Int[Tensor, " k"]]] = {
 }
 
 
-def chosen_by(rule: str, task: Task, *, refine: bool) -> Int[Tensor, " k"]:
+def choose_by(rule: str, task: Task, *, refine: bool) -> Int[Tensor, " k"]:
     """Return k different columns by the rule, filled up where it found fewer independent ones, refined on request."""
     J = RULES[rule](task).to(task.A.device)
     if refine:
         J = swap(task.R, J)
-    return filled_up(J, task.k, task.A.shape[1])
+    return fill_up(J, task.k, task.A.shape[1])

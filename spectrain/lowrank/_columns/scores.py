@@ -1,6 +1,6 @@
 """Columns by a score of each: leverage, interpolation points of singular vectors, norms, or none.
 
-Osinsky's rule: k columns within sqrt(1 + k) of the best rank-k error, by one SVD and no luck.
+Osinsky's rule is among them: k columns within sqrt(1 + k) of the best rank-k error, by one SVD and no luck.
 """
 
 import torch
@@ -84,7 +84,7 @@ def by_leverage(Vh: Num[Tensor, "k n"]) -> Int[Tensor, " k"]:
     return leverage_scores(Vh).topk(len(Vh)).indices
 
 
-def drawn(weights: Float[Tensor, " n"], k: int, draw: torch.Generator) -> Int[Tensor, " k"]:
+def draw_columns(weights: Float[Tensor, " n"], k: int, draw: torch.Generator) -> Int[Tensor, " k"]:
     """Return k different columns, drawn one after the other with probability in proportion to ``weights``.
 
     With leverage as weights, O(k log k / eps^2) columns give (1 + eps) times the best error of rank k with constant

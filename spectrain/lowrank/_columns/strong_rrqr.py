@@ -26,7 +26,7 @@ def strong_rrqr(A: Num[Tensor, "m n"], k: int, *, bound: float = 2.0) -> Int[Ten
     return J
 
 
-def bounded(A: Num[Tensor, "m n"], J: Int[Tensor, " k"], *, bound: float) -> Int[Tensor, " k"]:
+def bound_coefficients(A: Num[Tensor, "m n"], J: Int[Tensor, " k"], *, bound: float) -> Int[Tensor, " k"]:
     """Exchange columns until max|Z| <= bound for the least-squares Z, as in a maximal volume search.
 
     Only |Z_ij| is looked at: the volume still rises by more than ``bound`` at each exchange, so it ends (Goreinov,

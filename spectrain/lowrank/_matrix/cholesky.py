@@ -33,7 +33,7 @@ class PartialCholesky:
         self.evaluations += len(chosen) ** 2
         return self.entries(chosen, chosen) - self.F[chosen] @ self.F[chosen].mH
 
-    def restarted(self, diagonal: Tensor, floor: Tensor) -> "PartialCholesky":
+    def restart(self, diagonal: Tensor, floor: Tensor) -> "PartialCholesky":
         """Return the factorization of those landmarks that are independent by more than ``floor``, in the same order.
 
         They are the pivots of their block of K by size, down to the floor, so that the smallest eigenvalue of the block
@@ -99,7 +99,7 @@ def by_size(H: Tensor, floor: Tensor) -> Tensor:
     return torch.tensor(sorted(taken), dtype=torch.int64, device=H.device)
 
 
-def accepted(H: Tensor, draw: torch.Generator, floor: Tensor) -> list[int]:
+def accept(H: Tensor, draw: torch.Generator, floor: Tensor) -> list[int]:
     """Return the proposals, drawn with probability p ~ diag(H), that sequential sampling would have taken.
 
     Proposal i is taken with probability (its diagonal after those taken before) / (its diagonal when proposed):
@@ -131,5 +131,5 @@ def randomly_pivoted(
         H = P.residual_block(proposals)
         now = H.diagonal().real.to(weights.dtype)
         P.diagonal[proposals] = torch.where(now > floor, now, 0.0)  # what the running diagonal lost by rounding
-        taken = accepted(H, draw, floor)[: limit - len(P.landmarks)]
+        taken = accept(H, draw, floor)[: limit - len(P.landmarks)]
         P.add(proposals[torch.tensor(taken, dtype=torch.int64, device=P.F.device)], floor)

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrain._arrays.kinds import Array
-from spectrain.lowrank._derivatives import undifferentiated
-from spectrain.lowrank._matrix.matrix import Matrix, entered
+from spectrain.lowrank._derivatives import refuse_derivative
+from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
 
 Function = Callable[[Array, Array], Array]
 _SLICE = 64  # points whose kernel is taken at once for the diagonal
@@ -61,14 +60,14 @@ def of_function(K: Function, points: Array | None, block: int | None) -> Source:
     if points is None:
         raise ValueError("nystrom: a kernel that is a function needs points=, one row for each of its arguments")
     matrix = entered(points if getattr(points, "ndim", 2) > 1 else points[:, None], "nystrom")
-    probes = _probed(K, points)
+    probes = _probe(K, points)
     if probes[0].is_complex():
         kind = torch.promote_types(matrix.dtype, torch.complex64)
         matrix = replace(matrix, dtype=kind, out_dtype=kind)
 
     def entries(i: Tensor, j: Tensor) -> Tensor:
-        found = torch.as_tensor(K(_taken(points, i), _taken(points, j)))
-        undifferentiated(found, "nystrom", "let the kernel return .detach()ed numbers")
+        found = torch.as_tensor(K(_take(points, i), _take(points, j)))
+        refuse_derivative(found, "nystrom", "let the kernel return .detach()ed numbers")
         if found.shape != (len(i), len(j)):
             raise ValueError(_shape_error(tuple(found.shape), len(i), len(j)))
         if not bool(torch.isfinite(found).all()):
@@ -78,18 +77,18 @@ def of_function(K: Function, points: Array | None, block: int | None) -> Source:
     slices = torch.arange(len(points), device=matrix.device).split(block or _SLICE)
     diagonal = torch.cat([entries(part, part).diagonal().real for part in slices])
     for corner in probes:  # x beside one other point, not beside a slice of them
-        _consistent(corner.to(matrix.dtype), diagonal[:1], diagonal.max())
+        _check_consistent(corner.to(matrix.dtype), diagonal[:1], diagonal.max())
 
     def checked(i: Tensor, j: Tensor) -> Tensor:
         found = entries(i, j)
         if len(i) == len(diagonal):
-            _consistent(found[j], diagonal[j], diagonal.max())
+            _check_consistent(found[j], diagonal[j], diagonal.max())
         return found
 
     return Source(len(points), checked, diagonal, matrix, None)
 
 
-def _taken(points: Array, index: Tensor) -> Array:
+def _take(points: Array, index: Tensor) -> Array:
     return points[index if isinstance(points, Tensor) else index.numpy()]
 
 
@@ -101,7 +100,7 @@ def _shape_error(got: object, p: int, q: int) -> str:
     )
 
 
-def _probed(K: Function, points: Array) -> list[Tensor]:
+def _probe(K: Function, points: Array) -> list[Tensor]:
     """Return K(x, x) of the first point out of calls with one point and two, and with two and one.
 
     ValueError where K takes two single points, before it fails in its own words; both ways round, for x @ y of points
@@ -119,7 +118,7 @@ def _probed(K: Function, points: Array) -> list[Tensor]:
     return given
 
 
-def _consistent(block: Tensor, diagonal: Tensor, size: Tensor) -> None:
+def _check_consistent(block: Tensor, diagonal: Tensor, size: Tensor) -> None:
     """Raise ValueError where the kernel among some points is not Hermitian, or not the diagonal it had before."""
     allowed = float(torch.finfo(diagonal.dtype).eps ** 0.5 * size)
     gap = float((block - block.mH).abs().max())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.kinds import from_numpy
-from spectrain.lowrank._derivatives import undifferentiated
+from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.accepted import check_matrix
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
 
@@ -40,7 +40,7 @@ def products_of(A: Any, name: str) -> Products:
 
 
 def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
-    undifferentiated(A, name, "pass A.to_dense(), or A.detach()")
+    refuse_derivative(A, name, "pass A.to_dense(), or A.detach()")
     check_matrix(A.shape, A.dtype, name)
     dtype = torch.float32 if A.dtype in (torch.float16, torch.bfloat16) else A.dtype
     X = A.to_sparse_coo().coalesce().to(dtype)

@@ -56,13 +56,13 @@ class Factorization:
     def dense(self) -> Array:
         """Return the product of the factors; half precision is multiplied in float32 and rounded once."""
         factors = list(self.chain())
-        return self._rounded(_product(factors, from_left=factors[0].shape[-2] <= factors[-1].shape[-1]))
+        return self._round(_product(factors, from_left=factors[0].shape[-2] <= factors[-1].shape[-1]))
 
     def matmul(self, X: Array) -> Array:
         """Return (product of the factors) @ X from right to left, without multiplying the factors out."""
-        return self._rounded(_product([*self.chain(), widened(X)], from_left=False))
+        return self._round(_product([*self.chain(), widen(X)], from_left=False))
 
-    def _rounded(self, Y: Array) -> Array:
+    def _round(self, Y: Array) -> Array:
         """Return Y in the dtype of the last letter, which is that of the input."""
         letter = self[-1]  # type: ignore[index]
         return Y.to(letter.dtype) if isinstance(Y, Tensor) else Y.astype(letter.dtype, copy=False)
@@ -94,7 +94,7 @@ def _product(factors: list[Array], *, from_left: bool) -> Array:
     return factors[0]
 
 
-def widened(X: Array) -> Array:
+def widen(X: Array) -> Array:
     """Return a factor in float32 where it is in half precision, else as it is."""
     if isinstance(X, Tensor):
         return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.products import onednn_is_faster
-from spectrain.lowrank._derivatives import differentiated
+from spectrain.lowrank._derivatives import carries_derivative
 
 _LEAST = 16  # rows and columns of the matrix, from where the choice matters
 
@@ -31,7 +31,7 @@ def adjoint_times(A: Tensor, Y: Tensor) -> Tensor:
 def _by_onednn(A: Tensor, X: Tensor) -> bool:
     if torch.compiler.is_compiling() or A.ndim != 2 or A.dtype != torch.float32 or A.device.type != "cpu":
         return False
-    if differentiated(A) or differentiated(X):
+    if carries_derivative(A) or carries_derivative(X):
         return False
     return min(A.shape) >= _LEAST and A.is_contiguous() and X.dtype == A.dtype and onednn_is_faster()
 

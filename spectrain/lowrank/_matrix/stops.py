@@ -32,7 +32,7 @@ class Stops:
         """Whether a tolerance decides the rank, and with it the shapes of the factors."""
         return self.rtol is not None or self.atol is not None
 
-    def allowed(self, size: Tensor, exponent: Tensor | None = None) -> Tensor:
+    def allowance(self, size: Tensor, exponent: Tensor | None = None) -> Tensor:
         """Return the error at which to stop for matrices of norm ``size``: max(rtol * size, atol); -1 for never.
 
         With ``exponent``, sizes and the answer are of matrices that were divided by 2**exponent.
@@ -81,7 +81,7 @@ def tail_errors(S: Float[Tensor, "*batch k"], *, norm: Norm = "fro", beyond: Ten
     return ((squares if norm == 2 else squares.flip(-1).cumsum(-1).flip(-1)) + outside.square()).sqrt()
 
 
-def checked_stops(
+def check_stops(
     shape: tuple[int, ...],
     *,
     rank: int | None,

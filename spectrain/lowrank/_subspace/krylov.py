@@ -1,6 +1,6 @@
-"""Randomized SVD by block Krylov: grow a subspace until the stops are reached, with what is known of the error.
+"""Randomized SVD by block Krylov: a subspace grows until the stops are reached, with what is known of the error.
 
-Block Krylov: a subspace for the largest singular values with few products, and all of them used.
+It finds the largest singular values with few products, and uses all of them.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from spectrain.lowrank._matrix.skinny import adjoint_times, times
 from spectrain.lowrank._matrix.stops import Stops, tail_errors
 
 _CLEAR = 0.01  # of the largest column: where so much is left of every direction, none is rounding
+GAIN = 5e-4  # of the squared error: what further steps may still be expected to gain when the last one is taken
+_SHARE = 0.5  # of min(m, n): a larger subspace is not worth it, the exact decomposition is taken
 
 
 class Subspace(NamedTuple):
@@ -54,9 +56,9 @@ def subspaces(A: Matrix, *, block: int, generator: torch.Generator) -> Iterator[
     newest, Q, T = P, P.new_zeros(*lead, A.shape[-2], 0), P.new_zeros(*lead, 0, block)
     lost = torch.zeros(lead, dtype=torch.float64, device=A.device)
     while Q.shape[-1] + block <= A.shape[-2] and P.shape[-1] + block <= n:
-        fresh = appended(Q, A @ newest)
+        fresh = append(Q, A @ newest)
         image = A.adjoint_times(fresh)
-        newest = _revived(P, appended(P, image), generator)
+        newest = _revive(P, append(P, image), generator)
         Q, P = torch.cat([Q, fresh], -1), torch.cat([P, newest], -1)
         rows = image.mH @ P
         T = torch.cat([torch.nn.functional.pad(T, (0, newest.shape[-1])), rows], -2)
@@ -65,20 +67,20 @@ def subspaces(A: Matrix, *, block: int, generator: torch.Generator) -> Iterator[
         yield Subspace(Q, T, P, lost)
 
 
-def _revived(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
+def _revive(P: Tensor, newest: Tensor, generator: torch.Generator) -> Tensor:
     """Return the columns with zero ones, where the Krylov space has closed, replaced by new random directions.
 
     Without them a singular value that appears more often than ``block`` would be found ``block`` times only.
     """
-    dead = torch.linalg.vector_norm(newest.detach(), dim=-2, keepdim=True) < 0.5
+    dead = torch.linalg.vector_norm(newest.detach(), dim=-2, keepdim=True) < 0.5  # columns have length 0 or 1
     if not bool(dead.any()):
         return newest
     G = gaussian(*newest.shape, dtype=newest.dtype, device=newest.device, generator=generator)
     taken = torch.cat([P, newest], -1)
-    return torch.where(dead, appended(taken, G), newest)
+    return torch.where(dead, append(taken, G), newest)
 
 
-def appended(Q: Tensor, W: Tensor) -> Tensor:
+def append(Q: Tensor, W: Tensor) -> Tensor:
     """Return orthonormal columns for what W adds to the span of Q; zero columns where it adds nothing.
 
     Directions of W below rounding, relative to its largest column, are noise and become zero columns. What is left is
@@ -92,6 +94,7 @@ def appended(Q: Tensor, W: Tensor) -> Tensor:
         fresh = fresh @ (turn * (sizes.detach() > 16 * torch.finfo(W.dtype).eps * largest)[..., None, :])
     again, triangle = torch.linalg.qr(fresh - times(Q, adjoint_times(Q, fresh)))
     size = triangle.diagonal(dim1=-2, dim2=-1)
+    # A unit column that loses half of its length in the second pass was rounding of the first (Kahan's criterion).
     return again * torch.where(size.detach().abs() > 0.5, torch.sgn(size), 0)[..., None, :]
 
 
@@ -100,10 +103,6 @@ def _least(R: Tensor) -> Tensor:
     eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
     inverse = torch.linalg.solve_triangular(R, eye, upper=True)
     return torch.nan_to_num(1 / torch.linalg.matrix_norm(inverse), nan=0.0)[..., None]
-
-
-GAIN = 5e-4  # of the squared error: what further steps may still be expected to gain when the last one is taken
-_SHARE = 0.5  # of min(m, n): a larger subspace is not worth it, the exact decomposition is taken
 
 
 class Ritz(NamedTuple):
@@ -149,7 +148,7 @@ class Growth:
         noise = torch.finfo(self.A.dtype).eps * frobenius(space.T)
         if self.stops.norm == 2:
             self.looks += 1
-            failure = FAILURE / 2**self.looks
+            failure = FAILURE / 2**self.looks  # halved at every look: all together they fail no more than FAILURE says
             return spectral_bound(self.A, space.Q, self.generator, failure) + noise, failure
         if self.squared_norm is not None:
             square, slack = self._difference(space)
@@ -177,7 +176,7 @@ class Growth:
             return S[..., 0].double()
         return torch.linalg.vector_norm(S, dim=-1).double() if self.squared_norm is None else self.squared_norm.sqrt()
 
-    def converged(self, S: Tensor) -> bool:
+    def has_converged(self, S: Tensor) -> bool:
         """Whether further steps will raise the ``limit`` largest Ritz values too little to go on.
 
         What they may still gain is extrapolated from the last two gains, as a geometric series.
@@ -208,11 +207,12 @@ class Growth:
         if self.power is not None:
             return step >= self.power and space.T.shape[-2] >= self.stops.limit
         S = torch.linalg.svdvals(space.T.detach())
-        if self.converged(S):
+        if self.has_converged(S):
             return True
         if not self.stops.by_error:
             return False
-        allowed = 0.5 * self.stops.allowed(self.size(S), self.exponent)
+        # Half of it: what the cut to the smallest rank leaves out adds to what is outside of the space.
+        allowed = 0.5 * self.stops.allowance(self.size(S), self.exponent)
         return self._likely(space, S, allowed) and bool((self.outside(space)[0] <= allowed).all())
 
     def _likely(self, space: Subspace, S: Tensor, allowed: Tensor) -> bool:
@@ -238,7 +238,7 @@ class Growth:
         limit = self.stops.limit
         U, S, Vh, known = space.svd(limit if not self.stops.by_error else space.T.shape[-2])
         known = known.detach().double()
-        rank = self.stops.ranks(known, self.stops.allowed(self.size(known), self.exponent), beyond)
+        rank = self.stops.ranks(known, self.stops.allowance(self.size(known), self.exponent), beyond)
         rank = torch.minimum(rank, _there(U, Vh))
         width = (int(rank.max()) if rank.numel() else 0) if self.stops.by_error else limit
         keep = torch.arange(width, device=S.device) < rank[..., None]
@@ -294,7 +294,7 @@ def rounding_slack(A: Matrix, Q: Tensor) -> Float[Tensor, "*batch"]:
     return _defect(Q) + 2 * torch.finfo(A.dtype).eps * sum(A.shape[-2:]) ** 0.5
 
 
-def randomized(
+def randomized_ritz(
     A: Matrix, stops: Stops, exponent: Tensor, *, block: int, power: int | None, generator: torch.Generator
 ) -> Ritz | None:
     """Return the first Ritz approximation that satisfies the stops; None where a full decomposition is cheaper."""

@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spectrain._arrays.finite import refusal
 from spectrain._arrays.kinds import check_readable, from_numpy
-from spectrain.lowrank._derivatives import undifferentiated
+from spectrain._arrays.scale import refusal
+from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.accepted import WORKING
 from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
 
@@ -56,7 +56,7 @@ class RowBlocks:
         """Yield the blocks in double precision, checked; length, columns and dtype are known at the end."""
         self.length = 0
         for raw in self._raw():
-            block = self._checked(raw)
+            block = self._check(raw)
             self.length += len(block)
             yield block.to(torch.complex128 if block.is_complex() else torch.float64)
         if not self.length:
@@ -68,14 +68,14 @@ class RowBlocks:
         ``exponent`` is that of the largest block so far, 0 near 1: no square of an entry over- or underflows.
         """
         for block in self:
-            k = self.agreed(exponent_of(block) if bool(block.any()) else -_LEAST)
+            k = self.agree(exponent_of(block) if bool(block.any()) else -_LEAST)
             before = k if self.exponent is None else self.exponent
             if k > -_LEAST:
                 self.exponent = max(before, k)
             now = self.exponent or 0
             yield scaled_by(block, -now), now - before if k > -_LEAST else 0
 
-    def agreed(self, k: int) -> int:
+    def agree(self, k: int) -> int:
         """Return the largest k of all processes: here there is one."""
         return k
 
@@ -87,12 +87,12 @@ class RowBlocks:
         step = self.rows or max(1, _BYTES // (8 * self.source.shape[-1]))
         return (self.source[i : i + step] for i in range(0, self.source.shape[0], step))
 
-    def _checked(self, raw: Any) -> Tensor:
+    def _check(self, raw: Any) -> Tensor:
         """Return a block as a tensor; blocks of one matrix have one number of columns and finite entries."""
         self.numpy = not isinstance(raw, Tensor)
         block = from_numpy(raw if isinstance(raw, np.ma.MaskedArray) else np.array(raw), "svd") if self.numpy else raw
         check_readable(block, "svd")
-        undifferentiated(block, "svd", "pass blocks that are .detach()ed, or the whole matrix as a tensor")
+        refuse_derivative(block, "svd", "pass blocks that are .detach()ed, or the whole matrix as a tensor")
         if block.ndim != 2 or block.dtype not in WORKING:
             raise TypeError(f"svd: a block of rows must be a floating matrix, got {block.dtype} {tuple(block.shape)}")
         if self.length and block.shape[1] != self.columns:
@@ -102,11 +102,11 @@ class RowBlocks:
             raise ValueError(f"from row {self.length} on: {refusal(block, 'svd')}")
         return block
 
-    def summed(self, X: Tensor) -> Tensor:
+    def sum(self, X: Tensor) -> Tensor:
         """Return the sum of X over all processes: here there is one."""
         return X
 
-    def stacked(self, R: Tensor) -> Tensor:
+    def stack(self, R: Tensor) -> Tensor:
         """Return R of all processes, one below the other."""
         return R
 
@@ -139,23 +139,23 @@ class Shards(RowBlocks):
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the local rows, perhaps none."""
         (local,) = self.source()
-        block = self._checked(local)
+        block = self._check(local)
         self.length = len(block)
         yield block.to(torch.complex128 if block.is_complex() else torch.float64)
 
-    def agreed(self, k: int) -> int:
+    def agree(self, k: int) -> int:
         """Return the largest k of all processes."""
         largest = torch.tensor(k, device=self.source_device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group)
         return int(largest)
 
-    def summed(self, X: Tensor) -> Tensor:
+    def sum(self, X: Tensor) -> Tensor:
         """Return the sum over the processes of the mesh."""
         X = X.contiguous()
         dist.all_reduce(torch.view_as_real(X) if X.is_complex() else X, group=self.group)
         return X
 
-    def stacked(self, R: Tensor) -> Tensor:
+    def stack(self, R: Tensor) -> Tensor:
         """Return R of all processes, one below the other."""
         parts = [torch.empty_like(R) for _ in range(dist.get_world_size(self.group))]
         dist.all_gather(parts, R.contiguous(), group=self.group)
@@ -178,7 +178,7 @@ def triangular(source: RowBlocks, each: Callable[[Tensor, int], None] | None = N
             each(block, fall)
     assert R is not None
     R = torch.cat([R, R.new_zeros(max(0, R.shape[1] - R.shape[0]), R.shape[1])])
-    return torch.linalg.qr(source.stacked(R), mode="r")[1]
+    return torch.linalg.qr(source.stack(R), mode="r")[1]
 
 
 def gram(source: RowBlocks) -> Tensor:
@@ -188,4 +188,4 @@ def gram(source: RowBlocks) -> Tensor:
         part = block.mH @ block
         G = part if G is None else scaled_by(scaled_by(G, -fall), -fall) + part
     assert G is not None
-    return source.summed(G)
+    return source.sum(G)

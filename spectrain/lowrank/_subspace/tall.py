@@ -9,7 +9,7 @@ from spectrain._arrays.kinds import Real
 from spectrain.lowrank._matrix.error import frobenius
 from spectrain.lowrank._matrix.matrix import gaussian
 from spectrain.lowrank._matrix.scale import as_returned, canonical, in_range, rescaled, scaled_by
-from spectrain.lowrank._matrix.stops import checked_stops, tail_errors
+from spectrain.lowrank._matrix.stops import check_stops, tail_errors
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards, gram, triangular
 
 _GRAM_FLOOR = 1e-6  # of sigma_max: the Gram matrix tells smaller singular values only to a few digits
@@ -50,9 +50,9 @@ def tall_svd(
         return _one_pass(source, rank=rank, rtol=rtol, atol=atol, draw=draw)
     S, Vh = _right(gram(source)) if method != "tsqr" else _right_of_triangle(triangular(source))
     rows = source.global_shape[0] if isinstance(source, Shards) else source.length
-    stops = checked_stops((rows, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd", required=False)
+    stops = check_stops((rows, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd", required=False)
     k = torch.tensor(source.exponent or 0, dtype=torch.int32, device=S.device)
-    allowed = stops.allowed(torch.linalg.vector_norm(S), k)
+    allowed = stops.allowance(torch.linalg.vector_norm(S), k)
     kept = stops.ranks(S, allowed)
     by_gram = method != "tsqr"
     smallest = float(S[int(kept) - 1] / S[0]) if int(kept) and float(S[0]) > 0 else 1.0
@@ -62,7 +62,7 @@ def tall_svd(
     best = tail_errors(S)[int(kept)]
     r = int(kept)
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
-    S, Vh, kept = _told(S, Vh, r, rows, by_gram=by_gram)
+    S, Vh, kept = _significant(S, Vh, r, rows, by_gram=by_gram)
     U, error = _second_pass(source, S, Vh, (as_returned(S, int(k), real), Vh.to(source.dtype)), out)
     stops.warn_of(rescaled(error, k), rescaled(allowed, k), kept, "svd")
     return Tall(
@@ -75,7 +75,7 @@ def tall_svd(
     )
 
 
-def _told(S: Tensor, Vh: Tensor, r: int, rows: int, *, by_gram: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _significant(S: Tensor, Vh: Tensor, r: int, rows: int, *, by_gram: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return r values and rows of Vh, zero where they are rounding of the largest, and how many are not."""
     noise = torch.finfo(S.dtype).eps * (rows + len(S)) ** 0.5
     floor = S[0] * (noise**0.5 if by_gram else noise)
@@ -117,10 +117,10 @@ def _second_pass(
         else:
             out[at : at + len(U)] = U if isinstance(out, Tensor) else U.numpy()
         at += len(U)
-    total, size = source.summed(sums).sqrt()
+    total, size = source.sum(sums).sqrt()
     noise = torch.finfo(torch.float64).eps * (len(S) ** 0.5 + 1) * size
     found = torch.cat(parts) if out is None else out
-    found, moved = _orthonormal(found, source.summed(G), S, at)
+    found, moved = _orthonormal(found, source.sum(G), S, at)
     return found, total + noise + moved
 
 
@@ -173,7 +173,7 @@ def _one_pass(
         parts.append(block @ W[0])
 
     R = triangular(source, sketch)
-    stops = checked_stops((source.length, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd")
+    stops = check_stops((source.length, source.columns), rank=rank, rtol=rtol, atol=atol, name="svd")
     exponent = torch.tensor(source.exponent or 0, dtype=torch.int32, device=R.device)
     known = torch.linalg.svdvals(R)
     size = torch.linalg.vector_norm(known)
@@ -183,7 +183,7 @@ def _one_pass(
     UB, S, Vh = torch.linalg.svd(B, full_matrices=False)
     eps = torch.finfo(torch.float64).eps
     beyond = (size.square() - S.square().sum()).clamp_min(0).sqrt()
-    r = min(int(stops.ranks(S, stops.allowed(size, exponent), beyond)), len(S))
+    r = min(int(stops.ranks(S, stops.allowance(size, exponent), beyond)), len(S))
     left = (size.square() - S[:r].square().sum()).clamp_min(0) + 4 * R.shape[1] ** 0.5 * eps * size.square()
     error = left.sqrt() + (1e6 * eps + 3 * torch.finfo(source.dtype).eps) * size
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype

@@ -1,6 +1,6 @@
 """Clipped singular values with a proven error, in float64: by eigenvectors of the Gram matrix, or by SVD.
 
-The eigenvectors of a Gram matrix that lie beyond bounds, with a proof that none was missed.
+Only those eigenvectors are needed that lie beyond the bounds; that none was missed is proven.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from spectrain.matfun._clipping.change import Interval
 from spectrain.matfun._iteration.plain import gram
 from spectrain.matfun._proven.cut import absolute, exact_zeros
 
-_norm = torch.linalg.matrix_norm
 _LEAST_SIZE = 256  # below it all eigenvectors cost no more than some: LAPACK's evr against evd, measured
+_norm = torch.linalg.matrix_norm
 
 
 class Beyond(NamedTuple):
@@ -90,9 +90,6 @@ def _above(G: Tensor, upper: float, noise: float) -> Beyond | None:
     return Beyond(V[None], largest, G.new_zeros(1), G.new_full((1,), most))
 
 
-_norm = torch.linalg.matrix_norm
-
-
 class _Bounds(NamedTuple):
     """The interval in the units of matrices that were scaled by powers of two."""
 
@@ -148,14 +145,14 @@ class Clipped(NamedTuple):
     error: Float[Tensor, " b"]
 
 
-def clipped(X: Float[Tensor, "b m n"], interval: Interval, *, tol: float, method: str | None) -> Clipped:
+def clip(X: Float[Tensor, "b m n"], interval: Interval, *, tol: float, method: str | None) -> Clipped:
     """Return the clipped matrices: by the Gram matrix, and by SVD those whose bound is above tol.
 
     In float64, or in float32 where X is of half precision and the eigenvectors are those of large matrices.
     """
     if X.numel() == 0:
         return Clipped(X.double(), X.new_zeros(len(X), dtype=torch.float64))
-    wide, k = _sized(X)
+    wide, k = _to_size(X)
     bounds = _Bounds(absolute(max(interval.lower, 0), k)[:, None], absolute(interval.upper, k)[:, None], interval.rtol)
     if method == "svd":
         found = _by_svd(wide, bounds)
@@ -170,7 +167,7 @@ def clipped(X: Float[Tensor, "b m n"], interval: Interval, *, tol: float, method
     return Clipped(times_power_of_two(found.Y, k) if bool(k.any()) else found.Y, found.error)
 
 
-def _sized(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, "b m n"], Tensor]:
+def _to_size(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, "b m n"], Tensor]:
     """Return X in float64, scaled by 2**-k where squares could leave the range of float64; k is 0 where none could."""
     if X.itemsize < 8 and not far_from_one(torch.linalg.matrix_norm(X.float())):
         return X.double(), torch.zeros(len(X), dtype=torch.int32, device=X.device)

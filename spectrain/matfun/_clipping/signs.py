@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.scale import power_of_two, times_power_of_two, to_unit
-from spectrain.matfun._entry.batches import gathered
+from spectrain.matfun._entry.batches import gather
 from spectrain.matfun._iteration.design import schedule_for_steps, working_dtype
-from spectrain.matfun._iteration.plain import gram, plain_iteration, product, started
+from spectrain.matfun._iteration.plain import gram, plain_iteration, product, start_for
 
 
 def clip_by_signs(X: Tensor, lower: float, upper: float, *, steps: int) -> Tensor:
@@ -20,23 +20,23 @@ def clip_by_signs(X: Tensor, lower: float, upper: float, *, steps: int) -> Tenso
     dtype = working_dtype(None, X.dtype, None)
     unit, k = to_unit(X, "mclip")
     S = _sign(unit.to(dtype), steps)
-    Y = unit if math.isinf(upper) else _from_above(unit, S, _scaled(upper, k), steps)
+    Y = unit if math.isinf(upper) else _from_above(unit, S, _scale_bound(upper, k), steps)
     if lower > 0:
-        c = _scaled(lower, k)
+        c = _scale_bound(lower, k)
         Y = Y + c * S.to(Y.dtype) - _from_above(unit, S, c, steps)
     return times_power_of_two(Y, k).to(X.dtype)
 
 
-def _scaled(bound: float, k: Tensor) -> Tensor:
+def _scale_bound(bound: float, k: Tensor) -> Tensor:
     """Return bound * 2**-k in float32, in the units of the scaled matrices."""
     return (bound * power_of_two(-k, torch.float64)).float()[:, None, None]
 
 
 def _sign(X: Tensor, steps: int) -> Tensor:
     schedule = schedule_for_steps(steps, X.dtype)
-    unit = gathered([X], X.dtype, "mclip")
+    unit = gather([X], X.dtype, "mclip")
     # By its norm alone G - I, nearly all of whose values are -1, would begin at 1 / sqrt(k), below the interval.
-    return plain_iteration(unit, schedule.polynomials, start=started([unit]), upper=schedule.interval[1])
+    return plain_iteration(unit, schedule.polynomials, start=start_for([unit]), upper=schedule.interval[1])
 
 
 def _from_above(unit: Tensor, S: Tensor, c: Tensor, steps: int) -> Tensor:

@@ -19,8 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+Outputs: TypeAlias = tuple[Tensor, ...]
+Change: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (X, Y, D) -> the change of Y when X changes by D
 
-def _inverted(D: Float[Tensor, "b k l"]) -> Float[Tensor, "b k l"]:
+_TOO_MANY = (
+    "matfun: the forward derivative of a forward derivative is not differentiated again; take backward derivatives, "
+    "torch.func.grad of torch.func.grad, of which there is any number"
+)
+
+
+def _inverse(D: Float[Tensor, "b k l"]) -> Float[Tensor, "b k l"]:
     """Return 1 / D, and zero where D is below max(k, l) eps of the largest."""
     cut = max(D.shape[-2:]) * torch.finfo(D.dtype).eps * D.abs().amax((-2, -1), keepdim=True)
     large = cut < D.abs()
@@ -42,7 +50,7 @@ class _Sylvester(torch.autograd.Function):
     def forward(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
         a, U = torch.linalg.eigh(A)
         b, V = (a, U) if B is A else torch.linalg.eigh(B)
-        return U @ ((U.mT @ C @ V) * _inverted(a[:, :, None] + b[:, None, :])) @ V.mT
+        return U @ ((U.mT @ C @ V) * _inverse(a[:, :, None] + b[:, None, :])) @ V.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -66,7 +74,7 @@ class _Sylvester(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, int]:
-        A, B, C = (_folded(info, d, T) for d, T in zip(in_dims, (A, B, C), strict=True))
+        A, B, C = (_fold(info, d, T) for d, T in zip(in_dims, (A, B, C), strict=True))
         return _Sylvester.apply(A, B, C).unflatten(0, (info.batch_size, -1)), 0
 
 
@@ -74,7 +82,7 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def forward(H: Tensor) -> Tensor:
         L, V = torch.linalg.eigh(H)
-        return (V * _inverted(L[:, None, :])) @ V.mT
+        return (V * _inverse(L[:, None, :])) @ V.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -93,7 +101,7 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, H: Tensor) -> tuple[Tensor, int]:
-        return _Inverse.apply(_folded(info, in_dims[0], H)).unflatten(0, (info.batch_size, -1)), 0
+        return _Inverse.apply(_fold(info, in_dims[0], H)).unflatten(0, (info.batch_size, -1)), 0
 
 
 def _change_of_inverse(H: Tensor, N: Tensor, D: Tensor) -> Tensor:
@@ -103,14 +111,10 @@ def _change_of_inverse(H: Tensor, N: Tensor, D: Tensor) -> Tensor:
     return turned + E.mT @ D @ N @ N - N @ D @ N
 
 
-def _folded(info: Any, dim: int | None, T: Tensor) -> Tensor:
+def _fold(info: Any, dim: int | None, T: Tensor) -> Tensor:
     """Return T with the mapped dimension, repeated where there is none, folded into the batch."""
     wide = T.expand(info.batch_size, *T.shape) if dim is None else T.movedim(dim, 0)
     return wide.flatten(0, 1)
-
-
-Outputs: TypeAlias = tuple[Tensor, ...]
-Change: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (X, Y, D) -> the change of Y when X changes by D
 
 
 def spectral_function(X: Tensor, compute: Callable[[Tensor], Outputs], change: Change) -> Outputs:
@@ -122,7 +126,7 @@ def spectral_function(X: Tensor, compute: Callable[[Tensor], Outputs], change: C
     return node.apply(X, compute, change)
 
 
-def differentiated(matrices: Sequence[Tensor]) -> bool:
+def is_differentiated(matrices: Sequence[Tensor]) -> bool:
     """Whether a derivative of something is being taken here: then each matrix must go through its own node.
 
     Forward mode and the transforms of torch.func do not show in ``requires_grad``.
@@ -222,12 +226,6 @@ class _ChangedTwice(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
         raise RuntimeError(_TOO_MANY)
-
-
-_TOO_MANY = (
-    "matfun: the forward derivative of a forward derivative is not differentiated again; take backward derivatives, "
-    "torch.func.grad of torch.func.grad, of which there is any number"
-)
 
 
 def change_of_sign(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ Rule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Second: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def widened(X: Tensor) -> Tensor:
+def widen(X: Tensor) -> Tensor:
     """Return X in float64, or complex128 where it is complex."""
     return X.to(torch.complex128 if X.is_complex() else torch.float64)
 
@@ -72,7 +72,7 @@ class Differential(torch.autograd.Function):
 
     @staticmethod
     def forward(X: Tensor, D: Tensor, rule: Rule, second: Second) -> Tensor:
-        return rule(widened(X), widened(D)).to(D.dtype)
+        return rule(widen(X), widen(D)).to(D.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -83,7 +83,7 @@ class Differential(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         X, D = ctx.saved_tensors
-        gX = ctx.second(widened(X), widened(D), widened(g)).to(X.dtype) if ctx.needs_input_grad[0] else None
+        gX = ctx.second(widen(X), widen(D), widen(g)).to(X.dtype) if ctx.needs_input_grad[0] else None
         gD = Differential.apply(X, g, ctx.rule, ctx.second).to(D.dtype) if ctx.needs_input_grad[1] else None
         return gX, gD, None, None
 
@@ -91,7 +91,7 @@ class Differential(torch.autograd.Function):
     def jvp(ctx: Any, dX: Tensor | None, dD: Tensor | None, *_: None) -> Tensor:
         X, D = ctx.saved_tensors
         change = torch.zeros_like(D) if dD is None else Differential.apply(X, dD, ctx.rule, ctx.second)
-        return change if dX is None else change + ctx.second(widened(X), widened(D), widened(dX)).to(D.dtype)
+        return change if dX is None else change + ctx.second(widen(X), widen(D), widen(dX)).to(D.dtype)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, X: Tensor, D: Tensor, *rest: Any) -> tuple[Tensor, int]:

@@ -31,7 +31,7 @@ class Operator:
         change: Callable[..., Tensor],
     ) -> None:
         self.compute, self.fake, self.change = compute, fake, change
-        self.compiled = _registered(schema, self)
+        self.compiled = _register(schema, self)
 
     def __call__(self, X: Tensor, *options: Any) -> Outputs:
         if torch.compiler.is_compiling():
@@ -47,7 +47,7 @@ class Operator:
         return tuple(part.clone() if part.numel() == 0 or part is X else part for part in parts)
 
 
-def _registered(schema: str, node: Operator) -> Any:
+def _register(schema: str, node: Operator) -> Any:
     name, signature = schema.split("(", 1)
 
     def setup(ctx: Any, inputs: tuple, output: Outputs) -> None:

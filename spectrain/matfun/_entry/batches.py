@@ -17,7 +17,7 @@ def flat(X: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "b m n"]:
     return X.reshape(X.shape[:-2].numel(), *X.shape[-2:])
 
 
-def gathered(matrices: Sequence[Tensor], dtype: torch.dtype, name: str) -> Float[Tensor, "b m n"]:
+def gather(matrices: Sequence[Tensor], dtype: torch.dtype, name: str) -> Float[Tensor, "b m n"]:
     """Return all matrices, of one shape m x n, as one new batch in dtype, each scaled to norm in [1/2, 1)."""
     blocks = [flat(X) for X in matrices]
     batch = blocks[0].new_empty(sum(map(len, blocks)), *blocks[0].shape[-2:], dtype=dtype)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spectrain._arrays import scale as _scale
+from spectrain._arrays import scale
 from spectrain.matfun._iteration.largest import chirps
 
 _VECTORS = 8
@@ -63,8 +63,8 @@ def within_bounds(
     """
     size = root_mean_square(Y) if Y.itemsize >= 4 and min(Y.shape[-2:]) <= _SMALL else growth(Y)
     within = size <= _MOST * (1 + error)  # NaN is beyond every bound
-    if _scale.recording() or Y.device.type != "cpu":
-        if not _scale.recording():
+    if scale.recording() or Y.device.type != "cpu":
+        if not scale.recording():
             _count(len(Y), ~within)
         return Y * kept_within(size, error)[:, None, None].to(Y.dtype)
     wrong = None if bool(within.all()) else ~within

@@ -41,6 +41,7 @@ def coupled_root(P: Tensor, r: int, s: int, *, steps: int) -> Tensor:
     A = unit / c
     schedule, top = _coefficients(r, steps, narrow == torch.float32) if t else ([], 1.0)
     noise = math.sqrt(max(1, A.shape[-1])) * max(torch.finfo(narrow).eps, torch.finfo(P.dtype).eps)
+    # On either side of the noise: between the two nothing is known yet, and for s > 0 the end decides.
     positive, nearly = _above(A, noise), _above(A, -noise)
     G = torch.linalg.matrix_power(A, whole)
     for q in schedule:
@@ -48,9 +49,10 @@ def coupled_root(P: Tensor, r: int, s: int, *, steps: int) -> Tensor:
         G = G @ torch.linalg.matrix_power(W, t)
         A = torch.linalg.matrix_power(W, r) @ A
     scale = (c.double() * power_of_two(k, torch.float64)[:, None, None]) ** (s / r)
+    # The identity has the norm n^(1/2); a negative eigenvalue has grown past any multiple of it.
     arrived = (torch.linalg.matrix_norm(A) <= 2 * top * max(1, A.shape[-1]) ** 0.5) & G.isfinite().all(-1).all(-1)
     still = nearly & _above(torch.where(arrived[:, None, None], A, 0.0), -_RUNAWAY)
-    return _told(G * scale.to(narrow), arrived & (positive | still if s > 0 else positive), steps)
+    return _check(G * scale.to(narrow), arrived & (positive | still if s > 0 else positive), steps)
 
 
 def _above(A: Tensor, floor: float) -> Bool[Tensor, " b"]:
@@ -58,7 +60,7 @@ def _above(A: Tensor, floor: float) -> Bool[Tensor, " b"]:
     return torch.linalg.cholesky_ex(A - floor * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device))[1] == 0
 
 
-def _told(root: Tensor, sound: Bool[Tensor, " b"], steps: int) -> Tensor:
+def _check(root: Tensor, sound: Bool[Tensor, " b"], steps: int) -> Tensor:
     """Return the roots, or say for which matrices of the batch they are none."""
     if recording():
         return torch.where(sound[:, None, None], root, torch.nan)
@@ -83,10 +85,10 @@ def _polynomial(A: Tensor, q: tuple[float, ...]) -> Tensor:
 @torch.compiler.assume_constant_result
 def _coefficients(r: int, steps: int, narrow: bool) -> tuple[list[tuple[float, ...]], float]:
     """Return those of every q, and the largest eigenvalue that P can have at the end."""
-    schedule = _designed(r, steps, narrow)
+    schedule = _design(r, steps, narrow)
     return [tuple(float(c) for c in p.coefficients) for p in schedule.polynomials], schedule.intervals[-1][1] ** r
 
 
 @functools.lru_cache(maxsize=64)
-def _designed(r: int, steps: int, narrow: bool) -> Schedule:
+def _design(r: int, steps: int, narrow: bool) -> Schedule:
     return root_schedule(r, -1, lower=_LOWER, steps=steps, dtype="float32" if narrow else "float64")

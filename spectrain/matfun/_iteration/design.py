@@ -22,13 +22,12 @@ def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
 
     One more optimal quintic multiplies the slope at zero by four at most. Of these four every step up to the sixth
     spends 10 / 3 on reach, lower = 0.4 (3 / 10)**(steps - 1), and every later one 2.5; what is left goes into accuracy.
-    So another step improves both ends: singular values within the interval, whose worst error in exact arithmetic
-    falls from 0.015 at one step to 0.004 at five and 8e-5 at seven, and those below, which come nearer to 1. One to
-    three steps end where the error is 0.015, so that no result has a singular value above 1.02. In half precision each
-    step gives up 8 % of its growth to rounding, and the interval ends at about u / 4; in float32 it ends at 27 u, above
-    the noise of its sums.
-    Spectra that reach below keep a larger error there. The two constants are a compromise between Gaussian matrices
-    and momenta, whose smallest singular values are 100 to 100,000 times smaller than the largest:
+    So another step improves both ends: singular values within the interval, whose worst error in exact arithmetic falls
+    from 0.015 at one step to 0.004 at five and 8e-5 at seven, and those below, which come nearer to 1. One to three
+    steps end where the error is 0.015, so that no result has a singular value above 1.02. In half precision each step
+    gives up 8 % of its growth to rounding, and the interval ends at about u / 4; in float32 it ends at 27 u, above the
+    noise of its sums. Spectra that reach below keep a larger error there. The two constants are a compromise between
+    Gaussian matrices and momenta, whose smallest singular values are 100 to 100,000 times smaller than the largest:
     benchmarks/msign_lower.py has the price of it on either side.
     """
     few = _FEW[steps - 1] if steps <= len(_FEW) else 0.0
@@ -67,11 +66,11 @@ def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = Non
     The schedule is designed for the rounding of that dtype: in bfloat16 the exact optimum leaves its interval after a
     few steps and grows without bound (tests/matfun/test_iterate.py).
     """
-    return _designed(steps, dtype, design_lower(steps, dtype) if lower is None else lower)
+    return _schedule_of(steps, dtype, design_lower(steps, dtype) if lower is None else lower)
 
 
 @functools.lru_cache(maxsize=256)
-def _designed(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
+def _schedule_of(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
     return sign_schedule(lower, steps=steps, dtype=_NAMES[dtype])
 
 

@@ -20,7 +20,7 @@ def finish_size(short: int) -> int:
     return min(64, max(16, short // 32)) if short >= 160 else 0
 
 
-def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> Float[Tensor, "b m n"]:
+def finish_smallest(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> Float[Tensor, "b m n"]:
     """Return Y with its ``count`` smallest singular values, those above ``floor``, moved to 1 if it lacks only that.
 
     Y is p(X) for an odd composition p: it has the singular vectors of X, and most of its singular values are near 1.
@@ -35,12 +35,12 @@ def finished(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
     costs nine products with ``count`` columns.
     """
     if Y.shape[-2] > Y.shape[-1]:
-        Q, change = _missing(Y.mT, count, floor)
+        Q, change = _missing_part(Y.mT, count, floor)
         return torch.baddbmm(Y, change.mT, Q.mT)
-    return torch.baddbmm(Y, *_missing(Y, count, floor))
+    return torch.baddbmm(Y, *_missing_part(Y, count, floor))
 
 
-def _missing(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+def _missing_part(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
     """Return Q and msign(T) - T for wide Y, in its dtype."""
     rows = chirps(Y.shape[-2], count, Y).mT.expand(len(Y), -1, -1)  # few rows are faster than few columns
     for _ in range(_ROUNDS):
@@ -51,13 +51,14 @@ def _missing(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) 
     squares, V = torch.linalg.eigh(torch.bmm(T, T.mT).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
     t, rows = squares.clamp_min(0).sqrt(), torch.bmm(V.mT, T)
     W = rows / t.clamp_min(torch.finfo(working).tiny)[..., None]
+    # T has its own singular vectors whether or not they are those of Y: only Y w - t q tells.
     residual = torch.bmm(Y, W.mT.to(Y.dtype)).to(working) - torch.bmm(Q, V * t[:, None, :])
-    raised = _raised(t, floor.to(working), residual, _RESIDUAL_HALF if Y.itemsize == 2 else _RESIDUAL)
+    raised = _lift(t, floor.to(working), residual, _RESIDUAL_HALF if Y.itemsize == 2 else _RESIDUAL)
     change = torch.bmm(V * raised[:, None, :], rows)
     return Q.to(Y.dtype), change.to(Y.dtype)
 
 
-def _raised(
+def _lift(
     t: Float[Tensor, "b c"], floor: Float[Tensor, " b"], residual: Float[Tensor, "b k c"], most: float
 ) -> Float[Tensor, "b c"]:
     """Return 1/t - 1 for the singular values t of the block, rising, and 0 for those that stay."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spectrain._arrays.products import symmetric_baddbmm, symmetric_bmm
 from spectrain.approx import Polynomial, Schedule
-from spectrain.approx.internal import MOST_RESTARTS, Steps, fewest_restarts, odd_coefficients, odd_part
+from spectrain.approx.internal import MOST_CUTS, Steps, fewest_cuts, odd_coefficients, odd_part
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
 from spectrain.matfun._iteration.plain import Start, gram, product, times, without_identity
@@ -25,7 +25,7 @@ _SUMS = 16.0  # roundoffs of a product whose sums are no wider than its entries:
 Interval: TypeAlias = tuple[float, float]
 
 
-def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
+def safe_cuts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
     """Return before which steps G is formed anew, as few as are safe, or None where three are not enough.
 
     Safe means: with every eigenvalue of every G moved by 0.3 u ||G|| either way, u the unit roundoff of dtype, the
@@ -36,14 +36,14 @@ def restarts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
     Safe means further: with every rounding of a segment as large as u allows, no singular value comes to stand where
     the polynomials that are left could carry it past the end of their intervals
-    (`spectrain.approx._schedules.restarts`). In bfloat16 two steps on one Gram matrix move the largest value by a
+    (`spectrain.approx._schedules.cuts`). In bfloat16 two steps on one Gram matrix move the largest value by a
     quarter in the worst case: there only the last steps of long schedules share one, and the plain form is taken
     instead.
 
     >>> from spectrain.approx import sign_schedule
-    >>> restarts(sign_schedule(1e-2, steps=4, dtype="float32"), torch.float32)
+    >>> safe_cuts(sign_schedule(1e-2, steps=4, dtype="float32"), torch.float32)
     ()
-    >>> restarts(sign_schedule(3e-3, steps=5, dtype="bfloat16"), torch.bfloat16) is None
+    >>> safe_cuts(sign_schedule(3e-3, steps=5, dtype="bfloat16"), torch.bfloat16) is None
     True
     """
     known = len(schedule.intervals) > len(schedule.polynomials)  # else made by hand, nothing is known
@@ -55,20 +55,20 @@ def coefficients(schedule: Schedule) -> Steps:
     return odd_coefficients(schedule.polynomials)
 
 
-def gram_restarts(
+def gram_cuts(
     schedule: Schedule, dtype: torch.dtype, shape: tuple[int, ...], *, always: bool = False
 ) -> tuple[int, ...] | None:
-    """Return the restarts of the Gram iteration where it is safe and takes fewer multiplications, else None.
+    """Return before which steps the Gram iteration restarts, where it is safe and takes less work, else None.
 
     For quintics and ordinary products that is from an aspect of about 1.5 on; every restart moves it up. With
     ``always`` the price does not count, and a schedule for which it is not safe is a ValueError.
     """
     short, long = sorted(shape[-2:])
-    cuts = restarts(schedule, dtype)
+    cuts = safe_cuts(schedule, dtype)
     if always and cuts is None:
         raise ValueError(
             f'msign: method="gram" is not safe in {dtype} for a schedule on {schedule.interval}: even '
-            f"with {MOST_RESTARTS} restarts rounding could carry values out of its intervals. Use "
+            f"with {MOST_CUTS} restarts rounding could carry values out of its intervals. Use "
             'method="plain" or a wider dtype'
         )
     if cuts is None or always:
@@ -97,7 +97,7 @@ def _inner(steps: Steps) -> int:
 def _constant(
     steps: Steps, intervals: tuple[Interval, ...], error: float, dtype: torch.dtype
 ) -> tuple[int, ...] | None:
-    return fewest_restarts(steps, intervals, error, torch.finfo(dtype).eps / 2, _SUMS if dtype.itemsize >= 4 else 1.0)
+    return fewest_cuts(steps, intervals, error, torch.finfo(dtype).eps / 2, _SUMS if dtype.itemsize >= 4 else 1.0)
 
 
 def gram_iteration(
@@ -106,21 +106,21 @@ def gram_iteration(
     *,
     start: Start,
     upper: Real = 1.0,
-    restarts: tuple[int, ...] = (),
+    cuts: tuple[int, ...] = (),
 ) -> list[Float[Tensor, "_ _ _"]]:
     """Return the composition of the polynomials at every X, batches of any shapes with one short side k, as one batch.
 
     Each X is first scaled so that ``upper`` bounds its largest singular value; ``start`` is used up. Before the
-    steps in ``restarts`` G is formed from the matrices as they stand there. Tall X become X R^T: as rounded, R is a
+    steps in ``cuts`` G is formed from the matrices as they stand there. Tall X become X R^T: as rounded, R is a
     product of factors that do not commute, and in the other order the error in bfloat16 is twice as large. Cost in
     products of k x k, a the aspect, for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by
     step it is (2 a + 1) T.
     """
     B, G, r = start.first(odd_part(polynomials[0]), upper)
     first: tuple[Tensor | None, Tensor | None] = (B, r)
-    for begin, stop in itertools.pairwise((0, *restarts, len(polynomials))):
+    for begin, stop in itertools.pairwise((0, *cuts, len(polynomials))):
         if begin:
-            G, first = torch.cat([gram(X) for X in Xs]), (None, None)
+            G, first = torch.cat([gram(X) for X in Xs]), (None, None)  # scaled already, by the first segment
         R = _multiplier(G, odd_coefficients(polynomials[begin:stop]), *first)
         parts = R.split([len(X) for X in Xs])
         Xs = [product(part if X.shape[-2] <= X.shape[-1] else part.mT, X) for part, X in zip(parts, Xs, strict=True)]
@@ -150,6 +150,8 @@ def _multiplier(
     for i, c in enumerate(segment):
         B = without_identity(G, c) if i > 0 or first is None else first
         if i < len(segment) - 1:
+            # q G q in two products, each of matrices that commute, so that the result is symmetric. c[0] is added to
+            # the product: on the diagonal of B it would make the rounding of B relative to c[0].
             M = symmetric_baddbmm(G, B, G, beta=c[0])
             G = symmetric_baddbmm(M, M, B, beta=c[0])
         if R is None:

@@ -43,7 +43,7 @@ def _power_method(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     for i in range(_ROUNDS):
         W = torch.bmm(V, G2)
         V = torch.bmm(W, G2)
-        if i < _ROUNDS - 1:
+        if i < _ROUNDS - 1:  # or their eighth powers leave the range of half precision
             V = V / _positive(_lengths(V))[..., None].to(V.dtype)
     growth = (_lengths(V) / _positive(_lengths(W))).amax(-1)
     return _positive(growth).sqrt().sqrt()

@@ -1,6 +1,6 @@
 """The lower end that a schedule is designed for, chosen for the spectrum that is there.
 
-What the Gram matrix at hand says about the singular values: a quadrature of their distribution.
+What is there is read off the Gram matrix at hand: a quadrature of the distribution of the singular values.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,10 @@ from spectrain.matfun._iteration.finish import finish_size
 from spectrain.matfun._iteration.largest import chirps
 
 _PROBES, _LANCZOS = 8, 8
+_SEEN = 0.01  # squares of relative singular values below this are one node of :func:`quadrature`
+_SPREAD = 12  # points that stand for the interval of a node
+_RATIO, _ABOVE, _BELOW = 1.5, 6, 3  # candidates are that far apart, so many of them longer and shorter
+_MOST = 0.016  # error of a candidate in exact arithmetic: no result is larger than 1.02
 
 
 class Quadrature(NamedTuple):
@@ -58,12 +62,6 @@ def quadrature(G: Float[Tensor, "b k k"], top: Float[Tensor, " b"]) -> Quadratur
     return Quadrature(nodes.take_along_dim(order, -1), weights.take_along_dim(order, -1))
 
 
-_SEEN = 0.01  # squares of relative singular values below this are one node of the quadrature: `_spectrum.quadrature`
-_SPREAD = 12
-_RATIO, _ABOVE, _BELOW = 1.5, 6, 3
-_MOST = 0.016  # error of a candidate in exact arithmetic: no result is larger than 1.02
-
-
 def candidates(steps: int, dtype: torch.dtype) -> tuple[float, ...]:
     """Return the lower ends worth trying, falling: the default one, longer intervals and shorter ones.
 
@@ -79,8 +77,8 @@ def measured_lowers(spectrum: Quadrature, short: int, steps: int, dtype: torch.d
     """Return for each matrix the candidate whose schedule has the least expected error on its spectrum.
 
     The expected error is the root mean square of p(sigma) - 1 over the distribution, without the part at the lower end
-    that :func:`finished` takes care of. Each node stands for an interval, as wide as the quadrature cannot see into:
-    [sqrt(sigma^2 - 0.01), sigma], or for a node within 0.01 of zero [0, 1.5 sigma].
+    that :func:`finish_smallest` takes care of. Each node stands for an interval, as wide as the quadrature cannot see
+    into: [sqrt(sigma^2 - 0.01), sigma], or for a node within 0.01 of zero [0, 1.5 sigma].
     """
     taken = finish_size(short) / short if finish else 0.0
     lowers = candidates(steps, dtype)

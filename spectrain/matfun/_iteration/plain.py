@@ -42,13 +42,13 @@ def _blocks(G: Tensor, G2: Tensor | None, c: Sequence[float]) -> Tensor:
     """Return the part without c[0]: c[1] G + c[2] G^2 + G^2 (c[3] G + c[4] G^2 + ...), from the inside out."""
     G2 = symmetric_bmm(G, G) if G2 is None else G2
     odd = len(c) - 2 if len(c) % 2 else len(c) - 1
-    Q = combined(G, G2, c[odd], c[odd + 1]) if len(c) % 2 else c[odd] * G
+    Q = combine(G, G2, c[odd], c[odd + 1]) if len(c) % 2 else c[odd] * G
     for j in range(odd - 2, 0, -2):
-        Q = symmetric_baddbmm(combined(G, G2, c[j], c[j + 1]), G2, Q)
+        Q = symmetric_baddbmm(combine(G, G2, c[j], c[j + 1]), G2, Q)
     return Q
 
 
-def combined(
+def combine(
     A: Float[Tensor, "b k k"], B: Float[Tensor, "b k k"], a: Tensor | Real, b: Tensor | Real
 ) -> Float[Tensor, "b k k"]:
     """Return a A + b B, rounded once to the dtype of A; the factors are float32 or wider and not rounded.
@@ -85,7 +85,7 @@ def product(
     return bmm(X, Q, out=out) if X.shape[-2] > X.shape[-1] else bmm(Q, X, out=out)
 
 
-def stepped(
+def step(
     B: Float[Tensor, "b k k"], c0: float, X: Float[Tensor, "b m n"], out: Float[Tensor, "b m n"] | None = None
 ) -> Float[Tensor, "b m n"]:
     """Return c0 X + B X for wide X, c0 X + X B for tall, B on the short side.
@@ -115,7 +115,7 @@ class Start(NamedTuple):
     G2: Float[Tensor, "b k k"]
     top: Float[Tensor, " b"]
 
-    def scaled(self, upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+    def scale(self, upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
         """Return G and G2 of r X, and r = upper / top in float32 or wider, for each matrix."""
         r = upper / self.top[:, None, None]
         return times(self.G, r.square()), times(self.G2, r.square().square()), r
@@ -124,13 +124,13 @@ class Start(NamedTuple):
         """Return the part without c[0] of the first polynomial at the Gram matrix G of r X, G itself, and r."""
         if len(c) == 3:
             r = upper / self.top[:, None, None]
-            B = combined(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square())
+            B = combine(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square())
             return B, times(self.G, r.square()), r
-        G, G2, r = self.scaled(upper)
+        G, G2, r = self.scale(upper)
         return without_identity(G, c, G2=G2), G, r
 
 
-def started(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
+def start_for(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
     """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
     G = gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
     G2 = symmetric_bmm(G, G)
@@ -150,8 +150,8 @@ def plain_iteration(
         c = odd_part(p)
         if i == 0 and start is not None:
             B, _, r = start.first(c, upper)
-            other = times(stepped(B, c[0], X, other), r)
+            other = times(step(B, c[0], X, other), r)
         else:
-            stepped(without_identity(gram(X), c), c[0], X, other)
+            step(without_identity(gram(X), c), c[0], X, other)
         X, other = other, X
     return X

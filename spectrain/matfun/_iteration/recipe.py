@@ -11,14 +11,14 @@ from torch import Tensor
 
 from spectrain._arrays.scale import rounding_noise
 from spectrain.approx import Schedule
-from spectrain.matfun._entry.batches import by_shape, flat, gathered
+from spectrain.matfun._entry.batches import by_shape, flat, gather
 from spectrain.matfun._iteration.bounded import within_bounds
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps
-from spectrain.matfun._iteration.finish import finish_size, finished
-from spectrain.matfun._iteration.gram import gram_iteration, gram_restarts
+from spectrain.matfun._iteration.finish import finish_size, finish_smallest
+from spectrain.matfun._iteration.gram import gram_cuts, gram_iteration
 from spectrain.matfun._iteration.largest import schatten_bound
 from spectrain.matfun._iteration.measured import measured_lowers, quadrature
-from spectrain.matfun._iteration.plain import Start, plain_iteration, started
+from spectrain.matfun._iteration.plain import Start, plain_iteration, start_for
 
 _MEASURED_ERROR = 0.1  # of the candidates for a measured spectrum: `spectrain.matfun._iteration.measured.candidates`
 
@@ -36,15 +36,15 @@ class Recipe:
     finish: bool = False
     measured: bool = False
 
-    def restarts(self, X: Tensor) -> tuple[int, ...] | None:
-        """Return the restarts of the Gram iteration, None where X takes the plain one."""
+    def cuts(self, X: Tensor) -> tuple[int, ...] | None:
+        """Return the steps before which the Gram iteration restarts, None where X takes the plain one."""
         if self.form == "plain" or X.numel() == 0:
             return None
-        return gram_restarts(self.schedule, self.dtype, X.shape, always=self.form == "gram")
+        return gram_cuts(self.schedule, self.dtype, X.shape, always=self.form == "gram")
 
     def company(self, X: Tensor) -> tuple:
         """Return what matrices that iterate together have in common: in Gram form the short side, else the shape."""
-        return tuple(X.shape[-2:]) if self.restarts(X) is None else ("gram", min(X.shape[-2:]))
+        return tuple(X.shape[-2:]) if self.cuts(X) is None else ("gram", min(X.shape[-2:]))
 
     def __call__(self, group: list[Tensor]) -> list[Float[Tensor, "_ _ _"]]:
         """Return the schedule applied to matrices of one company, dtype and device."""
@@ -52,16 +52,16 @@ class Recipe:
         if min(first.shape[-2:]) == 0:
             return [flat(X) for X in group]
         with torch.autocast(first.device.type, enabled=False):
-            return by_shape(group, functools.partial(self._run, cuts=self.restarts(first)))
+            return by_shape(group, functools.partial(self._run, cuts=self.cuts(first)))
 
     def _run(self, lists: list[list[Tensor]], cuts: tuple[int, ...] | None) -> list[Tensor]:
-        Xs = [gathered(matrices, self.dtype, "msign") for matrices in lists]
+        Xs = [gather(matrices, self.dtype, "msign") for matrices in lists]
         groups = [Xs] if cuts is not None else [[X] for X in Xs]
         work = self._by_spectrum if self.measured else self._apply
-        Ys = [Y for group in groups for Y in work(group, started(group), lists[0][0].dtype)]
-        return [self._checked(Y, matrices) for Y, matrices in zip(Ys, lists, strict=True)]
+        Ys = [Y for group in groups for Y in work(group, start_for(group), lists[0][0].dtype)]
+        return [self._check(Y, matrices) for Y, matrices in zip(Ys, lists, strict=True)]
 
-    def _checked(self, Y: Tensor, matrices: list[Tensor]) -> Tensor:
+    def _check(self, Y: Tensor, matrices: list[Tensor]) -> Tensor:
         """Return the results for matrices of one shape, those beyond the bounds of the schedule computed again."""
         error = _MEASURED_ERROR if self.measured else self.schedule.error
         return within_bounds(Y, error, lambda wrong: self._again(torch.cat([flat(X) for X in matrices])[wrong]))
@@ -72,8 +72,8 @@ class Recipe:
         steps, lower = len(self.schedule.polynomials), self.schedule.interval[0]
         schedule = schedule_for_steps(steps, dtype, lower) if self.finish else safe_schedule(self.schedule, dtype)
         recipe = Recipe(schedule, dtype, "plain", finish=self.finish)
-        batch = gathered([X], dtype, "msign")
-        start = started([batch])
+        batch = gather([X], dtype, "msign")
+        start = start_for([batch])
         return recipe._apply([batch], start._replace(top=schatten_bound(start.G2)), X.dtype)[0]
 
     def _by_spectrum(self, Xs: list[Tensor], start: Start, inputs: torch.dtype) -> list[Tensor]:
@@ -97,7 +97,7 @@ class Recipe:
 
     def _apply(self, Xs: list[Tensor], start: Start, inputs: torch.dtype) -> list[Tensor]:
         """Return the schedule applied to batches with one short side, which are used up, like their start."""
-        polynomials, upper, cuts = self.schedule.polynomials, self.schedule.interval[1], self.restarts(Xs[0])
+        polynomials, upper, cuts = self.schedule.polynomials, self.schedule.interval[1], self.cuts(Xs[0])
         if cuts is None and len(Xs) > 1:
             starts = zip(*(part.split([len(X) for X in Xs]) for part in start), strict=True)
             return [Y for X, part in zip(Xs, starts, strict=True) for Y in self._apply([X], Start(*part), inputs)]
@@ -106,8 +106,8 @@ class Recipe:
         if cuts is None:
             Ys = [plain_iteration(Xs[0], polynomials, start=start, upper=upper)]
         else:
-            Ys = gram_iteration(Xs, polynomials, start=start, upper=upper, restarts=cuts)
+            Ys = gram_iteration(Xs, polynomials, start=start, upper=upper, cuts=cuts)
         if count == 0:
             return Ys
         slopes = (math.prod([p.coefficients[0] for p in polynomials]) * upper / start.top).split([len(X) for X in Xs])
-        return [finished(Y, count, a * noise) for Y, a, noise in zip(Ys, slopes, noises, strict=True)]
+        return [finish_smallest(Y, count, a * noise) for Y, a, noise in zip(Ys, slopes, noises, strict=True)]

@@ -1,3 +1,1 @@
-"""A tolerance that is proven: in go a batch and a bound, out come results with errors, by the cheapest of several
-ways.
-"""
+"""A tolerance that is proven: in go a batch and a bound, out come results with errors, by the cheapest way."""

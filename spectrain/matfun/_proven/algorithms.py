@@ -32,7 +32,7 @@ def methods() -> tuple[str, ...]:
     return tuple(dict.fromkeys(a.method for a in ALGORITHMS.values()))
 
 
-def named(names: Sequence[str]) -> list[Algorithm]:
+def by_names(names: Sequence[str]) -> list[Algorithm]:
     """Return the algorithms of these names."""
     return [ALGORITHMS[name] for name in names]
 
@@ -45,4 +45,4 @@ def in_words(names: Sequence[str]) -> str:
 def from_words(text: str) -> list[Algorithm]:
     """Return the algorithms of ``in_words``, or those of a method."""
     names = text.split(_BETWEEN)
-    return named(names) if names[0] in ALGORITHMS else of_method(text)
+    return by_names(names) if names[0] in ALGORITHMS else of_method(text)

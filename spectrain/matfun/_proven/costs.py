@@ -1,7 +1,4 @@
-"""What products and decompositions cost on a machine: a table that ships, or the one that ``calibrate`` measured.
-
-Measuring the cost table on this machine.
-"""
+"""What products and decompositions cost on a machine: a table that ships, or the one that ``calibrate`` measured."""
 
 import functools
 import json
@@ -27,6 +24,19 @@ from spectrain.matfun._entry.input import Real
 from spectrain.matfun._proven.halley import step_by_cholesky
 
 SIDES = (64, 128, 256, 512, 1024)
+_LEAST_COST = 1e-12  # below it prices overflow
+
+_UNITS: dict[str, Callable[[Tensor], object]] = {
+    "product_float32": lambda A: bmm(A, A),
+    "product_float64": lambda A: bmm(A, A),
+    "product_bfloat16": lambda A: bmm(A, A),
+    "eigh_float32": torch.linalg.eigh,
+    "eigh_float64": torch.linalg.eigh,
+    "svd_float64": lambda A: torch.linalg.svd(A, full_matrices=False),
+    "cholesky_float32": torch.linalg.cholesky_ex,
+    "qr_float64": lambda A: torch.linalg.qr(torch.cat([A, A], -2)),
+    "halley_float64": lambda A: step_by_cholesky(A, *torch.full((3, 1), 0.5, dtype=A.dtype)),
+}
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,6 @@ def _row(values: object, name: str) -> tuple[float, ...]:
     if len(found) != len(SIDES):
         raise ValueError(f"{name} needs {len(SIDES)} positive numbers, for k in {SIDES}, got {len(found)}")
     return found
-
-
-_LEAST_COST = 1e-12  # below it prices overflow
 
 
 SHIPPED = CostTable(
@@ -161,7 +168,7 @@ def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:
     """
     if repeats < 1:
         raise ValueError(f"calibrate: repeats must be at least 1, got {repeats}")
-    rows = {name: tuple(_measured(name, k, repeats) for k in SIDES) for name in _UNITS}
+    rows = {name: tuple(_measure(name, k, repeats) for k in SIDES) for name in _UNITS}
     machine = (
         f"{platform.machine()} {platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
@@ -173,20 +180,7 @@ def calibrate(*, repeats: int = 5, save: bool = True) -> CostTable:
     return table
 
 
-_UNITS: dict[str, Callable[[Tensor], object]] = {
-    "product_float32": lambda A: bmm(A, A),
-    "product_float64": lambda A: bmm(A, A),
-    "product_bfloat16": lambda A: bmm(A, A),
-    "eigh_float32": torch.linalg.eigh,
-    "eigh_float64": torch.linalg.eigh,
-    "svd_float64": lambda A: torch.linalg.svd(A, full_matrices=False),
-    "cholesky_float32": torch.linalg.cholesky_ex,
-    "qr_float64": lambda A: torch.linalg.qr(torch.cat([A, A], -2)),
-    "halley_float64": lambda A: step_by_cholesky(A, *torch.full((3, 1), 0.5, dtype=A.dtype)),
-}
-
-
-def _measured(name: str, k: int, repeats: int) -> float:
+def _measure(name: str, k: int, repeats: int) -> float:
     """Return GFLOP/s of a product, or the time of a decomposition over that of a product of its dtype."""
     kind, dtype = name.split("_")
     A = torch.randn(1, k, 2 * k, generator=torch.Generator().manual_seed(k))

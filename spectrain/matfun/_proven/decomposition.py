@@ -41,7 +41,7 @@ def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
         remains = X - torch.bmm(U * torch.where(keep, S, 0.0)[:, None, :], Vh)
         return enclosed_norms(remains)[1] + _product_error(X, found.rank)
 
-    return _decided(found, cut, X, S, keep, torch.linalg.vector_norm(rows, dim=-1), rest)
+    return _decide(found, cut, X, S, keep, torch.linalg.vector_norm(rows, dim=-1), rest)
 
 
 def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
@@ -69,17 +69,17 @@ def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     second = 0.5 * (S * _rows(E) * _norm(F)[:, None] + _rows(F) * _norm(E * S[:, None, :])[:, None])
     coupling = torch.linalg.vector_norm(torch.where(keep[..., None], 0.0, P), dim=-2)
     rows = 2 * second + coupling + 0.5 * _rows(lost * S[:, None, :]) + _row_noise(X)
-    dropped = _dropped(Z, keep)
+    dropped = _dropped_norm(Z, keep)
     off, correction = _norm(E), _norm(F)
     found = _sign(
         Y, X, S, keep, rows, dropped, 0.5 * _norm(keep[..., None] * lost) + correction * (2 * off + correction)
     )
     delta = torch.linalg.vector_norm(rows, dim=-1)
     found = found._replace(error=torch.where(off < 0.1, found.error, torch.inf))
-    return _decided(found, cut, X, S, keep, delta, lambda: dropped + delta)
+    return _decide(found, cut, X, S, keep, delta, lambda: dropped + delta)
 
 
-def _decided(
+def _decide(
     found: Sign,
     cut: Cut,
     X: Float[Tensor, "b k l"],
@@ -173,7 +173,7 @@ def _defects(Q: Float[Tensor, "b k l"]) -> Float[Tensor, "b k k"]:
     return E
 
 
-def _dropped(Z: Float[Tensor, "b k l"], keep: Bool[Tensor, "b k"]) -> Float[Tensor, " b"]:
+def _dropped_norm(Z: Float[Tensor, "b k l"], keep: Bool[Tensor, "b k"]) -> Float[Tensor, " b"]:
     """Return an upper bound on the spectral norm of the rows of Z that are not kept."""
     if bool(keep.all()):
         return Z.new_zeros(len(Z))

@@ -10,7 +10,7 @@ from spectrain.matfun._iteration.largest import chirps
 from spectrain.matfun._norms import enclosed_norms
 from spectrain.matfun._proven.algorithm import Algorithm, Asked, Costs, Sign
 from spectrain.matfun._proven.cut import Cut
-from spectrain.matfun._proven.iterated import verified
+from spectrain.matfun._proven.iterated import verify
 
 _BY_QR = 100.0  # a larger weight c makes I + c X^T X too ill conditioned for its Cholesky factor
 _MOST = 8
@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
 
 def by_qdwh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
-    """Return msign of wide X of full rank by QDWH, with a bound proven by :func:`verified`, or inf.
+    """Return msign of wide X of full rank by QDWH, with a bound proven by :func:`verify`, or inf.
 
     X^T = Q R, then R / alpha, alpha >= sigma_max, goes through Y <- Y (a I + b Y^T Y) (I + c Y^T Y)^-1, the weights
     being those for which the image of [l, 1] under x (a + b x^2) / (1 + c x^2) is as high as it can be: it is the best
@@ -53,9 +53,10 @@ def by_qdwh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     items = (least > floor).nonzero().flatten()
     if len(items):
         scale = 1 / torch.where(top > 0, top, 1.0)[items]
+        # ``least`` is from above: weights for an interval that ends above sigma_min would leave it short of 1.
         U = halley(R[items] * scale[:, None, None], 0.9 * least[items] * scale)
         signs = torch.bmm(U.mT, Q[items].mT)
-        found = verified(X[items], signs, least[items])
+        found = verify(X[items], signs, least[items])
         Y[items], proven[items] = signs, found.least.to(X.dtype)
         sure = found.least > floor[items]
         error[items] = torch.where(sure, found.error / X.shape[-2] ** 0.5, torch.inf).to(X.dtype)

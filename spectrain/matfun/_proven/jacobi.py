@@ -106,7 +106,7 @@ def row_proof(X: Float[Tensor, "b k l"], Y: Float[Tensor, "b k l"]) -> RowProof:
 
     Let D = diag(1 / ||x_i||), B = D X with ||B^+|| <= beta, e = ||Y Y^T - I||_F < 1, and S any symmetric matrix with a
     Cholesky factor. Write Y = P Q with Q = msign(Y), so ||Y - Q|| <= e / (2 - e), and S Y = X + E. As in
-    :func:`spectrain.matfun._proven.iterated.verified`, msign(S P) is within e / (2 - 2 e) of I, so msign(X + E) is that
+    :func:`spectrain.matfun._proven.iterated.verify`, msign(S P) is within e / (2 - 2 e) of I, so msign(X + E) is that
     far from Q. And X + E = X (I + X^+ E) for X of full row rank, with ||X^+ E||_F <= rho = beta ||D E||_F: errors count
     relative to their rows. With X = H U, the singular values of U (I + X^+ E) = P' Q' are in [1 - rho, 1 + rho], so
     ||Q' - U|| <= 2 rho and msign(H P') is within ||log P'|| <= rho / (1 - rho) of I. Together, in Frobenius norms,

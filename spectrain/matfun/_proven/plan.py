@@ -15,6 +15,8 @@ from spectrain.matfun._proven.algorithm import Asked
 from spectrain.matfun._proven.algorithms import ALGORITHMS, LAST, in_words
 from spectrain.matfun._proven.costs import CostTable, costs_in_force
 
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -58,9 +60,6 @@ class Plan:
             return cls(**_fields(table(parse_json(text), {field.name for field in fields(cls)})))
         except ValueError as problem:
             raise ValueError(f"Plan.from_json: not a plan written by to_json ({problem})") from problem
-
-
-_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +113,11 @@ def plan(
         raise ValueError(f"plan: the sides of a matrix are whole numbers from 0 up, got {tuple(shape)}")
     dtype = real_dtype(dtype)
     tol = float(checked_tolerance(tol, dtype, "plan"))
-    return _planned((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
+    return _plan((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
 
 
 @functools.lru_cache(maxsize=4096)
-def _planned(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
+def _plan(shape: tuple[int, int], dtype: torch.dtype, tol: float, table: CostTable) -> Plan:
     k, long = (max(1, side) for side in sorted(shape))
     asked = Asked(k, long / k, tol)
     prices = {a.name: price for a in ALGORITHMS.values() if (price := a.price(asked, table)) is not None}

@@ -40,7 +40,7 @@ def cut_factor(n: int, dtype: torch.dtype, rtol: Real | None) -> float:
     return relative_noise(n, dtype) if rtol is None else float(rtol)
 
 
-def counted(L: Float[Tensor, "b n"], dtype: torch.dtype, rtol: Real | None) -> Bool[Tensor, "b n"]:
+def which_count(L: Float[Tensor, "b n"], dtype: torch.dtype, rtol: Real | None) -> Bool[Tensor, "b n"]:
     """Return which of the eigenvalues that were computed are above the cut."""
     if L.shape[-1] == 0:
         return L > 0
@@ -56,7 +56,7 @@ def spectrum(P: Tensor, dtype: torch.dtype, rtol: Real | None) -> Spectrum:
     """
     L, V = torch.linalg.eigh(P)
     n, zeros = L.shape[-1], exact_zeros(P.abs())
-    keep = counted(L, dtype, rtol) & (torch.arange(n, device=L.device) >= zeros[:, None])
+    keep = which_count(L, dtype, rtol) & (torch.arange(n, device=L.device) >= zeros[:, None])
     if n == 0:
         none = L.new_zeros(len(L))
         return Spectrum(L, V, keep, V, none, none, none, none, none > 0, none > 0)

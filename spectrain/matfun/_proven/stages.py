@@ -1,6 +1,6 @@
-"""msign within a tolerance: the cheapest stage of the plan first, its bound checked, the next where that fails.
+"""msign and mstep within a tolerance, as one differentiable node.
 
-msign and mstep with a certified error, as one differentiable node.
+The cheapest stage of the plan runs first; its bound is checked, and where that fails the next one runs.
 """
 
 from typing import Any, NamedTuple
@@ -14,9 +14,11 @@ from spectrain.matfun._derivative.derivative import change_of_part, change_of_si
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.input import Real, default_tolerance, refuse
 from spectrain.matfun._proven.algorithm import Algorithm, Sign
-from spectrain.matfun._proven.algorithms import from_words, named
+from spectrain.matfun._proven.algorithms import by_names, from_words
 from spectrain.matfun._proven.cut import Cut, absolute
 from spectrain.matfun._proven.plan import plan
+
+_ROUNDS = 3  # cubic steps that undo a rounding to half precision: 0.004 becomes 1e-13
 
 
 class Certified(NamedTuple):
@@ -51,30 +53,30 @@ def certified_sign(
         none = X.new_zeros(len(X), dtype=torch.float64)
         return Certified(X.to(out_dtype), none, none, none + 1)
     target = (default_tolerance(out_dtype) if tol is None else tol) - slack
-    asked = named(plan(tuple(X.shape), out_dtype, tol).stages) if method is None else from_words(method)
+    asked = by_names(plan(tuple(X.shape), out_dtype, tol).stages) if method is None else from_words(method)
     stages = [a for a in asked if a.fits(X.dtype, threshold is not None)]
     unit, k = to_unit(X, name)
     wide = unit if X.shape[-2] <= X.shape[-1] else unit.mT.contiguous()
     cut = Cut(X.dtype, rtol, None if threshold is None else absolute(threshold, k))
-    best = _staged(wide, stages, target - torch.finfo(out_dtype).eps / 2, cut)
+    best = _run_stages(wide, stages, target - torch.finfo(out_dtype).eps / 2, cut)
     Y = best.Y.to(out_dtype)
     error = best.error
     if Y.dtype != best.Y.dtype:
         error = error + torch.linalg.matrix_norm(Y.double() - best.Y.double()) / best.rank.clamp_min(1).sqrt()
     Y = Y if X.shape[-2] <= X.shape[-1] else Y.mT.contiguous()
     found = Certified(Y, error, best.rank, best.smallest)
-    good = _settled(error, best.undecided, target)
+    good = _is_settled(error, best.undecided, target)
     if not bool(good.all()):
         worst = int(torch.where(good, -1.0, error).argmax())
         refuse(_message(found, worst, best.undecided, cut, target, name), asked=tol is not None)
     return found
 
 
-def _staged(X: Tensor, stages: list[Algorithm], tol: Real, cut: Cut) -> Sign:
+def _run_stages(X: Tensor, stages: list[Algorithm], tol: Real, cut: Cut) -> Sign:
     """Return the first stage whose bound is below tol, matrix by matrix, else the last one."""
     best = _run(stages[0], X, cut, tol)
     for stage in stages[1:]:
-        again = (~_settled(best.error, best.undecided, tol)).nonzero().flatten()
+        again = (~_is_settled(best.error, best.undecided, tol)).nonzero().flatten()
         if len(again) == len(X):
             best = _run(stage, X, cut, tol)
         elif len(again):
@@ -85,7 +87,7 @@ def _staged(X: Tensor, stages: list[Algorithm], tol: Real, cut: Cut) -> Sign:
     return best
 
 
-def _settled(error: Float[Tensor, " b"], undecided: Float[Tensor, " b"], tol: Real) -> Bool[Tensor, " b"]:
+def _is_settled(error: Float[Tensor, " b"], undecided: Float[Tensor, " b"], tol: Real) -> Bool[Tensor, " b"]:
     """Whether the bound is below tol, and the bound of the right rank: no singular value lies next to the cut."""
     return (error <= tol) & (undecided == 0)
 
@@ -109,9 +111,6 @@ def _message(found: Certified, worst: int, undecided: Tensor, cut: Cut, tol: Rea
         f"{smallest:.2g} of the largest, near the end of float64. Pass rtol= to count such small ones as zero, or a "
         "larger tol="
     )
-
-
-_ROUNDS = 3
 
 
 def sign(
@@ -152,11 +151,11 @@ def _fake(X: Tensor, out_dtype: torch.dtype, *_: object) -> tuple[Tensor, ...]:
 def _change(X: Tensor, Y: Tensor, D: Tensor, *options: object) -> Tensor:
     """At a threshold the singular values below it count; those that msign drops are noise, whatever their size."""
     if Y.dtype != torch.float64:
-        X, Y = _unrounded(X.double(), Y.double())
+        X, Y = _undo_rounding(X.double(), Y.double())
     return change_of_sign(X, Y, D) if options[-1] is None else change_of_part(X, Y, D)
 
 
-def _unrounded(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+def _undo_rounding(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     """Return Y as the partial isometry that it was before it was rounded to its dtype, and X with the spaces of Y.
 
     What rounding leaves in dropped directions would be divided by their singular values, which are noise: a derivative
@@ -165,7 +164,7 @@ def _unrounded(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     moves matrices that fit exactly, so that derivatives of them stay what they are.
     """
     if Y.shape[-2] > Y.shape[-1]:
-        X, Y = _unrounded(X.mT, Y.mT)
+        X, Y = _undo_rounding(X.mT, Y.mT)
         return X.mT, Y.mT
     for _ in range(_ROUNDS):
         G = Y @ Y.mT

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectrain._arrays.scale import times_power_of_two
 from spectrain.approx import Schedule
 from spectrain.approx.internal import Steps
-from spectrain.matfun.internal import coefficients, growth_by_gram, kept_within, multiplier, restarts, safe_schedule
+from spectrain.matfun.internal import coefficients, growth_by_gram, kept_within, multiplier, safe_cuts, safe_schedule
 
 Reduce = Callable[[Tensor, str], Tensor]
 
@@ -31,7 +31,7 @@ class Slab(NamedTuple):
 
 def cuts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
     """Return before which polynomials the Gram matrix is summed anew; None where that would not be safe."""
-    return restarts(_safe(schedule, dtype), reduced_dtype(dtype))
+    return safe_cuts(_safe(schedule, dtype), reduced_dtype(dtype))
 
 
 def _safe(schedule: Schedule, dtype: torch.dtype) -> Schedule:

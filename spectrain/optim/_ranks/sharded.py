@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrain.approx import Schedule
-from spectrain.matfun.internal import coefficients, gram_products, gram_restarts, plain_products, schedule_for_steps
+from spectrain.matfun.internal import coefficients, gram_cuts, gram_products, plain_products, schedule_for_steps
 from spectrain.optim._layout.parts import Sharding, local_views, parts
 from spectrain.optim._layout.spread import Team
 from spectrain.optim._ranks.cost import Choice, Machine, Work, assign
@@ -62,7 +62,7 @@ def _flops(schedule: Schedule | None, dtype: torch.dtype, out: int, in_: int) ->
     k, long = sorted((out, in_))
     if schedule is None:
         return 6.0 * long * k * k + 20.0 * k**3
-    steps, gram_cuts = coefficients(schedule), gram_restarts(schedule, dtype, (out, in_))
+    steps, gram_cuts = coefficients(schedule), gram_cuts(schedule, dtype, (out, in_))
     if gram_cuts is None:
         return 2.0 * k**3 * plain_products(steps, long / k)
     return 2.0 * k**3 * gram_products(steps, gram_cuts, long / k)

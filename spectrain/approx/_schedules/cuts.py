@@ -15,7 +15,7 @@ from spectrain.approx._schedules.widened import FINE, Steps, rooms, widened_tops
 
 NOISE = 0.3
 """Spectral norm of the rounding error of G, in units of u ||G||: `spectrain.approx._schedules.rounding.SPECTRAL`."""
-MOST_RESTARTS = 3
+MOST_CUTS = 3
 
 _ROOM, _ROOM_BY_GRAM = 4.0, 0.006  # in roundoffs and at least: what the Gram form may add at the end to the plain one
 _GRID = np.unique(np.r_[0.0, np.geomspace(2.0**-24, 1.0, 1500), np.linspace(0.0, 1.0, 257)])  # dips are narrow
@@ -24,20 +24,20 @@ _LONGEST = 4  # steps on one Gram matrix in half precision; more were never safe
 
 
 @functools.lru_cache(maxsize=256)
-def fewest_restarts(
+def fewest_cuts(
     steps: Steps, intervals: tuple[Interval, ...], error: float, u: float, sums: float
 ) -> tuple[int, ...] | None:
     """Before which steps G has to be formed anew, as few as are safe; None where three are not enough.
 
     ``intervals`` are those of the schedule, ``error`` its error, u the unit roundoff of the products, ``sums`` the
-    roundoffs that each of them adds at most. Safe is said in :func:`spectrain.matfun._iteration.gram.restarts`.
+    roundoffs that each of them adds at most. Safe is said in :func:`spectrain.matfun._iteration.gram.safe_cuts`.
     """
     drift = functools.cache(lambda start, stop: _drift(steps[start:stop], intervals[start], NOISE * u))
     top = functools.cache(lambda start, stop, high: _top(steps[start:stop], high, sums * u, first=start == 0))
-    inner, last = _allowed(intervals[0], error, u)
+    inner, last = _allowance(intervals[0], error, u)
     end = max(widened_tops(steps, intervals[0][1], sums * u)[-1], 1 + error) + max(_ROOM * u, _ROOM_BY_GRAM)
     room = rooms(steps, end, sums * u)
-    for count in range(min(MOST_RESTARTS, len(steps) - 1) + 1):
+    for count in range(min(MOST_CUTS, len(steps) - 1) + 1):  # fewest first: each costs two products with the long side
         safe = []
         for cuts in itertools.combinations(range(1, len(steps)), count):
             segments = list(itertools.pairwise((0, *cuts, len(steps))))
@@ -70,6 +70,8 @@ def _top(segment: Steps, high: float, u: float, *, first: bool) -> float:
         return float(np.nan_to_num(np.abs(exact) + sum(parts), nan=np.inf).max())
     if len(segment) > _LONGEST:
         return np.inf
+    # A rounding of half precision moves the argument of the next step so far that effects no longer add up: no sum of
+    # parts is a bound, so every choice of signs is carried through to the end.
     worst = 0.0
     for start, turn, *signs in itertools.product((-1.0, 0.0, 1.0), (-1.0, 1.0), *[(-1.0, 1.0)] * len(segment)):
         every = [start, *[value for sign in signs for value in (sign, sign, sign, turn)]]
@@ -98,7 +100,7 @@ def _after(segment: Steps, high: float, u: float, signs: np.ndarray, *, first: b
     return R * x * (1 + u)
 
 
-def _allowed(interval: Interval, error: float, u: float) -> tuple[float, float]:
+def _allowance(interval: Interval, error: float, u: float) -> tuple[float, float]:
     """Return how far values may drift in a segment and in the last one: as much as rounding costs step by step."""
     step_by_step = max(error, NOISE * u * interval[1] / interval[0])
     return min(0.1, max(2 * step_by_step, 8 * u)), max(error, 4 * u)
