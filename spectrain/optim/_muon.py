@@ -185,6 +185,7 @@ class Muon(Optimizer):
         for name in self.defaults:
             group.pop(name, None)
         group.update(settings.as_dict())
+        settings = Settings.of(group)  # reads its JSON once, which a graph cannot
         for p in params:
             if p.requires_grad:  # what is frozen, as under adapters, gets a state with its first gradient
                 ready(self.state[p], p, settings)
@@ -249,6 +250,8 @@ class Muon(Optimizer):
                 stacklevel=2,
             )
         super().__setstate__(state)
+        for group in self.param_groups:
+            Settings.of(group)  # reads its JSON once, which a graph cannot
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: all but the model, which it knows weakly, and the process group."""

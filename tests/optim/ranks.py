@@ -5,6 +5,7 @@ python tests/optim/ranks.py FOLDER WORLD:SCENARIO,SCENARIO ...
 
 import copy
 import datetime
+import functools
 import multiprocessing
 import sys
 import time
@@ -21,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from spectrain.optim import Matrix, Muon, WeightAverage, clip_grad_norm_, mup, spectra
 from spectrain.optim._layout.spread import Team
 from spectrain.optim._ranks.cost import Machine, load
+from spectrain.optim._variants import variants
 
 ENTRYWISE = {kind: {"decay": "decoupled"} for kind in ("sign", "rows")}
 MACHINES = {
@@ -42,12 +44,11 @@ LAYOUTS = {
     "transposed": ((8, 6), {"transposed": True, "split": (4, 2)}),
 }
 VARIANTS = {
-    "default": {},
-    "normuon": {"variant": "normuon"},
-    "adam": {"variant": "adam", "nesterov": False},
+    **{variant.name: {"variant": variant.name, "nesterov": variant.name != "adam"} for variant in variants.VARIANTS},
     "spectral": {"decay": "spectral", "maximize": True},
     "cautious": {"decay": "cautious", "scale": "spectral", "tol": 1e-13},
 }
+SHARED = [variant.name for variant in variants.VARIANTS if variant is not variants.PLAIN] + ["spectral"]
 
 
 def noise(shape, seed):
@@ -101,18 +102,23 @@ def placements_of(world):
     }
 
 
+@functools.cache  # made before the ranks, which inherit it
+def alone(name):
+    """The weights of one process."""
+    return trained(None, None, **VARIANTS[name])[0]
+
+
 def same_weights(rank, world, folder):
     """Every placement, every layout, every way: the weights of one process."""
-    expected = {name: trained(None, None, **v)[0] for name, v in VARIANTS.items()}
     found, seen = {}, {}
     for place, (mesh, placements) in placements_of(world).items():
         for name, machine in MACHINES.items():
             weights, optimizer = trained(mesh, placements, machine=machine)
-            found[f"{place} {name}"] = largest_difference(weights, expected["default"])
+            found[f"{place} {name}"] = largest_difference(weights, alone("plain"))
             seen[f"{place} {name}"] = methods(optimizer)
-        for name in VARIANTS if world == 2 else ("normuon", "spectral"):
+        for name in VARIANTS if world == 2 else SHARED:
             weights, _ = trained(mesh, placements, **VARIANTS[name])
-            found[f"{place} {name}"] = largest_difference(weights, expected[name])
+            found[f"{place} {name}"] = largest_difference(weights, alone(name))
     return {"difference": found, "methods": seen}
 
 
@@ -149,6 +155,24 @@ def low_precision(rank, world, folder):
         expected, _ = trained(None, None, dtype=dtype)
         got, _ = trained(mesh, [Shard(0)], dtype=dtype)
         found[str(dtype)] = max(float((got[n] - expected[n]).float().norm() / expected[n].float().norm()) for n in got)
+    return found
+
+
+def any_size(rank, world, folder):
+    """Rows of tiny and of huge entries, cut between ranks: what moves by rows, and each variant."""
+    mesh, found = init_device_mesh("cpu", (world,)), {}
+    for name, group in {
+        "rows": {"algorithm": "rows"},
+        **{v.name: {"variant": v.name} for v in variants.VARIANTS},
+    }.items():
+        moved = []
+        for on in (mesh, None):
+            p = nn.Parameter(placed(torch.zeros(4, 6), on, [Shard(1)]))
+            sizes = torch.tensor([1e-30, 1e-42, 1.0, 1e18])[:, None]
+            p.grad = placed((noise((4, 6), 5) * sizes).float(), on, [Shard(1)])
+            Muon([{"params": [p], **group}], lr=1.0, weight_decay=0.0, scale="none", compute_dtype="float32").step()
+            moved.append(p.full_tensor() if on is not None else p.detach())
+        found[name] = float((moved[0] - moved[1]).detach().abs().max())
     return found
 
 
@@ -444,7 +468,18 @@ def mup_sharded(rank, world, folder):
     return found
 
 
-STEPS = (same_weights, traffic, low_precision, shared_work, fsdp, mup_sharded, checkpoint, refusals, disagreements)
+STEPS = (
+    same_weights,
+    traffic,
+    low_precision,
+    any_size,
+    shared_work,
+    fsdp,
+    mup_sharded,
+    checkpoint,
+    refusals,
+    disagreements,
+)
 SCENARIOS = {f.__name__: f for f in STEPS}
 
 
@@ -466,6 +501,10 @@ def run(rank, world, folder, names):
 def main():
     """Jobs one after the other, their ranks forked from this process, which has imported everything already."""
     fork = multiprocessing.get_context("fork")
+    if any("same_weights" in job for job in sys.argv[2:]):
+        torch.set_num_threads(1)
+        for name in VARIANTS:
+            alone(name)
     for number, job in enumerate(sys.argv[2:]):
         world, names = job.split(":")
         folder = Path(sys.argv[1]) / f"job{number}"

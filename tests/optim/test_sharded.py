@@ -1,7 +1,8 @@
 """Muon over ranks is Muon of one process: jobs of 1, 2 and 4 processes on gloo, and the arithmetic without any.
 
-The jobs run once for all tests of this file, in the order 1 -> 2 -> 4 -> 1, each going on from the distributed
-checkpoint of the one before. Jobs that hang are killed and the tests fail.
+The jobs run once for all tests of this file, also where several processes share the tests: one of 2 ranks, one of 4,
+and 1 -> 2 -> 4 -> 1, each going on from the distributed checkpoint of the one before. Jobs that hang are killed and the
+tests fail.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +23,22 @@ from spectrain.optim import Matrix
 from spectrain.optim._layout.parts import Part, Sharding, local_views, parts
 from spectrain.optim._ranks.cost import METHODS, Choice, Machine, Work, assign, gram_fits, load, seconds
 from spectrain.optim._ranks.gram import Slab, reduced_signs
+from spectrain.optim._variants.variants import VARIANTS
 
 RANKS = Path(__file__).with_name("ranks.py")
-ALL = "same_weights,traffic,low_precision,shared_work,fsdp,refusals,disagreements,checkpoint,mup_sharded"
-JOBS = ("1:checkpoint", f"2:{ALL}", f"4:{ALL}", "1:checkpoint")
+ALL = "same_weights,traffic,low_precision,any_size,shared_work,fsdp,refusals,disagreements,mup_sharded"
+JOBS = {
+    "2 ranks": (f"2:{ALL}",),
+    "4 ranks": (f"4:{ALL}",),
+    "checkpoints": ("1:checkpoint", "2:checkpoint", "4:checkpoint", "1:checkpoint"),
+}
 LIMIT = 400
 
 
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory):
-    """What each rank of each job found; fails with the ranks' own words where one failed or hung."""
-    folder = tmp_path_factory.mktemp("ranks")
+def started(folder, jobs):
+    """Run jobs one after the other; what they said where one failed or hung, else nothing."""
     process = subprocess.Popen(
-        [sys.executable, str(RANKS), str(folder), *JOBS],
+        [sys.executable, str(RANKS), str(folder), *jobs],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -42,27 +47,59 @@ def jobs(tmp_path_factory):
     )
     try:
         said, _ = process.communicate(timeout=LIMIT)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, said
-    worlds = [int(job.split(":")[0]) for job in JOBS]
-    return [
-        [torch.load(folder / f"job{i}" / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
-        for i, world in enumerate(worlds)
-    ]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return f"no answer in {LIMIT} s"
+    return said if process.returncode else ""
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["2 ranks", "4 ranks"])
+def once(folder, jobs):
+    """Run jobs in the first process of the test session that asks; the others wait for it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        for _ in range(10 * LIMIT):
+            if (folder / "said").exists():
+                break
+            time.sleep(0.1)
+    else:
+        said = started(folder, jobs)
+        (folder / "saying").write_text(said)
+        (folder / "saying").rename(folder / "said")
+    said = (folder / "said").read_text()
+    assert not said, said
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """Return a function that gives what each rank of each job of this name found."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which the processes of pytest-xdist share
+
+    def found(name):
+        folder = base / f"optim {name}"
+        once(folder, JOBS[name])
+        worlds = [int(job.split(":")[0]) for job in JOBS[name]]
+        return [
+            [torch.load(folder / f"job{i}" / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
+            for i, world in enumerate(worlds)
+        ]
+
+    return found
+
+
+@pytest.fixture(scope="module", params=["2 ranks", "4 ranks"])
 def ranks(jobs, request):
-    return jobs[request.param]
+    return jobs(request.param)[0]
 
 
 def test_the_weights_are_those_of_one_process(ranks):
     """Moonlight #27, KellerJordan/Muon #45, Megatron-LM #5961: msign of shards; #6683: a factor of padded shapes."""
     for found in ranks:
         assert max(found["same_weights"]["difference"].values()) < 1e-12
-    assert len(found["same_weights"]["difference"]) == {2: 3 * 8, 4: 5 * 5}[len(ranks)]
+    machines, variants, places = 3, len(VARIANTS) - 1, len(ranks) + 1
+    others = {2: 3, 4: 1}[len(ranks)]  # plain over again and decays
+    assert len(found["same_weights"]["difference"]) == places * (machines + variants + others)
 
 
 def test_mup_keeps_its_factors_and_weights_through_fully_shard(ranks):
@@ -94,6 +131,12 @@ def test_low_precision_differs_by_its_own_rounding_only(ranks):
         assert found["low_precision"]["torch.bfloat16"] < 2e-2
 
 
+def test_rows_of_any_size_are_those_of_one_process(ranks):
+    """Their squares are zero or infinite in float32; over ranks such rows did not move at all."""
+    for found in ranks:
+        assert max(found["any_size"].values()) < 1e-6
+
+
 def test_ranks_with_whole_copies_share_the_work(ranks):
     for found in ranks:
         assert found["shared_work"]["difference"] < 1e-12
@@ -112,8 +155,9 @@ def test_fully_shard_with_clipping_averages_and_spectra(ranks):
 
 def test_checkpoints_go_on_over_one_two_four_and_one_ranks(jobs):
     """dion #89, #109, Megatron-Bridge #2307: optimizer states that distributed checkpoints lost."""
-    assert [job[0]["checkpoint"]["done"] for job in jobs] == [3, 6, 9, 12]
-    for found in itertools.chain(*jobs):
+    chain = jobs("checkpoints")
+    assert [job[0]["checkpoint"]["done"] for job in chain] == [3, 6, 9, 12]
+    for found in itertools.chain(*chain):
         assert found["checkpoint"]["difference"] < 1e-12
         assert found["checkpoint"]["averaged"] < 1e-6  # kept in float32
 

@@ -1,6 +1,5 @@
 """The settings of one parameter group: read from its dictionary and checked, written back as plain data."""
 
-import functools
 import math
 import numbers
 import sys
@@ -79,7 +78,7 @@ class Settings:
         values["matrix"] = _matrix(values["matrix"])
         values["scale"] = canonical(values["scale"])
         if isinstance(values["schedule"], str):
-            values["schedule"] = schedule_of(values["schedule"])
+            values["schedule"] = _schedule_of(values["schedule"])
         if isinstance(values["costs"], str):
             values["costs"] = _table_of(values["costs"])
         return cls(**values)
@@ -144,26 +143,22 @@ def _matrix(value: object) -> Matrix:
     return Matrix.from_dict(dict(value))  # type: ignore[call-overload]
 
 
-# A graph takes what comes of a text as a constant: reading JSON cannot be recorded. It looks at the text anew.
-@torch.compiler.assume_constant_result
-def schedule_of(text: str) -> Schedule:
-    """Return the schedule of a JSON text, read once."""
-    return _schedule_read(text)
+# What was read of JSON, by its text. A graph finds it here, as an object that has a place: of a constant without one
+# nothing else can be computed while a graph is made. It cannot read JSON, so that the first reading comes before.
+_SCHEDULES: dict[str, Schedule] = {}
+_TABLES: dict[str, CostTable] = {}
 
 
-@functools.lru_cache(maxsize=64)
-def _schedule_read(text: str) -> Schedule:
-    return Schedule.from_json(text)
+def _schedule_of(text: str) -> Schedule:
+    if text not in _SCHEDULES:
+        _SCHEDULES[text] = Schedule.from_json(text)
+    return _SCHEDULES[text]
 
 
-@torch.compiler.assume_constant_result
 def _table_of(text: str) -> CostTable:
-    return _table_read(text)
-
-
-@functools.lru_cache(maxsize=8)
-def _table_read(text: str) -> CostTable:
-    return CostTable.from_json(text)
+    if text not in _TABLES:
+        _TABLES[text] = CostTable.from_json(text)
+    return _TABLES[text]
 
 
 def _check(values: Mapping[str, Any]) -> None:
