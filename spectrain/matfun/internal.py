@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spectrain.matfun._iteration.gram import gram_products as gram_products
     from spectrain.matfun._iteration.gram import multiplier as multiplier
     from spectrain.matfun._iteration.gram import plain_products as plain_products
+    from spectrain.matfun._iteration.gram import safe_cuts as safe_cuts
     from spectrain.matfun._proven.costs import SHIPPED as SHIPPED
     from spectrain.matfun._proven.costs import CostTable as CostTable
     from spectrain.matfun._proven.costs import costs as costs

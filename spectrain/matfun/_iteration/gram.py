@@ -2,7 +2,7 @@
 
 With G = X X^T, k x k, the steps x -> x q_t(x^2) become R <- q_t(G) R, G <- q_t(G) G q_t(G), and R X at the end.
 Source: Gram Newton-Schulz (Dao-AILab, 2026). There negative eigenvalues that rounding gives to G grow with every step;
-:func:`restarts` decides where G has to be formed anew, from the interval of the schedule and the dtype.
+:func:`safe_cuts` decides where G has to be formed anew, from the interval of the schedule and the dtype.
 """
 
 import itertools

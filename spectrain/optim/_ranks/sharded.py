@@ -62,10 +62,10 @@ def _flops(schedule: Schedule | None, dtype: torch.dtype, out: int, in_: int) ->
     k, long = sorted((out, in_))
     if schedule is None:
         return 6.0 * long * k * k + 20.0 * k**3
-    steps, gram_cuts = coefficients(schedule), gram_cuts(schedule, dtype, (out, in_))
-    if gram_cuts is None:
+    steps, cuts = coefficients(schedule), gram_cuts(schedule, dtype, (out, in_))
+    if cuts is None:
         return 2.0 * k**3 * plain_products(steps, long / k)
-    return 2.0 * k**3 * gram_products(steps, gram_cuts, long / k)
+    return 2.0 * k**3 * gram_products(steps, cuts, long / k)
 
 
 def _schedule(member: Member) -> Schedule | None:
