@@ -22,6 +22,8 @@ LIGHT = {
     "approx": "from spectrain import approx; approx.sign_schedule(0.1, steps=2)",
     "report": "from spectrain import report; report.write",
     "config": "import spectrain.train.config",
+    "drawing": "import spectrain._drawing",
+    "files": "import spectrain._files.read, spectrain._files.write",
     "gallery": "import importlib, pkgutil, spectrain.gallery as g\n"
     "for m in pkgutil.iter_modules(g.__path__, 'spectrain.gallery.'): importlib.import_module(m.name)",
 }

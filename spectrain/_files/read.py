@@ -9,6 +9,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,25 +89,18 @@ def parse_json(text: str, *, constants: Collection[str] = ()) -> Any:
         raise ValueError("nested too deeply to be read") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
-    except ValueError as error:
-        if isinstance(error, _DoubtfulError):
-            raise
-        raise ValueError("not JSON that can be trusted: a whole number in it is too long to be read") from None
 
 
-class _DoubtfulError(ValueError):
-    """JSON by its grammar, and yet not to be believed."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"not JSON that can be trusted: {why}")
+def _doubtful(why: str) -> ValueError:
+    """The error for JSON by its grammar that is not to be believed all the same."""
+    return ValueError(f"not JSON that can be trusted: {why}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _DoubtfulError(f"{twice!r:.60} stands twice in one object, and either could be meant")
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise _doubtful(f"{twice!r:.60} stands twice in one object, and either could be meant")
     return found
 
 
@@ -116,6 +110,7 @@ def _decoder(constants: tuple[str, ...]) -> json.JSONDecoder:
     return json.JSONDecoder(
         object_pairs_hook=_object,
         parse_constant=_constant_of(constants),
+        parse_int=_int,
         parse_float=None if "Infinity" in constants else _float,
     )
 
@@ -123,16 +118,23 @@ def _decoder(constants: tuple[str, ...]) -> json.JSONDecoder:
 def _constant_of(allowed: Collection[str]) -> Callable[[str], float]:
     def constant(name: str) -> float:
         if name not in allowed:
-            raise _DoubtfulError(f"{name} is not a number")
+            raise _doubtful(f"{name} is not a number")
         return float(name)
 
     return constant
 
 
+def _int(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads some thousands of digits
+        raise _doubtful("a whole number in it is too long to be read") from None
+
+
 def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _DoubtfulError(f"{digits:.60} is beyond the largest double")
+        raise _doubtful(f"{digits:.60} is beyond the largest double")
     return value
 
 
@@ -160,7 +162,7 @@ def _refuse_half_characters(value: Any) -> None:
     except RecursionError:
         raise ValueError("nested too deeply to be read") from None
     except UnicodeEncodeError as error:
-        raise _DoubtfulError(f"{error.object[error.start]!a} is half of a surrogate pair, which is no text") from None
+        raise _doubtful(f"{error.object[error.start]!a} is half of a surrogate pair, which is no text") from None
 
 
 def _kind(value: object) -> str:
