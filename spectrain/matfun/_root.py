@@ -9,7 +9,7 @@ from torch import Tensor
 from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, refusal
-from spectrain.approx._schedules.root import MOST_STEPS
+from spectrain.approx.internal import MOST_STEPS
 from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
 from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
 from spectrain.matfun._derivative.node import Operator
