@@ -132,13 +132,13 @@ def test_sign_and_rms_steps_are_those_of_the_articles():
     gap = share - 1 / 4
     sign, rms = torch.sign(gap), gap / gap.square().mean().sqrt()
     for rule, step in (("sign", sign), ("rms", rms)):
-        got = balance.moved(bias, loads, tokens=6, top_k=2, rule=rule, rate=0.1, centred=False)
+        got = balance.loss_free_step(bias, loads, tokens=6, top_k=2, rule=rule, rate=0.1, centred=False)
         torch.testing.assert_close(got.double(), -0.1 * step, rtol=1e-6, atol=1e-7)
-        got = balance.moved(bias, loads, tokens=6, top_k=2, rule=rule, rate=0.1)
+        got = balance.loss_free_step(bias, loads, tokens=6, top_k=2, rule=rule, rate=0.1)
         torch.testing.assert_close(got.double(), -0.1 * (step - step.mean()), rtol=1e-6, atol=1e-7)
-    over = balance.moved(bias, loads, tokens=5, top_k=2, rate=0.1, budget_rate=2.0)
+    over = balance.loss_free_step(bias, loads, tokens=5, top_k=2, rate=0.1, budget_rate=2.0)
     torch.testing.assert_close(over.double(), -0.1 * (sign - sign.mean() + 2), rtol=1e-6, atol=1e-7)
-    even = balance.moved(bias, torch.tensor([3, 3, 3, 3]), tokens=6, top_k=2, rule="rms")
+    even = balance.loss_free_step(bias, torch.tensor([3, 3, 3, 3]), tokens=6, top_k=2, rule="rms")
     assert not even.any()
 
 

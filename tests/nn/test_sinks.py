@@ -119,6 +119,16 @@ def test_a_continuation_goes_on_with_the_document_before_it_and_padding_is_no_si
     torch.testing.assert_close(y[1:, 4:], block(x[1:, 4:]), rtol=1e-12, atol=1e-12)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("numbers", [[-1, 0], [0, 0, 1], [-1] * 7 + [0]])
+def test_a_single_padded_prompt_goes_on_alone(numbers):
+    block, x, before = make(), normal(1, 30, 12, seed=8), numbers.index(numbers[-1])
+    cache = block.empty_cache()
+    first, *rest = x.split([len(numbers), *[1] * (30 - len(numbers))], dim=1)
+    parts = [block(first, cache=cache, documents=torch.tensor([numbers])), *(block(t, cache=cache) for t in rest)]
+    torch.testing.assert_close(torch.cat(parts, 1)[:, before:], block(x[:, before:]), rtol=1e-12, atol=1e-12)
+
+
 def held(cache):
     return max(room.shape[2] for room in vars(cache)["_room"])
 
@@ -207,3 +217,9 @@ def test_what_cannot_hold_sinks_refuses_them_by_name(tmp_path):
         nn.to_hugging_face(model(), tmp_path)
     with pytest.raises(ValueError, match="to_latent: with sinks=3 keys are seen from a place of their own"):
         nn.attention.to_latent(make(qk_norm=False))
+
+
+@pytest.mark.parametrize("other", [{"sinks": 1}, {"sinks": None}])
+def test_the_cache_of_another_kind_is_refused(other):
+    with pytest.raises(ValueError, match=r"the cache keeps no 3 sinks; take this block's empty_cache\(\)"):
+        make()(normal(1, 2, 12), cache=make(**other).empty_cache())

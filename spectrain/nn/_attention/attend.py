@@ -1,6 +1,6 @@
 """softmax(q k^T) v by torch's scaled_dot_product_attention, for any number of key heads.
 
-Which keys a query sees, and how many: causal, windowed, packed, padded and cached, by one rule.
+Beside it the rule of which keys a query sees, and how many: causal, windowed, packed, padded and cached alike.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spectrain.nn._capture.tap import Tap
+
+_FOLD = 1024
+"""Rows of one product that the queries of a key head may become; more are left to torch."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,24 @@ def visibility(
     return Visibility(length, stored, mask, window)
 
 
-_FOLD = 1024
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap) -> Tensor:
     """``(batch, heads, length, dim)`` queries on ``(batch, kv_heads, stored, dim)`` keys and values."""
     group = q.shape[1] // k.shape[1]
     k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
     if maps.watched:
-        return _with_maps(q, k, v, visible, group, scale, maps)
+        return _attend_with_maps(q, k, v, visible, group, scale, maps)
+    # is_causal aligns the mask at the top left, which is wrong for queries at the end of more keys: there visibility
+    # writes a mask, and a single query sees all.
     # A plain bool: of a length that torch.compile keeps symbolic the comparison is a symbol, which torch refuses.
     causal = visible.mask is None and (True if visible.length > 1 else False)  # noqa: SIM210
     if group > 1 and not causal and group * visible.length <= _FOLD:
-        return _folded(q, k, v, visible.mask, group, scale)
+        return _fold_queries(q, k, v, visible.mask, group, scale)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=visible.mask, is_causal=causal, scale=scale, enable_gqa=group > 1
     )
 
 
-def _folded(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, group: int, scale: float) -> Tensor:
+def _fold_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, group: int, scale: float) -> Tensor:
     """Few queries: those that share a key head become rows of one matrix, and no key is repeated."""
     rows = q.unflatten(1, (k.shape[1], group)).flatten(2, 3)
     if mask is not None:
@@ -82,7 +84,9 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, group: int, sc
     return out.unflatten(2, (group, -1)).flatten(1, 2)
 
 
-def _with_maps(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int, scale: float, maps: Tap) -> Tensor:
+def _attend_with_maps(
+    q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int, scale: float, maps: Tap
+) -> Tensor:
     """The definition, for those who want to see the weights or change them: ``(batch, heads, length, stored)``."""
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     mask = visible.mask

@@ -213,7 +213,7 @@ def _kind(**sizes: object) -> Kind:
     if sizes["share"] not in get_args(Share):
         raise ValueError(f"Attention: share must be one of {', '.join(get_args(Share))}, got {sizes['share']!r}.")
     all_kinds = dict.fromkeys(kinds.choice(name).kind for name in kinds.NAMES)
-    found = [asked for kind in all_kinds if (asked := kind.asked(sizes)) is not None]
+    found = [asked for each in all_kinds if (asked := each.from_sizes(sizes)) is not None]
     if len(found) != 1:
         given = ", ".join(f"{name}={size!r}" for name, size in sizes.items() if size not in (None, "none"))
         raise ValueError(f"Attention: each of {given} asks for keys and values of its own kind; give one, not both.")

@@ -21,7 +21,7 @@ class Heads(Kind):
     """``kv_heads`` keys and values a token, each for ``heads / kv_heads`` queries; both are kept."""
 
     @classmethod
-    def asked(cls, sizes: Mapping[str, object]) -> Kind | None:
+    def from_sizes(cls, sizes: Mapping[str, object]) -> Kind | None:
         """Where nothing else is."""
         return None if any(size not in (None, "none") for size in sizes.values()) else cls()
 

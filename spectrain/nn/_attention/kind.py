@@ -33,7 +33,7 @@ class Kind(ABC):
 
     @classmethod
     @abstractmethod
-    def asked(cls, sizes: Mapping[str, object]) -> "Kind | None":
+    def from_sizes(cls, sizes: Mapping[str, object]) -> "Kind | None":
         """This kind, where the arguments of :class:`Attention` ask for it."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from spectrain.nn._attention.attend import Visibility, attend
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.kind import Kind, normalise_latent, split_heads
 from spectrain.nn._attention.rotary import Turns
-from spectrain.nn._attention.shape import AttentionShape, even
+from spectrain.nn._attention.shape import AttentionShape, round_to_even
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention
@@ -30,7 +30,7 @@ class Latent(Kind):
         return f"the block has a latent of {self.latent} already."
 
     @classmethod
-    def asked(cls, sizes: Mapping[str, object]) -> Kind | None:
+    def from_sizes(cls, sizes: Mapping[str, object]) -> Kind | None:
         """With ``latent=``."""
         latent = sizes["latent"]
         return cls(latent) if isinstance(latent, int) else None
@@ -39,7 +39,7 @@ class Latent(Kind):
         self, per_head: int, *, head_dim: int | None, value_dim: int | None, rotary_dim: int | None
     ) -> tuple[int, int, int]:
         """Half as many rotated coordinates beside the others, which are as many as those of a value."""
-        rotary_dim = even(per_head / 2) if rotary_dim is None else rotary_dim
+        rotary_dim = round_to_even(per_head / 2) if rotary_dim is None else rotary_dim
         head_dim = per_head + rotary_dim if head_dim is None else head_dim
         return head_dim, head_dim - rotary_dim if value_dim is None else value_dim, rotary_dim
 

@@ -50,9 +50,9 @@ class Rotary(nn.Module):
 
     def turns(self, start: int, length: int, *, device: torch.device) -> Turns:
         """The rotations of ``length`` positions from ``start`` on, to be used for queries and keys alike."""
-        return self.at(torch.arange(start, start + length, device=device))
+        return self.turns_at(torch.arange(start, start + length, device=device))
 
-    def at(self, positions: Tensor) -> Turns:
+    def turns_at(self, positions: Tensor) -> Turns:
         """The rotations of ``positions``, of any shape."""
         size, device = self.dim // self.parts, positions.device
         wide = torch.float64 if device.type != "mps" else torch.float32

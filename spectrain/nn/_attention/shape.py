@@ -93,7 +93,7 @@ def attention_shape(
     return shape
 
 
-def even(size: float) -> int:
+def round_to_even(size: float) -> int:
     """The even number nearest to ``size``, at least 2: positions turn pairs of coordinates."""
     return 2 * max(1, round(size / 2))
 

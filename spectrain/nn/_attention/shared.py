@@ -12,7 +12,7 @@ from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.heads import Heads
 from spectrain.nn._attention.kind import Kind
 from spectrain.nn._attention.rotary import Turns
-from spectrain.nn._attention.shape import AttentionShape, Share, even
+from spectrain.nn._attention.shape import AttentionShape, Share, round_to_even
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention
@@ -29,7 +29,7 @@ class Content(Heads):
     foreign: str = "share='content'"
 
     @classmethod
-    def asked(cls, sizes: Mapping[str, object]) -> Kind | None:
+    def from_sizes(cls, sizes: Mapping[str, object]) -> Kind | None:
         """With ``share="content"``."""
         return cls() if sizes["share"] == cls.share else None
 
@@ -38,7 +38,7 @@ class Content(Heads):
     ) -> tuple[int, int, int]:
         """Values as large as keys, a quarter of them rotated: what is rotated cannot be shared."""
         if rotary_dim is None:
-            rotary_dim = even((head_dim or per_head) / 4)
+            rotary_dim = round_to_even((head_dim or per_head) / 4)
         return super().fill(per_head, head_dim=head_dim, value_dim=value_dim, rotary_dim=rotary_dim)
 
     def check(self, shape: AttentionShape, *, window: int | None) -> None:
@@ -98,17 +98,17 @@ class Whole(Content):
         return block.rotary.turn(heads, turns.inverse())
 
 
-def _wider(head_dim: int) -> list[tuple[str, object, str]]:
+def _wide_heads(head_dim: int) -> list[tuple[str, object, str]]:
     return [("head_dim", 2 * (head_dim // 2), "what the shared values save of the cache, spent on wider heads")]
 
 
 s1 = Choice(
     kind=Content,
     arguments={"share": "content"},
-    defaults=lambda width, heads, block: _wider(3 * (width // heads) // 2),
+    defaults=lambda width, heads, block: _wide_heads(3 * (width // heads) // 2),
 )
 s2 = Choice(
     kind=Whole,
     arguments={"share": "all"},
-    defaults=lambda width, heads, block: _wider(2 * (width // heads)),
+    defaults=lambda width, heads, block: _wide_heads(2 * (width // heads)),
 )

@@ -51,7 +51,7 @@ class Sinks(Heads):
         return f"with sinks={self.sinks} keys are seen from a place of their own, which a latent's are not."
 
     @classmethod
-    def asked(cls, sizes: Mapping[str, object]) -> Kind | None:
+    def from_sizes(cls, sizes: Mapping[str, object]) -> Kind | None:
         """With ``sinks=``."""
         sinks = sizes["sinks"]
         return cls(sinks) if isinstance(sinks, int) else None
@@ -80,12 +80,13 @@ class Sinks(Heads):
         if cache is None:
             marks = _marks(None, documents, length, device)
         else:
-            assert isinstance(cache, SinkCache)
+            if not isinstance(cache, SinkCache) or cache.sinks != self.sinks:
+                raise ValueError(f"Attention: the cache keeps no {self.sinks} sinks; take this block's empty_cache().")
             kept = cache.append(kept, window=window)
             marks = cache.mark(documents, length, device)
         stored = kept[0].shape[2]
-        one = marks.shape[1] == 1 and (cache is None or cache.seen == stored)
-        if one and documents is None and stored <= self.sinks + window and length in (1, stored):
+        whole = documents is None if cache is None else cache.whole and cache.seen == stored
+        if whole and stored <= self.sinks + window and length in (1, stored):
             return kept, Visibility(length, stored, None, window)
         (_, run, place), (own_run, own) = marks, marks[1:, :, stored - length :, None]
         sink = (place >= 0) & (place < self.sinks)
@@ -110,7 +111,7 @@ class Sinks(Heads):
             key, sink = kept[0], visible.sink[:, None, :, None]
             still, moving = key.split((key.shape[-1] - dim, dim), dim=-1)
             key = torch.cat((still, moving.masked_fill(sink, 0), moving.masked_fill(~sink, 0)), dim=-1)
-            moved = block.rotary.turn(q, block.rotary.at(visible.shift.unsqueeze(1)))
+            moved = block.rotary.turn(q, block.rotary.turns_at(visible.shift.unsqueeze(1)))
             q, kept = torch.cat((q, moved[..., -dim:]), dim=-1), (key, *kept[1:])
         return super().attend(block, q, kept, visible, turns=turns, absorbed=absorbed)
 
@@ -128,11 +129,13 @@ class SinkCache(Cache):
 
     def __init__(self, sinks: int) -> None:
         super().__init__()
-        self._sinks = sinks
+        self.sinks = sinks
+        self.whole = True  # no documents were ever given: all tokens are of one
         self._marks: Tensor | None = None
 
     def mark(self, documents: Tensor | None, length: int, device: torch.device) -> Tensor:
         """What :func:`_marks` says of all tokens held, after ``append``."""
+        self.whole &= documents is None
         new = _marks(self._marks, documents, length, device)
         if self._marks is not None:
             new = torch.cat((self._marks.expand(-1, new.shape[1], -1), new), dim=2)
@@ -140,17 +143,17 @@ class SinkCache(Cache):
         return new
 
     def _forget(self, window: int | None) -> None:
-        if window is None or self._marks is None or self.stored <= self._sinks + 2 * window:
+        if window is None or self._marks is None or self.stored <= self.sinks + 2 * window:
             return
         (_, run, place), recent = self._marks, self.stored - window
-        sink = (run == run[:, -1:]) & (place >= 0) & (place < self._sinks)
+        sink = (run == run[:, -1:]) & (place >= 0) & (place < self.sinks)
         # Sinks come first by their place. A document may have fewer before its window: what fills up is marked -1,
         # a document that no query is of.
-        chosen = torch.where(sink, place, self._sinks)[:, :recent].topk(self._sinks, largest=False).indices
+        chosen = torch.where(sink, place, self.sinks)[:, :recent].topk(self.sinks, largest=False).indices
         missing = ~sink.gather(1, chosen)
         index = torch.cat((chosen, torch.arange(recent, self.stored, device=run.device).expand(len(run), -1)), dim=1)
         self._marks = self._marks.gather(2, index.expand(3, -1, -1))
-        self._marks[1:, :, : self._sinks] = self._marks[1:, :, : self._sinks].masked_fill(missing, -1)
+        self._marks[1:, :, : self.sinks] = self._marks[1:, :, : self.sinks].masked_fill(missing, -1)
         for i, room in enumerate(self._room):
             batch, heads, _, numbers = room.shape
             self._room[i] = room.gather(2, index[:, None, :, None].expand(batch, heads, -1, numbers))

@@ -73,12 +73,12 @@ def capture(
         kept.append(copied)
         return None if detach else copied.clone()  # on its way, so that derivatives by what is kept exist
 
-    with visiting(model, patterns, keep, edits=edits or {}):
+    with visit(model, patterns, keep, edits=edits or {}):
         yield seen
 
 
 @contextmanager
-def visiting(
+def visit(
     model: nn.Module,
     patterns: str | Sequence[str],
     look: Look,
@@ -90,19 +90,19 @@ def visiting(
     Where it returns a tensor, the model goes on with that.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile: the names are those of the model inside
-    watched = matching(model, [patterns] if isinstance(patterns, str) else patterns)
-    edited = {pattern: matching(model, [pattern]) for pattern in edits}
+    watched = find_matches(model, [patterns] if isinstance(patterns, str) else patterns)
+    edited = {pattern: find_matches(model, [pattern]) for pattern in edits}
     with ExitStack() as hooks:
         hooks.enter_context(torch.compiler.set_stance("force_eager"))
         for pattern, modules in edited.items():
             for name, module in modules.items():
-                hooks.callback(module.register_forward_hook(_editing(name, edits[pattern])).remove)
+                hooks.callback(module.register_forward_hook(_edit_hook(name, edits[pattern])).remove)
         for name, module in watched.items():
-            hooks.callback(module.register_forward_hook(_looking(name, look)).remove)
+            hooks.callback(module.register_forward_hook(_look_hook(name, look)).remove)
         yield
 
 
-def _looking(name: str, look: Look) -> Callable[..., object]:
+def _look_hook(name: str, look: Look) -> Callable[..., object]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> object:
         tensor, put = _tensor_of(name, output)
         new = look(name, tensor)
@@ -111,7 +111,7 @@ def _looking(name: str, look: Look) -> Callable[..., object]:
     return hook
 
 
-def _editing(name: str, edit: Edit) -> Callable[..., object]:
+def _edit_hook(name: str, edit: Edit) -> Callable[..., object]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> object:
         tensor, put = _tensor_of(name, output)
         new = edit(tensor)
@@ -125,7 +125,7 @@ def _editing(name: str, edit: Edit) -> Callable[..., object]:
     return hook
 
 
-def matching(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+def find_matches(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
     """The submodules that any pattern matches, by name; ``ValueError`` for a pattern without one."""
     modules = dict(model.named_modules())
     found = {pattern: {n: m for n, m in modules.items() if _matches(n, m, pattern)} for pattern in patterns}

@@ -26,37 +26,37 @@ def first_tensor(output: object) -> tuple[Tensor, Put] | None:
     for key, item, put in _items(output):
         found = first_tensor(item)
         if found is not None:
-            return found[0], _nested(put, key, found[1])
+            return found[0], _nest(put, key, found[1])
     return None
 
 
-def _nested(outer: Callable[[Any, Any], Any], key: Any, inner: Put) -> Put:
+def _nest(outer: Callable[[Any, Any], Any], key: Any, inner: Put) -> Put:
     return lambda new: outer(key, inner(new))
 
 
 def _items(output: Any) -> Iterator[tuple[Any, Any, Callable[[Any, Any], Any]]]:
     """Places in an output, what is there, and what puts something else there into a copy."""
     if isinstance(output, Mapping):  # before dataclasses: transformers' outputs are both
-        yield from ((key, item, lambda key, new: _with_item(output, key, new)) for key, item in output.items())
+        yield from ((key, item, lambda key, new: _put_item(output, key, new)) for key, item in output.items())
     elif isinstance(output, (tuple, list)):
-        yield from ((i, item, lambda i, new: _with_place(output, i, new)) for i, item in enumerate(output))
+        yield from ((i, item, lambda i, new: _put_place(output, i, new)) for i, item in enumerate(output))
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         for field in dataclasses.fields(output):
-            yield field.name, getattr(output, field.name, None), lambda name, new: _with_field(output, name, new)
+            yield field.name, getattr(output, field.name, None), lambda name, new: _put_field(output, name, new)
 
 
-def _with_item(output: Any, key: Any, new: Any) -> Any:
+def _put_item(output: Any, key: Any, new: Any) -> Any:
     changed = copy.copy(output)
     changed[key] = new
     return changed
 
 
-def _with_place(output: Any, place: int, new: Any) -> Any:
+def _put_place(output: Any, place: int, new: Any) -> Any:
     items = [*output[:place], new, *output[place + 1 :]]
     return output._make(items) if hasattr(output, "_make") else type(output)(items)
 
 
-def _with_field(output: Any, name: str, new: Any) -> Any:
+def _put_field(output: Any, name: str, new: Any) -> Any:
     changed = copy.copy(output)
     object.__setattr__(changed, name, new)  # also of a frozen one
     return changed

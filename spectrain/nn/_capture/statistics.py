@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spectrain.nn._capture.capture import visiting
+from spectrain.nn._capture.capture import visit
 
 _ACCURACY = 0.01
 _GAMMA = math.log1p(2 * _ACCURACY / (1 - _ACCURACY))
@@ -16,8 +16,6 @@ _GAMMA = math.log1p(2 * _ACCURACY / (1 - _ACCURACY))
 _LOWEST, _HIGHEST = -149, 128
 """Exponents of two that float32 reaches; numbers below count as zero, above as infinite."""
 _BUCKETS = 2 + math.ceil((_HIGHEST - _LOWEST) * math.log(2) / _GAMMA)
-
-
 _FAR = 400
 """Exponents of two from here on are divided out: squares, and their sums, are then far from both ends of float64."""
 
@@ -186,7 +184,7 @@ def statistics(
     def add(name: str, tensor: Tensor) -> None:
         seen.setdefault(name, Statistics(gram_limit=gram_limit)).add(tensor)
 
-    with visiting(model, patterns, add, edits={}):
+    with visit(model, patterns, add, edits={}):
         yield seen
 
 

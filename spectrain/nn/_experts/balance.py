@@ -1,6 +1,7 @@
-"""How the bias of a router moves: every rule that needs no loss, as functions of loads or of scores.
+"""How the bias of a router moves: the rules that need no loss, and which one a layer follows.
 
-Which rule moves a router's bias after an optimizer step, and what it needs to remember of the step.
+:class:`Balance` names the rule, says what it must remember of a step and applies it; the rules below are functions of
+loads or of scores.
 """
 
 import math
@@ -10,6 +11,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+BINS = 1024
+FINEST, WIDEST = 2.0**-20, 2.0**7  # margins that the bins of a histogram tell apart, and the largest
+RULES = ("sign", "rms", "quantile", "histogram", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,7 @@ class Balance:
             return bias
         if not self.by_quantile:
             budget_rate = self.budget_rate if dynamic else 0.0
-            return moved(
+            return loss_free_step(
                 bias,
                 loads.counts,
                 tokens=loads.tokens,
@@ -110,12 +115,7 @@ class Loads(NamedTuple):
         return int(self.counts.sum()) / self.tokens if self.tokens else 0.0
 
 
-BINS = 1024
-FINEST, WIDEST = 2.0**-20, 2.0**7  # margins that the bins of a histogram tell apart, and the largest
-RULES = ("sign", "rms", "quantile", "histogram", "none")
-
-
-def moved(
+def loss_free_step(
     bias: Float[Tensor, " experts"],
     loads: Int[Tensor, " experts"],
     *,
@@ -133,7 +133,7 @@ def moved(
     mean of d, which leaves the choice of the ``top_k`` largest as it is and keeps the mean of the bias for the budget.
     Signs are those of integers: exact.
 
-    >>> moved(torch.zeros(3), torch.tensor([8, 2, 2]), tokens=6, top_k=2, rate=1.0, centred=False).tolist()
+    >>> loss_free_step(torch.zeros(3), torch.tensor([8, 2, 2]), tokens=6, top_k=2, rate=1.0, centred=False).tolist()
     [-1.0, 1.0, 1.0]
     """
     total = int(loads.sum())

@@ -32,11 +32,11 @@ def expert_loads(model: nn.Module) -> Iterator[dict[str, Loads]]:
     with ExitStack() as hooks:
         hooks.enter_context(torch.compiler.set_stance("force_eager"))
         for name, layer in layers.items():
-            hooks.callback(layer.router.register_forward_hook(_adding(seen, name)).remove)
+            hooks.callback(layer.router.register_forward_hook(_add_hook(seen, name)).remove)
         yield seen
 
 
-def _adding(seen: dict[str, Loads], name: str) -> Callable[[nn.Module, object, Routing], None]:
+def _add_hook(seen: dict[str, Loads], name: str) -> Callable[[nn.Module, object, Routing], None]:
     def hook(_module: nn.Module, _inputs: object, routing: Routing) -> None:
         counts, tokens = seen[name]
         seen[name] = Loads(counts + routing.loads, tokens + int(routing.sound.sum()))

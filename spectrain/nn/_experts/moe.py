@@ -1,6 +1,6 @@
 """A mixture of experts that counts every token once, and moves its bias after the step.
 
-The factor of routed experts beside shared ones, computed for the shape at hand.
+Beside it the factor of routed experts next to shared ones, which the layer computes for its own shape.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._experts.balance import BINS, Balance, Loads
-from spectrain.nn._experts.counted_once import counted_once
+from spectrain.nn._experts.count_once import count_once
 from spectrain.nn._experts.experts import Experts
 from spectrain.nn._experts.penalty import Penalty
 from spectrain.nn._experts.router import Router, Routing, activate
@@ -205,7 +205,7 @@ class MoE(nn.Module):
                 length = x.shape[-2] if x.ndim > 1 else 1
                 self._loss = self.penalty(routing, sequence=length, expected=self.expected)
                 self._made = True
-            out = self._counted(out, routing)
+            out = self._count(out, routing)
         return out.view(x.shape)
 
     @torch.no_grad()
@@ -288,7 +288,7 @@ class MoE(nn.Module):
             self.expected.zero_()
         self.discard_counts()
 
-    def _counted(self, out: Tensor, routing: Routing) -> Tensor:
+    def _count(self, out: Tensor, routing: Routing) -> Tensor:
         """``out``, with what the balance needs to know of these tokens counted when its gradient passes."""
         with torch.no_grad():
             top_k = self.router.top_k if self.router.select == "top_k" else None
@@ -297,7 +297,7 @@ class MoE(nn.Module):
         totals = [self.loads, self.tokens]
         if evidence is not None and self.histogram is not None:
             totals, counts, evidence = [*totals, self.histogram], [*counts, evidence], None
-        return counted_once(out, totals, counts, kept=self._margins, evidence=evidence)
+        return count_once(out, totals, counts, kept=self._margins, evidence=evidence)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
         """Keep the bias in float32: in bfloat16 a step of 1e-3 vanishes beside a bias of 1."""

@@ -90,18 +90,18 @@ def _product(loads: Tensor, shares: Tensor, target: Tensor, _: Tensor) -> Tensor
     return ((loads - target + 1 / target.numel()) * shares).sum(dim=1)
 
 
-def _squared(loads: Tensor, shares: Tensor, target: Tensor, _: Tensor) -> Tensor:
-    return (_through(loads, shares) - target).square().sum(dim=1) / 2
+def _square(loads: Tensor, shares: Tensor, target: Tensor, _: Tensor) -> Tensor:
+    return (_straight_through(loads, shares) - target).square().sum(dim=1) / 2
 
 
 def _entropy(loads: Tensor, shares: Tensor, target: Tensor, least: Tensor) -> Tensor:
-    held = _through(torch.maximum(loads, least), shares)
+    held = _straight_through(torch.maximum(loads, least), shares)
     return (held * (held / target).log()).sum(dim=1)
 
 
-def _through(loads: Tensor, shares: Tensor) -> Tensor:
+def _straight_through(loads: Tensor, shares: Tensor) -> Tensor:
     """The value of ``loads`` with the gradient of ``shares``."""
     return loads.detach() + (shares - shares.detach())
 
 
-_LOSS = {"product": _product, "squared": _squared, "entropy": _entropy}
+_LOSS = {"product": _product, "squared": _square, "entropy": _entropy}

@@ -90,30 +90,30 @@ class _Outer(torch.autograd.Function):
 
 def rows_into(out: Tensor | None, x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
     """:func:`rows` without derivatives, into ``out`` where it is given."""
-    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm" and not _by_onednn(x, matrices):
-        found = F.grouped_mm(x, _dense(matrices).mT, offs=ends.to(torch.int32))
+    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm" and not _takes_onednn(x, matrices):
+        found = F.grouped_mm(x, _make_dense(matrices).mT, offs=ends.to(torch.int32))
         return found if out is None else out.copy_(found)
     out = x.new_empty(len(x), matrices.shape[1]) if out is None else out
-    for group, start, end in _filled(ends):
+    for group, start, end in _groups(ends):
         _product(x[start:end], matrices[group].mT, out[start:end])
     return out
 
 
 def outer_into(out: Tensor, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
     """:func:`outer` without derivatives, into ``out``, which holds zeros."""
-    for group, start, end in _filled(ends):
+    for group, start, end in _groups(ends):
         _product(y[start:end].mT, x[start:end], out[group])
     return out
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    if _by_onednn(a, b):
+    if _takes_onednn(a, b):
         out.copy_(onednn_product(a, b))
     else:
         torch.mm(a, b, out=out)
 
 
-def _by_onednn(a: Tensor, b: Tensor) -> bool:
+def _takes_onednn(a: Tensor, b: Tensor) -> bool:
     """Whether a float32 product goes to the faster of torch's two libraries, see
     :mod:`spectrain._arrays.products`.
     """
@@ -121,7 +121,7 @@ def _by_onednn(a: Tensor, b: Tensor) -> bool:
     return large and onednn_is_faster()
 
 
-def _filled(ends: Tensor) -> Iterator[tuple[int, int, int]]:
+def _groups(ends: Tensor) -> Iterator[tuple[int, int, int]]:
     """Number, start and end of each group that holds rows."""
     start = 0
     for group, end in enumerate(ends.tolist()):
@@ -130,6 +130,6 @@ def _filled(ends: Tensor) -> Iterator[tuple[int, int, int]]:
         start = end
 
 
-def _dense(matrices: Tensor) -> Tensor:
+def _make_dense(matrices: Tensor) -> Tensor:
     """Stacked matrices or their transposes as they are; any other layout, such as an expanded one, copied."""
     return matrices if matrices.is_contiguous() or matrices.mT.is_contiguous() else matrices.contiguous()

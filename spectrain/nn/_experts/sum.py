@@ -42,7 +42,7 @@ def experts_sum(
     return eager
 
 
-def by_products(
+def compose_products(
     x: Tensor, token: Tensor, weight: Tensor, ends: Tensor, both: Tensor, down: Tensor, *, normalised: bool
 ) -> Tensor:
     """The same as a composition of differentiable functions: what higher derivatives go through."""
@@ -114,7 +114,7 @@ def backward(
         opened = F.silu(gate)
         gated = opened * up
         if normalised:
-            along, in_weight[pairs] = _through_norm(products.rows_into(None, gated, d, within), along, w)
+            along, in_weight[pairs] = _norm_gradients(products.rows_into(None, gated, d, within), along, w)
         in_gated = products.rows_into(None, along, d.mT, within)
         if not normalised:
             torch.sum(in_gated * gated, dim=1, keepdim=True, out=in_weight[pairs])
@@ -129,7 +129,7 @@ def backward(
     return in_x, in_weight, in_both, in_down
 
 
-def _through_norm(value: Tensor, along: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _norm_gradients(value: Tensor, along: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``weight * rms_norm(value)`` in value and weight."""
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
     factor = (wide.square().mean(dim=1, keepdim=True) + torch.finfo(value.dtype).eps).rsqrt()
@@ -162,7 +162,7 @@ class _ExpertsSum(torch.autograd.Function):
 def _graph_of_gradients(
     grad: Tensor, inputs: Sequence[Tensor], normalised: bool, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    out = by_products(*inputs, normalised=normalised)
+    out = compose_products(*inputs, normalised=normalised)
     leaves = [tensor for tensor, needed in zip(inputs, wanted, strict=False) if needed]
     found = iter(torch.autograd.grad(out, leaves, grad, create_graph=True))
     return tuple(next(found) if needed else None for needed in wanted)
@@ -195,9 +195,9 @@ def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) ->
     ctx.save_for_backward(*tensors, output[1])
 
 
-def _compiled_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     in_x, in_weight, in_both, in_down = backward_operator(grad.contiguous(), *ctx.saved_tensors, ctx.normalised)
     return in_x, None, in_weight, None, in_both, in_down, None
 
 
-forward_operator.register_autograd(_compiled_backward, setup_context=_set_up)
+forward_operator.register_autograd(_backward, setup_context=_set_up)

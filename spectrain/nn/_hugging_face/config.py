@@ -36,7 +36,7 @@ def config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
     s, latent = attention.shape, attention.shape.latent is not None
     kind = "deepseek_v3" if latent else "qwen3" if attention.qk_norm else "llama"
     dtype = model.head.weight.dtype
-    eps = _added(model.norm.eps, dtype)
+    eps = _norm_eps(model.norm.eps, dtype)
     dense = [b.feed_forward for b in model.blocks if isinstance(b, Block) and isinstance(b.feed_forward, SwiGLU)]
     _refuse(
         {
@@ -58,7 +58,7 @@ def config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
             "a latent without both rotated and unrotated coordinates": latent and not (s.rotary_dim and s.content_dim),
             f"norm_eps of blocks other than the last norm's {eps:g}": any(e != eps for e in _block_eps(model)),
             f"norm_eps of attention other than that of the blocks, {eps:g}": kind == "qwen3"
-            and any(_added(a.norm_eps, dtype) != eps for a in attentions(model)),
+            and any(_norm_eps(a.norm_eps, dtype) != eps for a in attentions(model)),
             f"norm_eps of latents other than {_LATENT_EPS:g}": any(e != _LATENT_EPS for e in _latent_eps(model)),
         }
     )
@@ -93,7 +93,7 @@ def config_of(model: LanguageModel) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _added(eps: float | None, dtype: torch.dtype) -> float:
+def _norm_eps(eps: float | None, dtype: torch.dtype) -> float:
     """What a norm adds: for None the rounding of the dtype in which torch computes it, float32 for narrower ones."""
     return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
 
@@ -115,12 +115,12 @@ def _differs(a: Attention, b: Attention) -> bool:
 def _block_eps(model: LanguageModel) -> list[float]:
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     norms = [norm for block in blocks for norm in (block.attention_norm, block.feed_forward_norm)]
-    return [_added(norm.eps, norm.weight.dtype) for norm in norms]
+    return [_norm_eps(norm.eps, norm.weight.dtype) for norm in norms]
 
 
 def _latent_eps(model: LanguageModel) -> list[float]:
     norms = [norm for a in attentions(model) for norm in a.children() if isinstance(norm, nn.RMSNorm)]
-    return [_added(norm.eps, norm.weight.dtype) for norm in norms]
+    return [_norm_eps(norm.eps, norm.weight.dtype) for norm in norms]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -151,7 +151,8 @@ def model_of(config: dict[str, Any]) -> LanguageModel:
             f"partial_rotary_factor {rope.get('partial_rotary_factor')}": rope.get("partial_rotary_factor", 1) != 1,
             "sliding windows": bool(config.get("use_sliding_window"))
             or any(layer != "full_attention" for layer in config.get("layer_types") or ()),
-            "experts chosen from some groups only (topk_group is below n_group)": mixed and experts.restricted(config),
+            "experts chosen from some groups only (topk_group is below n_group)": mixed
+            and experts.restricts_groups(config),
             **(experts.config_faults(config) if mixed else {}),
         }
     )

@@ -64,7 +64,7 @@ def _settings(moe: MoE) -> dict[str, Any]:
     }
 
 
-def restricted(config: dict[str, Any]) -> bool:
+def restricts_groups(config: dict[str, Any]) -> bool:
     """Whether their router may look at some groups of experts only."""
     return bool(config.get("topk_group", 4) < config.get("n_group", 8))
 

@@ -76,7 +76,7 @@ def from_hugging_face(folder: str | Path) -> LanguageModel:
     model = model_of(config)
     weights = _read(folder)
     if config.get("tie_word_embeddings"):
-        weights = _tied(weights, folder)
+        weights = _tie(weights, folder)
     routed, weights = experts.to_ours(weights, model)
     ours = to_ours(weights, attentions(model), config["model_type"], interleaved=config.get("rope_interleave", True))
     _cast(model, weights, routed)
@@ -87,7 +87,7 @@ def from_hugging_face(folder: str | Path) -> LanguageModel:
     return model.eval()
 
 
-def _tied(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def _tie(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """One table under both names, the embedding's where both are there: the configuration says that they are one."""
     head, table = weights.get("lm_head.weight"), weights.get("model.embed_tokens.weight")
     table = head if table is None else table

@@ -40,7 +40,7 @@ def to_theirs(weights: dict[str, Tensor], blocks: Sequence[Attention], kind: str
             out |= {layer + gain: one for gain in _GAINS}
         if kind == "deepseek_v3":
             own = {n.removeprefix(f"{prefix}attention."): w for n, w in weights.items() if n.startswith(prefix)}
-            out |= {f"{layer}self_attn.{name}.weight": w for name, w in _packed(own, attention).items()}
+            out |= {f"{layer}self_attn.{name}.weight": w for name, w in _pack(own, attention).items()}
     return out
 
 
@@ -71,7 +71,7 @@ def to_ours(
         for i, attention in enumerate(blocks):
             layer = f"model.layers.{i}.self_attn."
             own = {n.removeprefix(layer).removesuffix(".weight"): w for n, w in weights.items() if n.startswith(layer)}
-            unpacked = _unpacked(own, attention, interleaved=interleaved)
+            unpacked = _unpack(own, attention, interleaved=interleaved)
             out |= {f"blocks.{i}.attention.{n}.weight": w for n, w in unpacked.items()}
     return out
 
@@ -80,7 +80,7 @@ def _has(weights: dict[str, Tensor], name: str) -> bool:
     return f"{name}.weight" in weights
 
 
-def _packed(own: dict[str, Tensor], attention: Attention) -> dict[str, Tensor]:
+def _pack(own: dict[str, Tensor], attention: Attention) -> dict[str, Tensor]:
     """Latent and rotary key in one matrix, keys and values in another, rotary rows in pairs."""
     s = attention.shape
     query = own["query.weight"].unflatten(0, (s.heads, s.head_dim))
@@ -93,7 +93,7 @@ def _packed(own: dict[str, Tensor], attention: Attention) -> dict[str, Tensor]:
     }
 
 
-def _unpacked(own: dict[str, Tensor], attention: Attention, *, interleaved: bool) -> dict[str, Tensor]:
+def _unpack(own: dict[str, Tensor], attention: Attention, *, interleaved: bool) -> dict[str, Tensor]:
     s = attention.shape
     assert s.latent is not None
     query = own["q_proj" if s.query_rank is None else "q_b_proj"].unflatten(0, (s.heads, s.head_dim))

@@ -67,7 +67,7 @@ def stream(
             logits = model(text[:, -unread:], documents=given, absorbed=absorbed)[:, -1]
         else:
             logits = model(text[:, -unread:], caches=caches, documents=given, absorbed=absorbed)[:, -1]
-        drawn = _draw(_kept(logits.float(), temperature, top_k, top_p), temperature, generator)
+        drawn = _draw(_mask_unlikely(logits.float(), temperature, top_k, top_p), temperature, generator)
         if stop is not None:
             drawn = torch.where(done, stop, drawn)
             done |= drawn == stop
@@ -141,7 +141,7 @@ def _check(model: LanguageModel, prompt: Tensor, *, temperature: float, top_k: i
         raise ValueError(f"generate: top_p must be above 0 and at most 1, or None, got {top_p}.")
 
 
-def _kept(
+def _mask_unlikely(
     logits: Float[Tensor, "batch vocabulary"], temperature: float, top_k: int | None, top_p: float | None
 ) -> Tensor:
     """Logits, those of tokens that may not be drawn at -inf."""

@@ -138,8 +138,8 @@ class _Block(nn.Module):
 
     def forward(self, h: Float[Tensor, "batch n width"], told: Float[Tensor, "batch width"]) -> Tensor:
         parts = self.modulation(told)[:, None].chunk(6, dim=-1)
-        h = h + parts[2] * self._attend(_modulated(h, parts[0], parts[1]))
-        out: Tensor = h + parts[5] * self.down(F.gelu(self.up(_modulated(h, parts[3], parts[4]))))
+        h = h + parts[2] * self._attend(_modulate(h, parts[0], parts[1]))
+        out: Tensor = h + parts[5] * self.down(F.gelu(self.up(_modulate(h, parts[3], parts[4]))))
         return out
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -149,5 +149,5 @@ class _Block(nn.Module):
         return out
 
 
-def _modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def _modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return F.rms_norm(h, h.shape[-1:]) * (1 + scale) + shift

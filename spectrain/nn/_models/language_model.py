@@ -1,8 +1,6 @@
-"""A decoder-only transformer on one page, and its initialisation in one function.
+"""A decoder-only transformer on one page: its feed-forward block, its blocks, the model, and all its initial weights.
 
-The gated feed-forward block.
-
-A generator from what a caller gives: a generator, a seed, or nothing.
+Every model of this room draws its weights from :func:`generator_of` what a caller gives.
 """
 
 import math

@@ -6,14 +6,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from spectrain.nn._topk import subset as _soft_subset
-from spectrain.nn._topk import threshold as _soft_threshold
+from spectrain.nn._topk import subset, threshold
 
 Kind = Literal["laplace", "exp", "sigmoid", "gradient", "iterative"]
 _THRESHOLD = {
-    "laplace": _soft_threshold.laplace,
-    "exp": _soft_threshold.clipped_exponential,
-    "sigmoid": _soft_threshold.sigmoid,
+    "laplace": threshold.laplace,
+    "exp": threshold.clipped_exponential,
+    "sigmoid": threshold.sigmoid,
 }
 _LARGEST = 10**8
 
@@ -75,28 +74,24 @@ def soft_topk(
     if not rows.shape[-1]:
         raise ValueError(f"soft_topk: nothing to choose from, x has shape {tuple(x.shape)} and size 0 along dim={dim}.")
     scores = rows.double()
-    heat = _one_a_row(temperature, scores, "temperature")
+    heat = _row_values(temperature, scores, "temperature")
     if kind in _THRESHOLD:
-        count = _one_a_row(k, scores, "k")
+        count = _row_values(k, scores, "k")
         fits = _check(scores, count, heat)
         p = _THRESHOLD[kind](scores, count, heat)
     else:
-        whole = _whole(k, kind)
+        whole = _whole_number(k, kind)
         if whole * rows.shape[-1] > _LARGEST:
             raise ValueError(
                 f"soft_topk: kind={kind!r} needs n k of at most 1e8, got {rows.shape[-1]} x {whole}. "
                 "For more use 'laplace', 'exp' or 'sigmoid', which cost a sort."
             )
-        fits = _check(scores, _one_a_row(whole, scores, "k"), heat)
-        p = (
-            _iterative(scores, whole, heat)
-            if kind == "iterative"
-            else _soft_subset.gradient_guided(scores, whole, heat)
-        )
+        fits = _check(scores, _row_values(whole, scores, "k"), heat)
+        p = _add_softmaxes(scores, whole, heat) if kind == "iterative" else subset.subset_shares(scores, whole, heat)
     return (p if fits is None else torch.where(fits, p, torch.nan)).to(x.dtype).movedim(-1, dim)
 
 
-def _iterative(x: Tensor, k: int, temperature: Tensor) -> Tensor:
+def _add_softmaxes(x: Tensor, k: int, temperature: Tensor) -> Tensor:
     """k times p += softmax((1 - p) (z - min z)); infinite scores are decided beforehand."""
     finite, taken = x.isfinite(), x == torch.inf
     known = torch.where(finite, x, 0)
@@ -108,12 +103,12 @@ def _iterative(x: Tensor, k: int, temperature: Tensor) -> Tensor:
     for i in range(k):
         pulled = (1 - p) * z
         best = torch.where(finite, pulled, -torch.inf).amax(-1, keepdim=True).detach()
-        share = torch.where(finite, _soft_threshold.scaled(pulled, best, temperature * unit), -torch.inf).softmax(-1)
+        share = torch.where(finite, threshold.scale(pulled, best, temperature * unit), -torch.inf).softmax(-1)
         p = torch.where(i < k - taken.sum(-1, keepdim=True), p + share, p)
     return torch.where(taken, 1, torch.where(x.isnan(), torch.nan, p))
 
 
-def _one_a_row(value: int | float | Tensor, scores: Tensor, name: str) -> Tensor:
+def _row_values(value: int | float | Tensor, scores: Tensor, name: str) -> Tensor:
     rows = scores.shape[:-1]
     if not isinstance(value, Tensor):
         return scores.new_full((*rows, 1), float(value))
@@ -126,7 +121,7 @@ def _one_a_row(value: int | float | Tensor, scores: Tensor, name: str) -> Tensor
         ) from None
 
 
-def _whole(k: int | float | Tensor, kind: str) -> int:
+def _whole_number(k: int | float | Tensor, kind: str) -> int:
     try:
         return operator.index(k)  # type: ignore[arg-type]
     except TypeError:
@@ -150,15 +145,17 @@ def _check(x: Tensor, k: Tensor, temperature: Tensor) -> Tensor | None:
     least, most = (x == torch.inf).sum(-1, keepdim=True), (x != -torch.inf).sum(-1, keepdim=True)
     fits = (least < k) & (k < most)
     if look and not hot.all():
-        raise ValueError(f"soft_topk: temperature must be positive and finite, got {_first(temperature, ~hot):g}.")
+        raise ValueError(
+            f"soft_topk: temperature must be positive and finite, got {_first_value(temperature, ~hot):g}."
+        )
     if look and not fits.all():
-        low, high = _first(least, ~fits), _first(most, ~fits)
+        low, high = _first_value(least, ~fits), _first_value(most, ~fits)
         raise ValueError(
             f"soft_topk: k must lie strictly between {low:g} and {high:g} (n = {x.shape[-1]}; entries of +inf are "
-            f"chosen, of -inf never), got {_first(k, ~fits):g}."
+            f"chosen, of -inf never), got {_first_value(k, ~fits):g}."
         )
     return fits & hot & ~lowest.isnan()
 
 
-def _first(values: Tensor, where: Tensor) -> float:
+def _first_value(values: Tensor, where: Tensor) -> float:
     return float(values[where][0])

@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectrain.nn._topk.threshold import scaled, sigmoid_threshold
+from spectrain.nn._topk.threshold import scale, sigmoid_threshold
 
 _DIRECT = 32
 """Longer polynomials are multiplied by FFT, exact to 1e-16 of the whole; shorter ones to 1e-16 of each coefficient."""
 
 
-def gradient_guided(x: Tensor, k: int, temperature: Tensor) -> Tensor:
+def subset_shares(x: Tensor, k: int, temperature: Tensor) -> Tensor:
     """p = gradient of log E_k(e^(x / temperature)), by two passes over a tree of products: O(n k) or O(n log^2 n)."""
     n = x.shape[-1]
     with torch.no_grad():  # E_k(e^(z - t)) = e^(-k t) E_k(e^z): any t gives the same p, so t has no derivative
         _, t, origin = sigmoid_threshold(x.detach(), torch.full_like(temperature, k), temperature.detach())
-    u = scaled(x, origin, temperature) - t
+    u = scale(x, origin, temperature) - t
     chosen, count = 1, k
     coins = torch.stack(((-u).sigmoid(), u.sigmoid()), dim=-1)
     if 2 * k > n:  # then count what is left out instead

@@ -5,7 +5,7 @@ Scores are measured from a score near the threshold *before* they are divided by
 exact, so that temperatures of 1e-12 cost no digits. What lies further than ``_FAR`` temperatures away is 0 or 1 to
 every bit and is moved to that distance, which takes infinite scores along.
 
-Sorted values without their indices: on a CPU numpy's sort, which has nothing else to carry, is many times faster.
+The sort is of values without their indices: on a CPU numpy's, which has nothing else to carry, is many times faster.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+_FAR = 4000.0
+"""exp(-_FAR / 2) is zero in float64, and so is every derivative that far from the threshold."""
+_NEAR = 200.0
+"""The threshold lies within log n + log(1 / distance of k from an integer) < 60 of the scores around rank k."""
 
 
 @torch.library.custom_op("spectrain::sort_values", mutates_args=())
@@ -41,12 +46,6 @@ def _vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
 sort_values.register_vmap(_vmap)
 
 
-_FAR = 4000.0
-"""exp(-_FAR / 2) is zero in float64, and so is every derivative that far from the threshold."""
-_NEAR = 200.0
-"""The threshold lies within log n + log(1 / distance of k from an integer) < 60 of the scores around rank k."""
-
-
 class Ranks(NamedTuple):
     """Scores in falling order, and those around the threshold: of rank ceil(k) and, for integer k, k + 1."""
 
@@ -56,7 +55,7 @@ class Ranks(NamedTuple):
 
 
 class Threshold(NamedTuple):
-    """Scores as ``scaled(x, origin, temperature)``, and the threshold among them."""
+    """Scores as ``scale(x, origin, temperature)``, and the threshold among them."""
 
     z: Tensor
     t: Tensor
@@ -71,7 +70,7 @@ def ranks(x: Tensor, k: Tensor) -> Ranks:
     return Ranks(falling, falling.gather(-1, rank - 1), falling.gather(-1, low))
 
 
-def scaled(x: Tensor, origin: Tensor, temperature: Tensor, far: float = _FAR) -> Tensor:
+def scale(x: Tensor, origin: Tensor, temperature: Tensor, far: float = _FAR) -> Tensor:
     """(x - origin) / temperature, no further out than ``far``."""
     reach = far * temperature.detach()
     return (x - origin).clamp(-reach, reach) / temperature
@@ -106,8 +105,8 @@ def laplace_threshold(x: Tensor, k: Tensor, temperature: Tensor) -> Threshold:
         order = ranks(x.detach(), k.detach())
         above, upper, lower = _laplace_partition(x.detach(), k.detach(), temperature.detach(), order)
         ones, sign = _sides(above)
-    z = scaled(x, order.high, temperature)
-    upper, lower = scaled(upper, order.high, temperature), scaled(lower, order.high, temperature)
+    z = scale(x, order.high, temperature)
+    upper, lower = scale(upper, order.high, temperature), scale(lower, order.high, temperature)
     e = (sign * (z - torch.addcmul(lower, ones, upper - lower))).exp()
     tiny = torch.finfo(e.dtype).tiny
     log_a = (ones * e).sum(-1, keepdim=True).clamp(min=tiny).log() - upper
@@ -124,7 +123,7 @@ def laplace_threshold(x: Tensor, k: Tensor, temperature: Tensor) -> Threshold:
 def _laplace_partition(x: Tensor, k: Tensor, temperature: Tensor, order: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     """Which scores lie above the threshold, the lowest of them and the highest of the others."""
     n = x.shape[-1]
-    e = torch.exp(scaled(order.falling, order.high, temperature, _NEAR))
+    e = torch.exp(scale(order.falling, order.high, temperature, _NEAR))
     rank = torch.arange(0.5, n, dtype=x.dtype, device=x.device)
     sums = rank + (_sums_from_here(e) / e - (1 / e).cumsum(-1) * e) / 2  # sum f(z - t) for t = each score in turn
     m = (sums <= k).sum(-1, keepdim=True)
@@ -143,13 +142,13 @@ def clipped_exponential(x: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
     with torch.no_grad():
         n = x.shape[-1]
         order = ranks(x.detach(), k.detach())
-        e = torch.exp(scaled(order.falling, order.high, temperature.detach(), _NEAR))
+        e = torch.exp(scale(order.falling, order.high, temperature.detach(), _NEAR))
         rank = torch.arange(n, dtype=x.dtype, device=x.device)
         m = (rank + _sums_from_here(e) / e <= k).sum(-1, keepdim=True)
         m = torch.minimum(m, k.ceil().long() - 1).clamp(min=0)  # m < k, which rounding cannot be trusted with
         lower = order.falling.gather(-1, m)
         above = (x > lower).double()
-    e = (1 - above) * scaled(x, lower, temperature).clamp(max=0).exp()
+    e = (1 - above) * scale(x, lower, temperature).clamp(max=0).exp()
     left = k - above.sum(-1, keepdim=True)
     return above + (e * (left / e.sum(-1, keepdim=True))).clamp(max=1)
 
@@ -172,7 +171,7 @@ def sigmoid_threshold(x: Tensor, k: Tensor, temperature: Tensor) -> Threshold:
         z, t, origin = laplace_threshold(x.detach(), k.detach(), temperature.detach())
         for _ in range(5):
             t = t + _newton_step(z - t, k.detach())
-    z = scaled(x, origin, temperature)
+    z = scale(x, origin, temperature)
     for _ in range(2):
         t = t + _newton_step(z - t, k)
     return Threshold(z, t, origin)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def counted_once(
+def count_once(
     x: Tensor, totals: Sequence[Tensor], counts: Sequence[Tensor], *, kept: list[Tensor], evidence: Tensor | None = None
 ) -> Tensor:
     """``x``; when its gradient passes, each of the integer ``totals`` grows by its ``counts``.
@@ -19,13 +19,13 @@ def counted_once(
     ``evidence`` is then appended to ``kept``, which no compiled graph can do: there the graph breaks once.
     """
     if torch.compiler.is_compiling() and evidence is None:
-        out: Tensor = counted_operator(x, list(totals), list(counts))
+        out: Tensor = count_operator(x, list(totals), list(counts))
         return out
-    eager: Tensor = _CountedOnce.apply(x, totals, counts, kept, evidence)
+    eager: Tensor = _CountOnce.apply(x, totals, counts, kept, evidence)
     return eager
 
 
-class _CountedOnce(torch.autograd.Function):
+class _CountOnce(torch.autograd.Function):
     """In eager execution; a view, so that nothing is copied."""
 
     @staticmethod
@@ -54,7 +54,7 @@ def _copy(x: Tensor, totals: Sequence[Tensor], counts: Sequence[Tensor]) -> Tens
     return x.clone()
 
 
-counted_operator = torch.library.custom_op(
+count_operator = torch.library.custom_op(
     "spectrain::counted_once", _copy, mutates_args=(), schema="(Tensor x, Tensor[] totals, Tensor[] counts) -> Tensor"
 )
 add_operator = torch.library.custom_op(
@@ -62,7 +62,7 @@ add_operator = torch.library.custom_op(
 )
 
 
-@counted_operator.register_fake
+@count_operator.register_fake
 def _(x: Tensor, totals: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
     return torch.empty_like(x)
 
@@ -81,4 +81,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return grad, [None] * len(ctx.totals), [None] * len(ctx.counts)
 
 
-counted_operator.register_autograd(_backward, setup_context=_set_up)
+count_operator.register_autograd(_backward, setup_context=_set_up)
