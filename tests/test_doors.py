@@ -1,6 +1,7 @@
 """Each layer's door: what type checkers read is what users get."""
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -157,7 +158,8 @@ def test_every_name_of_a_seam_is_there_is_used_elsewhere_and_is_private_else(lay
     assert set(dir(seam)) == taken
 
 
-def imports(file: Path) -> set[tuple[str, str]]:
+@functools.cache
+def imports(file: Path) -> frozenset[tuple[str, str]]:
     """Module and name of each import of ours in a file, wherever in it they stand."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -165,7 +167,7 @@ def imports(file: Path) -> set[tuple[str, str]]:
             found |= {(str(node.module), alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {(alias.name, "") for alias in node.names if alias.name.startswith("spectrain.")}
-    return found
+    return frozenset(found)
 
 
 def private(module: str, name: str, *, layer: str) -> bool:
