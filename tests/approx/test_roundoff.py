@@ -20,7 +20,7 @@ from spectrain.approx._schedules.widened import (
     widened_tops,
 )
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "approx_roundoff.py"
+PATH = Path(__file__).parents[2] / "benchmarks" / "approx" / "approx_roundoff.py"
 SPEC = importlib.util.spec_from_file_location("approx_roundoff", PATH)
 bench = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(bench)

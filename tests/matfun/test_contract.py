@@ -15,13 +15,13 @@ from spectrain.matfun._proven.costs import SHIPPED
 from spectrain.testing import exact_msign, polar_error, precise_msign, relative_error, with_singular_values, zoo
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "matfun_contract.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "matfun" / "matfun_contract.py"
 
 
 @pytest.fixture(scope="module")
 def contract():
     """The suite of benchmarks/matfun_contract.py, which records it."""
-    with mock.patch.object(sys, "path", [str(BENCHMARK.parent), *sys.path]):
+    with mock.patch.object(sys, "path", [str(BENCHMARK.parents[1]), *sys.path]):
         spec = importlib.util.spec_from_file_location("matfun_contract", BENCHMARK)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

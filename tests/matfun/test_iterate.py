@@ -113,7 +113,7 @@ def test_the_benchmark_runs(tmp_path):
     from pathlib import Path
     from unittest import mock
 
-    script = Path(__file__).parents[2] / "benchmarks" / "msign.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "matfun" / "msign.py"
     with mock.patch.object(sys, "argv", [str(script), "--smoke", "--threads", "1", "--out", str(tmp_path)]):
         runpy.run_path(str(script), run_name="__main__")
     (page,) = tmp_path.glob("*_msign.md")

@@ -14,7 +14,7 @@ from spectrain.matfun._iteration.bounded import growth
 from spectrain.matfun._iteration.gram import gram_iteration
 from spectrain.matfun._iteration.plain import plain_iteration, started
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "msign_safety.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "matfun" / "msign_safety.py"
 SHAPES = ((1, 1), (2, 2), (3, 7), (8, 8), (1, 64), (16, 32), (64, 32), (64, 128))
 MEASURED = 3  # more steps are looked at by the program: each makes nine designs
 
@@ -22,7 +22,7 @@ MEASURED = 3  # more steps are looked at by the program: each makes nine designs
 @pytest.fixture(scope="module")
 def safety():
     """The families and the measure of benchmarks/msign_safety.py, which records a million."""
-    with mock.patch.object(sys, "path", [str(BENCHMARK.parent), *sys.path]):
+    with mock.patch.object(sys, "path", [str(BENCHMARK.parents[1]), *sys.path]):
         spec = importlib.util.spec_from_file_location("msign_safety", BENCHMARK)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
