@@ -1,14 +1,9 @@
 """Measured error of schedules as they round: ours beside every published recipe, at equal products.
 
-`python benchmarks/approx_roundoff.py` writes a record and the table of docs/approx.md. Products are computed in
+`python -m benchmarks.approx.approx_roundoff` writes a record and the table of docs/approx.md. Products are computed in
 float32 and every product and sum is rounded to the dtype, which is what hardware with float32 accumulation does.
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx.recipes import RECIPES, certify
 
@@ -25,7 +23,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16, "float16": torch.float16, "tfloat32": "tfloat32", "float32": torch.float32,
 }  # fmt: skip
 LOWERS = (1e-3, 1e-2, 1e-1)
-PAGE = Path(__file__).parents[1] / "docs" / "approx.md"
+RECIPES_OF_NORM_1 = tuple(name for name in RECIPES if name != "aol-4")
 
 
 def spectra(n: int, low: float) -> dict[str, np.ndarray]:
@@ -109,21 +107,29 @@ def worst(
     return largest
 
 
-def published(low: float) -> Iterator[tuple[str, float, Schedule]]:
-    """Name, products and schedule of every recipe for matrices of norm 1."""
-    for name, recipe in RECIPES.items():
-        if name != "aol-4":
-            yield name, recipe.products, Schedule(recipe.steps, 1.0, recipe.products, (low, 1.0))
+def published(low: float, names: Sequence[str] = RECIPES_OF_NORM_1) -> Iterator[tuple[str, float, Schedule]]:
+    """Name, products and schedule of recipes for matrices of norm 1."""
+    for name in names:
+        recipe = RECIPES[name]
+        yield name, recipe.products, Schedule(recipe.steps, 1.0, recipe.products, (low, 1.0))
 
 
-def measured(lowers: Sequence[float], dtypes: Sequence[str]) -> dict[tuple[str, float], dict[tuple[str, float], float]]:
+def measured(
+    lowers: Sequence[float],
+    dtypes: Sequence[str],
+    *,
+    names: Sequence[str] = RECIPES_OF_NORM_1,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    draws: int = DRAWS,
+) -> dict[tuple[str, float], dict[tuple[str, float], float]]:
     """(name or "ours", products) -> error, for each (dtype, least singular value)."""
     cells = {}
     for dtype in dtypes:
         for low in lowers:
-            cell = {(name, price): worst(s, low, dtype) for name, price, s in published(low)}
+            cell = {(name, price): worst(s, low, dtype, shapes, draws) for name, price, s in published(low, names)}
             for price in sorted({price for _, price in cell}):
-                cell["ours", price] = worst(sign_schedule(low, products=price, dtype=dtype), low, dtype)
+                ours = sign_schedule(low, products=price, dtype=dtype)
+                cell["ours", price] = worst(ours, low, dtype, shapes, draws)
                 best = min((e, name) for (name, p), e in cell.items() if p == price and name != "ours")
                 print(f"{dtype} l={low:g} products={price:g}: ours {cell['ours', price]:.4g}, {best[1]} {best[0]:.4g}")
             cells[dtype, low] = cell
@@ -154,7 +160,7 @@ def rows(cells: dict[tuple[str, float], dict[tuple[str, float], float]]) -> tupl
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "tfloat32": "tf32", "float32": "fp32"}
 
 
-def put(table: str, page: Path = PAGE) -> None:
+def put(table: str, page: Path) -> None:
     """Write the table between the marks of the page."""
     head, rest = page.read_text(encoding="utf-8").split("<!-- measured -->\n", 1)
     page.write_text(
@@ -162,19 +168,17 @@ def put(table: str, page: Path = PAGE) -> None:
     )
 
 
-def main() -> None:
-    """Measure, write the record and the table of the page."""
-    from _record import table, write
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lower", type=float, nargs="*", default=LOWERS)
-    parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
-    parser.add_argument("--print", action="store_true", help="write no record and no page")
-    arguments = parser.parse_args()
-    cells = measured(arguments.lower, arguments.dtypes)
-    text = table(*rows(cells))
-    if arguments.print:
-        return
+def measure(
+    *,
+    lowers: tuple[float, ...] = LOWERS,
+    dtypes: tuple[str, ...] = tuple(DTYPES),
+    names: tuple[str, ...] = RECIPES_OF_NORM_1,
+    shapes: tuple[tuple[int, int], ...] = SHAPES,
+    draws: int = DRAWS,
+) -> Found:
+    """Every schedule for each least singular value and dtype."""
+    cells = measured(lowers, dtypes, names=names, shapes=shapes, draws=draws)
+    text = _record.table(*rows(cells))
     behind = [
         f"{dtype} l={low:g} products={price:g}"
         for (dtype, low), cell in cells.items()
@@ -183,17 +187,23 @@ def main() -> None:
     ]
     total = sum(name == "ours" for cell in cells.values() for name, _ in cell)
     body = (
-        f"Shapes {SHAPES}, {len(spectra(9, 0.1))} spectra, {DRAWS} matrices each; the largest error of each.\n\n"
-        f"{text}\n\n"
-        f"Ours is no larger than every published one in {total - len(behind)} of {total} cells; behind in: "
-        f"{'; '.join(behind) or 'none'}."
+        f"{len(spectra(9, 0.1))} spectra, {draws} matrices each and shape; the largest error of each.\n\n"
+        f"{text}\n\nOurs is larger than a published one in: {'; '.join(behind) or 'none'}."
     )
-    data = {"cells": {f"{d} {low:g}": {f"{n} {p:g}": e for (n, p), e in c.items()} for (d, low), c in cells.items()}}
-    print(
-        write("approx_roundoff", claim="Schedules as they round, ours beside the published ones", body=body, data=data)
-    )
-    put(text)
+    data = [
+        {"dtype": dtype, "lower": low, "schedule": name, "products": price, "error": e}
+        for (dtype, low), cell in cells.items()
+        for (name, price), e in cell.items()
+    ]
+    figures = {"ahead": total - len(behind), "cells": total}
+    return Found(rows=data, body=body, figures=figures, pages={"approx.md": lambda page: put(text, page)})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "approx_roundoff",
+        "Schedules as they round: the error of ours is no larger than that of every published one in {ahead} of "
+        "{cells} cells",
+        measure,
+        smoke={"lowers": (0.1,), "dtypes": ("bfloat16",), "names": ("jordan", "you"), "shapes": ((12, 8),), "draws": 1},
+    )

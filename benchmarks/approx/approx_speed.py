@@ -1,4 +1,4 @@
-"""How long approx takes: `python benchmarks/approx_speed.py` writes a record of wall clock times and the limits.
+"""How long approx takes: `python -m benchmarks.approx.approx_speed` writes a record of wall clock times and the limits.
 
 The limits are those the layer was built for: degree 30 within 50 ms where float64 suffices (E >= 1e-3 max|f|), a second
 otherwise; a full schedule with its proof within a second; the import within 0.3 s and without torch. Nothing is looked
@@ -9,21 +9,20 @@ very first also loads libraries.
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from _record import table, write
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import seconds
 from spectrain import approx
-from spectrain.approx._schedules import rounding as _roundoff
-from spectrain.approx._schedules import rounding as _simulate
-from spectrain.approx._schedules import unit as _unit
+from spectrain.approx._schedules import rounding
 from spectrain.approx._schedules.sign import compute_sign_schedule
 
-RUNS = 7
-REMEMBERED = (_unit._seed, _simulate._matrices, _roundoff._design)
+REMEMBERED = (rounding._matrices, rounding._design)
 IMPORT = (
     "import sys, time; t = time.perf_counter(); from spectrain.approx import minimax, sign_schedule;"
     "print(time.perf_counter() - t, 'torch' in sys.modules)"
@@ -91,42 +90,48 @@ TASKS = {
 }
 
 
-def milliseconds(f: Callable[[], object]) -> list[float]:
+def milliseconds(f: Callable[[], object], runs: int) -> list[float]:
     """Wall clock of each run."""
     times = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         for function in REMEMBERED:
             function.cache_clear()
-        start = time.perf_counter()
-        f()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * seconds(f))
     return times
 
 
-def imported() -> tuple[list[float], bool]:
+def imported(runs: int) -> tuple[list[float], bool]:
     """Milliseconds of the import in fresh processes, and whether torch came with it."""
-    answers = [subprocess.check_output([sys.executable, "-c", IMPORT], text=True).split() for _ in range(RUNS)]
-    return [1e3 * float(seconds) for seconds, _ in answers], any(torch == "True" for _, torch in answers)
+    answers = [subprocess.check_output([sys.executable, "-c", IMPORT], text=True).split() for _ in range(runs)]
+    return [1e3 * float(took) for took, _ in answers], any(torch == "True" for _, torch in answers)
 
 
-def main() -> None:
-    """Measure, print, and write the record."""
+def measure(*, runs: int = 7, tasks: tuple[str, ...] = tuple(TASKS)) -> Found:
+    """Every task ``runs`` times."""
     measured = {}
-    for name, task in TASKS.items():
-        measured[name] = (task.limit, milliseconds(task.run))
-        print(f"{name:60s} {statistics.median(measured[name][1]):8.1f} ms of {task.limit}", flush=True)
-    times, torch = imported()
+    for name in tasks:
+        measured[name] = (TASKS[name].limit, milliseconds(TASKS[name].run, runs))
+        print(f"{name:60s} {statistics.median(measured[name][1]):8.1f} ms of {TASKS[name].limit}", flush=True)
+    times, torch = imported(runs)
     measured["import of minimax and sign_schedule"] = (300, times)
     rows = [
-        [name, f"{statistics.median(t):.1f}", f"{max(t):.1f}", f"{limit:.0f}", statistics.median(t) < limit]
+        {"task": name, "median ms": statistics.median(t), "worst ms": max(t), "limit ms": limit, "milliseconds": t}
         for name, (limit, t) in measured.items()
     ]
-    kept = sum(bool(row[-1]) for row in rows)
-    body = table(["task", "median ms", "worst ms", "limit ms", "kept"], rows)
-    body += f"\n\n{kept} of {len(rows)} limits are kept. The import loads torch: {'yes' if torch else 'no'}."
-    data = {"milliseconds": {name: t for name, (_, t) in measured.items()}, "import_loads_torch": torch}
-    print(write("approx_speed", claim="Best approximation and schedules in milliseconds", body=body, data=data))
+    over = [row["task"] for row in rows if row["median ms"] >= row["limit ms"]]
+    cells = [[*(f"{v:.1f}" if isinstance(v, float) else v for v in list(row.values())[:4])] for row in rows]
+    body = _record.table(["task", "median ms", "worst ms", "limit ms"], cells)
+    body += f"\n\nOver their limits: {', '.join(over) or 'none'}. The import loads torch: {'yes' if torch else 'no'}."
+    share = {f"{row['task']}, share of the limit": row["median ms"] / row["limit ms"] for row in rows}
+    figures = {"kept": len(rows) - len(over), "all": len(rows), **share}
+    return Found(rows=rows, body=body, figures=figures, data={"import_loads_torch": torch})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "approx_speed",
+        "Best approximation and schedules in milliseconds: {kept} of {all} limits are kept",
+        measure,
+        smoke={"runs": 1, "tasks": ("exp, degree 3",)},
+        check={"runs": 1, "tasks": ("abs(x), degree 30", "abs(x), degree 30, with proof")},
+    )

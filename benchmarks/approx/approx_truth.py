@@ -1,21 +1,23 @@
-"""Certificates against independent truths: `python benchmarks/approx_truth.py` writes a record.
+"""Certificates against independent truths: `python -m benchmarks.approx.approx_truth` writes a record.
 
 Least errors beside Sollya's on random problems, proofs beside a dense search in 50 digits on 1,000 random problems,
 and least errors beside linear programs on a grid. The problems and the checks are those of tests/approx/test_truth.py,
-with other seeds; then all of tests/approx with --full, run now or read from JUnit files that are named.
+with other seeds; then all of tests/approx with --full, run now or read from the files of --junit.
 """
 
-import argparse
 import importlib.util
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import _suites
 import numpy as np
-from _record import table, write
 
-PATH = Path(__file__).parents[1] / "tests" / "approx" / "test_truth.py"
+from benchmarks import _record, _suites
+from benchmarks._program import MissingError, main
+from benchmarks._record import Found
+
+PATH = _record.ROOT / "tests" / "approx" / "test_truth.py"
 
 
 def checks() -> Any:
@@ -65,28 +67,31 @@ def beside_linear_programs(truth: Any, count: int) -> tuple[str, float]:
     return f"linear programs on a grid, {count} problems: disagreements", failed
 
 
-def main() -> None:
-    """Run all and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("junit", nargs="*", type=Path, help="JUnit files of a run of tests/approx made already")
-    asked = parser.parse_args()
+def measure(
+    *, sollya: int = 60, linear: int = 100, fifty: int = 1000, junit: tuple[Path, ...] = (), files: str = "test_*.py"
+) -> Found:
+    """Numbers of problems beside each truth; ``junit`` are files of a run of tests/approx made already."""
+    if shutil.which("sollya") is None:
+        raise MissingError("Sollya is not installed (apt install sollya)")
     truth, rows = checks(), []
-    data: dict[str, Any] = {}
-    for task, number in ((beside_sollya, 60), (beside_linear_programs, 100), (in_fifty_digits, asked.count)):
+    for task, number in ((beside_sollya, sollya), (beside_linear_programs, linear), (in_fifty_digits, fifty)):
         start = time.process_time()
         what, figure = task(truth, number)
-        rows.append([what, f"{figure:.2g}", f"{time.process_time() - start:.0f}"])
-        data[what] = figure
+        rows.append({"truth": what, "figure": float(figure), "processor seconds": time.process_time() - start})
         print(rows[-1], flush=True)
-    found = _suites.of("approx", asked.junit)
-    suites = table(["suite", "tests", "cases", "seconds", "passed", "failed", "skipped"], _suites.by_file(found))
-    failed = [f"{t.file}::{t.name}" for t in found if t.outcome == "failed"]
-    body = table(["truth", "figure", "processor seconds"], rows)
-    body += f"\n\nThe tests in full:\n\n{suites}\n\nFailed: {', '.join(failed) or 'none'}."
-    data["tests"] = [t._asdict() for t in found]
-    print(write("approx_truth", claim="Least errors and proofs agree with independent truths", body=body, data=data))
+    found = _suites.of("approx", junit=junit, files=files)
+    failed = _suites.failures(found)
+    body = f"{_record.shown(rows, 2)}\n\nThe tests in full:\n\n{_suites.by_file(found)}\n\n"
+    body += f"Failed: {', '.join(failed) or 'none'}."
+    figures = {"apart": rows[0]["figure"], "broken": int(rows[1]["figure"] + rows[2]["figure"]), "failed": len(failed)}
+    return Found(rows=rows, body=body, figures=figures, data={"tests": [t._asdict() for t in found]})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "approx_truth",
+        "Least errors are at most {apart:.1e} from Sollya's, {broken} proofs disagree with other truths, and {failed} "
+        "tests fail",
+        measure,
+        smoke={"sollya": 2, "linear": 2, "fifty": 3, "files": ""},
+    )

@@ -1,7 +1,6 @@
 """A stream never starves the default job: what part of a run waits for batches.
 
-    python benchmarks/stream_wait.py            # writes benchmarks/records/<date>_stream_wait.{md,json}
-    python benchmarks/stream_wait.py --smoke    # small
+    python -m benchmarks.data.stream_wait
 
 The default job of ``spectrain train`` (standard library, depth 4) runs five steps with the text as it runs, with packed
 documents, and with a mixture of two sources; ``data_share`` of each run's summary is the part of it that waited. Beside
@@ -9,49 +8,49 @@ it: milliseconds a batch of the default size from each kind of stream, and from 
 repeated without memory), whose order is computed.
 """
 
-import argparse
+import itertools
 import json
 import statistics
 import sysconfig
-import tempfile
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import _record
 import numpy as np
 
-from spectrain import data, train
-from spectrain.train.config import TrainConfig
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
+from benchmarks._runs import TINY, summary, trained
+from spectrain import data
+
+SOURCES = tuple(str(Path(sysconfig.get_path("stdlib"), name)) for name in ("asyncio", "email"))
+MODEL = {"max_steps": 5, "validation_fraction": 0.005}
 
 
-def runs(steps: int, folder: Path) -> list[list[str]]:
-    library = Path(sysconfig.get_path("stdlib"))
-    two = (str(library / "asyncio"), str(library / "email"))
+def waited(folder: Path, sources: tuple[str, str], model: Mapping[str, Any]) -> list[dict]:
+    """One row for each way to read: the part of the steps that waited, and what a step takes."""
     kinds = {
         "as it runs (the default)": {},
         "packed documents": {"packing": "documents"},
-        "mixture of two folders, 3 to 1": {"data": two, "data_weights": (3.0, 1.0)},
+        "mixture of two sources, 3 to 1": {"data": sources, "data_weights": (3.0, 1.0)},
     }
     rows = []
     for name, options in kinds.items():
-        config = TrainConfig(
-            max_steps=steps,
-            out_dir=str(folder / name.split()[0]),
-            sample_tokens=0,
-            validation_fraction=0.005,
-            **options,
-        )
-        summary = json.loads((train.train(config) / "summary.json").read_text(encoding="utf-8"))
-        lines = (Path(config.out_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        steps_ = [row for row in map(json.loads, lines) if row["kind"] == "step"]
-        share = sum(r["data_seconds"] for r in steps_) / sum(r["step_seconds"] for r in steps_)
-        wait, step = (1e3 * statistics.median(r[key] for r in steps_) for key in ("data_seconds", "step_seconds"))
-        rows.append([name, f"{100 * share:.2g} %", f"{wait:.2f}", f"{step:.0f}", f"{summary['bytes_per_second']:,.0f}"])
+        made = trained(folder / name.split()[0], **{"sample_tokens": 0, **model, **options})
+        lines = (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        steps = [row for row in map(json.loads, lines) if row["kind"] == "step"]
+        row = {"stream": name, "share": sum(r["data_seconds"] for r in steps) / sum(r["step_seconds"] for r in steps)}
+        for key, words in (("data_seconds", "ms waited a step"), ("step_seconds", "ms a step")):
+            row[words] = 1e3 * statistics.median(r[key] for r in steps)
+        rows.append(row | {"bytes a second": summary(made)["bytes_per_second"]})
     return rows
 
 
-def batches(repeats: int) -> list[list[str]]:
-    tokens = np.random.default_rng(0).integers(1, 4096, 3_000_000).astype(np.uint16)
+def batches(rounds: int, size: int) -> list[dict]:
+    """Milliseconds of a batch from each kind of stream, of ``size`` tokens but for the last."""
+    tokens = np.random.default_rng(0).integers(1, 4096, size).astype(np.uint16)
     tokens[::700] = 0
     sizes = {"block": 256, "batch": 16, "seed": 0}
     plain = data.TokenStream(tokens, **sizes)
@@ -62,35 +61,35 @@ def batches(repeats: int) -> list[list[str]]:
         "Mixture of 8": data.Mixture([plain] * 8, weights=range(1, 9), seed=0),
         "TokenStream, 10^12 tokens": data.TokenStream(np.broadcast_to(np.uint16(7), 10**12), **sizes),
     }
-    rows = []
-    for name, stream in streams.items():
-        stream.batch(0)
-        times = []
-        for t in range(repeats):
-            began = time.perf_counter()
-            stream.batch(10**6 + 997 * t % 1000)
-            times.append(time.perf_counter() - began)
-        rows.append([name, f"{1e3 * statistics.median(times):.3f}"])
-    return rows
+    turn = itertools.count()
+    calls = {name: lambda s=stream: s.batch(10**6 + 997 * next(turn) % 1000) for name, stream in streams.items()}
+    times = alternate(calls, rounds=rounds)
+    return [{"stream": name, "ms a batch": 1e3 * times.median(name)} for name in times]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--smoke", action="store_true")
-    smoke = parser.parse_args().smoke
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        waits, costs = runs(2 if smoke else 5, folder), batches(5 if smoke else 200)
-    header = ["stream", "part of the steps that waited", "ms waited a step", "ms a step", "bytes a second"]
+def measure(
+    *,
+    runs: Path,
+    sources: tuple[str, str] = SOURCES,
+    model: Mapping[str, Any] = MODEL,
+    rounds: int = 200,
+    size: int = 3_000_000,
+) -> Found:
+    """Runs of the ``model``, one of a mixture of ``sources``, and batches of a text of ``size`` tokens, one by one."""
+    waits, costs = waited(runs, sources, model), batches(rounds, size)
     body = (
-        f"{_record.table(header, waits)}\n\nBytes a second of text over the whole run, validations included; "
-        "validation_fraction 0.005. Batches of 16 x 256 tokens alone:\n\n"
-        f"{_record.table(['stream', 'ms a batch'], costs)}"
+        f"{_record.shown(waits)}\n\nShare: the part of the steps that waited. Bytes a second of text over the whole "
+        f"run, validations included. Batches of 16 x 256 tokens alone:\n\n{_record.shown(costs)}"
     )
-    options = {"folder": Path(tempfile.gettempdir()) / "records"} if smoke else {}
-    print(_record.write("stream_wait", claim="A stream never starves the default job", body=body,
-                        data={"waits": waits, "batches": costs}, **options).read_text(encoding="utf-8"))  # fmt: skip
+    figures = {"most": max(row["share"] for row in waits)}
+    return Found(rows=waits, body=body, figures=figures, data={"batches": costs})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "stream_wait",
+        "A stream never starves the default job: at most {most:.2%} of the steps wait for batches",
+        measure,
+        smoke={"sources": TINY["data"][:2], "model": TINY, "rounds": 2, "size": 20_000},
+        threads=None,
+    )

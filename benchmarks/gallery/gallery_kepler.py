@@ -1,30 +1,25 @@
 """Our solver of Kepler's equation beside the package kepler.py: interleaved times, and errors in 50 digits.
 
-Run: python benchmarks/gallery_kepler.py --peer FOLDER, where FOLDER holds the package (made by
-``pip install --no-deps --target FOLDER kepler.py``; it is not a dependency). Writes a dated Markdown and JSON file
-to benchmarks/records/.
+    python -m benchmarks.gallery.gallery_kepler --peer FOLDER
+
+FOLDER holds the package (made by ``pip install --no-deps --target FOLDER kepler.py``; it is not a dependency).
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
-import json
-import platform
-import statistics
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from flint import arb, ctx
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain.gallery.kepler import eccentric_anomaly
 
-RECORDS = Path(__file__).parent / "records"
-SIZES, ROUNDS, SEED = (1, 10, 100, 300, 1000, 2000, 3000, 10_000, 100_000, 1_000_000), 15, 0
+SIZES = (1, 10, 100, 300, 1000, 2000, 3000, 10_000, 100_000, 1_000_000)
+KINDS, OURS, PEER = ("any e", "e next to 1"), "ours", "kepler.py"
 
 
 def cases(kind, count, rng):
@@ -32,14 +27,6 @@ def cases(kind, count, rng):
     if kind == "any e":
         return rng.uniform(0, 2 * np.pi, count), rng.uniform(0, 1, count)
     return 10 ** rng.uniform(-12, 0, count), 1 - 10 ** rng.uniform(-12, -2, count)
-
-
-def seconds(solve, M, e):
-    repeats = max(1, 30_000 // (len(M) + 30))
-    start = time.process_time()
-    for _ in range(repeats):
-        solve(M, e)
-    return (time.process_time() - start) / repeats
 
 
 def largest_error(solve, M, e):
@@ -54,64 +41,68 @@ def largest_error(solve, M, e):
     return worst
 
 
-def compare(peer, kind, count, rng):
-    M, e = cases(kind, count, rng)
-    eccentric_anomaly(M, e), peer(M, e)
-    pairs = [(seconds(eccentric_anomaly, M, e), seconds(peer, M, e)) for _ in range(ROUNDS)]
-    ratios = sorted(a / b for a, b in pairs)
-    return {
-        "kind": kind,
-        "count": count,
-        "ours_ns": statistics.median(a for a, _ in pairs) / count * 1e9,
-        "peer_ns": statistics.median(b for _, b in pairs) / count * 1e9,
-        "ratio": statistics.median(ratios),
-        "ratio_quartiles": [ratios[ROUNDS // 4], ratios[-1 - ROUNDS // 4]],
-    }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", type=Path, required=True, help="folder that holds the package kepler.py")
-    sys.path.append(str(parser.parse_args().peer))
+def solvers(peer):
+    """Ours, and the package's where it is."""
+    if peer is None:
+        return {OURS: eccentric_anomaly}
+    sys.path.append(str(peer))
     import kepler
 
-    rng = np.random.default_rng(SEED)
-    rows = [compare(kepler.solve, kind, n, rng) for kind in ("any e", "e next to 1") for n in SIZES]
-    errors = {
-        kind: {
-            name: largest_error(solve, *cases(kind, 3000, np.random.default_rng(1)))
-            for name, solve in (("ours", eccentric_anomaly), ("kepler.py", kepler.solve))
+    return {OURS: eccentric_anomaly, PEER: kepler.solve}
+
+
+def repeated(solve, M, e):
+    """A call that takes long enough to be timed."""
+
+    def run():
+        for _ in range(max(1, 30_000 // (len(M) + 30))):
+            solve(M, e)
+
+    return run
+
+
+def compare(by_name, kind, count, rng, rounds):
+    """One row: nanoseconds an orbit, and the quartiles of the ratio of ours to theirs."""
+    M, e = cases(kind, count, rng)
+    calls = {name: repeated(solve, M, e) for name, solve in by_name.items()}
+    times = alternate(calls, rounds=rounds, clock=time.process_time)
+    solved = count * max(1, 30_000 // (count + 30))
+    row = {"cases": kind, "count": count} | {f"{name}, ns": times.median(name) / solved * 1e9 for name in times}
+    if PEER in times:
+        low, middle, high = times.quartiles(OURS, PEER)
+        row |= {"ratio": middle, "from": low, "to": high}
+    return row
+
+
+def measure(
+    *, peer: Path | None = None, sizes: tuple[int, ...] = SIZES, rounds: int = 15, judged: int = 3000, seed: int = 0
+) -> Found:
+    """``peer`` is the folder that holds kepler.py, without which ours stands alone; ``judged`` orbits have errors."""
+    rng, by_name = np.random.default_rng(seed), solvers(peer)
+    rows = [compare(by_name, kind, n, rng, rounds) for kind in KINDS for n in sizes]
+    errors = [
+        {"cases": kind}
+        | {
+            name: largest_error(solve, *cases(kind, judged, np.random.default_rng(1)))
+            for name, solve in by_name.items()
         }
-        for kind in ("any e", "e next to 1")
-    }
-    facts = f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, seed {SEED}"
-    text = [
-        "# Kepler's equation: ours beside kepler.py",
-        "",
-        f"{ROUNDS} interleaved rounds of each, processor time, medians; {facts}. Ratio: our time over theirs.",
-        "",
-        "| cases | count | ours, ns | kepler.py, ns | ratio | quartiles of the ratio |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {r['kind']} | {r['count']:,} | {r['ours_ns']:.1f} | {r['peer_ns']:.1f} | {r['ratio']:.2f} "
-            f"| {r['ratio_quartiles'][0]:.2f} to {r['ratio_quartiles'][1]:.2f} |"
-            for r in rows
-        ),
-        "",
-        "Largest error of 3,000 cases, in units of the last place of E:",
-        "",
-        "| cases | ours | kepler.py |",
-        "|---|---|---|",
-        *(f"| {kind} | {e['ours']:.2f} | {e['kepler.py']:.3g} |" for kind, e in errors.items()),
-        "",
+        for kind in KINDS
     ]
-    name = f"{date.today()}_gallery_kepler"
-    RECORDS.mkdir(exist_ok=True)
-    (RECORDS / f"{name}.md").write_text("\n".join(text))
-    record = {"machine": facts, "times": rows, "errors_ulp": errors}
-    (RECORDS / f"{name}.json").write_text(json.dumps(record, indent=1))
-    print("\n".join(text))
+    body = (
+        f"{rounds} interleaved rounds of each, processor time, medians. Ratio: our time over theirs.\n\n"
+        f"{_record.shown(rows)}\n\nLargest error of {judged:,} cases, in units of the last place of E:\n\n"
+        f"{_record.shown(errors)}"
+    )
+    ratios = {f"{r['cases']}, {r['count']:,}: time over kepler.py's": r["ratio"] for r in rows if "ratio" in r}
+    figures = {"worst": max(row[OURS] for row in errors), **ratios}
+    return Found(rows=rows, body=body, figures=figures, data={"errors_ulp": errors})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "gallery_kepler",
+        "Kepler's equation: the largest error of ours is {worst:.2f} units in the last place",
+        measure,
+        smoke={"sizes": (10,), "rounds": 1, "judged": 20},
+        check={"sizes": (100, 10_000), "rounds": 3, "judged": 100},
+    )

@@ -1,28 +1,29 @@
 """The gallery against its independent truths, in full: brute force, ball arithmetic, mpmath, scipy, closed forms.
 
-`python benchmarks/gallery_truth.py` runs tests/gallery with --full and writes a record; given JUnit files
-(`pytest --full --junitxml=a.xml tests/gallery/...`) it writes the record from them.
+`python -m benchmarks.gallery.gallery_truth` runs tests/gallery with --full; given JUnit files
+(`pytest --full --junitxml=a.xml tests/gallery/...`, then `--junit a.xml`) it writes the record from them.
 """
 
-import argparse
 from pathlib import Path
 
-import _suites
-from _record import table, write
+from benchmarks import _suites
+from benchmarks._program import main
+from benchmarks._record import Found
 
 
-def main() -> None:
-    """Run or read the suites and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("junit", nargs="*", type=Path, help="JUnit files of a run that has been made already")
-    found = _suites.of("gallery", parser.parse_args().junit)
-    files = table(["suite", "tests", "cases", "seconds", "passed", "failed", "skipped"], _suites.by_file(found))
-    large = table(["test of many cases", "cases", "seconds", "outcome"], _suites.many(found))
-    failed = [f"{t.file}::{t.name}" for t in found if t.outcome == "failed"]
-    body = f"{files}\n\n{large}\n\nFailed: {', '.join(failed) or 'none'}."
-    data = {"tests": [t._asdict() for t in found]}
-    print(write("gallery_truth", claim="The gallery agrees with independent truths, in full", body=body, data=data))
+def measure(*, junit: tuple[Path, ...] = (), files: str = "test_*.py") -> Found:
+    """Run or read the suites: ``junit`` are files of a run made already, ``files`` those of the tests."""
+    found = _suites.of("gallery", junit=junit, files=files)
+    failed = _suites.failures(found)
+    body = f"{_suites.by_file(found)}\n\n{_suites.many(found)}\n\nFailed: {', '.join(failed) or 'none'}."
+    figures = {"tests": len(found), "failed": len(failed)}
+    return Found(rows=[t._asdict() for t in found], body=body, figures=figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "gallery_truth",
+        "The gallery against independent truths, in full: {failed} of {tests} tests fail",
+        measure,
+        smoke={"files": "test_drawing.py"},
+    )

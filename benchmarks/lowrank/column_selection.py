@@ -1,21 +1,21 @@
 """Column rules on bundled real tables: errors over the best rank-k error, and over the optimum of all subsets.
 
-    python benchmarks/column_selection.py            # record, and docs/interpolative.svg
-    python benchmarks/column_selection.py --smoke    # two tables, k <= 3, no figure
+    python -m benchmarks.lowrank.column_selection    # record, and docs/interpolative.svg
 
 Tables are scikit-learn's, columns standardised. The optimum is by ``exhaustive``, which tests compare with LAPACK over
 all subsets. Errors are LAPACK's least squares in float64.
 """
 
-import argparse
-from pathlib import Path
+from collections.abc import Sequence
 
-import _record
 import numpy as np
 import scipy.linalg
 import torch
 from sklearn import datasets
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain import lowrank
 from spectrain.gallery._drawing import Line, Picture, save
 
@@ -34,7 +34,7 @@ RULES = (
 )
 
 
-def table(name: str) -> torch.Tensor:
+def standardised(name: str) -> torch.Tensor:
     X = getattr(datasets, f"load_{name}")().data
     X = X[:, X.std(0) > 0]
     return torch.tensor((X - X.mean(0)) / X.std(0))
@@ -45,8 +45,8 @@ def error(A: torch.Tensor, J: torch.Tensor) -> float:
     return float(np.linalg.norm(A.numpy() - C @ scipy.linalg.lstsq(C, A.numpy())[0]))
 
 
-def measured(name: str, ranks: list[int]) -> list[dict]:
-    A = table(name)
+def measured(name: str, ranks: Sequence[int]) -> list[dict]:
+    A = standardised(name)
     s = torch.linalg.svdvals(A)
     rows = []
     for k in (k for k in ranks if k < A.shape[1]):
@@ -73,13 +73,9 @@ def picture(rows: list[dict]) -> Picture:
     return Picture("Chosen columns of real tables", "columns k", "error / best rank-k error", (*lines, best))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    args = parser.parse_args()
-    names, ranks = (("iris", "wine"), [1, 3]) if args.smoke else (TABLES, [1, 2, 3, 4, 5, 6, 10, 20])
-    rows = [row for name in names for row in measured(name, ranks)]
+def measure(*, tables: tuple[str, ...] = TABLES, ranks: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 10, 20)) -> Found:
+    """Every rule on every table for every number of columns."""
+    rows = [row for name in tables for row in measured(name, ranks)]
     known = [row for row in rows if row["optimum"]]
     worst = {rule: max(row[rule] / row["optimum"] for row in known) for rule in RULES}
     body = _record.table(
@@ -92,13 +88,18 @@ def main() -> None:
     )
     body += "\n\nRules as ratios to the optimum, where all subsets were tried, else to the best rank-k error. Largest "
     body += "ratio to the optimum: " + ", ".join(f"{rule} {ratio:.3f}" for rule, ratio in worst.items()) + "."
-    claim = f"Columns of real tables: the default rule is within {100 * (worst['auto'] - 1):.2g} % of the optimum"
-    print(
-        _record.write("column_selection", claim=claim, body=body, data={"rows": rows, "worst": worst}, folder=args.out)
+    return Found(
+        rows=rows,
+        body=body,
+        figures={"beyond": worst["auto"] - 1, **worst},
+        pages={"interpolative.svg": lambda path: save(picture(rows), path)},
     )
-    if not args.smoke:
-        save(picture(rows), Path(__file__).parents[1] / "docs" / "interpolative.svg")
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "column_selection",
+        "Columns of real tables: the default rule is within {beyond:.2%} of the optimum",
+        measure,
+        smoke={"tables": ("iris", "wine", "linnerud"), "ranks": (1, 2)},
+    )

@@ -1,40 +1,43 @@
 """CR on the linear layers of a trained model: errors at equal count, over top norms and over sampling by norms.
 
-    python -m spectrain train --max-steps 60 --depth 2 --out-dir RUN
-    python benchmarks/cr_real_layers.py RUN            # record, and docs/cr.svg
-    python benchmarks/cr_real_layers.py RUN --smoke    # one layer
+    python -m benchmarks.lowrank.cr_real_layers              # record, and docs/cr.svg; trains a model of depth 2 first
+    python -m benchmarks.lowrank.cr_real_layers --run RUN    # a run folder of `spectrain train`
 
 X holds what a layer reads on held-out text (its own library source, positions in rows), Y is its weight transposed. All
 errors are ||X Y - approximation||_F in float64, computed here from the product and not by ``cr``.
 """
 
-import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import _record
 import torch
 from torch import Tensor
 
-from spectrain import data, lowrank, train
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._runs import TINY, held_out, trained
+from spectrain import lowrank, train
 from spectrain.gallery._drawing import Line, Picture, save
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
+MODEL = {"max_steps": 60, "depth": 2}
 
 
 def layers(run: Path, tokens: int) -> dict[str, tuple[Tensor, Tensor]]:
     """What each linear layer but the head reads on held-out text, and its weight transposed; float64."""
-    trained = train.load_run(run)
-    held_out = data.split_documents(data.read_documents(None), fraction=trained.config.validation_fraction, seed=0)[1]
-    ids = torch.tensor(trained.tokenizer.encode_documents(held_out)[:tokens].astype("int64"))
+    made = train.load_run(run)
+    ids = held_out(made)[:tokens]
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str):
         return lambda module, args: inputs.__setitem__(name, args[0].detach().flatten(0, -2).double())
 
-    linear = {n: m for n, m in trained.model.named_modules() if isinstance(m, torch.nn.Linear) and n != "head"}
+    linear = {n: m for n, m in made.model.named_modules() if isinstance(m, torch.nn.Linear) and n != "head"}
     hooks = [module.register_forward_pre_hook(keep(name)) for name, module in linear.items()]
     with torch.no_grad():
-        trained.model(ids.reshape(-1, min(trained.config.block, tokens)))
+        made.model(ids.reshape(-1, min(made.config.block, tokens)))
     for hook in hooks:
         hook.remove()
     return {name: (inputs[name], module.weight.detach().double().mT) for name, module in linear.items()}
@@ -62,34 +65,24 @@ def measured(name: str, X: Tensor, Y: Tensor) -> list[dict]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    args = parser.parse_args()
-    found = list(layers(args.run, 512 if args.smoke else 4096).items())
-    rows = [row for name, (X, Y) in found[: 1 if args.smoke else None] for row in measured(name, X, Y)]
+def measure(
+    *, runs: Path, run: Path | None = None, model: Mapping[str, Any] = MODEL, tokens: int = 4096, layer: str = ""
+) -> Found:
+    """Every layer whose name contains ``layer``, on so many tokens of held-out text."""
+    folder = run or trained(runs / "model", **model)
+    rows = [row for name, (X, Y) in layers(folder, tokens).items() if layer in name for row in measured(name, X, Y)]
     for row in rows:
         row |= {f"/ {peer}": row["subset"] / row[peer] for peer in ("norms", "sampling")}
-    keys = [
-        "layer",
-        "count",
-        "l",
-        "subset",
-        "greedy",
-        "pivoted_cholesky",
-        "norms, optimal weights",
-        "norms",
-        "sampling",
-    ]
-    cells = lambda row: [f"{row[k] / row['size']:.3f}" for k in keys[3:]]  # noqa: E731
-    ratios = lambda row: [f"{row[k]:.2f}" for k in ("/ norms", "/ sampling")]  # noqa: E731
+    keys = ["subset", "greedy", "pivoted_cholesky", "norms, optimal weights", "norms", "sampling"]
     worst = {key: max(row[key] for row in rows) for key in ("/ norms", "/ sampling")}
     fitted = [row["rows fitted"] / row["norms"] for row in rows]
     body = _record.table(
-        [*keys, "subset / norms", "subset / sampling"],
-        ([row["layer"], row["count"], row["l"], *cells(row), *ratios(row)] for row in rows),
+        ["layer", "count", "l", *keys, "subset / norms", "subset / sampling"],
+        (
+            [row["layer"], row["count"], row["l"], *(f"{row[k] / row['size']:.3f}" for k in keys)]
+            + [f"{row[k]:.2f}" for k in ("/ norms", "/ sampling")]
+            for row in rows
+        ),
     )
     low = min(row["/ norms"] for row in rows)
     body += f"""
@@ -97,14 +90,11 @@ def main() -> None:
 Errors relative to ||X Y||_F; sampling is the mean of five draws. Full core: a count x count matrix in the place of
 the weights. Rows fitted: columns of X by Osinsky's rule, and pinv(X_S) X Y in the place of rows of Y: the same cost.
 
-Subset over sampling: at most {worst["/ sampling"]:.2f}. Subset over top norms: {low:.2f} to {worst["/ norms"]:.2f}.
-The goal of 0.7 is reached for sampling, and not for norms: the terms of these products are nearly at right angles,
-where norms are already the best rule for diagonal weights. Rows fitted over top norms: {min(fitted):.2f} to
-{max(fitted):.2f}."""
-    claim = f"CR at equal count: at most {worst['/ sampling']:.2f} of sampling, {worst['/ norms']:.2f} of top norms"
-    print(_record.write("cr_real_layers", claim=claim, body=body, data={"rows": rows}, folder=args.out))
-    if not args.smoke:
-        save(picture(rows), Path(__file__).parents[1] / "docs" / "cr.svg")
+Subset over sampling: at most {worst["/ sampling"]:.2f}. Subset over top norms: {low:.2f} to {worst["/ norms"]:.2f};
+the goal is 0.7. Where it is missed the terms of the products are nearly at right angles, where norms are already the
+best rule for diagonal weights. Rows fitted over top norms: {min(fitted):.2f} to {max(fitted):.2f}."""
+    figures = {"sampling": worst["/ sampling"], "norms": worst["/ norms"]}
+    return Found(rows=rows, body=body, figures=figures, pages={"cr.svg": lambda path: save(picture(rows), path)})
 
 
 def picture(rows: list[dict]) -> Picture:
@@ -130,4 +120,9 @@ def picture(rows: list[dict]) -> Picture:
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "cr_real_layers",
+        "CR at equal count: at most {sampling:.2f} of the error of sampling, {norms:.2f} of that of top norms",
+        measure,
+        smoke={"model": TINY, "tokens": 64, "layer": "query"},
+    )

@@ -1,32 +1,34 @@
-"""Interpolative decompositions of 4000 x 4000 matrices, k = 100: time and error beside SciPy's.
+"""Interpolative decompositions of n x n matrices: time and error beside SciPy's.
 
-    python benchmarks/id_speed.py            # writes a record; half a minute on a quiet machine
-    python benchmarks/id_speed.py --smoke    # 400 x 400, k = 20
+    python -m benchmarks.lowrank.id_speed    # half a minute on a quiet machine
 
 Paired runs in turn, medians of ratios. Errors are ||A - A[:, J] Z||_F / ||A||_F in float64, computed here. SciPy's
 coefficients are completed to Z by its own function.
 """
 
-import argparse
+import functools
 import statistics
-import time
 from collections.abc import Callable
 
-import _record
 import numpy as np
 import scipy.linalg.interpolative as peer
 import torch
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain import lowrank
 
 
 def matrices(n: int) -> dict[str, torch.Tensor]:
     """Random singular vectors with fast, slow and stepped decay."""
     draw = torch.Generator().manual_seed(0)
+    few = min(60, n // 4)
     spectra = {
-        "fast": torch.logspace(0, -12, 300, dtype=torch.float64),
+        "fast": torch.logspace(0, -12, min(300, n), dtype=torch.float64),
         "slow": 1 / torch.arange(1, n + 1, dtype=torch.float64),
-        "step": torch.cat([torch.ones(60), torch.full((n - 60,), 1e-3)]).double(),
+        "step": torch.cat([torch.ones(few), torch.full((n - few,), 1e-3)]).double(),
     }
     normal = lambda k: torch.randn(n, k, generator=draw, dtype=torch.float64) / n**0.5  # noqa: E731
     return {name: (normal(len(s)) * s) @ normal(len(s)).mT for name, s in spectra.items()}
@@ -55,44 +57,34 @@ def error(A: torch.Tensor, found: tuple) -> float:
     return float(torch.linalg.norm(A - A[:, J] @ Z) / torch.linalg.norm(A))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=_record.Path, default=_record.RECORDS)
-    args = parser.parse_args()
-    n, k, repeats = (400, 20, 1) if args.smoke else (4000, 100, args.repeats)
-    rows, ratios = [], {name: [] for name in METHODS}
+OURS = next(iter(METHODS))
+
+
+def measure(*, n: int = 4000, k: int = 100, rounds: int = 3) -> Found:
+    """n x n matrices, k columns."""
+    rows: list[dict] = []
+    ratios: dict[str, list[float]] = {name: [] for name in METHODS}
     for kind, A in matrices(n).items():
-        times: dict[str, list[float]] = {name: [] for name in METHODS}
-        errors = {}
-        for turn in range(repeats + 1):
-            for name, run in METHODS.items():
-                start = time.perf_counter()
-                found = run(A, k)
-                if turn:
-                    times[name].append(time.perf_counter() - start)
-                else:
-                    errors[name] = error(A, found)
-        ours = times["spectrain, auto (pivoted QR)"]
+        errors = {name: error(A, run(A, k)) for name, run in METHODS.items()}
+        times = alternate({name: functools.partial(run, A, k) for name, run in METHODS.items()}, rounds=rounds, warm=0)
         for name in METHODS:
-            ratio = [t / o for t, o in zip(times[name], ours, strict=True)]
-            ratios[name] += ratio
-            rows.append([kind, name, errors[name], statistics.median(times[name]), statistics.median(ratio)])
-    body = _record.table(
-        ["spectrum", "method", "relative error", "seconds", "time / ours"],
-        ([kind, name, f"{e:.6g}", f"{t:.3f}", f"{r:.2f}"] for kind, name, e, t, r in rows),
-    )
-    slower = {name: statistics.median(values) for name, values in ratios.items()}
-    body += "\n\nGoals: 10 times SciPy's rand=False and 3 times rand=True, error no larger. Reached: "
-    body += f"{slower['SciPy, rand=False']:.1f} and {slower['SciPy, rand=True']:.1f}, medians over the three spectra."
-    claim = (
-        f"ID {n} x {n}, k = {k}: {slower['SciPy, rand=False']:.1f} times as fast as SciPy's rand=False, "
-        f"{slower['SciPy, rand=True']:.1f} times rand=True"
-    )
-    data = {"rows": rows, "ratios": ratios}
-    print(_record.write("id_speed", claim=claim, body=body, data=data, folder=args.out))
+            ratios[name] += times.ratios(name, OURS)
+            row = {"spectrum": kind, "method": name, "relative error": errors[name], "seconds": times.median(name)}
+            rows.append(row | {"time / ours": times.ratio(name, OURS)})
+    slower = {name: statistics.median(values) for name, values in ratios.items() if name.startswith("SciPy")}
+    body = f"{_record.shown(rows, 4)}\n\nGoals: 10 times SciPy's rand=False and 3 times rand=True, error no larger. "
+    body += "Reached: " + ", ".join(f"{ratio:.1f} ({name})" for name, ratio in slower.items())
+    body += ", medians over the three spectra."
+    return Found(rows=rows, body=body, figures=slower, data={"ratios": ratios})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "id_speed",
+        "ID {n} x {n}, k = {k}: {SciPy, rand=False:.1f} times as fast as SciPy's rand=False, {SciPy, rand=True:.1f} "
+        "times rand=True",
+        measure,
+        smoke={"n": 100, "k": 5, "rounds": 1},
+        check={"n": 1000, "k": 50, "rounds": 1},
+        threads=None,
+    )

@@ -1,24 +1,23 @@
 """Nystrom approximation of a kernel: what is left of the trace, by how the landmarks were chosen.
 
-    python benchmarks/nystrom_landmarks.py            # record, and docs/nystrom.svg
-    python benchmarks/nystrom_landmarks.py --smoke    # 300 digits, two counts
+    python -m benchmarks.lowrank.nystrom_landmarks    # record, and docs/nystrom.svg
 
 The kernel is Gaussian, on scikit-learn's digits and on a tight cluster with outliers, which uniform sampling tends to
 miss and pivoted Cholesky follows one by one. Peers at equal counts: scikit-learn's Nystroem (uniform), pivoted Cholesky
-(always the largest diagonal entry of the rest), and the best matrix of that rank. Medians of nine draws.
+(always the largest diagonal entry of the rest), and the best matrix of that rank. Medians of several draws.
 """
 
-import argparse
 import statistics
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import _record
 import numpy as np
 import torch
 from sklearn import datasets
 from sklearn.kernel_approximation import Nystroem
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain import lowrank
 from spectrain.gallery._drawing import Line, Picture, save
 
@@ -51,18 +50,18 @@ def sklearn_rest(X: torch.Tensor, gamma: float, k: int, seed: int) -> float:
     return float(len(X) - np.square(made).sum())
 
 
-def measured(X: torch.Tensor, gamma: float, counts: list[int]) -> list[dict[str, float]]:
+def measured(X: torch.Tensor, gamma: float, counts: Sequence[int], draws: int) -> list[dict[str, float]]:
     kernel = gaussian(gamma)
     K = kernel(X, X)
     eigenvalues = torch.linalg.eigvalsh(K)
     rows = []
     for k in counts:
-        ours = [lowrank.nystrom(kernel, points=X, rank=k, generator=seed) for seed in range(9)]
+        ours = [lowrank.nystrom(kernel, points=X, rank=k, generator=seed) for seed in range(draws)]
         rows.append(
             {
                 "landmarks": k,
                 "RPCholesky": statistics.median(float(one.error) for one in ours) / len(X),
-                "scikit-learn, uniform": statistics.median(sklearn_rest(X, gamma, k, seed) for seed in range(9))
+                "scikit-learn, uniform": statistics.median(sklearn_rest(X, gamma, k, seed) for seed in range(draws))
                 / len(X),
                 "pivoted Cholesky": pivoted(K, k) / len(X),
                 "best of that rank": float(eigenvalues[:-k].sum()) / len(X),
@@ -72,42 +71,36 @@ def measured(X: torch.Tensor, gamma: float, counts: list[int]) -> list[dict[str,
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    args = parser.parse_args()
-    counts = [10, 20] if args.smoke else [10, 20, 40, 80, 160, 320]
-    found = {name: measured(X, gamma, counts) for name, (X, gamma) in clouds(300 if args.smoke else 1797).items()}
-    rows = found["cluster and outliers"]
-    names = list(rows[0])
-    body = "\n\n".join(
-        f"{name.capitalize()}:\n\n" + _record.table(names, ([f"{value:.3g}" for value in row.values()] for row in each))
-        for name, each in found.items()
+def picture(rows: list[dict]) -> Picture:
+    """What is left of the trace against the number of landmarks."""
+    x, names = [row["landmarks"] for row in rows], list(rows[0])[2:6]
+    lines = tuple(
+        Line(x, [row[name] for row in rows], name=name, style="dash" if name.startswith("best") else "line", color=c)
+        for name, c in zip(names, (0, 1, 2, 5), strict=True)
     )
-    body += "\n\nTrace of the rest over the trace of the kernel."
+    title = "A cluster and outliers: a kernel from a few of its columns"
+    return Picture(title, "landmarks", "trace of the rest", lines, log="xy")
+
+
+def measure(*, count: int = 1797, landmarks: tuple[int, ...] = (10, 20, 40, 80, 160, 320), draws: int = 9) -> Found:
+    """Kernels of ``count`` points, so many landmarks."""
+    found = {name: measured(X, gamma, landmarks, draws) for name, (X, gamma) in clouds(count).items()}
+    rows = [{"points": name, **row} for name, each in found.items() for row in each]
+    body = f"{_record.shown(rows)}\n\nTrace of the rest over the trace of the kernel."
     ratios = {name: [row["RPCholesky"] / row["scikit-learn, uniform"] for row in each] for name, each in found.items()}
-    claim = "Nystrom: randomly pivoted landmarks leave, of what scikit-learn's uniform ones leave, " + ", ".join(
-        f"{min(each):.2f} to {max(each):.2f} ({name})" for name, each in ratios.items()
+    few, digits = ratios.values()
+    figures = {"least": min(few), "most": max(few), "least digits": min(digits), "most digits": max(digits)}
+    clustered = [row for row in rows if row["points"] == "cluster and outliers"]
+    return Found(
+        rows=rows, body=body, figures=figures, pages={"nystrom.svg": lambda path: save(picture(clustered), path)}
     )
-    print(_record.write("nystrom_landmarks", claim=claim, body=body, data=found, folder=args.out))
-    if not args.smoke:
-        x = [row["landmarks"] for row in rows]
-        lines = tuple(
-            Line(
-                x, [row[name] for row in rows], name=name, style="dash" if name.startswith("best") else "line", color=c
-            )
-            for name, c in zip(names[1:5], (0, 1, 2, 5), strict=True)
-        )
-        picture = Picture(
-            "A cluster and outliers: a kernel from a few of its columns",
-            "landmarks",
-            "trace of the rest",
-            lines,
-            log="xy",
-        )
-        save(picture, Path(__file__).parents[1] / "docs" / "nystrom.svg")
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "nystrom_landmarks",
+        "Nystrom: randomly pivoted landmarks leave, of what scikit-learn's uniform ones leave, {least:.2f} to "
+        "{most:.2f} (cluster and outliers), {least digits:.2f} to {most digits:.2f} (digits)",
+        measure,
+        smoke={"count": 100, "landmarks": (5, 10), "draws": 1},
+    )

@@ -1,22 +1,22 @@
 """The pseudo-inverse as a limit: the error of (A^T A + eps I)^-1 A^T against eps, in two precisions, beside pinv's.
 
-    python benchmarks/pinv_limit.py            # record, and docs/pinv.svg
-    python benchmarks/pinv_limit.py --smoke    # few eps
+    python -m benchmarks.lowrank.pinv_limit    # record, and docs/pinv.svg
 
 The truth has singular vectors and values that are known in closed form: A = Q_1 diag(s) Q_2^T of rank 12 in 40 x 24,
 s from 1 to 1e-3, orthogonal matrices of the discrete cosine transform.
 """
 
-import argparse
-from pathlib import Path
-
-import _record
 import numpy as np
 import torch
 from scipy.fft import dct
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain import lowrank
 from spectrain.gallery._drawing import Line, Picture, save
+
+CLOSED = "eps / (s^2 + eps)"
 
 
 def known() -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -34,45 +34,43 @@ def regularised(A: torch.Tensor, eps: float) -> torch.Tensor:
     return torch.linalg.solve(A.mT @ A + eps * torch.eye(A.shape[1], dtype=A.dtype), A.mT)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    args = parser.parse_args()
+def picture(rows: list[dict], ours: dict[str, float]) -> Picture:
+    """Errors against eps, and those of pinv as levels."""
+    eps = [row["eps"] for row in rows]
+    lines = (
+        Line(eps, [row["float64"] for row in rows], name="limit, float64", color=0),
+        Line(eps, [row["float32"] for row in rows], name="limit, float32", color=1),
+        Line(eps, [row[CLOSED] for row in rows], name=CLOSED, style="dash", color=5),
+        Line([eps[0], eps[-1]], [ours["float64"]] * 2, name="pinv, float64", style="dash", color=0),
+        Line([eps[0], eps[-1]], [ours["float32"]] * 2, name="pinv, float32", style="dash", color=1),
+    )
+    return Picture("The pseudo-inverse as a limit", "eps", "relative error", lines, log="xy")
+
+
+def measure(*, points: int = 53) -> Found:
+    """So many values of eps."""
     A, P, least = known()
-    grid = np.logspace(-14, -1, 4 if args.smoke else 53)
-    found = {
-        "float64": [error(regularised(A, eps), P) for eps in grid],
-        "float32": [error(regularised(A.float(), eps), P) for eps in grid],
-        "eps / (s^2 + eps)": [eps / (least**2 + eps) for eps in grid],
-    }
-    ours = {f"pinv, {A.to(kind).dtype}": error(lowrank.pinv(A.to(kind), rtol=1e-5), P)
-            for kind in (torch.float64, torch.float32)}  # fmt: skip
-    names = list(found)
-    body = _record.table(
-        ["eps", *names], [[f"{eps:.1e}", *(f"{found[n][i]:.2e}" for n in names)] for i, eps in enumerate(grid)]
-    )
-    body += "\n\n" + "; ".join(f"{name}: {value:.2e}" for name, value in ours.items()) + "."
-    best = {name: min(found[name]) for name in ("float64", "float32")}
-    claim = (
-        f"The pseudo-inverse as a limit is at best {best['float64']:.1e} wrong in float64 and {best['float32']:.1e} in "
-        f"float32, where pinv is {ours['pinv, torch.float64']:.1e} and {ours['pinv, torch.float32']:.1e}"
-    )
-    print(
-        _record.write("pinv_limit", claim=claim, body=body, data={"eps": list(grid), **found, **ours}, folder=args.out)
-    )
-    if not args.smoke:
-        ends = [float(grid[0]), float(grid[-1])]
-        lines = (
-            Line(list(grid), found["float64"], name="limit, float64", color=0),
-            Line(list(grid), found["float32"], name="limit, float32", color=1),
-            Line(list(grid), found["eps / (s^2 + eps)"], name="eps / (s^2 + eps)", style="dash", color=5),
-            Line(ends, [ours["pinv, torch.float64"]] * 2, name="pinv, float64", style="dash", color=0),
-            Line(ends, [ours["pinv, torch.float32"]] * 2, name="pinv, float32", style="dash", color=1),
-        )
-        picture = Picture("The pseudo-inverse as a limit", "eps", "relative error", lines, log="xy")
-        save(picture, Path(__file__).parents[1] / "docs" / "pinv.svg")
+    rows = [
+        {
+            "eps": eps,
+            "float64": error(regularised(A, eps), P),
+            "float32": error(regularised(A.float(), eps), P),
+            CLOSED: eps / (least**2 + eps),
+        }
+        for eps in np.logspace(-14, -1, points).tolist()
+    ]
+    ours = {str(kind)[6:]: error(lowrank.pinv(A.to(kind), rtol=1e-5), P) for kind in (torch.float64, torch.float32)}
+    body = _record.shown(rows) + "\n\n" + "; ".join(f"pinv, {name}: {value:.2e}" for name, value in ours.items()) + "."
+    best = {f"limit {name}": min(row[name] for row in rows) for name in ours}
+    pages = {"pinv.svg": lambda path: save(picture(rows, ours), path)}
+    return Found(rows=rows, body=body, figures={**ours, **best}, pages=pages)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "pinv_limit",
+        "The pseudo-inverse as a limit is at best {limit float64:.1e} wrong in float64 and {limit float32:.1e} in "
+        "float32, where pinv is {float64:.1e} and {float32:.1e}",
+        measure,
+        smoke={"points": 4},
+    )

@@ -1,29 +1,22 @@
 """Randomized SVD against scikit-learn and torch: time at equal error, on fast, slow and stepped spectra.
 
-    python benchmarks/svd.py            # 2000 x 2000 and 4000 x 1000, float32; writes a record with a figure
-    python benchmarks/svd.py --figure   # only docs/svd.svg
-    python benchmarks/svd.py --smoke    # small, one repetition, for the tests
+    python -m benchmarks.lowrank.svd    # 2000 x 2000 and 4000 x 1000, float32; record, and docs/svd.svg
 
 For each number of power steps of a peer, ours is the cheapest call whose error is not larger (an excess over the best
 error below 1e-6 counts as equal: that is rounding in float32). Errors are those of the returned factors against the
 float64 matrix, relative to the best of that rank. Times are ratios of calls that alternate, medians over repetitions.
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from _record import RECORDS, table, write
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate, seconds
 from spectrain import lowrank
 from spectrain.gallery._drawing import Line, Picture, save
 
@@ -79,13 +72,7 @@ def excess(A: Tensor, factors: Factors, best: float) -> float:
     return float(torch.linalg.matrix_norm(A.double() - (U * S) @ Vh)) / best - 1
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def compare(A: Tensor, best: float, repeats: int) -> list[dict[str, object]]:
+def compare(A: Tensor, best: float, rounds: int) -> list[dict[str, object]]:
     """One row for each peer: errors, which of our calls is equal, and the ratio of times."""
     choices = (0, 1, 2, 3, 4)
     errors = {power: excess(A, ours(A, power), best) for power in choices}
@@ -93,28 +80,29 @@ def compare(A: Tensor, best: float, repeats: int) -> list[dict[str, object]]:
     for name, peer in PEERS.items():
         theirs = excess(A, peer(A), best)
         power = next((p for p in choices if errors[p] <= max(theirs, EQUAL)), choices[-1])
-        pairs = [(seconds(lambda p=power: ours(A, p)), seconds(lambda f=peer: f(A))) for _ in range(repeats)]
+        calls = {"ours": lambda p=power: ours(A, p), "theirs": lambda f=peer: f(A)}
+        times = alternate(calls, rounds=rounds, warm=0)
         rows.append(
             {
                 "peer": name,
                 "their excess": theirs,
                 "our power=": power,
                 "our excess": errors[power],
-                "our ms": 1e3 * min(a for a, _ in pairs),
-                "their ms": 1e3 * min(b for _, b in pairs),
-                "time, theirs / ours": statistics.median(b / a for a, b in pairs),
+                "our ms": 1e3 * min(times["ours"]),
+                "their ms": 1e3 * min(times["theirs"]),
+                "time, theirs / ours": times.ratio("theirs", "ours"),
             }
         )
     default = lowrank.svd(A, rank=RANK)
     rows.append(
         {
             "peer": "(our default, for itself)",
-            "their excess": float("nan"),
+            "their excess": None,
             "our power=": "auto",
             "our excess": excess(A, tuple(default), best),
-            "our ms": 1e3 * min(seconds(lambda: lowrank.svd(A, rank=RANK)) for _ in range(repeats)),
-            "their ms": float("nan"),
-            "time, theirs / ours": float("nan"),
+            "our ms": 1e3 * min(seconds(lambda: lowrank.svd(A, rank=RANK)) for _ in range(rounds)),
+            "their ms": None,
+            "time, theirs / ours": None,
         }
     )
     return rows
@@ -141,37 +129,33 @@ def picture() -> Picture:
     return Picture(title, x, y, tuple(lines), log="y")
 
 
-def main() -> None:
-    """Run all cases and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="one small size, one repetition")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RECORDS)
-    parser.add_argument("--figure", action="store_true", help="only draw docs/svd.svg")
-    args = parser.parse_args()
-    if args.figure:
-        save(picture(), Path(__file__).parents[1] / "docs" / "svd.svg")
-        return
-    sizes = [(300, 200)] if args.smoke else [(2000, 2000), (4000, 1000)]
-    body, data = [], {}
+def measure(*, sizes: tuple[tuple[int, int], ...] = ((2000, 2000), (4000, 1000)), rounds: int = 7) -> Found:
+    """Matrices of these sizes, three spectra each."""
+    body, found = [], []
     for m, n in sizes:
         for name, s in spectra(n).items():
-            A = matrix(m, n, s)
-            rows = compare(A, float(s[RANK:].norm()), 1 if args.smoke else args.repeats)
-            case = f"{m} x {n}, {name}"
-            shown = [[f"{v:.3g}" if isinstance(v, float) else v for v in row.values()] for row in rows]
-            body += [f"## {case}", "", table(list(rows[0]), shown), ""]
-            data[case] = rows
-            print(case, *(f"\n  {row['peer']:<28} {row['time, theirs / ours']:.2f}" for row in rows), flush=True)
-    ratios = [row["time, theirs / ours"] for rows in data.values() for row in rows[:-1]]
-    wins, least = sum(r > 1 for r in ratios), min(ratios)
-    claim = f"Randomized SVD of rank {RANK}, float32: faster at equal error in {wins} of {len(ratios)} comparisons, "
-    claim += f"ratios from {least:.2f} to {max(ratios):.1f}"
+            A, case = matrix(m, n, s), f"{m} x {n}, {name}"
+            rows = compare(A, float(s[RANK:].norm()), rounds)
+            body += [f"## {case}", "", _record.shown(rows), ""]
+            found += [{"case": case, **row} for row in rows]
+            print(case, flush=True)
+    ratios = {f"{r['case']}, {r['peer']}": r["time, theirs / ours"] for r in found if r["time, theirs / ours"]}
     body.append(
         "`excess` is the error over the best of that rank, less one; below 1e-6 it is rounding and counts as equal."
     )
-    print(write("svd", claim=claim, body="\n".join(body), data={"cases": data}, folder=args.out))
+    summary = {"wins": sum(r > 1 for r in ratios.values()), "all": len(ratios)}
+    summary |= {"least": min(ratios.values()), "most": max(ratios.values())}
+    pages = {"svd.svg": lambda path: save(picture(), path)}
+    return Found(rows=found, body="\n".join(body), figures=summary | ratios, pages=pages)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "svd",
+        "Randomized SVD, float32: faster at equal error in {wins} of {all} comparisons, ratios from {least:.2f} to "
+        "{most:.1f}",
+        measure,
+        smoke={"sizes": ((120, 80),), "rounds": 1},
+        check={"sizes": ((4000, 1000),), "rounds": 1},
+        threads=None,
+    )

@@ -1,25 +1,21 @@
 """A tall matrix on disk, factorized in little memory: time, error and anonymous memory.
 
-    python benchmarks/svd_on_disk.py            # 2,000,000 x 200 in float32, 1.6 GB; writes a record
-    python benchmarks/svd_on_disk.py --smoke    # 20,000 x 50, for the tests
+    python -m benchmarks.lowrank.svd_on_disk    # 2,000,000 x 200 in float32, 1.6 GB
 
 The matrix is written in blocks of rows, Gaussian rows scaled by 1/i and rotated, and removed afterwards. Memory is what
 the process has that is not a file: RssAnon of /proc/self/status, sampled every 20 ms.
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from _memory import Peak
-from _record import RECORDS, table, write
 
+from benchmarks import _record
+from benchmarks._memory import Peak
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain import lowrank
 
 
@@ -55,10 +51,10 @@ def cases(A: np.memmap, folder: Path, rank: int) -> list[dict[str, object]]:
         rows.append(
             {
                 "way": name,
-                "seconds": round(seconds, 1),
+                "seconds": seconds,
                 "error / best": float(found.error) / float(found.best),
-                "anonymous MiB, peak": round(peak.most),
-                "of which before": round(peak.before),
+                "anonymous MiB, peak": peak.most,
+                "of which before": peak.before,
             }
         )
         print(rows[-1], flush=True)
@@ -66,32 +62,30 @@ def cases(A: np.memmap, folder: Path, rank: int) -> list[dict[str, object]]:
     return rows
 
 
-def main() -> None:
-    """Write the matrix, measure, remove it, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="20,000 x 50")
-    parser.add_argument("--folder", type=Path, default=None, help="where the matrix is written (a temporary folder)")
-    parser.add_argument("--out", type=Path, default=RECORDS)
-    args = parser.parse_args()
-    m, n, rank = (20_000, 50, 5) if args.smoke else (2_000_000, 200, 20)
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        A = write_matrix(Path(folder) / "A", m, n)
-        rows = cases(A, Path(folder), rank)
+def measure(*, m: int = 2_000_000, n: int = 200, rank: int = 20, folder: Path | None = None) -> Found:
+    """An m x n matrix, written to ``folder`` (a temporary one) and removed."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        A = write_matrix(Path(place) / "A", m, n)
+        rows = cases(A, Path(place), rank)
         del A
     limit = 1024
     worst = max(row["anonymous MiB, peak"] for row in rows[:2])
-    claim = f"A {m:,} x {n} float32 matrix on disk, rank {rank}: {worst} MiB of anonymous memory at most in two passes"
-    shown = [[f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows]
-    body = table(list(rows[0]), shown)
     verdict = "kept" if worst < limit else "NOT kept"
     sketch = m * (2 * rank + 10) * 8 / 2**20
+    body = _record.shown(rows, 6)
     body += (
         f"\n\nThe limit is {limit} MiB: {verdict} in two passes. One pass keeps a sketch of m x {2 * rank + 10} in "
         f"double precision, {sketch:.0f} MiB. `error / best` is the residual of the factors returned over the smallest "
         "error of that rank."
     )
-    print(write("svd_on_disk", claim=claim, body=body, data={"rows": rows}, folder=args.out))
+    return Found(rows=rows, body=body, figures={"memory": worst})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "svd_on_disk",
+        "A {m:,} x {n} float32 matrix on disk, rank {rank}: {memory:.0f} MiB of anonymous memory at most in two passes",
+        measure,
+        smoke={"m": 1000, "n": 20, "rank": 3},
+        threads=None,
+    )

@@ -1,29 +1,29 @@
 """The contract of polar on many matrices: is the error that it reports a bound, and how sharp a one?
 
-    python benchmarks/matfun_contract.py            10,000 matrices for each dtype, recorded
-    python benchmarks/matfun_contract.py --smoke    a few of each kind, nothing is recorded
+    python -m benchmarks.matfun.matfun_contract    # 10,000 matrices for each dtype
 
 Measured against ``testing.precise_msign``, which has more digits than float64. The yardstick for sharpness is
 max(measured error, u * condition), u the unit roundoff of the dtype and the condition that of the singular values that
 count: no float64 computation that looks at X once can know its own error better than that.
 """
 
-import argparse
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import _record
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain import matfun
 from spectrain.nn import LanguageModel
 from spectrain.optim import Muon
 from spectrain.testing import precise_msign, with_singular_values, zoo
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+DTYPES = ("bfloat16", "float16", "float32", "float64")
 SHAPES = ((1, 1), (1, 7), (9, 2), (5, 9), (16, 16), (12, 40), (33, 20), (48, 48), (30, 47), (6, 64))
 
 
@@ -84,11 +84,11 @@ def trained(steps: int, seed: int) -> Iterator[tuple[str, Tensor]]:
         optimizer.zero_grad()
 
 
-def suite(rounds: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
+def suite(rounds: int, seed: int = 0, shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[tuple[str, Tensor]]:
     """Named float64 matrices: the zoo, given spectra, structure, and the trainer's; about 195 for each round."""
     g = torch.Generator().manual_seed(seed)
     for i in range(rounds):
-        for m, n in SHAPES:
+        for m, n in shapes:
             if i % 4 == 0:
                 yield from zoo(m, n, generator=g).items()
             yield from ((kind, with_singular_values(s, m, n, generator=g)) for kind, s in spectra(min(m, n), g).items())
@@ -96,7 +96,7 @@ def suite(rounds: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
     yield from trained(2 * rounds, seed)
 
 
-def measure(matrices: list[tuple[str, Tensor]], dtype: torch.dtype) -> dict[str, list]:
+def judged(matrices: list[tuple[str, Tensor]], dtype: torch.dtype) -> dict[str, list]:
     """Return for every matrix of nonzero rank its kind, the reported and the measured error, and the condition."""
     shapes: dict[torch.Size, list[tuple[str, Tensor]]] = {}
     for kind, X in matrices:
@@ -142,39 +142,39 @@ def _uniform(g: torch.Generator) -> float:
     return float(torch.rand((), generator=g))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    arguments = parser.parse_args()
-    matrices = list(suite(1 if arguments.smoke else 48))
-    rows, data = [], {}
-    for dtype in DTYPES:
-        name = str(dtype).removeprefix("torch.")
-        found = measure(matrices, dtype)
+def measure(*, rounds: int = 48, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Found:
+    """About 195 matrices a round, of these shapes."""
+    matrices = list(suite(rounds, shapes=shapes))
+    rows = []
+    for name in DTYPES:
+        dtype = getattr(torch, name)
+        found = judged(matrices, dtype)
         held, sharp = ratios(found, dtype)
-        worst = found["kind"][int(sharp.argmax())]
-        numbers = {
-            "matrices": len(held),
-            "bounds broken": int((held > 1).sum()),
-            "within 10": float((sharp <= 10).mean()),
-            "median": float(np.median(sharp)),
-            "largest": float(sharp.max()),
-            "proven": float(np.mean(np.array(found["reported"]) <= matfun.plan((9, 9), dtype).tol)),
-        }
-        data[name] = numbers | {"kind of the largest": worst}
-        share = f"{100 * numbers['within 10']:.2f} %"
-        row = (name, numbers["matrices"], numbers["bounds broken"], f"{held.max():.2f}", share)
-        rows.append((*row, f"{numbers['median']:.2g}", f"{numbers['largest']:.3g} ({worst})"))
-    head = ("dtype", "matrices", "bounds broken", "largest measured / reported", "reported within 10 yardsticks")
-    body = "yardstick: max(measured error, u condition)\n\n" + _record.table(
-        (*head, "median reported / yardstick", "largest (kind)"), rows
-    )
-    print(body)
-    if not arguments.smoke:
-        claim = "The error that polar reports is a bound, and a sharp one"
-        print(_record.write("matfun_contract", claim=claim, body=body, data=data, folder=arguments.out))
+        rows.append(
+            {
+                "dtype": name,
+                "matrices": len(held),
+                "bounds broken": int((held > 1).sum()),
+                "largest measured / reported": float(held.max()),
+                "within 10 yardsticks": float((sharp <= 10).mean()),
+                "median reported / yardstick": float(np.median(sharp)),
+                "largest": float(sharp.max()),
+                "kind of the largest": found["kind"][int(sharp.argmax())],
+                "proven": float(np.mean(np.array(found["reported"]) <= matfun.plan((9, 9), dtype).tol)),
+            }
+        )
+    figures = {"broken": sum(row["bounds broken"] for row in rows), "all": sum(row["matrices"] for row in rows)}
+    figures |= {"sharp": min(row["within 10 yardsticks"] for row in rows)}
+    body = "yardstick: max(measured error, u condition)\n\n" + _record.shown(rows, 4)
+    return Found(rows=rows, body=body, figures=figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "matfun_contract",
+        "The error that polar reports is a bound: {broken} of {all} are not; and a sharp one: {sharp:.1%} are within "
+        "ten yardsticks",
+        measure,
+        smoke={"rounds": 1, "shapes": ((1, 7), (5, 9))},
+        threads=None,
+    )

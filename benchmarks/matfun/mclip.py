@@ -1,24 +1,23 @@
 """The published hard case of singular value clipping: error and time beside the formulas by matrix signs.
 
-    python benchmarks/mclip.py            4096 x 1024 in bfloat16, recorded
-    python benchmarks/mclip.py --smoke    512 x 128, nothing is recorded
+    python -m benchmarks.matfun.mclip    # 4096 x 1024 in bfloat16
 
-128 singular values from 1 to 1000 and 896 below 1, clipped to 1 (article 11059, kexue.fm/archives/11059). The published
-formulas are run as published: four steps of Polar Express after division by the Frobenius norm, in bfloat16. Errors
-are against the exact clip of the bfloat16 matrix as given. Times are the median over rounds of the ratio within a
-round, the functions taking turns.
+An eighth of the singular values from 1 to 1000 and the others below 1, clipped to 1 (article 11059,
+kexue.fm/archives/11059). The published formulas are run as published: four steps of Polar Express after division by the
+Frobenius norm, in bfloat16. Errors are against the exact clip of the bfloat16 matrix as given. Times are the median
+over rounds of the ratio within a round, the functions taking turns.
 """
 
-import argparse
-import statistics
-import time
+import functools
 from collections.abc import Callable
-from pathlib import Path
 
-import _record
 import torch
 from torch import Tensor
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain import matfun
 from spectrain.approx.recipes import RECIPES
 from spectrain.testing import spectral_function, with_singular_values
@@ -73,44 +72,31 @@ def errors(Y: Tensor, X: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def timed(X: Tensor, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in METHODS}
-    for clip in METHODS.values():
-        clip(X)
-    for _ in range(rounds):
-        for name, clip in METHODS.items():
-            start = time.perf_counter()
-            clip(X)
-            found[name].append(time.perf_counter() - start)
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    m, n, high = (512, 128, 16) if arguments.smoke else (4096, 1024, 128)
+def measure(*, m: int = 4096, n: int = 1024, rounds: int = 7) -> Found:
+    """One m x n matrix; every method in turn."""
+    high = n // 8
     s = torch.cat([torch.linspace(1, 1000, high), torch.linspace(0, 1, n - high)]).double()
     X = with_singular_values(s, m, n, generator=0).bfloat16()
     truth = spectral_function(lambda s: s.clamp(max=1), X)
-    seconds = timed(X, 1 if arguments.smoke else arguments.rounds)
-    rows, data = [], {}
-    for name, clip in METHODS.items():
-        found = errors(clip(X), X, truth)
-        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[YARDSTICK], strict=True))
-        data[name] = found | {"seconds": statistics.median(seconds[name]), "ratio": ratio}
-        rows.append((name, *(f"{v:.3g}" for v in found.values()), f"{data[name]['seconds']:.3f}", f"{ratio:.2f}"))
-    head = ("", "top singular value", "mean error of values", "mean error of entries", "seconds", "time / three signs")
-    body = f"{m} x {n} bfloat16, clipped to 1\n\n" + _record.table(head, rows)
-    print(body)
-    if not arguments.smoke:
-        claim = "mclip on the published hard case: exact in bfloat16, at a price beside that of three signs"
-        print(_record.write("mclip", claim=claim, body=body, data=data, folder=arguments.out))
+    times = alternate({name: functools.partial(clip, X) for name, clip in METHODS.items()}, rounds=rounds)
+    rows = [
+        {"method": name, **errors(clip(X), X, truth), "seconds": times.median(name)}
+        | {"time / three signs": times.ratio(name, YARDSTICK)}
+        for name, clip in METHODS.items()
+    ]
+    by = {row["method"]: row for row in rows}
+    figures = {f"{name}: time / three signs": row["time / three signs"] for name, row in by.items()}
+    figures |= {"top": by["mclip"]["top"], "time": by["mclip"]["time / three signs"]}
+    return Found(rows=rows, body=f"{m} x {n} bfloat16, clipped to 1\n\n{_record.shown(rows)}", figures=figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "mclip",
+        "mclip on the published hard case leaves a largest singular value of {top:.4f}, in {time:.2f} of the time of "
+        "three signs",
+        measure,
+        smoke={"m": 64, "n": 32, "rounds": 1},
+        check={"m": 1024, "n": 256, "rounds": 3},
+        threads=2,
+    )

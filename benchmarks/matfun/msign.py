@@ -1,35 +1,29 @@
 """msign against torch's Newton-Schulz loop and the exact SVD: polar error, products and time, side by side.
 
-    python benchmarks/msign.py            # writes benchmarks/records/<date>_msign.{md,json}
-    python benchmarks/msign.py --smoke    # small sizes, one repetition, for the tests
+    python -m benchmarks.matfun.msign
 
-Every time is a paired ratio: the peers run in turn within each repetition, and the median of the ratios to torch's loop
-is what counts, because the machine may be busy. Errors are polar errors against the float64 SVD, over all matrices.
+Every time is a paired ratio: the peers run in turn within each round, and the median of the ratios to torch's loop is
+what counts, because the machine may be busy. Errors are polar errors against the float64 SVD, over all matrices.
 Products are those of the iteration, in units of short x short x long multiplications for square matrices.
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
-import datetime
-import json
-import platform
+import functools
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim._muon import _zeropower_via_newtonschulz
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
+from benchmarks.matfun._peers import Method, each, newton_schulz, peak, svd
 from spectrain import approx, matfun
 from spectrain.testing import exact_msign, relative_error, zoo
 
-JORDAN = (3.4445, -4.775, 2.0315)
-PRODUCTS = {"torch loop, 5 steps bf16": 15, **{f"msign(steps={k})": 3 * k for k in (2, 3, 4, 5)}} | {
+LOOP = "torch loop, 5 steps bf16"
+PRODUCTS = {LOOP: 15, **{f"msign(steps={k})": 3 * k for k in (2, 3, 4, 5)}} | {
     "msign(schedule on [0.2, 1])": 9,
     "msign(schedule on [0.003, 1])": 15,
 }
@@ -49,11 +43,9 @@ def matrices(shapes: list[tuple[int, int]], kind: str, seed: int) -> list[Tensor
     return [zoo(*s, generator=g)["momentum"].float() for s in shapes]
 
 
-def methods(dtype: torch.dtype) -> dict[str, Callable[[list[Tensor]], list[Tensor]]]:
+def methods(dtype: torch.dtype) -> dict[str, Method]:
     """What is compared, by name; all of them take and give a list of float32 matrices."""
-    table: dict[str, Callable[[list[Tensor]], list[Tensor]]] = {
-        "torch loop, 5 steps bf16": lambda Xs: [_zeropower_via_newtonschulz(X.clone(), JORDAN, 5, 1e-7) for X in Xs]
-    }
+    table: dict[str, Method] = {LOOP: each(newton_schulz)}
     for steps in (2, 3, 4, 5):
         table[f"msign(steps={steps})"] = lambda Xs, k=steps: matfun.msign(Xs, steps=k, dtype=dtype)
     for lower in (0.2, 3e-3):
@@ -61,29 +53,17 @@ def methods(dtype: torch.dtype) -> dict[str, Callable[[list[Tensor]], list[Tenso
         table[f"msign(schedule on [{lower:g}, 1])"] = lambda Xs, s=schedule: matfun.msign(Xs, schedule=s, dtype=dtype)
     table["msign(tol=5e-2)"] = lambda Xs: matfun.msign(Xs, tol=5e-2)
     table["msign()"] = matfun.msign
-    table["SVD float32"] = lambda Xs: [_svd(X) for X in Xs]
+    table["SVD float32"] = each(svd)
     return table
 
 
-def _svd(X: Tensor) -> Tensor:
-    U, _, Vh = torch.linalg.svd(X, full_matrices=False)
-    return U @ Vh
-
-
-def compare(Xs: list[Tensor], dtype: torch.dtype, repeats: int) -> list[dict[str, float | int | str]]:
+def compare(Xs: list[Tensor], dtype: torch.dtype, rounds: int) -> list[dict[str, float | int | str]]:
     """Return one row for each method: error, products, milliseconds and the ratio of time to torch's loop."""
-    truth = [exact_msign(X) for X in Xs]
-    table = methods(dtype)
-    times: dict[str, list[float]] = {name: [] for name in table}
+    truth, table = [exact_msign(X) for X in Xs], methods(dtype)
     errors = {
         name: [float(relative_error(Y, T)) for Y, T in zip(run(Xs), truth, strict=True)] for name, run in table.items()
     }
-    for _ in range(repeats):
-        for name, run in table.items():
-            start = time.perf_counter()
-            run(Xs)
-            times[name].append(time.perf_counter() - start)
-    base = times["torch loop, 5 steps bf16"]
+    times = alternate({name: functools.partial(run, Xs) for name, run in table.items()}, rounds=rounds, warm=0)
     return [
         {
             "method": name,
@@ -91,79 +71,50 @@ def compare(Xs: list[Tensor], dtype: torch.dtype, repeats: int) -> list[dict[str
             "polar error, mean": statistics.mean(errors[name]),
             "polar error, max": max(errors[name]),
             "best ms": 1e3 * min(times[name]),
-            "time / torch loop": statistics.median(t / b for t, b in zip(times[name], base, strict=True)),
+            "time / torch loop": times.ratio(name, LOOP),
         }
         for name in table
     ]
 
 
-def peak(dtype: torch.dtype, n: int) -> float:
-    """Return the best rate of an n x n product on this machine, in GFLOP/s."""
-    A = torch.randn(n, n).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        A @ A
-        best = min(best, time.perf_counter() - start)
-    return 2e-9 * n**3 / best
+SETS = {
+    "a small transformer": tuple(transformer_shapes(4, 256, 704)),
+    "one 512 x 512": ((512, 512),),
+    "one 512 x 2048": ((512, 2048),),
+}
 
 
-def environment(seed: int) -> dict[str, str | int | float]:
-    """Return what a reader needs to judge the figures."""
-    dtypes = (torch.float32, torch.bfloat16, torch.float64)
-    rates = {f"peak {str(d)[6:]} GFLOP/s": round(peak(d, 512), 1) for d in dtypes}
-    kind = torch.backends.cpu.get_cpu_capability()
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {kind}",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "seed": seed,
-        **rates,
-    }
-
-
-def markdown(record: dict) -> str:
-    """Return the record as a page with one table for each case."""
-    lines = ["# msign: error and time", "", *(f"- {key}: {value}" for key, value in record["environment"].items()), ""]
-    for case, rows in record["cases"].items():
-        lines += [f"## {case}", "", "| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-        for row in rows:
-            cells = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Run all cases and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="small sizes and one repetition")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records", help="folder of the record")
-    parser.add_argument("--repeats", type=int, default=9, help="how often each method is timed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    repeats = 1 if args.smoke else args.repeats
-    sets = {"a small transformer": transformer_shapes(*((1, 64, 176) if args.smoke else (4, 256, 704)))}
-    if not args.smoke:
-        sets |= {"one 512 x 512": [(512, 512)], "one 512 x 2048": [(512, 2048)]}
-    cases: dict[str, list] = {}
+def measure(
+    *, sets: Mapping[str, Sequence[tuple[int, int]]] = SETS, rounds: int = 9, seed: int = 0, large: int = 512
+) -> Found:
+    """Every method on every set of shapes; ``large`` is the side of the product that the peak is measured by."""
+    rates = {str(d)[6:]: peak(d, large) for d in (torch.float32, torch.bfloat16, torch.float64)}
+    body, rows = ["Peak of a product: " + ", ".join(f"{d} {rate:.0f} GFLOP/s" for d, rate in rates.items()) + "."], []
     for kind in ("gaussian", "momentum"):
         for name, shapes in sets.items():
             case = f"{name}, {kind}, bfloat16 products"
-            cases[case] = compare(matrices(shapes, kind, args.seed), torch.bfloat16, repeats)
-            print(case)
-            for row in cases[case]:
-                print(f"  {row['method']:<34} {row['polar error, mean']:.2g}  x{row['time / torch loop']:.2f}")
-    record = {"environment": environment(args.seed), "cases": cases}
-    args.out.mkdir(parents=True, exist_ok=True)
-    stem = args.out / f"{record['environment']['date']}_msign"
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    stem.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
-    print(f"written: {stem}.md and .json")
+            found = compare(matrices(list(shapes), kind, seed), torch.bfloat16, rounds)
+            body.append(f"## {case}\n\n{_record.shown(found)}")
+            rows += [{"case": case, **row} for row in found]
+    ratios = {f"{r['case']}, {r['method']}: time / torch loop": r["time / torch loop"] for r in rows}
+    steps = [row for row in rows if row["method"] == "msign(steps=5)"]
+    loop = [row for row in rows if row["method"] == LOOP]
+    figures = {
+        "error": statistics.median(
+            a["polar error, mean"] / b["polar error, mean"] for a, b in zip(steps, loop, strict=True)
+        ),
+        "time": statistics.median(row["time / torch loop"] for row in steps),
+    }
+    return Found(rows=rows, body="\n\n".join(body), figures=figures | ratios, data={"peak GFLOP/s": rates})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "msign",
+        "msign(steps=5) has {error:.2f} of the polar error of torch's loop in {time:.2f} of its time, in the median of "
+        "the cases",
+        measure,
+        smoke={"sets": {"two": ((16, 16), (8, 24))}, "rounds": 1, "large": 32},
+        check={"sets": {"one 512 x 512": SETS["one 512 x 512"]}, "rounds": 3},
+        threads=None,
+    )

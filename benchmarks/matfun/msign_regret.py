@@ -1,7 +1,6 @@
 """The plan's regret: msign as planned beside every single algorithm, over 30 shapes.
 
-    python benchmarks/msign_regret.py            # records; about four minutes
-    python benchmarks/msign_regret.py --smoke    # three small shapes, nothing is recorded
+    python -m benchmarks.matfun.msign_regret    # about four minutes
 
 Gaussian matrices, float32 with its default tolerance. The algorithms are those that `method=` names, each with what it
 falls back to; all give answers within the tolerance. Within a round they take turns; the regret of a shape is the
@@ -9,62 +8,52 @@ median over rounds of the time of the plan divided by that of the algorithm with
 algorithm that takes three times as long as the fastest in the first round is not timed again.
 """
 
-import argparse
-import statistics
-import time
+from collections.abc import Callable
 
-import _record
 import torch
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate, seconds
 from spectrain import matfun
 
 METHODS = ("iterate", "eigh", "qdwh", "svd")
 SIDES, ASPECTS = (48, 96, 192, 384, 768), (1.0, 1.25, 1.5, 2.0, 4.0, 8.0)
-HOPELESS = 3.0
+HOPELESS, LONG = 3.0, 2e-3
+PLAN = "as planned"
+SHAPES = tuple((k, round(a * k)) for k in SIDES for a in ASPECTS)
 
 
-def seconds(X: torch.Tensor, method: str | None) -> float:
-    """The time of one call, of several where it is shorter than two milliseconds."""
-    count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < 2e-3 or count == 0:
-        matfun.msign(X, method=method)
-        count += 1
-    return spent / count
+def call(X: torch.Tensor, method: str | None) -> Callable[[], object]:
+    """What is timed: msign as planned, or by one algorithm."""
+    return lambda: matfun.msign(X, method=method)
 
 
 def regret(shape: tuple[int, int], rounds: int) -> dict:
     """The plan's first stage, the best algorithm, and the ratio of their times."""
     X = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
-    first = {method: min(seconds(X, method) for _ in range(2)) for method in METHODS}
+    calls = {method: call(X, method) for method in METHODS}
+    first = {method: min(seconds(run, at_least=LONG) for _ in range(2)) for method, run in calls.items()}
     alive = [method for method in METHODS if first[method] < HOPELESS * min(first.values())]
-    times: dict[str | None, list[float]] = {method: [] for method in (None, *alive)}
-    for i in range(rounds):
-        order = list(times) if i % 2 == 0 else list(times)[::-1]
-        for method in order:
-            times[method].append(seconds(X, method))
-    best = min(alive, key=lambda method: statistics.median(times[method]))
-    ratios = [a / b for a, b in zip(times[None], times[best], strict=True)]
+    timed = {PLAN: call(X, None)} | {method: calls[method] for method in alive}
+    times = alternate(timed, rounds=rounds, warm=0, back=True, at_least=LONG)
+    best = min(alive, key=times.median)
     return {
         "shape": f"{shape[0]} x {shape[1]}",
         "plan": matfun.plan(shape).stages[0],
         "best": best,
-        "best ms": 1e3 * statistics.median(times[best]),
-        "plan / best": statistics.median(ratios),
-        "others / best": {m: statistics.median(times[m]) / statistics.median(times[best]) for m in alive if m != best},
+        "best ms": 1e3 * times.median(best),
+        "plan / best": times.ratio(PLAN, best),
+        "others / best": {m: times.median(m) / times.median(best) for m in alive if m != best},
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=_record.Path, default=_record.RECORDS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    shapes = [(k, round(a * k)) for k in SIDES for a in ASPECTS]
+def measure(*, shapes: tuple[tuple[int, int], ...] = SHAPES, rounds: int = 7) -> Found:
+    """One Gaussian matrix of each shape."""
     rows = []
-    for shape in shapes[:3] if arguments.smoke else shapes:
-        rows.append(regret(shape, 1 if arguments.smoke else arguments.rounds))
+    for shape in shapes:
+        rows.append(regret(shape, rounds))
         print(rows[-1], flush=True)
     within = sum(row["plan / best"] <= 1.05 for row in rows)
     worst = max(rows, key=lambda row: row["plan / best"])
@@ -77,12 +66,17 @@ def main() -> None:
         ],
     )  # fmt: skip
     summary = f"Within 5 % of the best: {within} of {len(rows)}. Worst: {worst['shape']}, {worst['plan / best']:.2f}."
-    print(summary)
-    if not arguments.smoke:
-        claim = "The plan of msign beside the best single algorithm, over 30 shapes"
-        body = f"Gaussian, float32, tol=1e-4, one matrix.\n\n{summary}\n\n{table}"
-        print(_record.write("msign_regret", claim=claim, body=body, data={"rows": rows}, folder=arguments.out))
+    ratios = {f"{row['shape']}: plan / best": row["plan / best"] for row in rows}
+    figures = {"within": within, "all": len(rows), "worst": worst["plan / best"], **ratios}
+    return Found(rows=rows, body=f"Gaussian, float32, tol=1e-4, one matrix.\n\n{summary}\n\n{table}", figures=figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "msign_regret",
+        "The plan of msign takes at most {worst:.2f} times as long as the best single algorithm, and is within "
+        "a twentieth of it on {within} of {all} shapes",
+        measure,
+        smoke={"shapes": ((8, 8), (8, 16)), "rounds": 1},
+        check={"shapes": ((48, 48), (192, 384)), "rounds": 3},
+    )

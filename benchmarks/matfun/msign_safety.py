@@ -1,8 +1,7 @@
 """The tail of msign(steps=) and mclip(steps=): the largest singular value of the result, over very many matrices.
 
-    python benchmarks/msign_safety.py            more than 100,000 matrices, recorded
-    python benchmarks/msign_safety.py --full     more than 1,000,000, recorded after every shape
-    python benchmarks/msign_safety.py --smoke    a few of each kind, nothing is recorded unless --out says where
+    python -m benchmarks.matfun.msign_safety              # more than 100,000 matrices, recorded after every shape
+    python -m benchmarks.matfun.msign_safety --times 10   # more than 1,000,000
 
 Every result has matrices of its own. Its largest singular value is that of its Gram matrix in float64. Besides
 bfloat16, float32 and float64 as this processor and torch multiply them there is bfloat16 emulated: the plain iteration
@@ -15,21 +14,21 @@ lower="measured"; "clip" is mclip(X, 0, 1, steps=) of matrices with sigma_max 1.
 formula has in exact arithmetic up to there, or over 1 if that is larger.
 """
 
-import argparse
 import functools
 import itertools
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import _record
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain import matfun
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, odd_coefficients, widened_top
@@ -49,7 +48,7 @@ COUNTS: dict[tuple[int, int], float] = {
     (128, 256): 1 / 10, (256, 128): 1 / 20, (170, 170): 1 / 40, (256, 256): 1 / 70, (200, 520): 1 / 70,
     (256, 704): 1 / 110, (704, 256): 1 / 110, (384, 1024): 1 / 190, (512, 2048): 1 / 370,
 }  # fmt: skip
-"""Matrices for each family, number of steps, dtype and form, in full tenfold; of 1 / 40 every 40th has one."""
+"""Matrices for each family, number of steps, dtype and form; of 1 / 40 every 40th has one."""
 
 
 def scales(batch: int, decades: float, g: torch.Generator) -> Tensor:
@@ -332,16 +331,16 @@ def batches(shape: tuple[int, int], count: float, seed: int, every: int = 1) -> 
                 yield make(batch, *shape, bases), case | {"form": form, "seed": seed, "batch": batch}
 
 
-def measure(shape: tuple[int, int], count: float, tally: Tally) -> None:
-    """Add the results for one shape to a tally."""
+def add(shape: tuple[int, int], count: float, every: int, tally: Tally) -> None:
+    """Add the results for one shape to a tally, of every so many batches."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="msign: .* computed a second time")
-        for X, case in batches(shape, count, 10_000 * list(COUNTS).index(shape)):
+        for X, case in batches(shape, count, 10_000 * list(COUNTS).index(shape), every):
             tally.add(*results(X, case["steps"], case["dtype"], case["form"]), case)
 
 
-def page(tally: Tally, second: int, seconds: float) -> tuple[str, dict[str, Any]]:
-    """The record as Markdown and as data."""
+def report(tally: Tally, second: int, seconds: float, part: str) -> Found:
+    """What was found so far."""
     summary = (
         f"{tally.matrices:,} matrices, as many results, {seconds:.0f} s. Beyond the limits (float32 and float64 1.02, "
         f"bfloat16 1.05): {tally.beyond}. Second tries: {second}. Largest excess of one rounded step: "
@@ -358,43 +357,37 @@ def page(tally: Tally, second: int, seconds: float) -> tuple[str, dict[str, Any]
         text.append(f"## By {kind}\n\n" + _record.table(header, rows))
     header = list(tally.worst[0])
     text.append("## Nearest to the limits\n\n" + _record.table(header, [list(w.values()) for w in tally.worst]))
-    data = {
-        "matrices": tally.matrices, "beyond": tally.beyond, "second tries": second, "step excess": tally.excess,
-        "step excess at": tally.excess_at, "limits": LIMITS, "seconds": seconds, "nearest": tally.worst,
-        "cells": [
-            {"dtype, form": where, kind: value, "worst": worst, "matrices": count, "beyond": beyond}
-            for (where, kind, value), (worst, count, beyond) in tally.by.items()
-        ],
-    }  # fmt: skip
-    return "\n\n".join(text), data
+    rows = [
+        {"dtype, form": where, kind: value, "worst": worst, "matrices": count, "beyond": beyond}
+        for (where, kind, value), (worst, count, beyond) in tally.by.items()
+    ]
+    figures = {"matrices": tally.matrices, "beyond": tally.beyond, "second tries": second, "step excess": tally.excess}
+    data = {"step excess at": tally.excess_at, "limits": LIMITS, "seconds": seconds, "nearest": tally.worst}
+    return Found(rows=rows, body="\n\n".join(text), figures=figures, data=data, part=part)
 
 
-def main() -> None:
-    """Measure shape by shape and write the record after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="every tenth of the small ones")
-    parser.add_argument("--full", action="store_true", help="more than 1,000,000 matrices")
-    parser.add_argument(
-        "--part", choices=("small", "large"), help="short sides below 128 or from there on, for a record"
-    )
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    counts = {s: 0.1 for s in COUNTS if max(s) <= 64} if asked.smoke else COUNTS
-    if asked.part:
-        counts = {s: c for s, c in counts.items() if (min(s) >= 128) == (asked.part == "large")}
-    label = f"msign_safety_{asked.part}" if asked.part else "msign_safety"
+def measure(
+    *,
+    times: float = 1.0,
+    part: Literal["small", "large"] | None = None,
+    shapes: tuple[tuple[int, int], ...] = tuple(COUNTS),
+    every: int = 1,
+) -> Iterator[Found]:
+    """``times`` as many matrices of every shape; a part has short sides below 128, or from there on."""
+    chosen = [s for s in shapes if part is None or (min(s) >= 128) == (part == "large")]
     tally, start, before = Tally(), time.perf_counter(), matfun.tries().second
-    for shape, count in counts.items():
-        measure(shape, count * (10 if asked.full else 1), tally)
+    for shape in chosen:
+        add(shape, COUNTS[shape] * times, every, tally)
         spent, second = time.perf_counter() - start, matfun.tries().second - before
         print(f"{shape}: {tally.matrices:,} matrices, {spent:.0f} s, beyond {tally.beyond}, {second} tries", flush=True)
-        if not asked.smoke or asked.out:
-            body, data = page(tally, second, spent)
-            claim = "No fixed number of steps leaves a singular value beyond its limit"
-            claim = claim if tally.beyond == 0 else f"{tally.beyond} results have a singular value beyond the limit"
-            _record.write(label, claim=claim, body=body, data=data, folder=asked.out or _record.RECORDS)
+        yield report(tally, second, spent, part or "")
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "msign_safety",
+        "msign and its relatives by a fixed number of steps: {beyond} of {matrices:,} results have a singular value "
+        "beyond the limit",
+        measure,
+        smoke={"shapes": ((2, 2), (3, 7)), "times": 0.1, "every": 397},
+    )

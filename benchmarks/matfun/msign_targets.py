@@ -1,6 +1,6 @@
 """msign against what others ship, at equal time or equal error, side by side: errors, times, share of the matmul peak.
 
-    python benchmarks/msign_targets.py [--checkpoint RUN/checkpoints/...] [--cases momenta] [--part NAME] [--smoke]
+    python -m benchmarks.matfun.msign_targets [--checkpoint RUN/checkpoints/...] [--only momenta] [--part NAME]
 
 Peers that are not installed are left out and named: gram-newton-schulz, pytorch_optimizer, optimuon, heavyball, timm
 (`pip install --no-deps` is enough). Each ``--part`` is a record of its own. Within each repetition all run in turn; the
@@ -10,7 +10,6 @@ product in its dtype measured in this run: the products of the iteration in its 
 decompositions the count of Golub and Van Loan, 14 l k^2 + 8 k^3 for the SVD and 9 k^3 for eigenvectors.
 """
 
-import argparse
 import functools
 import importlib.util
 import os
@@ -18,42 +17,31 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import _record
 import torch
 from torch import Tensor
-from torch.optim._muon import _zeropower_via_newtonschulz
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import Times, seconds
+from benchmarks.matfun._peers import Method, each, newton_schulz, peak, svd
 from spectrain import matfun
 from spectrain.matfun._iteration.design import schedule_for_steps
 from spectrain.matfun._iteration.gram import coefficients, gram_products, gram_restarts, plain_products
-from spectrain.matfun._iteration.products import bmm
 from spectrain.matfun._proven.iterated import schedule_for
 from spectrain.testing import exact_msign, relative_error, zoo
 
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes
 SLOW = 10.0  # seconds of a first run after which there is no second
-JORDAN = (3.4445, -4.775, 2.0315)
-Method = Callable[[list[Tensor]], list[Tensor]]
 
 
-def each(f: Callable[[Tensor], Tensor]) -> Method:
-    """A loop over matrices, as the peers' optimizers have it."""
-    return lambda Xs: [f(X.clone()) for X in Xs]
-
-
-def svd(X: Tensor) -> Tensor:
-    """U V^T by LAPACK."""
-    U, _, Vh = torch.linalg.svd(X, full_matrices=False)
-    return U @ Vh
-
-
-def peers(missing: list[str], without: list[str]) -> tuple[dict[str, Method], dict[str, Method]]:
+def peers(missing: list[str], without: Sequence[str]) -> tuple[dict[str, Method], dict[str, Method]]:
     """Five-step recipes in bfloat16, and what claims 1e-3 in float32."""
-    fast: dict[str, Method] = {"torch 2.13, 5 steps": each(lambda X: _zeropower_via_newtonschulz(X, JORDAN, 5, 1e-7))}
+    fast: dict[str, Method] = {"torch 2.13, 5 steps": each(newton_schulz)}
     fine: dict[str, Method] = {"torch SVD float32": each(svd)}
     with_scipy = importlib.import_module("scipy.linalg")
     fine["scipy.linalg.polar"] = each(lambda X: torch.from_numpy(with_scipy.polar(X.numpy())[0]))
@@ -78,16 +66,10 @@ def _gram_newton_schulz() -> tuple[dict[str, Method], dict[str, Method]]:
     from gram_newton_schulz import GramNewtonSchulz
 
     A = torch.randn(256, 256)
-    if _seconds(lambda: A.half() @ A.half()) > 20 * _seconds(lambda: A @ A):
+    if seconds(lambda: A.half() @ A.half()) > 20 * seconds(lambda: A @ A):
         raise RuntimeError("iterates in float16 only, whose products this processor emulates")
     run = GramNewtonSchulz(ns_use_kernels=False, compile_kwargs=None)
     return {"gram-newton-schulz": each(run)}, {}
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def _optimuon() -> tuple[dict[str, Method], dict[str, Method]]:
@@ -146,7 +128,7 @@ def _ours(Xs: list[Tensor], *, steps: int, lower: str | None) -> list[Tensor]:
     return matfun.msign(Xs, steps=steps, lower=lower, dtype=torch.bfloat16)
 
 
-def compare(Xs: list[Tensor], table: dict[str, Method], repeats: int) -> list[dict[str, Any]]:
+def compare(Xs: list[Tensor], table: dict[str, Method], rounds: int) -> list[dict[str, Any]]:
     """One row a method: error, best time, median paired ratio of time to the first, ratio of errors."""
     truth = [exact_msign(X) for X in Xs]
     errors, failed, slow = {}, {}, {}
@@ -159,15 +141,10 @@ def compare(Xs: list[Tensor], table: dict[str, Method], repeats: int) -> list[di
             failed[name] = f"{type(problem).__name__}: {str(problem)[:60]}"
         if (spent := time.perf_counter() - start) > SLOW:
             slow[name] = spent
-    times: dict[str, list[float]] = {name: [] for name in errors}
-    for _ in range(repeats):
-        for name in errors:
-            if name in slow:  # one run, the first, has to do
-                times[name].append(slow[name])
-                continue
-            start = time.perf_counter()
-            table[name](Xs)
-            times[name].append(time.perf_counter() - start)
+    times = Times({name: [] for name in errors})
+    for _ in range(rounds):
+        for name in errors:  # of what is slow one run, the first, has to do
+            times[name].append(slow[name] if name in slow else seconds(functools.partial(table[name], Xs)))
     first = next(iter(errors))
     rows = [
         {
@@ -175,22 +152,11 @@ def compare(Xs: list[Tensor], table: dict[str, Method], repeats: int) -> list[di
             "polar error": errors[name],
             "error of the first / error": errors[first] / max(errors[name], 1e-300),
             "best ms": 1e3 * min(times[name]),
-            "time / first": statistics.median(t / b for t, b in zip(times[name], times[first], strict=True)),
+            "time / first": times.ratio(name, first),
         }
         for name in errors
     ]
     return rows + [{"method": name, "failed": why} for name, why in failed.items()]
-
-
-def peak(dtype: torch.dtype, n: int) -> float:
-    """The rate of an n x n product here, in GFLOP/s, best of five."""
-    A = torch.randn(1, n, n).to(dtype)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        bmm(A, A)
-        times.append(time.perf_counter() - start)
-    return 2e-9 * n**3 / min(times)
 
 
 def with_share(rows: list[dict[str, Any]], Xs: list[Tensor], rate: float) -> list[dict[str, Any]]:
@@ -248,68 +214,90 @@ def momenta(path: Path, most: int) -> list[Tensor]:
     return found[:most]
 
 
-def main() -> None:
-    """Run all cases and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="a trainer's checkpoint, for its momenta")
-    parser.add_argument("--smoke", action="store_true", help="small sizes and one repetition")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--layers", type=int, default=12, help="of GPT-2 small")
-    parser.add_argument("--without", nargs="*", default=[], help="peers to leave out")
-    parser.add_argument("--cases", nargs="*", help="parts of the names of the cases to run")
-    parser.add_argument("--part", help="name of the part that --cases make, for a record of its own")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    g = torch.Generator().manual_seed(0)
-    missing: list[str] = []
-    fast, fine = peers(missing, args.without)
-    small = 128 if args.smoke else 1024
-    width, layers = (128, 1) if args.smoke else (768, args.layers)
+def cases(
+    g: torch.Generator, *, side: int, width: int, layers: int, fast: dict[str, Method], fine: dict[str, Method]
+) -> dict[str, tuple[Callable[[], list[Tensor]], dict[str, Method]]]:
+    """For each case how its matrices are made, and what is compared on them."""
     block = [(width, width)] * 4 + [(4 * width, width), (width, 4 * width)]
-    normal = lambda *s: torch.randn(*s, generator=g)  # noqa: E731
-    tolerance = {"msign(tol=1e-3)": lambda Xs: matfun.msign(Xs, tol=1e-3)}
-    cases: dict[str, tuple[Callable[[], list[Tensor]], dict[str, Method]]] = {
-        "square 1024, Gaussian, bfloat16": (lambda: [normal(small, small)], fast | ours((3, 4, 5))),
-        "1024 x 4096, Gaussian, bfloat16": (lambda: [normal(small, 4 * small)], fast | ours((2, 3))),
-        "512 x 2048, Gaussian, float32": (lambda: [normal(small // 2, 2 * small)], fine | tolerance),
-        "1024 x 1536, Gaussian, float32": (lambda: [normal(small, 3 * small // 2)], fine | tolerance),
-        "square 1024, Gaussian, float32": (lambda: [normal(small, small)], fine | tolerance),
+    normal = functools.partial(torch.randn, generator=g)
+    tolerance: dict[str, Method] = {"msign(tol=1e-3)": lambda Xs: matfun.msign(Xs, tol=1e-3)}
+    half = side // 2
+    return {
+        f"square {side}, Gaussian, bfloat16": (lambda: [normal(side, side)], fast | ours((3, 4, 5))),
+        f"{side} x {4 * side}, Gaussian, bfloat16": (lambda: [normal(side, 4 * side)], fast | ours((2, 3))),
+        f"{half} x {2 * side}, Gaussian, float32": (lambda: [normal(half, 2 * side)], fine | tolerance),
+        f"{side} x {3 * half}, Gaussian, float32": (lambda: [normal(side, 3 * half)], fine | tolerance),
+        f"square {side}, Gaussian, float32": (lambda: [normal(side, side)], fine | tolerance),
         "GPT-2 small, Gaussian, bfloat16": (
             lambda: [normal(*s) for s in block * layers],
             {k: fast[k] for k in list(fast)[:1]} | ours((3, 4)),
         ),
-        "512 x 512 like momenta, bfloat16": (
-            lambda: [zoo(small // 2, small // 2, generator=g)["momentum"].float()], fast | ours((5, 6)),
+        f"{half} x {half} like momenta, bfloat16": (
+            lambda: [zoo(half, half, generator=g)["momentum"].float()], fast | ours((5, 6)),
         ),
     }  # fmt: skip
-    if args.checkpoint:
-        cases["momenta of the trainer, bfloat16"] = (lambda: momenta(args.checkpoint, 24), fast | ours((4, 5, 6)))
-    chosen = {n: c for n, c in cases.items() if not args.cases or any(part in n for part in args.cases)}
-    rates = {d: peak(d, 256 if args.smoke else 1024) for d in (torch.bfloat16, torch.float32)}
-    body, data = [f"Peak of a product: {', '.join(f'{str(d)[6:]} {r:.0f} GFLOP/s' for d, r in rates.items())}."], {}
+
+
+def shown(rows: list[dict[str, Any]]) -> str:
+    """Rows as a table, failures in words."""
+    header = list(rows[0])
+    cells = [[f"{v:.3g}" if isinstance(v, float) else v for v in (r.get(h, "") for h in header)] for r in rows]
+    for row, line in zip(rows, cells, strict=True):
+        if "failed" in row:
+            line[1] = "failed: " + row["failed"]
+    return _record.table(header, cells)
+
+
+def measure(
+    *,
+    checkpoint: Path | None = None,
+    rounds: int = 7,
+    side: int = 1024,
+    width: int = 768,
+    layers: int = 12,
+    without: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    part: str = "",
+) -> Found:
+    """Cases whose name contains one of ``only``, for a record of that ``part``; ``layers`` are GPT-2 small's of
+    ``width``; ``checkpoint`` is the trainer's, for its momenta; ``without`` are peers to leave out.
+    """
+    missing: list[str] = []
+    fast, fine = peers(missing, without)
+    made = cases(torch.Generator().manual_seed(0), side=side, width=width, layers=layers, fast=fast, fine=fine)
+    if checkpoint:
+        made["momenta of the trainer, bfloat16"] = (lambda: momenta(checkpoint, 24), fast | ours((4, 5, 6)))
+    chosen = {name: case for name, case in made.items() if not only or any(word in name for word in only)}
+    rates = {d: peak(d, side) for d in (torch.bfloat16, torch.float32)}
+    body, found = [f"Peak of a product: {', '.join(f'{str(d)[6:]} {r:.0f} GFLOP/s' for d, r in rates.items())}."], []
     if missing:
         body.append("Left out, not importable here: " + "; ".join(missing) + ".")
     for name, (make, table) in chosen.items():
         Xs = make()
-        repeats = 1 if args.smoke else 3 if "GPT" in name else args.repeats
-        rows = with_share(
-            compare(Xs, table, repeats), Xs, rates[torch.float32 if "float32" in name else torch.bfloat16]
-        )
-        data[name] = rows
-        header = list(rows[0])
-        cells = [[f"{v:.3g}" if isinstance(v, float) else v for v in (r.get(h, "") for h in header)] for r in rows]
-        for row, line in zip(rows, cells, strict=True):
-            if "failed" in row:
-                line[1] = "failed: " + row["failed"]
-        body.append(f"## {name} ({len(Xs)} matrices)\n\n" + _record.table(header, cells))
+        rows = compare(Xs, table, min(rounds, 3) if "GPT" in name else rounds)
+        rows = with_share(rows, Xs, rates[torch.float32 if "float32" in name else torch.bfloat16])
+        found += [{"case": name, **row} for row in rows]
+        body.append(f"## {name} ({len(Xs)} matrices)\n\n{shown(rows)}")
         print(body[-1], flush=True)
-    label = f"msign_targets_{args.part}" if args.part else "msign_targets"
-    path = _record.write(
-        label, claim="msign beside what others ship", body="\n\n".join(body), data=data, folder=args.out
-    )
-    print(f"written: {path}")
+    timed = [row for row in found if "time / first" in row]
+    ratios = {f"{row['case']}, {row['method']}: time / first": row["time / first"] for row in timed}
+    best = max(row["error of the first / error"] for row in timed if row["time / first"] <= 1)
+    figures = {"better": best, "cases": len(chosen), **ratios}
+    return Found(rows=found, body="\n\n".join(body), figures=figures, data={"missing": missing}, part=part)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "msign_targets",
+        "msign beside what others ship, {cases} cases: an error up to {better:.1f} times smaller than the first peer's "
+        "in no more time",
+        measure,
+        smoke={
+            "side": 32,
+            "width": 16,
+            "layers": 1,
+            "rounds": 1,
+            "only": ("32 x 128, Gaussian, bfloat16", "square 32, Gaussian, float32"),
+        },
+        check={"rounds": 1, "side": 1024, "only": ("square 1024, Gaussian, bfloat16",)},
+    )

@@ -1,25 +1,26 @@
 """Absorbed decoding against expanding the latents again at every step, and against MHA, GQA and MQA.
 
-    python benchmarks/decode.py            # writes benchmarks/records/<date>_decode.{md,json}
-    python benchmarks/decode.py --smoke    # small
+    python -m benchmarks.nn.decode
 
 One token a step behind a cache of so many tokens, one sequence, float32, no gradient. Times are medians; the ratio to
 the absorbed form is the median of paired runs (the forms take turns).
 """
 
-import argparse
-import statistics
-import tempfile
-import time
-from pathlib import Path
+import functools
+from collections.abc import Mapping
 
-import _record
 import torch
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain import nn
 
+ABSORBED, EXPANDED = "MLA, absorbed", "MLA, expanded again"
+FIRST = "a layer of width 1024, 16 heads"
 SHAPES = {
-    "a layer of width 1024, 16 heads": (
+    FIRST: (
         1024,
         {"heads": 16},
         {"latent": 256, "head_dim": 96, "rotary_dim": 32, "value_dim": 64},
@@ -36,8 +37,8 @@ def forms(width: int, plain: dict | None, latent: dict) -> dict[str, tuple[nn.At
     heads = latent.get("heads") or (plain or {})["heads"]
     mla = nn.Attention(width, **{"heads": heads, **latent})
     table: dict[str, tuple[nn.Attention, bool | None]] = {
-        "MLA, absorbed": (mla, True),
-        "MLA, expanded again": (mla, False),
+        ABSORBED: (mla, True),
+        EXPANDED: (mla, False),
     }
     if plain:
         for name, kv_heads in (("MHA", heads), ("GQA, 4 heads", 4), ("MQA", 1)):
@@ -48,7 +49,8 @@ def forms(width: int, plain: dict | None, latent: dict) -> dict[str, tuple[nn.At
 
 
 @torch.no_grad()
-def measure(width: int, table: dict, stored: int, repeats: int) -> list[list]:
+def compare(width: int, table: dict, stored: int, rounds: int) -> tuple[list[dict], float]:
+    """One row a form, and the largest difference between the two forms of MLA."""
     g = torch.Generator().manual_seed(0)
     for block in {block for block, _ in table.values()}:
         block.initialise(generator=g)
@@ -58,53 +60,52 @@ def measure(width: int, table: dict, stored: int, repeats: int) -> list[list]:
         x = torch.randn(1, min(512, stored), width, generator=g)
         for name, (block, _) in table.items():
             block(x, cache=caches[name])
-    times = {name: [] for name in table}
-    answers = {}
-    for _ in range(repeats + 1):
-        x = torch.randn(1, 1, width, generator=g)
-        for name, (block, absorbed) in table.items():
-            start = time.perf_counter()
-            answers[name] = block(x, cache=caches[name], absorbed=absorbed)
-            times[name].append(time.perf_counter() - start)
-    a, b = answers["MLA, absorbed"], answers["MLA, expanded again"]
-    print(f"largest difference between the two forms: {(a - b).abs().max() / b.abs().max():.1e}")
-    base = times["MLA, absorbed"][1:]
-    return [
-        [
-            name,
-            caches[name].numbers_per_token,
-            1e3 * statistics.median(t[1:]),
-            statistics.median(t / s for t, s in zip(t[1:], base, strict=True)),
-        ]
-        for name, t in times.items()
+    inputs = [torch.randn(1, 1, width, generator=g) for _ in range(rounds + 1)]
+    answers: dict[str, list[torch.Tensor]] = {name: [] for name in table}
+
+    def step(name: str) -> None:
+        block, absorbed = table[name]
+        answers[name].append(block(inputs[len(answers[name])], cache=caches[name], absorbed=absorbed))
+
+    times = alternate({name: functools.partial(step, name) for name in table}, rounds=rounds)
+    a, b = answers[ABSORBED][-1], answers[EXPANDED][-1]
+    rows = [
+        {
+            "form": name,
+            "cached numbers a token": caches[name].numbers_per_token,
+            "ms a token": 1e3 * times.median(name),
+            "time / absorbed": times.ratio(name, ABSORBED),
+        }
+        for name in table
     ]
+    return rows, float((a - b).abs().max() / b.abs().max())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--repeats", type=int, default=15)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    parts, data = [], {}
-    for title, (width, plain, latent) in SHAPES.items():
-        if args.smoke:
-            width, latent = 64, {**latent, "latent": 16}
-            latent.pop("query_rank", None)
-            plain = plain and {"heads": 16, "head_dim": 8}
-        stored = 64 if args.smoke else 4096
-        rows = measure(width, forms(width, plain, latent), stored, 2 if args.smoke else args.repeats)
-        data[title] = rows
-        shown = [[name, f"{numbers:,}", f"{ms:.3g}", f"{ratio:.2f}"] for name, numbers, ms, ratio in rows]
-        head = ["form", "cached numbers a token", "ms a token", "time / absorbed"]
-        parts.append(f"## {title}, {stored:,} tokens cached\n\n{_record.table(head, shown)}")
+def measure(
+    *, shapes: Mapping[str, tuple[int, dict | None, dict]] = SHAPES, stored: int = 4096, rounds: int = 15
+) -> Found:
+    """One token a step behind ``stored`` ones."""
+    parts, found, apart = [f"float32, one sequence, {stored:,} tokens cached."], [], []
+    for title, (width, plain, latent) in shapes.items():
+        rows, difference = compare(width, forms(width, plain, latent), stored, rounds)
+        apart.append(difference)
+        found += [{"shape": title, **row} for row in rows]
+        parts.append(f"## {title}\n\n{_record.shown(rows)}\n\nThe two forms differ by {difference:.1e} at most.")
         print(parts[-1], flush=True)
-    claim = "Absorbed decoding against expanding again"
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if args.smoke else _record.RECORDS
-        body = "float32, one sequence, one thread.\n\n" + "\n\n".join(parts)
-        _record.write("decode", claim=claim, body=body, data={"shapes": data}, folder=folder)
+    ratios = {f"{r['shape']}, {r['form']}: time / absorbed": r["time / absorbed"] for r in found}
+    figures = {"faster": max(r["time / absorbed"] for r in found if r["form"] == EXPANDED), "apart": max(apart)}
+    return Found(rows=found, body="\n\n".join(parts), figures=figures | ratios)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "decode",
+        "Absorbed decoding is up to {faster:.1f} times faster than expanding again, and differs by {apart:.1e} at most",
+        measure,
+        smoke={
+            "shapes": {"a small layer": (64, {"heads": 16, "head_dim": 8}, SHAPES[FIRST][2] | {"latent": 16})},
+            "stored": 16,
+            "rounds": 1,
+        },
+        check={"shapes": {FIRST: SHAPES[FIRST]}, "rounds": 3},
+    )

@@ -3,30 +3,31 @@
 All three compute the same function of the same weights, checked before they are timed. Theirs runs as transformers
 chooses by itself (grouped_mm where torch has it), and as its own loop.
 
-python benchmarks/moe.py [--write]
+    python -m benchmarks.nn.moe
 """
 
+import functools
 import statistics
-import sys
-import time
 
-import _record
 import torch
 import torch.nn.functional as F
 import transformers
 from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain import nn
 
-SHAPES = [
+SHAPES = (
     (256, 16, 4, 128, 1024),
     (256, 64, 8, 64, 1024),
     (128, 128, 8, 32, 2048),
     (63, 16, 4, 30, 1024),
     (256, 16, 4, 136, 4096),
-]
-REPEATS = 9
+)
 
 
 def loop(moe, x):
@@ -42,12 +43,10 @@ def loop(moe, x):
     return out
 
 
-def seconds(layer, moe, x):
-    """Time of forward and backward."""
-    moe.zero_grad()
-    start = time.perf_counter()
+def step(layer, owner, x):
+    """Forward and backward."""
+    owner.zero_grad()
     layer(x).square().sum().backward()
-    return time.perf_counter() - start
 
 
 def theirs(moe, implementation):
@@ -68,7 +67,7 @@ def theirs(moe, implementation):
     return layer
 
 
-def measure(width, experts, top_k, hidden, tokens, dtype):
+def compare(width, experts, top_k, hidden, tokens, dtype, rounds):
     """Median time of the layer and median ratios to the loop and to both forms of theirs, of paired runs."""
     moe = nn.MoE(width, experts=experts, top_k=top_k, hidden=hidden, shared=1, activation="sigmoid", renormalise=True,
                  generator=0)  # fmt: skip
@@ -86,33 +85,44 @@ def measure(width, experts, top_k, hidden, tokens, dtype):
         owner = moe if name == "loop" else layer
         try:
             torch.testing.assert_close(layer(x), truth, rtol=2e-2, atol=1e-3 if dtype == torch.float32 else 0.3)
-            pairs = [(seconds(moe, moe, x), seconds(layer, owner, x)) for _ in range(REPEATS + 2)][2:]
+            calls = {"ours": functools.partial(step, moe, moe, x), name: functools.partial(step, layer, owner, x)}
+            times = alternate(calls, rounds=rounds, warm=2)
         except RuntimeError as refusal:
             ratios[name] = f"refused: {str(refusal).splitlines()[0][:40]}"
             continue
-        ours += [first for first, _ in pairs]
-        ratios[name] = f"{statistics.median(first / second for first, second in pairs):.2f}"
+        ours += times["ours"]
+        ratios[name] = times.ratio("ours", name)
     return statistics.median(ours), ratios
 
 
-def main():
-    """Print the table; with --write, record it."""
+def measure(*, shapes: tuple[tuple[int, int, int, int, int], ...] = SHAPES, rounds: int = 9) -> Found:
+    """Width, experts, top k, hidden and tokens of each shape."""
     rows = []
-    for shape in SHAPES:
+    for shape in shapes:
         for dtype in (torch.float32, torch.bfloat16):
-            ours, ratios = measure(*shape, dtype)
-            rows.append((str(dtype)[6:], *shape, f"{1e3 * ours:.1f}", *ratios.values()))
+            ours, ratios = compare(*shape, dtype, rounds)
+            named = zip(("width", "experts", "top k", "hidden", "tokens"), shape, strict=True)
+            of = {f"of {name}": ratio for name, ratio in ratios.items()}
+            rows.append({"dtype": str(dtype)[6:], **dict(named), "ms": 1e3 * ours, **of})
             print(rows[-1], flush=True)
-    head = ("dtype", "width", "experts", "top k", "hidden", "tokens", "ms", "of the loop", "of theirs, grouped_mm",
-            "of theirs, eager")  # fmt: skip
-    body = _record.table(head, rows)
-    if "--write" in sys.argv[1:]:
-        claim = "MoE forward and backward, as a share of a loop over experts and of transformers' DeepseekV3MoE"
-        text = (
-            f"Targets: at most 0.5 of the loop, at most 1 of theirs. transformers {transformers.__version__}.\n\n{body}"
-        )
-        _record.write("moe", claim=claim, body=text, data={"rows": rows})
+    body = f"Targets: at most 0.5 of the loop, at most 1 of theirs. transformers {transformers.__version__}."
+    ratios = {
+        f"{'-'.join(map(str, list(row.values())[:6]))} {name}": row[name]
+        for row in rows
+        for name in ("of loop", "of grouped_mm", "of eager")
+        if isinstance(row[name], float)
+    }
+    worst = {name: max(v for key, v in ratios.items() if key.endswith(name)) for name in ("of loop", "of eager")}
+    return Found(rows=rows, body=f"{body}\n\n{_record.shown(rows)}", figures=worst | ratios)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "moe",
+        "MoE forward and backward take at most {of loop:.2f} of the time of a loop over experts and {of eager:.2f} of "
+        "that of transformers' DeepseekV3MoE",
+        measure,
+        smoke={"shapes": ((16, 4, 2, 8, 8),), "rounds": 1},
+        check={"shapes": SHAPES[:1], "rounds": 3},
+        threads=None,
+    )

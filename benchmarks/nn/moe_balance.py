@@ -1,60 +1,39 @@
 """How evenly the experts of the main job are loaded on held-out text, and whether they pay for their time.
 
-    python benchmarks/moe_balance.py                      # sign and quantile rules, then dense for the same time
-    python benchmarks/moe_balance.py --pace 1.5           # a step with experts costs 1.5 dense ones: measured elsewhere
-    python benchmarks/moe_balance.py --smoke              # a few steps of each, nothing is recorded
+    python -m benchmarks.nn.moe_balance                    # sign and quantile rules, then dense for the same time
+    python -m benchmarks.nn.moe_balance --pace 1.5         # a step with experts costs 1.5 dense ones, as was measured
 
 MaxVio is the largest load over the mean load, minus 1, of the loads summed over the whole validation set: whole files
 that the run has not seen. Beside it stands that of as many tokens of the batches that the run would have read next: as
 new to it, but an exchangeable sample of the text that it learned from. What an exact fit on one does with the other
 says how much the two texts differ. The last checkpoint is measured on all of it, those before on --glance tokens. Runs
-and their loads that are finished in --out-dir are kept. Steps are limited, not minutes, so that a busy machine changes
-nothing; --pace turns steps into time, and `--pace-only` measures it, on a quiet machine, in alternating steps of both
-models.
+and their loads that are finished in --runs are kept. Steps are limited, not minutes, so that a busy machine changes
+nothing; the pace turns steps into time, and is measured in alternating steps of both models, where it is not given.
 """
 
-import argparse
+import functools
 import json
 import statistics
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import _record
 import safetensors.torch
 import torch
-from _runs import held_out
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
+from benchmarks._runs import FIXED, TINY, held_out, summary, trained
 from spectrain import nn, objectives, optim, train
 from spectrain.nn._experts.balance import Loads
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.language import build_model
 
 RULES = ("sign", "quantile")
+MODEL = {"validation_fraction": 0.08}
 EXPERTS = {"attention": "mla", "moe_experts": 16, "moe_top_k": 4, "moe_shared": 1}
-SMALL = {"depth": 2, "width": 32, "heads": 2, "vocabulary": 300, "block": 32, "batch_size": 4, "eval_tokens": 2048}
-
-
-def run(name: str, steps: int, args: argparse.Namespace, **flags: object) -> Path:
-    """The folder of a run of the main job, trained unless it is there."""
-    folder = args.out_dir / name
-    if (folder / "summary.json").exists():
-        return folder
-    config = train.TrainConfig(
-        out_dir=str(folder),
-        resume="auto",
-        max_steps=steps,
-        save_interval=max(1, steps // 6),
-        keep_last=7,
-        validation_fraction=0.08,
-        spectrum_interval=0,
-        sample_tokens=0,
-        threads=1,
-        autocast="bfloat16",
-        muon_dtype="bfloat16",
-        **(SMALL if args.smoke else {}),
-        **flags,
-    )
-    return train.train(config)
 
 
 def unread(made: train.TrainedRun, *, steps: int, tokens: int) -> torch.Tensor:
@@ -111,21 +90,20 @@ def violation_of(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> flo
     return violation(best.flatten().bincount(minlength=len(bias)))
 
 
-def balance(folder: Path, args: argparse.Namespace) -> dict:
+def balance(folder: Path, *, checkpoints: int, tokens: int, glance: int) -> dict:
     """What the checkpoints of a run do with held-out files and with batches that it has not read."""
     done = folder / "balance.json"
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
     made = train.load_run(folder)
-    most = 1024 if args.smoke else args.tokens
-    files = held_out(made)[:most]
+    files = held_out(made)[:tokens]
     following = unread(made, steps=summary(folder)["steps"], tokens=len(files))
     routed = [m for m in made.model.modules() if isinstance(m, nn.MoE)]
     top_k = routed[0].router.top_k
     found: dict = {"steps": [], "files": [], "unread": [], "tokens": len(files)}
-    checkpoints = sorted((folder / "checkpoints").glob("step-*"))[-args.checkpoints :]
-    for checkpoint in checkpoints:
-        size = len(files) if checkpoint == checkpoints[-1] else args.glance
+    last = sorted((folder / "checkpoints").glob("step-*"))[-checkpoints:]
+    for checkpoint in last:
+        size = len(files) if checkpoint == last[-1] else glance
         safetensors.torch.load_model(made.model, str(checkpoint / "model.safetensors"))
         found["steps"].append(int(checkpoint.name.split("-")[1]))
         both = {"files": seen(made, files[:size]), "unread": seen(made, following[:size])}
@@ -156,20 +134,13 @@ def _pairs(scores: list[torch.Tensor], biases: list[torch.Tensor], *, top_k: int
     return [violation_of(s, b, top_k=top_k) for s, b in zip(scores, biases, strict=True)]
 
 
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+def pace_of(model: Mapping[str, Any], rounds: int) -> float:
+    """The median ratio of the times of steps that follow each other, with experts and dense."""
+    dense, experts = (functools.partial(step, *built(flags)) for flags in (model, {**model, **EXPERTS}))
+    return alternate({"dense": dense, "experts": experts}, rounds=rounds, warm=2).ratio("experts", "dense")
 
 
-def pace(args: argparse.Namespace) -> tuple[float, float, float]:
-    """Seconds of a training step, dense and with experts, and the median ratio of steps that follow each other."""
-    small, repeats = (SMALL, 2) if args.smoke else ({}, 12)
-    models = [built(small), built(small | EXPERTS)]
-    times = [[one_step(*model) for model in models] for _ in range(repeats + 2)][2:]
-    first, second = (statistics.median(column) for column in zip(*times, strict=True))
-    return first, second, statistics.median(b / a for a, b in times)
-
-
-def built(flags: dict) -> tuple:
+def built(flags: Mapping[str, Any]) -> tuple:
     """A model of the main job, its optimizer, and a batch."""
     config, _ = train.TrainConfig(**flags).derive()
     model = build_model(config, vocabulary=config.vocabulary)
@@ -178,8 +149,8 @@ def built(flags: dict) -> tuple:
     return model, optim.Muon(model, lr=1e-3), tokens
 
 
-def one_step(model, optimizer, tokens) -> float:
-    start = time.perf_counter()
+def step(model, optimizer, tokens) -> None:
+    """One step of training."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(tokens[:, :-1])
     objectives.negative_log_likelihood(logits, tokens[:, 1:]).div(tokens.numel()).backward()
@@ -188,44 +159,41 @@ def one_step(model, optimizer, tokens) -> float:
     for layer in model.modules():
         if isinstance(layer, nn.MoE):
             layer.update_bias()
-    return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out-dir", type=Path, default=Path("runs/moe_balance"))
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--pace", type=float, help="dense steps in the time of one with experts")
-    parser.add_argument("--pace-only", action="store_true")
-    parser.add_argument("--only", choices=("sign", "quantile", "dense"), help="train and measure this run, and stop")
-    parser.add_argument("--checkpoints", type=int, default=6, help="of each run, the last ones, that are measured")
-    parser.add_argument("--tokens", type=int, default=204_800, help="of either text, at most")
-    parser.add_argument("--glance", type=int, default=49_152, help="the same, of checkpoints before the last")
-    parser.add_argument("--no-dense", action="store_true", help="leave the dense run out")
-    parser.add_argument("--smoke", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.pace_only:
-        print("dense {:.3f} s a step, experts {:.3f} s, ratio {:.3f}".format(*pace(args)))
-        return
-    args.steps = 12 if args.smoke else args.steps
-    if args.only == "dense":
-        run("dense", round(args.steps * (args.pace or 1.5)), args)
-        return
-    if args.only:
-        balance(run(args.only, args.steps, args, moe_balance=args.only, **EXPERTS), args)
-        return
-    ratio = args.pace or pace(args)[2]
-    found = {rule: balance(run(rule, args.steps, args, moe_balance=rule, **EXPERTS), args) for rule in RULES}
-    if not args.no_dense:
-        dense = summary(run("dense", round(args.steps * ratio), args))
+def measure(
+    *,
+    runs: Path,
+    steps: int = 300,
+    pace: float | None = None,
+    only: tuple[str, ...] = (*RULES, "dense"),
+    checkpoints: int = 6,
+    tokens: int = 204_800,
+    glance: int = 49_152,
+    model: Mapping[str, Any] = MODEL,
+    rounds: int = 12,
+) -> Iterator[Found]:
+    """``pace``: dense steps in the time of one with experts, measured over ``rounds`` where not given. ``only``:
+    runs to train; the record needs both rules. ``checkpoints``: the last ones of each run, that are measured, on so
+    many ``tokens`` of either text, those before the last on the first ``glance``.
+    """
+    ratio = pace or pace_of(model, rounds)
+    found = {}
+    for rule in [rule for rule in RULES if rule in only]:
+        flags = {**FIXED, "threads": 1, **model, **EXPERTS, "moe_balance": rule, "max_steps": steps}
+        folder = trained(runs / rule, **flags, save_interval=max(1, steps // 6), keep_last=7)
+        found[rule] = balance(folder, checkpoints=checkpoints, tokens=tokens, glance=glance)
+    if "dense" in only:
+        dense = summary(trained(runs / "dense", **{**FIXED, "threads": 1, **model, "max_steps": round(steps * ratio)}))
         found["dense"] = {"loss": dense["validation_loss"], "steps": dense["steps"]}
-    body = report(found, ratio=ratio, steps=args.steps, glance=args.glance)
-    print(body)
-    if not args.smoke:
-        data_ = {"runs": found, "pace": ratio}
-        _record.write("moe_balance", claim="Loads of experts on held-out text, and experts beside a dense model",
-                      body=body, data=data_)  # fmt: skip
+    if set(RULES) <= set(found):
+        rows = [
+            {"run": name, **{k: v for k, v in one.items() if k in ("loss", "mean_of_steps")}}
+            for name, one in found.items()
+        ]
+        figures = {rule: max(found[rule]["files"][-1]) for rule in RULES} | {"pace": ratio}
+        body = report(found, ratio=ratio, steps=steps, glance=glance)
+        yield Found(rows=rows, body=body, figures=figures, data={"runs": found})
 
 
 def report(found: dict, *, ratio: float, steps: int, glance: int) -> str:
@@ -281,4 +249,10 @@ def _mean(run_: dict, name: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "moe_balance",
+        "Loads of experts on held-out text: MaxVio is {sign:.3f} by signs and {quantile:.3f} by quantiles, and a step "
+        "with experts takes the time of {pace:.2f} dense ones",
+        measure,
+        smoke={"model": TINY, "steps": 12, "tokens": 256, "glance": 64, "checkpoints": 2, "rounds": 1},
+    )

@@ -1,7 +1,6 @@
 """Tokens per second of whole-model sampling: with a cache, absorbed, expanded again, and without a cache.
 
-    python benchmarks/sampling.py            # writes benchmarks/records/<date>_sampling.{md,json}
-    python benchmarks/sampling.py --smoke    # small
+    python -m benchmarks.nn.sampling
 
 The models that `spectrain train` and `spectrain train --attention mla` make, at initial weights: the time does not
 depend on them. One sequence, float32, `--temperature 0.8 --top-k 50` as `spectrain sample` has it. Each text is begun
@@ -9,15 +8,16 @@ from a prompt; the time is that of the tokens after the first one, so that readi
 The forms take turns; rates are medians, ratios medians of paired runs.
 """
 
-import argparse
 import statistics
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-import _record
 import torch
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import seconds
 from spectrain import nn
 from spectrain.train import TrainConfig
 from spectrain.train._jobs.language import build_model
@@ -38,54 +38,53 @@ def rate(model: nn.LanguageModel, form: str, *, prompt: int, tokens: int) -> flo
     begun = torch.randint(0, model.embedding.num_embeddings, (1, prompt), generator=draw)
     drawn = nn.stream(model, begun, tokens=tokens + 1, temperature=0.8, top_k=50, form=form, generator=draw)
     next(drawn)
-    start = time.perf_counter()
-    count = sum(1 for _ in drawn)
-    return count / (time.perf_counter() - start)
+    return tokens / seconds(lambda: list(drawn))
 
 
-def measure(kind: str, settings: dict, text: tuple[int, int], repeats: int, *, depth: int) -> list[list]:
+def compare(kind: str, settings: Mapping[str, Any], text: tuple[int, int], rounds: int, *, depth: int) -> list[dict]:
+    """One row a form."""
     config, _ = TrainConfig(depth=depth, **settings).derive()
     model = build_model(config, vocabulary=config.vocabulary).eval()
     names = forms(kind)
     prompt, tokens = text
     for form in names.values():
         rate(model, form, prompt=prompt, tokens=2)
-    seen = {name: [] for name in names}
-    for _ in range(repeats):
+    seen: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
         for name, form in names.items():
             seen[name].append(rate(model, form, prompt=prompt, tokens=tokens))
     return [
-        [name, statistics.median(rates), statistics.median(a / b for a, b in zip(rates, seen["full"], strict=True)),
-         0 if name == "full" else model.cache_numbers, min(rates), max(rates)]
+        {
+            "form": name,
+            "tokens/s": statistics.median(rates),
+            "from": min(rates),
+            "to": max(rates),
+            "times full": statistics.median(a / b for a, b in zip(rates, seen["full"], strict=True)),
+            "numbers cached a token": 0 if name == "full" else model.cache_numbers,
+        }
         for name, rates in seen.items()
-    ]  # fmt: skip
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    parts, data = [], {}
-    for title, (prompt, tokens) in TEXTS.items():
-        text = (8, 3) if args.smoke else (prompt, tokens)
+def measure(*, texts: Mapping[str, tuple[int, int]] = TEXTS, depth: int = 4, rounds: int = 3) -> Found:
+    """Each model on texts of (tokens of the prompt, tokens drawn)."""
+    parts, found = [f"One sequence, float32, depth {depth}, 4,096 tokens of vocabulary."], []
+    for title, text in texts.items():
         for kind, settings in MODELS.items():
-            rows = measure(kind, settings, text, 1 if args.smoke else args.repeats, depth=1 if args.smoke else 4)
-            data[f"{kind}, {title}"] = rows
-            shown = [
-                [name, f"{median:.0f}", f"{low:.0f} to {high:.0f}", f"{ratio:.2f}", f"{numbers:,}"]
-                for name, median, ratio, numbers, low, high in rows
-            ]
-            head = ["form", "tokens/s", "from, to", "times full", "numbers cached a token"]
-            words = f"{kind}, {title}: {text[1]} tokens after {text[0]}"
-            parts.append(f"## {words}\n\n{_record.table(head, shown)}")
+            rows = compare(kind, settings, text, rounds, depth=depth)
+            found += [{"model": kind, "text": title, **row} for row in rows]
+            parts.append(f"## {kind}, {title}: {text[1]} tokens after {text[0]}\n\n{_record.shown(rows)}")
             print(parts[-1], flush=True)
-    claim = "Tokens per second of sampling, by form"
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if args.smoke else _record.RECORDS
-        body = "One sequence, float32, depth 4, width 256, 4,096 tokens of vocabulary.\n\n" + "\n\n".join(parts)
-        _record.write("sampling", claim=claim, body=body, data={"models": data}, folder=folder)
+    ratios = {f"{r['model']}, {r['text']}, {r['form']}: times full": r["times full"] for r in found}
+    return Found(rows=found, body="\n\n".join(parts), figures={"faster": max(ratios.values()), **ratios})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "sampling",
+        "Sampling with a cache gives up to {faster:.1f} times the tokens per second of sampling without",
+        measure,
+        smoke={"texts": {"a text": (8, 3)}, "depth": 1, "rounds": 1},
+        check={"texts": {"a short text": TEXTS["a short text"]}, "rounds": 1},
+        threads=None,
+    )

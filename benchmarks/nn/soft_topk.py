@@ -1,23 +1,21 @@
 """soft_topk against LapSum's own torch code: time, sums kept, and what each cannot do.
 
-    python benchmarks/soft_topk.py --lapsum soft_topk.ipynb    # tutorial_notebooks/soft_topk.ipynb of gmum/LapSum
-    python benchmarks/soft_topk.py --smoke                     # small, and without the peer
+    python -m benchmarks.nn.soft_topk --lapsum soft_topk.ipynb    # tutorial_notebooks/soft_topk.ipynb of gmum/LapSum
 
 LapSum's function stands in a notebook; its first two cells are executed, none of it is kept here. Times are ratios of
 paired runs (the two take turns), the median of them; the failures are those of the inputs named.
 """
 
-import argparse
 import json
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import _record
 import torch
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain import nn
 
 Call = Callable[[torch.Tensor, float, float], torch.Tensor]
@@ -27,7 +25,7 @@ def ours(x: torch.Tensor, k: float, temperature: float) -> torch.Tensor:
     return nn.soft_topk(x, k, temperature=temperature)
 
 
-def lapsum(notebook: Path) -> Call:
+def published(notebook: Path) -> Call:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     names: dict = {}
     for cell in [c for c in cells if c["cell_type"] == "code"][:2]:
@@ -40,27 +38,26 @@ def lapsum(notebook: Path) -> Call:
     return call
 
 
-def seconds(call: Call, x: torch.Tensor, k: float, temperature: float, *, backward: bool) -> float:
-    weights = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype)
-    scores = x.clone().requires_grad_(backward)
-    start = time.perf_counter()
-    with torch.set_grad_enabled(backward):
-        p = call(scores, k, temperature)
-        if backward:
-            (p * weights).sum().backward()
-    return time.perf_counter() - start
+def timed(call: Call, x: torch.Tensor, k: float, *, backward: bool) -> Callable[[], None]:
+    """One pass forward, and back where that is wanted."""
+    weights, scores = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype), x.clone().requires_grad_(backward)
+
+    def run() -> None:
+        scores.grad = None
+        with torch.set_grad_enabled(backward):
+            p = call(scores, k, 1.0)
+            if backward:
+                (p * weights).sum().backward()
+
+    return run
 
 
-def paired(calls: dict[str, Call], x: torch.Tensor, k: float, *, backward: bool, repeats: int) -> dict[str, float]:
-    times = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            times[name].append(seconds(call, x, k, 1.0, backward=backward))
-    out = {name: 1e3 * statistics.median(values[1:]) for name, values in times.items()}  # the first one warms up
-    if len(calls) == 2:
-        first, second = times.values()
-        out["ratio"] = statistics.median(a / b for a, b in zip(first[1:], second[1:], strict=True))
-    return out
+def paired(calls: dict[str, Call], x: torch.Tensor, *, backward: bool, rounds: int) -> dict[str, float]:
+    """Milliseconds of each, and of two the ratio."""
+    k = x.shape[-1] / 10
+    times = alternate({name: timed(call, x, k, backward=backward) for name, call in calls.items()}, rounds=rounds)
+    found = {f"{name}, ms": 1e3 * times.median(name) for name in times}
+    return found | ({"time ratio": times.ratio(*calls)} if len(calls) == 2 else {})
 
 
 def kept(call: Call, x: torch.Tensor, k: float, temperature: float) -> str:
@@ -108,51 +105,43 @@ def cases(n: int) -> dict[str, tuple[torch.Tensor, float, float]]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lapsum", type=Path, help="soft_topk.ipynb of gmum/LapSum; without it, ours alone")
-    parser.add_argument("--repeats", type=int, default=31)
-    parser.add_argument("--smoke", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    calls: dict[str, Call] = {"soft_topk": ours} | ({"LapSum": lapsum(args.lapsum)} if args.lapsum else {})
+def measure(
+    *,
+    lapsum: Path | None = None,
+    sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000),
+    rounds: int = 31,
+    many: int = 100_000,
+) -> Found:
+    """``lapsum`` is soft_topk.ipynb of gmum/LapSum, without which ours stands alone; ``many`` scores of hard inputs."""
+    calls: dict[str, Call] = {"soft_topk": ours} | ({"LapSum": published(lapsum)} if lapsum else {})
     g, rows = torch.Generator().manual_seed(1), []
-    for n in (100, 1_000) if args.smoke else (1_000, 100_000, 1_000_000):
+    for n in sizes:
         for dtype in (torch.float64, torch.float32):
             x = torch.randn(1, n, generator=g, dtype=torch.float64).to(dtype)
             for backward in (False, True):
-                repeats = 1 if args.smoke else max(5, args.repeats * 100_000 // max(n, 100_000))
-                took = paired(calls, x, n / 10, backward=backward, repeats=repeats)
-                rows.append([f"{n:,}", str(dtype)[6:], "and backward" if backward else "forward", *took.values()])
+                took = paired(
+                    calls, x, backward=backward, rounds=max(min(rounds, 5), rounds * 100_000 // max(n, 100_000))
+                )
+                rows.append({"n": n, "dtype": str(dtype)[6:], "what": "and backward" if backward else "forward"} | took)
                 print(rows[-1], flush=True)
-    what = [
-        [name, *(kept(call, *case) for call in calls.values())]
-        for name, case in cases(100 if args.smoke else 100_000).items()
-    ]
+    what = [[name, *(kept(call, *case) for call in calls.values())] for name, case in cases(many).items()]
     small = torch.randn(2, 9, generator=g, dtype=torch.float64)
     what.append(["second derivative", *(twice(call, small) for call in calls.values())])
     what.append(["forward mode", *(forward_mode(call, small) for call in calls.values())])
-    for line in what:
-        print(*line, sep="  |  ")
-    head = ["n", "dtype", "what", *(f"{name}, ms" for name in calls), *(["time ratio"] if len(calls) == 2 else [])]
-    shown = [[*row[:3], *(f"{v:.3g}" for v in row[3:])] for row in rows]
     body = (
-        "k = n / 10, temperature 1, one row, one thread. The ratio is the median of paired runs.\n\n"
-        + _record.table(head, shown)
-        + "\n\nWhat is kept: largest relative error of the sum of p, n = 100,000, k = n / 10; then what can be"
-        + " differentiated.\n\n"
-        + _record.table(["input", *calls], what)
+        "k = n / 10, temperature 1, one row. The ratio is the median of paired runs.\n\n"
+        f"{_record.shown(rows)}\n\nWhat is kept: largest relative error of the sum of p, n = {many:,}, k = n / 10; "
+        f"then what can be differentiated.\n\n{_record.table(['input', *calls], what)}"
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if args.smoke else _record.RECORDS
-        _record.write(
-            "soft_topk",
-            claim="Smooth top-k keeps its sum",
-            body=body,
-            data={"times": rows, "kept": what},
-            folder=folder,
-        )
+    ratios = {f"n {r['n']}, {r['dtype']}, {r['what']}": r["time ratio"] for r in rows if "time ratio" in r}
+    return Found(rows=rows, body=body, figures={"kept": what[0][1], **ratios}, data={"kept": what})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "soft_topk",
+        "Smooth top-k keeps its sum: {kept} is the largest relative error of normal scores",
+        measure,
+        smoke={"sizes": (50,), "rounds": 1, "many": 60},
+        check={"sizes": (1_000, 100_000), "rounds": 5, "many": 1000},
+    )

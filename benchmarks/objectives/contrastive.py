@@ -6,22 +6,18 @@ operation more. Memory: the most anonymous memory of a fresh process, above what
 of 64 pairs and similarities in blocks of rows, beside a bill of what grows with the batch.
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
 import functools
 import json
-import statistics
 import subprocess
 import sys
-import time
 
 import torch
-from _memory import Peak
-from _record import table, write
 
+from benchmarks import _record
+from benchmarks._memory import Peak
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
 from spectrain import nn, objectives
 
 WIDTH, DEPTH, LENGTH, CHUNK, BLOCK = 192, 2, 32, 64, 256
@@ -51,38 +47,37 @@ def accumulated(encoder, pairs):
 KINDS = {"chunked": chunked, "one graph": one_graph, "accumulated": accumulated}
 
 
-def seconds(kind, encoder, pairs):
+def step(kind, encoder, pairs):
+    """One pass forward and back."""
     encoder.zero_grad()
-    began = time.perf_counter()
     KINDS[kind](encoder, pairs)
-    return time.perf_counter() - began
 
 
-def overhead(batch, repeats):
-    """Ratios of chunked to plain steps, by kind of plain step."""
+def overhead(batch, rounds):
+    """Ratios of chunked to plain steps, by kind of plain step, each beside it in pairs of its own."""
     encoder, pairs = made(batch)
-    ratios = {"one graph": [], "accumulated": []}
-    for kind in KINDS:
-        seconds(kind, encoder, pairs)
-    for _ in range(repeats):
-        for plain, found in ratios.items():
-            found.append(seconds("chunked", encoder, pairs) / seconds(plain, encoder, pairs))
-    return {plain: statistics.median(found) for plain, found in ratios.items()}
+    calls = {kind: functools.partial(step, kind, encoder, pairs) for kind in KINDS}
+    found = {}
+    for plain in ("one graph", "accumulated"):
+        both = {kind: calls[kind] for kind in ("chunked", plain)}
+        found[plain] = alternate(both, rounds=rounds).ratio("chunked", plain)
+    return found
 
 
 def peak(kind, batch):
     """MiB of this process above its own start."""
     encoder, pairs = made(batch)
-    seconds("chunked", encoder, pairs[:, :4])
+    step("chunked", encoder, pairs[:, :4])
     with Peak(interval=0.002) as memory:
-        seconds(kind, encoder, pairs)
+        step(kind, encoder, pairs)
     return memory.most - memory.before
 
 
 def peak_apart(kind, batch):
     """The same, of a fresh process."""
-    asked = [sys.executable, __file__, "--peak", kind, "--batch", str(batch)]
-    return json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
+    program = f"from {__spec__.name} import peak; print(peak({kind!r}, {batch}))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=_record.ROOT)
+    return json.loads(done.stdout)
 
 
 def bill(batch):
@@ -93,44 +88,36 @@ def bill(batch):
     return (8 * texts + 4 * 6 * embeddings + 4 * 3 * block) / 2**20
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 4096])
-    parser.add_argument("--timed", type=int, default=256, help="pairs in a timed batch")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--peak", choices=list(KINDS), help="print one peak and stop")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--smoke", action="store_true", help="small and few, no record")
-    asked = parser.parse_args()
-    if asked.peak:
-        print(json.dumps(peak(asked.peak, asked.batch)))
-        return
-    if asked.smoke:
-        asked.batches, asked.timed, asked.repeats = [64, 128], 128, 1
-    ratios = overhead(asked.timed, asked.repeats)
-    found = [{"batch": batch, "chunked": peak_apart("chunked", batch), "bill": bill(batch)} for batch in asked.batches]
-    for row in found:
-        if row["batch"] <= 512:  # larger ones take all the memory of a small machine
-            row["one graph"] = peak_apart("one graph", row["batch"])
-    first = found[0]
-    rows = [
-        [row["batch"], f"{row['chunked']:.0f}", f"{row['chunked'] - first['chunked']:.0f}",
+def measure(*, batches: tuple[int, ...] = (64, 512, 4096), timed: int = 256, rounds: int = 5) -> Found:
+    """Memory with so many pairs in a batch; time with ``timed`` pairs."""
+    ratios = overhead(timed, rounds)
+    rows = [{"pairs": batch, "chunked": peak_apart("chunked", batch), "bill": bill(batch)} for batch in batches]
+    for row in rows:
+        if row["pairs"] <= 512:  # larger ones take all the memory of a small machine
+            row["one graph"] = peak_apart("one graph", row["pairs"])
+    first = rows[0]
+    cells = [
+        [row["pairs"], f"{row['chunked']:.0f}", f"{row['chunked'] - first['chunked']:.0f}",
          f"{row['bill'] - first['bill']:.0f}", f"{row['one graph']:.0f}" if "one graph" in row else "not run"]
-        for row in found
+        for row in rows
     ]  # fmt: skip
-    head = ["pairs", "MiB in chunks", f"more than with {first['batch']}", "bill of what grows", "MiB in one graph"]
-    words = (
+    head = ["pairs", "MiB in chunks", f"more than with {first['pairs']}", "bill of what grows", "MiB in one graph"]
+    body = (
         f"Text encoder of {DEPTH} blocks, width {WIDTH}, texts of {LENGTH} tokens, chunks of {CHUNK}, similarities in "
-        f"blocks of {BLOCK} rows.\n\nTime of a step of {asked.timed} pairs over that of one graph: "
-        f"{ratios['one graph']:.2f}; over plain accumulation: {ratios['accumulated']:.2f} (medians of {asked.repeats} "
-        "pairs of runs; asked: at most 1.45)."
+        f"blocks of {BLOCK} rows.\n\nTime of a step of {timed} pairs over that of one graph: "
+        f"{ratios['one graph']:.2f}; over plain accumulation: {ratios['accumulated']:.2f} (medians of {rounds} "
+        f"pairs of runs; asked: at most 1.45).\n\n{_record.table(head, cells)}"
     )
-    body = f"{words}\n\n{table(head, rows)}"
-    print(body)
-    if not asked.smoke:
-        claim = "Contrastive gradients of the full batch, in chunks"
-        write("contrastive", claim=claim, body=body, data={"overhead": ratios, "memory": found})
+    return Found(rows=rows, body=body, figures=ratios)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "contrastive",
+        "Contrastive gradients of the full batch in chunks take {one graph:.2f} of the time of one graph, and "
+        "{accumulated:.2f} of plain accumulation",
+        measure,
+        smoke={"batches": (4,), "timed": 8, "rounds": 1},
+        check={"batches": (64,), "timed": 256, "rounds": 1},
+        threads=None,
+    )

@@ -1,8 +1,7 @@
 """Time of one optimizer step on a real parameter set: ours beside torch.optim.Muon (with AdamW for the rest) and AdamW.
 
-    python benchmarks/muon_step.py            a 4-layer transformer of width 256
-    python benchmarks/muon_step.py --large    the shapes of GPT-2 small
-    python benchmarks/muon_step.py --smoke    a few small matrices, nothing is recorded
+    python -m benchmarks.optim.muon_step                            # a 4-layer transformer of width 256
+    python -m benchmarks.optim.muon_step --size large --rounds 3    # the shapes of GPT-2 small
 
 The optimizers take turns, so that all see the same machine; a ratio is the median over rounds of the ratio within
 a round. Before the first round a tensor of 24 MiB is freed, as training does all the time: the C library keeps memory
@@ -11,36 +10,32 @@ Muon's msign on Gaussian matrices of these shapes, for equal steps are not equal
 needs for a moment above what is held between steps, in a process of its own.
 """
 
-from spectrain._spinning import limit_spinning
-
-limit_spinning()  # before torch loads
-
-import argparse
-import datetime
 import gc
-import json
 import multiprocessing
 import multiprocessing.connection
-import platform
 import statistics
-import subprocess
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim._muon import _zeropower_via_newtonschulz
 
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import Times, alternate
+from benchmarks.matfun._peers import newton_schulz
 from spectrain import matfun
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.nn import LanguageModel
 from spectrain.optim import Muon
 from spectrain.optim._step.update import working_dtype
 
-RECORDS = Path(__file__).parent / "records"
 Step = Callable[[], object]
+Size = Literal["small", "large", "tiny"]
+PEER = "torch Muon + fused AdamW"
 
 
 def transformer(*, layers: int, width: int, hidden: int, vocabulary: int) -> nn.Module:
@@ -79,12 +74,12 @@ def gpt2() -> nn.Module:
     return model
 
 
-def models(size: str) -> nn.Module:
+def models(size: Size) -> nn.Module:
     """The parameter set of a size, with gradients."""
     torch.manual_seed(0)
     if size == "large":
         model = gpt2()
-    elif size == "smoke":
+    elif size == "tiny":
         model = transformer(layers=1, width=32, hidden=64, vocabulary=64)
     else:
         model = transformer(layers=4, width=256, hidden=704, vocabulary=256)
@@ -115,29 +110,22 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], Step]] = {
     "Muon, 2 on [0.07, 1]": lambda model: Muon(model, schedule=quintics(2, 0.07)).step,
     "Muon, float32": lambda model: Muon(model, compute_dtype="float32").step,
     "torch Muon + AdamW": torchs_muon,
-    "torch Muon + fused AdamW": lambda model: torchs_muon(model, fused=True),
+    PEER: lambda model: torchs_muon(model, fused=True),
     "torch AdamW": lambda model: torch.optim.AdamW(model.parameters()).step,
     "torch fused AdamW": lambda model: torch.optim.AdamW(model.parameters(), fused=True).step,
 }
 
 
-def chosen(size: str) -> list[str]:
+def chosen(size: Size) -> list[str]:
     """All optimizers; of the large set Muon in bfloat16 and its closest peer."""
     return [name for name in OPTIMIZERS if size != "large" or ("Muon" in name and "float32" not in name)]
 
 
-def interleaved(size: str, rounds: int) -> dict[str, list[float]]:
+def interleaved(size: Size, rounds: int) -> Times:
     """Seconds of each optimizer in each round, after one round to warm up."""
     steps = {name: OPTIMIZERS[name](models(size)) for name in chosen(size)}
     torch.empty(3 * 2**21).fill_(0)  # 24 MiB, freed at once; from 32 MiB on glibc learns nothing from it
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if i:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return alternate(steps, rounds=rounds)
 
 
 def high_water() -> float:
@@ -146,7 +134,7 @@ def high_water() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def growth(name: str, size: str, pipe: multiprocessing.connection.Connection) -> None:
+def growth(name: str, size: Size, pipe: multiprocessing.connection.Connection) -> None:
     """Send the mebibytes by which a step exceeds what is held between steps."""
     step = OPTIMIZERS[name](models(size))
     step()
@@ -157,7 +145,7 @@ def growth(name: str, size: str, pipe: multiprocessing.connection.Connection) ->
     pipe.send(high_water() - before)
 
 
-def memory(size: str) -> dict[str, float]:
+def memory(size: Size) -> dict[str, float]:
     """``growth`` of each optimizer, each in a fresh process."""
     if not Path("/proc/self/clear_refs").exists():
         return {}
@@ -175,7 +163,7 @@ def memory(size: str) -> dict[str, float]:
 def signs(X: Tensor) -> dict[str, Tensor]:
     """msign as each Muon computes it."""
     dtype = working_dtype("auto", X)
-    found = {"torch Muon": _zeropower_via_newtonschulz(X.clone(), (3.4445, -4.775, 2.0315), 5, 1e-7)}
+    found = {"torch Muon": newton_schulz(X.clone())}
     for name, steps in (("Muon", 5), ("Muon, steps=3", 3)):
         found[name] = matfun.msign([X], steps=steps, dtype=dtype)[0]
     for steps, lower in ((4, 0.006), (3, 0.03), (2, 0.07)):
@@ -183,7 +171,7 @@ def signs(X: Tensor) -> dict[str, Tensor]:
     return found | {"Muon, float32": matfun.msign([X], steps=5)[0]}
 
 
-def polar_errors(size: str) -> dict[str, float]:
+def polar_errors(size: Size) -> dict[str, float]:
     """Mean relative polar error of one msign over a Gaussian matrix of each shape."""
     shapes = {p.shape for name, p in models(size).named_parameters() if p.ndim == 2 and "blocks" in name}
     errors: dict[str, list[float]] = defaultdict(list)
@@ -208,118 +196,72 @@ def share(rounds: int) -> tuple[float, float]:
     model = LanguageModel(vocabulary=4096, width=256, depth=4, heads=4, kv_heads=2, generator=0)
     optimizer = Muon(model)
     tokens = torch.randint(0, 4096, (16, 257), generator=torch.Generator().manual_seed(0))
-    times: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
+
+    def passes() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(tokens[:, :-1])
         nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten()).backward()
-        middle = time.perf_counter()
-        optimizer.step()
-        times.append((middle - start, time.perf_counter() - middle))
-    return statistics.median(t for t, _ in times[1:]), statistics.median(t for _, t in times[1:])
+
+    times = alternate({"passes": passes, "step": optimizer.step}, rounds=rounds)
+    return times.median("passes"), times.median("step")
 
 
-def ratio(seconds: dict[str, list[float]], name: str, other: str) -> tuple[float, float, float]:
-    """Quartiles over rounds of the time of one divided by that of another in the same round."""
-    values = [a / b for a, b in zip(seconds[name], seconds[other], strict=True)]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-    return low, middle, high
-
-
-def machine() -> dict[str, object]:
-    """What the figures depend on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip() or "none",
-        "iteration dtype of Muon": str(working_dtype("auto", torch.zeros(1, 1))),
-    }
-
-
-def markdown(record: dict) -> str:
+def report(rows: list[dict], counts: str, passes: tuple[float, float] | None) -> str:
     """The record for people."""
-    counts = (
-        f"{record['matrices']} matrices with {record['matrix_elements']:,} elements of {record['elements']:,}. "
-        f"{record['rounds']} rounds, interleaved, {record['machine']['threads']} thread(s)."
-    )
-    lines = [
-        f"# Optimizer step, {record['parameters']} ({record['date']})",
-        "",
-        counts,
-        "",
-        "| optimizer | median ms | least | ratio to torch Muon + fused AdamW | peak extra MiB | polar error | slope |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, values in record["seconds"].items():
-        low, middle, high = record["ratios"][name]
-        error = record["polar_errors"].get(name, record["polar_errors"]["torch Muon"] if "torch Muon" in name else None)
-        slope = record["slopes"].get("torch Muon" if "torch Muon" in name else name)
-        lines.append(
-            f"| {name} | {1e3 * statistics.median(values):.1f} | {1e3 * min(values):.1f} | "
-            f"{middle:.2f} ({low:.2f} to {high:.2f}) | {record['memory'].get(name, float('nan')):.0f} | "
-            f"{'' if error is None else f'{error:.3f}'} | {'' if slope is None else f'{slope:.0f}'} |"
-        )
-    if record["share"]:
-        passes, step = record["share"]
-        of = f"{step / (passes + step):.1%} of the training step"
-        lines += [
-            "",
-            f"The default model on 16 x 256 tokens: passes {1e3 * passes:.0f} ms, Muon {1e3 * step:.0f} ms, {of}.",
-        ]
-    lines += ["", "Slope: what msign makes of a singular value of 1e-4 of the largest, over that value."]
-    lines += ["", *(f"- {key}: {value}" for key, value in record["machine"].items()), ""]
-    return "\n".join(lines)
+    text = [counts, _record.shown(rows)]
+    if passes:
+        of = f"{passes[1] / sum(passes):.1%} of the training step"
+        both = f"passes {1e3 * passes[0]:.0f} ms, Muon {1e3 * passes[1]:.0f} ms"
+        text.append(f"The default model on 16 x 256 tokens: {both}, {of}.")
+    text.append("Slope: what msign makes of a singular value of 1e-4 of the largest, over that value.")
+    return "\n\n".join(text)
 
 
-def measured(size: str, rounds: int) -> dict:
-    """Everything about one parameter set."""
+def measure(*, size: Size = "small", rounds: int = 15, with_memory: bool = True, passes: int = 5) -> Found:
+    """One parameter set; ``passes`` rounds of forward and backward beside the step, none for 0."""
     model = models(size)
-    rows = Muon(model).rows
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    seconds = interleaved(size, rounds)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "parameters": {"large": "GPT-2 small", "smoke": "smoke"}.get(size, "4 layers, width 256"),
-        "elements": sum(sizes.values()),
-        "matrices": sum(row["algorithm"] == "muon" for row in rows),
-        "matrix_elements": sum(sizes[row["name"]] for row in rows if row["algorithm"] == "muon"),
-        "rounds": rounds,
-        "seconds": seconds,
-        "ratios": {name: ratio(seconds, name, "torch Muon + fused AdamW") for name in seconds},
-        "polar_errors": polar_errors(size),
-        "slopes": slopes(),
-        "share": share(5) if size == "small" else None,
-        "memory": {} if size == "smoke" else memory(size),
-        "machine": machine(),
-    }
-
-
-def main() -> None:
-    """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="the shapes of GPT-2 small")
-    parser.add_argument("--smoke", action="store_true", help="a few small matrices; nothing is recorded")
-    parser.add_argument("--rounds", type=int, default=None, help="timed rounds (default 15, large 3, smoke 2)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    size = "smoke" if options.smoke else "large" if options.large else "small"
-    record = measured(size, options.rounds or {"smoke": 2, "large": 3, "small": 15}[size])
-    print(markdown(record))
-    if size != "smoke":
-        stem = RECORDS / f"{record['date']}_muon_step{'_large' if size == 'large' else ''}"
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        stem.with_suffix(".md").write_text(markdown(record))
-        print(f"recorded in {stem}.md and .json")
+    matrices = [sizes[row["name"]] for row in Muon(model).rows if row["algorithm"] == "muon"]
+    times = interleaved(size, rounds)
+    memories, errors, raised = memory(size) if with_memory else {}, polar_errors(size), slopes()
+    rows = []
+    for name in times:
+        low, middle, high = times.quartiles(name, PEER)
+        sign = "torch Muon" if "torch Muon" in name else name
+        rows.append(
+            {
+                "optimizer": name,
+                "median ms": 1e3 * times.median(name),
+                "least ms": 1e3 * min(times[name]),
+                "ratio": middle,
+                "from": low,
+                "to": high,
+                "peak extra MiB": memories.get(name),
+                "polar error": errors.get(sign),
+                "slope": raised.get(sign),
+            }
+        )
+    parameters = {"large": "GPT-2 small", "tiny": "A few matrices"}.get(size, "4 layers, width 256")
+    counts = (
+        f"{parameters}: {len(matrices)} matrices with {sum(matrices):,} elements of {sum(sizes.values()):,}. Ratio: to "
+        f"{PEER}, the median of {rounds} rounds and its quartiles. Working dtype of Muon: "
+        f"{str(working_dtype('auto', torch.zeros(1, 1)))[6:]}."
+    )
+    spent = share(passes) if passes else None
+    ratios = {f"{row['optimizer']}: time over {PEER}": row["ratio"] for row in rows}
+    figures = {"ratio": rows[0]["ratio"], "error": errors["Muon"] / errors["torch Muon"], **ratios}
+    data = {"seconds": dict(times), "share": spent, "elements": sum(sizes.values())}
+    body, part = report(rows, counts, spent), "" if size == "small" else size
+    return Found(rows=rows, body=body, figures=figures, data=data, part=part)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "muon_step",
+        "A step of Muon takes {ratio:.2f} of the time of torch.optim.Muon with fused AdamW, at {error:.2f} of its "
+        "polar error",
+        measure,
+        smoke={"size": "tiny", "rounds": 1, "with_memory": False, "passes": 0},
+        check={"rounds": 3, "with_memory": False, "passes": 0},
+    )

@@ -1,21 +1,24 @@
 """Half of the linear weights of a trained model: loss by method, against plain truncation of the SVD.
 
-    python -m spectrain train --out-dir RUN
-    python benchmarks/compress_run.py RUN            # writes a record
-    python benchmarks/compress_run.py RUN --smoke    # two methods, no healing
+    python -m benchmarks.train.compress_run              # trains the default model first
+    python -m benchmarks.train.compress_run --run RUN    # a run folder of `spectrain train`
 
 Plain truncation is ``--method svd --calibration-tokens 0``: the SVD of each weight, the same share of each layer.
 """
 
-import argparse
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import _record
-
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._runs import TINY, trained
 from spectrain import train
 
+MODEL: dict[str, Any] = {}
 CASES = {
     "plain SVD truncation": {"method": "svd", "calibration_tokens": 0},
     "svd": {"method": "svd"},
@@ -25,55 +28,62 @@ CASES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--params", type=float, default=0.5)
-    parser.add_argument("--finetune-steps", type=int, default=20)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=_record.RECORDS)
-    args = parser.parse_args()
-    names = ("plain SVD truncation", "svd") if args.smoke else tuple(CASES)
-    steps = 0 if args.smoke else args.finetune_steps
-    rows = []
+def measure(
+    *,
+    runs: Path,
+    run: Path | None = None,
+    model: Mapping[str, Any] = MODEL,
+    methods: tuple[str, ...] = tuple(CASES),
+    params: float = 0.5,
+    finetune_steps: int = 20,
+    calibration_tokens: int | None = None,
+) -> Found:
+    """Keep the share ``params`` of the linear weights by each method, the first the yardstick, and heal it."""
+    source, rows = run or trained(runs / "model", **model), []
+    given = {} if calibration_tokens is None else {"calibration_tokens": calibration_tokens}
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for name in methods:
             out = Path(folder) / name.replace(" ", "_")
-            train.compress(args.run, out_dir=out, params=args.params, finetune_steps=steps, **CASES[name])
-            rows.append({"name": name, **json.loads((out / "compress.json").read_text(encoding="utf-8"))})
-    print(record(rows, steps, args.out))
+            options = {**given, **CASES[name]}
+            train.compress(source, out_dir=out, params=params, finetune_steps=finetune_steps, **options)
+            found = json.loads((out / "compress.json").read_text(encoding="utf-8"))
+            rows.append({"name": name, **found, "run": Path(found["run"]).name})
+    return Found(rows=rows, body=report(rows, finetune_steps), figures=figures(rows))
 
 
-def record(rows: list[dict], steps: int, out: Path) -> Path:
-    """Write the table and what it says."""
+def figures(rows: list[dict]) -> dict[str, Any]:
+    """The method that loses least, and what it loses of what the first one does."""
+    lost = [row["loss_compressed"] - row["loss_before"] for row in rows]
+    best = min(range(len(rows)), key=lambda i: lost[i])
+    return {"best": rows[best]["name"], "ratio": lost[best] / lost[0], "plain": rows[0]["name"]}
+
+
+def report(rows: list[dict], steps: int) -> str:
+    """The table."""
     before = rows[0]["loss_before"]
-    share = [row["linear_parameters"] / row["linear_parameters_before"] for row in rows]
     body = _record.table(
         ["method", "share of linear weights", "loss", "increase", f"increase after {steps} steps", "time of units"],
         (
             [
                 row["name"],
-                f"{part:.3f}",
+                f"{row['linear_parameters'] / row['linear_parameters_before']:.3f}",
                 f"{row['loss_compressed']:.4f}",
                 f"{row['loss_compressed'] - before:+.4f}",
                 f"{row['loss'] - before:+.4f}",
                 f"{sum(unit['time_ratio'] for unit in row['units']) / len(row['units']):.2f}",
             ]
-            for row, part in zip(rows, share, strict=True)
+            for row in rows
         ),
     )
     body += f"\n\nLoss before: {before:.4f}. Time of units: mean ratio of the time of a unit to the time before, 512 "
-    body += "positions, on a machine that was not quiet."
-    plain = rows[0]["loss_compressed"] - before
-    ratio = {row["name"]: (row["loss_compressed"] - before) / plain for row in rows}
-    best = min(ratio, key=lambda name: ratio[name])
-    claim = (
-        f"Half of the linear weights: {best} has {ratio[best]:.2f}, svd for the inputs seen {ratio['svd']:.2f} of the "
-    )
-    claim += "loss increase of plain SVD truncation"
-    named = [row | {"run": Path(row["run"]).name} for row in rows]
-    return _record.write("compress_run", claim=claim, body=body, data={"rows": named}, folder=out)
+    return body + "positions."
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "compress_run",
+        "A share of {params} of the linear weights: {best} has {ratio:.2f} of the loss increase of {plain}",
+        measure,
+        smoke={"model": TINY, "methods": tuple(CASES)[:2], "finetune_steps": 1, "calibration_tokens": 64},
+        threads=None,
+    )

@@ -1,24 +1,25 @@
 """Digits drawn in one step: MeanFlow beside flow matching, same model, same number of steps, judged alike.
 
-    python benchmarks/draw_one_step.py --pace              first: what a step costs, for the record
-    python benchmarks/draw_one_step.py
+    python -m benchmarks.train.draw_one_step
 
-Runs that are finished in --out-dir are kept, so that an interrupted benchmark goes on.
+Runs that are finished in --runs are kept, so that an interrupted benchmark goes on.
 """
 
-import argparse
 import base64
 import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import _record
 import numpy as np
-import torch
 
-from spectrain import train
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._runs import few_pictures, summary, trained
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._run import loop as _step
 from spectrain.train._run.folder import RunFolder
@@ -26,21 +27,14 @@ from spectrain.train._run.job import load_job
 from spectrain.train._run.prepare import decide
 from spectrain.train._run.session import build
 
+MODEL: dict[str, Any] = {}
+SMALL = {"depth": 1, "width": 32, "batch_size": 4, "eval_pictures": 8, "many_steps": 2}
 COLUMNS = ("one_step_accuracy", "one_step_frechet", "many_step_accuracy", "many_step_frechet", "one_step_novelty")
 
 
-def run(folder, steps, **changes):
-    """The summary of a run of the default configuration, from its folder where it is finished."""
-    if not (folder / "summary.json").exists():
-        quiet = {"spectrum_interval": 0, "eval_interval": max(steps // 2, 1), "save_interval": 250}
-        train.train(DrawConfig(max_steps=steps, out_dir=str(folder), resume="auto", **quiet, **changes))
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def pace(folder, *, count=24):
-    """Seconds of one core's time for a step of the default run, on one thread: a median that load hardly moves."""
-    torch.set_num_threads(1)
-    config, _ = decide(DrawConfig(max_steps=count, threads=1, muon_dtype="float32"))
+def pace(folder, *, count, **model):
+    """Seconds of one core's time for a step, on one thread: a median that load hardly moves."""
+    config, _ = decide(DrawConfig(**{**model, "max_steps": count, "threads": 1, "muon_dtype": "float32"}))
     place = RunFolder(folder)
     session = build(config, place, load_job(config, place, resuming=False))
     found = []
@@ -52,21 +46,21 @@ def pace(folder, *, count=24):
     return statistics.median(found)
 
 
-def measure(objectives, seeds, steps, folder, *, finished=False):
+def drawn(runs, objectives, seeds, steps, model):
+    """A row for each seed and objective: the summary of its run."""
     found = []
     for seed in seeds:
         for objective in objectives:
-            began, path = time.strftime("%H:%M"), folder / f"{objective}-{seed}-{steps}"
-            if finished and not (path / "summary.json").exists():
-                continue
-            summary = run(path, steps, seed=seed, objective=objective)
-            found.append({"seed": seed, "objective": objective, **summary})
-            print(began, seed, objective, {key: round(summary[key], 3) for key in COLUMNS}, flush=True)
+            quiet = {"spectrum_interval": 0, "eval_interval": max(steps // 2, 1), "save_interval": 250}
+            flags = {**quiet, **model, "max_steps": steps, "seed": seed, "objective": objective}
+            row = summary(trained(runs / f"{objective}-{seed}-{steps}", DrawConfig, **flags))
+            found.append({"seed": seed, "objective": objective, **row})
+            print(seed, objective, {key: round(row[key], 3) for key in COLUMNS}, flush=True)
     return found
 
 
-def words(found, steps, folder):
-    """The three figures that are asked for, seed by seed, and the floor."""
+def words(found, steps, seconds):
+    """The three figures that are asked for, seed by seed, the floor, and what a run costs."""
     lines = []
     for seed in sorted({row["seed"] for row in found}):
         by = {row["objective"]: row for row in found if row["seed"] == seed}
@@ -80,11 +74,10 @@ def words(found, steps, folder):
             gain = by["flow"]["one_step_frechet"] / one
             line += f"; flow matching's one step over ours {gain:.1f} (asked: at least 3)"
         lines.append(line + ".")
-    file = folder / "pace.json"
-    if file.exists():
-        seconds = steps * json.loads(file.read_text(encoding="utf-8"))
-        lines.append(f"- {steps:,} steps take {seconds:.0f} s of one core's time, besides the judge and validations.")
-    lines.append("- The table has seconds in all, of one thread on a machine that others used at the same time.")
+    lines.append(
+        f"- {steps:,} steps take {steps * seconds:.0f} s of one core's time, besides the judge and validations."
+    )
+    lines.append("- The table has seconds in all, of one thread.")
     return "\n".join(lines)
 
 
@@ -107,40 +100,40 @@ def picture(folders, path):
     Image.fromarray(whole).resize((whole.shape[1] * 4, whole.shape[0] * 4), Image.Resampling.NEAREST).save(path)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objectives", nargs="+", default=["model", "flow"])
-    parser.add_argument("--max-steps", type=int, default=DEFAULT_STEPS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out-dir", type=Path, default=Path("runs/draw_one_step"))
-    parser.add_argument("--picture", type=Path, help="write the sheets of the first seed's runs to this PNG and stop")
-    parser.add_argument("--pace", action="store_true", help="measure what a step costs and keep it in --out-dir")
-    parser.add_argument("--finished", action="store_true", help="record the runs that are finished, start none")
-    parser.add_argument("--smoke", action="store_true", help="two steps, no record")
-    asked = parser.parse_args()
-    asked.out_dir.mkdir(parents=True, exist_ok=True)
-    if asked.picture:
-        names = [f"{objective}-{asked.seeds[0]}-{asked.max_steps}" for objective in asked.objectives]
-        picture([asked.out_dir / name for name in names], asked.picture)
-        return
-    if asked.pace:
-        (asked.out_dir / "pace.json").write_text(json.dumps(pace(asked.out_dir)))
-        return
-    with tempfile.TemporaryDirectory() as short:
-        folder, steps, seeds = (Path(short), 2, [0]) if asked.smoke else (asked.out_dir, asked.max_steps, asked.seeds)
-        found = measure(asked.objectives, seeds, steps, folder, finished=asked.finished)
-        said = words(found, steps, folder)
-    rows = [
+def measure(
+    *,
+    runs: Path,
+    objectives: tuple[str, ...] = ("model", "flow"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    steps: int = DEFAULT_STEPS,
+    model: Mapping[str, Any] = MODEL,
+    source: Callable[[Path], tuple[str, ...]] | None = None,
+    paced: int = 24,
+) -> Found:
+    """Runs of every objective on every seed; the cost of a step is the median of ``paced``. The pictures are
+    scikit-learn's digits, or what ``source`` writes.
+    """
+    model = {**model, "data": source(runs / "source")} if source else model
+    found = drawn(runs, objectives, seeds, steps, model)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = pace(Path(folder), count=paced, **model)
+    cells = [
         [row["seed"], row["objective"], *(f"{row[key]:.3f}" for key in COLUMNS), f"{row['seconds']:.0f}"]
         for row in found
     ]
-    body = "\n\n".join([_record.table(["seed", "objective", *COLUMNS, "seconds"], rows), said])
-    print(body)
-    if not asked.smoke:
-        _record.write(
-            "draw_one_step", claim="Digits drawn in one step", body=body, data={"runs": found, "steps": steps}
-        )
+    body = "\n\n".join([_record.table(["seed", "objective", *COLUMNS, "seconds"], cells), words(found, steps, seconds)])
+    ours = [row for row in found if row["objective"] != "flow"]
+    figures = {key: statistics.mean(row[key] for row in ours) for key in ("one_step_frechet", "many_step_frechet")}
+    sheets = [runs / f"{objective}-{seeds[0]}-{steps}" for objective in objectives]
+    pages = {"meanflow.png": lambda path: picture(sheets, path)}
+    return Found(rows=found, body=body, figures=figures, data={"step seconds": seconds}, pages=pages)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "draw_one_step",
+        "Digits drawn in one step have a Frechet distance of {one_step_frechet:.1f} where many steps have "
+        "{many_step_frechet:.1f}",
+        measure,
+        smoke={"source": few_pictures, "model": SMALL, "objectives": ("model",), "steps": 1, "seeds": (0,), "paced": 2},
+    )

@@ -1,18 +1,20 @@
 """Does the best learning rate stay where it is while the width grows eightfold?
 
-    python benchmarks/lr_transfer.py --data tinyshakespeare.txt
+    python -m benchmarks.train.lr_transfer --data tinyshakespeare.txt
 
 A language model of fixed depth on bytes, at widths 64 to 512 with the same batches and steps: muP with AdamW, with
 Muon at scale="spectral" and at its default scale, and beside them the standard parametrisation of both.
-Finished runs in --out-dir are kept, so that an interrupted benchmark goes on.
+Finished runs in --runs are kept, so that an interrupted benchmark goes on.
 """
 
-import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import _record
-
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._runs import TINY
 from spectrain.gallery._drawing import Line, Picture, save
 from spectrain.train._studies.check_config import TransferConfig
 from spectrain.train._studies.lr_transfer import lr_transfer
@@ -28,35 +30,6 @@ CASES = {
     "muP, Muon match_rms_adamw": ("muon", "match_rms_adamw", "mup", MUON),
     "standard, Muon match_rms_adamw": ("muon", "match_rms_adamw", "standard", MUON),
 }
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="*", default=[])
-    parser.add_argument("--out-dir", type=Path, default=Path("runs/lr_transfer"))
-    parser.add_argument("--cases", nargs="+", default=list(CASES), help="fewer than all: writes no record")
-    parser.add_argument("--widths", nargs="+", type=int, default=[64, 128, 256, 512])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs; writes no record")
-    return parser.parse_args()
-
-
-def sweep(asked: argparse.Namespace, name: str) -> dict[str, Any]:
-    """One case over all widths and rates."""
-    optimizer, scale, parametrisation, rates = CASES[name]
-    config = TransferConfig(
-        data=tuple(asked.data),
-        widths=(64, 128) if asked.smoke else tuple(asked.widths),
-        steps=2 if asked.smoke else STEPS[optimizer],
-        seeds=tuple(asked.seeds),
-        optimizer=optimizer,
-        scale=scale,
-        parametrisation=parametrisation,
-        rates=rates[:2] if asked.smoke else rates,
-        threads=1,
-    )
-    print(name, flush=True)
-    return lr_transfer(config, folder=asked.out_dir / f"{parametrisation}-{optimizer}-{scale}")
 
 
 def lines(name: str, found: dict[str, Any]) -> list[list[object]]:
@@ -80,36 +53,61 @@ def picture(found: dict[str, Any]) -> Picture:
     return Picture(title, "learning rate", "loss (nats a byte)", tuple(drawn), log="x")
 
 
-def main() -> None:
-    asked = arguments()
-    found = {name: sweep(asked, name) for name in asked.cases}
-    if asked.smoke or len(found) < len(CASES):
-        return
-    save(picture(found), Path(__file__).parents[1] / "docs" / "mup.svg")
-    summary = [
-        [name, f"{case['moved']:g}", f"{case['drift']:.2f}", "yes" if case["ok"] else "no"]
-        for name, case in found.items()
-    ]
+def measure(
+    *,
+    runs: Path,
+    data: tuple[str, ...] = (),
+    cases: tuple[str, ...] = tuple(CASES),
+    widths: tuple[int, ...] = (64, 128, 256, 512),
+    seeds: tuple[int, ...] = (0,),
+    steps: Mapping[str, int] = STEPS,
+    rates: int = 5,
+) -> Found:
+    """``rates`` learning rates for each case and width; the picture needs both cases of AdamW."""
+    found = {}
+    for name in cases:
+        optimizer, scale, parametrisation, grid = CASES[name]
+        config = TransferConfig(
+            data=data, widths=widths, steps=steps[optimizer], seeds=seeds, optimizer=optimizer, scale=scale,
+            parametrisation=parametrisation, rates=grid[:rates], threads=1,
+        )  # fmt: skip
+        print(name, flush=True)
+        found[name] = lr_transfer(config, folder=runs / f"{parametrisation}-{optimizer}-{scale}")
     head = ["case", "best rate moves by a factor of", "vertex of the parabola moves by", "passes"]
-    body = _record.table(head, summary) + "\n\n"
-    head = ["case", "width", "best rate", "vertex", "loss there (nats a byte)"]
-    body += _record.table(head, [row for name, case in found.items() for row in lines(name, case)])
-    moved = ", ".join(f"{name}: {case['moved']:g}, vertex {case['drift']:.2f}" for name, case in found.items())
-    settings = (
-        f"Depth 2, batches of 8 x 64 bytes, steps {STEPS}, seeds {asked.seeds}, heads of 32, rates by factors of 2."
+    body = (
+        "Depth 2, batches of 8 x 64 bytes, heads of 32, rates by factors of 2. The loss is the mean of the last "
+        "quarter of the steps.\n\n"
     )
-    _record.write(
-        "lr_transfer",
-        claim=f"Best learning rate over widths {asked.widths[0]} to {asked.widths[-1]} moves by a factor of ({moved})",
-        body=f"{settings} The loss is the mean of the last quarter of the steps.\n\n{body}",
-        data={
-            "cases": {
-                name: {**case, "config": {**case["config"], "data": [Path(p).name for p in asked.data]}}
-                for name, case in found.items()
-            }
-        },
+    body += _record.table(
+        head,
+        [[n, f"{c['moved']:g}", f"{c['drift']:.2f}", "yes" if c["ok"] else "no"] for n, c in found.items()],
+    )
+    head = ["case", "width", "best rate", "vertex", "loss there (nats a byte)"]
+    body += "\n\n" + _record.table(head, [row for name, case in found.items() for row in lines(name, case)])
+    rows = [{"case": name, **row} for name, case in found.items() for row in case["rows"]]
+    moved = {
+        name: {key: case[key] for key in ("best", "vertex", "least", "moved", "drift", "ok")}
+        for name, case in found.items()
+    }
+    figures = {name: case["moved"] for name, case in found.items()}
+    figures["moved"] = ", ".join(f"{case['moved']:g} ({name})" for name, case in found.items())
+    whole = len(found) == len(CASES)
+    pages = {"mup.svg": lambda path: save(picture(found), path)} if whole else {}
+    return Found(
+        rows=rows, body=body, figures=figures, data={"cases": moved}, pages=pages, part="" if whole else "some"
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "lr_transfer",
+        "The best learning rate moves over widths {widths} by a factor of {moved}",
+        measure,
+        smoke={
+            "data": TINY["data"],
+            "cases": tuple(CASES)[:2],
+            "widths": (64, 128),
+            "steps": {"adamw": 2, "muon": 2},
+            "rates": 2,
+        },
+    )

@@ -1,7 +1,6 @@
 """What waiting threads cost: training alone, and beside two busy programs, by how long OpenMP's threads spin.
 
-    python benchmarks/threads.py            # writes benchmarks/records/<date>_threads.{md,json}; about half an hour
-    python benchmarks/threads.py --smoke    # small
+    python -m benchmarks.train.threads    # about half an hour
 
 OpenMP's threads wait for the next piece of work by spinning. Alone on a machine that is the fastest way to wait.
 Beside other programs a spinning thread holds the core that the thread it waits for would need. Each setting of the
@@ -10,23 +9,23 @@ environment runs in a process of its own, since the library reads it once, when 
 setting alone and then every setting beside one busy loop a core. Compared are the ratios to "as it is" of a round.
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
-import _record
-
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
 from spectrain._spinning import KNOWN, SPINS
 
+AS_IT_IS, CORES = "as it is", os.cpu_count() or 1
 SETTINGS: dict[str, dict[str, str]] = {
-    "as it is": {},
+    AS_IT_IS: {},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     **{f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": str(n)} for n in (1_000, 10_000, 50_000, 200_000)},
 }
@@ -79,48 +78,56 @@ def busy(programs: int) -> Iterator[None]:
             loop.wait()
 
 
-def measured(rounds: int, sizes: list[int], cores: int) -> list[dict[str, dict[str, float]]]:
+def measured(rounds: int, sizes: list[int], cores: int, names: Sequence[str]) -> list[dict[str, dict[str, float]]]:
     """For each round, tokens a second of every setting alone and beside busy loops, in turns."""
     found = []
     for at in range(rounds):
-        names = list(SETTINGS)[at % len(SETTINGS) :] + list(SETTINGS)[: at % len(SETTINGS)]  # nobody is always first
-        alone = {name: rate(SETTINGS[name], sizes) for name in names}
+        turned = [*names[at % len(names) :], *names[: at % len(names)]]  # nobody is always first
+        alone = {name: rate(SETTINGS[name], sizes) for name in turned}
         with busy(cores):
-            beside = {name: rate(SETTINGS[name], sizes) for name in names}
+            beside = {name: rate(SETTINGS[name], sizes) for name in turned}
         found.append({"alone": alone, "beside": beside})
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    cores = os.cpu_count() or 1
-    rounds = measured(1, [2, 1, 16, cores], cores) if asked.smoke else measured(asked.rounds, [4, 4, 256, cores], cores)
+def measure(
+    *,
+    rounds: int = 5,
+    steps: int = 4,
+    depth: int = 4,
+    block: int = 256,
+    programs: int = CORES,
+    names: tuple[str, ...] = tuple(SETTINGS),
+) -> Found:
+    """Every setting alone and beside so many busy ``programs``; a model of ``depth`` on texts of ``block`` tokens."""
+    turns = measured(rounds, [steps, depth, block, CORES], programs, names)
     rows = []
-    for name in SETTINGS:
-        row = [f"{name} (taken)" if SETTINGS[name] == {"GOMP_SPINCOUNT": SPINS} else name]
+    for name in names:
+        row: dict[str, Any] = {"setting": f"{name} (taken)" if SETTINGS[name] == {"GOMP_SPINCOUNT": SPINS} else name}
         for where in ("alone", "beside"):
-            ratios = [one[where][name] / one[where]["as it is"] for one in rounds]
-            rates = [one[where][name] for one in rounds]
-            row += [f"{statistics.median(rates):,.0f}", f"{statistics.median(ratios):.2f}",
-                    f"{min(ratios):.2f} to {max(ratios):.2f}"]  # fmt: skip
+            ratios = [one[where][name] / one[where][AS_IT_IS] for one in turns]
+            row[f"{where}: tokens/s"] = statistics.median(one[where][name] for one in turns)
+            row[f"{where}: ratio"] = statistics.median(ratios)
+            row[f"{where}: from"], row[f"{where}: to"] = min(ratios), max(ratios)
         rows.append(row)
-    header = ["setting", "alone: tokens/s", "ratio to as it is", "of all rounds",
-              f"beside {cores} busy programs: tokens/s", "ratio to as it is", "of all rounds"]  # fmt: skip
     body = (
-        f"{_record.table(header, rows)}\n\nMedians over {len(rounds)} rounds; a round runs every setting in turn, "
-        f"alone and then beside {cores} endless loops, {cores} threads each. Ratios are those of a round, so that what "
-        "else the machine was doing touches both sides alike. It was shared with other work while this was measured: "
-        'the rates "alone" are lower bounds, and say less than the ratios do.'
+        f"{_record.shown(rows)}\n\nRatios are to the environment as it is. Medians over {rounds} rounds; a round runs "
+        f"every setting in turn, alone and then beside {programs} endless loops, {CORES} threads each. Ratios are "
+        "those of a round, so that what else the machine was doing touches both sides alike. Where it was shared while "
+        'this was measured the rates "alone" are lower bounds, and say less than the ratios do.'
     )
-    options = {"folder": Path(tempfile.gettempdir()) / "records"} if asked.smoke else {}
-    claim = "Threads that spin for a limited time keep most of their speed beside other programs"
-    written = _record.write("threads", claim=claim, body=body, data={"rounds": rounds}, **options)
-    print(written.read_text(encoding="utf-8"))
+    taken = next((row for row in rows if row["setting"].endswith("(taken)")), rows[-1])
+    figures = {"alone": taken["alone: ratio"], "beside": taken["beside: ratio"]}
+    return Found(rows=rows, body=body, figures=figures, data={"rounds": turns})
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "threads",
+        "Threads that spin for a limited time have {alone:.2f} times the rate alone and {beside:.2f} times beside "
+        "other programs",
+        measure,
+        smoke={"rounds": 1, "steps": 1, "depth": 1, "block": 8, "programs": 0, "names": (AS_IT_IS,)},
+        threads=None,
+    )

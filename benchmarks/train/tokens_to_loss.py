@@ -1,73 +1,50 @@
 """How many tokens does Muon need to reach the best tuned AdamW's validation loss?
 
-    python benchmarks/tokens_to_loss.py                       on the standard library's source, depth 4
-    python benchmarks/tokens_to_loss.py --data FILE --name x  on other text
+    python -m benchmarks.train.tokens_to_loss                       # on the standard library's source, depth 4
+    python -m benchmarks.train.tokens_to_loss --data FILE --text x  # on other text
 
 On the first seed AdamW is tuned by coordinate descent over learning rate, weight decay and both betas, and Muon over
-its learning rate alone; then the best of each on all seeds. Finished runs in --out-dir are kept, so that an interrupted
+its learning rate alone; then the best of each on all seeds. Finished runs in --runs are kept, so that an interrupted
 benchmark goes on.
 """
 
-import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import _record
-
+from benchmarks import _record
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._runs import FIXED, TINY
 from spectrain import train
 from spectrain.train import TrainConfig
 from spectrain.train._studies.compare import ratio_in_words
 from spectrain.train.config import default_lr
 
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="*", default=[])
-    parser.add_argument("--name", default="tokens_to_loss_stdlib")
-    parser.add_argument("--out-dir", type=Path, default=Path("runs/tokens_to_loss"))
-    parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--tune", type=int, default=24, help="runs of AdamW on the first seed")
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--smoke", action="store_true", help="a minute at most, to see that it runs; writes no record")
-    return parser.parse_args()
-
-
-def base(asked: argparse.Namespace) -> TrainConfig:
-    """What all runs share. Precisions are fixed, so that no measurement can tell two runs apart."""
-    small = {"width": 32, "heads": 2, "vocabulary": 300, "block": 16, "batch_size": 4} if asked.smoke else {}
-    return TrainConfig(
-        data=tuple(asked.data),
-        depth=1 if asked.smoke else asked.depth,
-        max_steps=8 if asked.smoke else asked.steps,
-        eval_interval=4 if asked.smoke else 10,
-        eval_tokens=2**15,
-        save_interval=100,
-        spectrum_interval=0,
-        sample_tokens=0,
-        autocast="bfloat16",
-        muon_dtype="bfloat16",
-        log_interval=100,
-        **small,
-    )
+MODEL = {
+    "depth": 4, "eval_interval": 10, "eval_tokens": 2**15, "save_interval": 100, "log_interval": 100,
+}  # fmt: skip
 
 
 def _reached(tokens: float | None) -> str:
     return "not reached" if tokens is None else f"{tokens:.0f}"
 
 
-def main() -> None:
-    asked = arguments()
-    config = base(asked)
+def measure(
+    *,
+    runs: Path,
+    data: tuple[str, ...] = (),
+    text: str = "stdlib",
+    steps: int = 160,
+    tune: int = 24,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    model: Mapping[str, Any] = MODEL,
+) -> Found:
+    """``tune``: runs of AdamW on the first seed, at most; ``text`` names the data in the record."""
+    config = TrainConfig(**{**FIXED, "data": data, **model, "max_steps": steps})
     grid = {name: [default_lr(name, config.depth)] for name in ("adamw", "muon")}
-    tune = 3 if asked.smoke else asked.tune
-    result = train.compare(config, grid=grid, seeds=asked.seeds, folder=asked.out_dir, tune=tune)
+    result = train.compare(config, grid=grid, seeds=seeds, folder=runs, tune=tune)
     rows, ratios = result["rows"], list(result["ratio_by_seed"].values())
-    for row in rows:
-        print(row)
-    print(f"tokens of Muon over tokens of the best AdamW: {ratios}")
-    if asked.smoke:
-        return
-    claim = f"Tokens of Muon to the best tuned AdamW's loss, over AdamW's: {ratio_in_words(result)}"
     body = _record.table(
         ["optimizer", "lr", "decay", "betas", "seed", "final loss", "bits/byte", "tokens", "tokens to AdamW's best",
          "seconds"],
@@ -80,29 +57,24 @@ def main() -> None:
             for row in rows
         ],
     )  # fmt: skip
-    notes = (
+    body += (
         f"\n\nRatio by seed: {', '.join('not reached' if ratio is None else f'{ratio:.3f}' for ratio in ratios)}. No "
         "seed is left out of the mean; where one is not reached, its tokens count as a lower bound. "
         f"AdamW was tuned on the first seed by coordinate descent over learning rate, decay and betas (at most {tune} "
         "runs), Muon over its learning rate; the best of each ran on the other seeds. The target of a seed is the "
         "lowest final validation loss of AdamW; tokens to it are read off Muon's validation curve, linear between "
-        "validations 10 steps apart, in a run of the same length. Other settings are the "
+        f"validations {config.eval_interval} steps apart, in a run of the same length. Other settings are the "
         "defaults of `spectrain train`."
     )
-    print(
-        _record.write(
-            asked.name,
-            claim=claim,
-            body=body + notes,
-            data={
-                "rows": rows,
-                "ratios": ratios,
-                "at_least": result["ratio_at_least"],
-                "not_reached": result["not_reached"],
-            },
-        )
-    )
+    data_ = {"ratios": ratios, "at_least": result["ratio_at_least"], "not_reached": result["not_reached"]}
+    return Found(rows=rows, body=body, figures={"ratio": ratio_in_words(result)}, data=data_, part=text)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        "tokens_to_loss",
+        "Tokens of Muon to the best tuned AdamW's loss, over AdamW's: {ratio}",
+        measure,
+        smoke={"model": TINY | {"eval_interval": 1}, "steps": 2, "tune": 2, "seeds": (0,)},
+        threads=None,
+    )
