@@ -58,7 +58,7 @@ def main(
     if found is None:
         return
     if asked.check:
-        _compare(name + (found.part and f"_{found.part}"), found.figures)
+        _compare(name + (found.part and f"_{found.part}"), found.figures, _record.RECORDS)
 
 
 def _recorded(
@@ -144,9 +144,9 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _compare(name: str, figures: dict[str, Any]) -> None:
+def _compare(name: str, figures: dict[str, Any], records: Path) -> None:
     """Print figures beside those of the newest record that have the same names."""
-    path = _record.newest(name)
+    path = _record.newest(name, records)
     record = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     recorded = record.get("figures", {})
     words = f"recorded {path.name[:10]} on {record['machine']['cpu']}" if recorded else "not recorded"

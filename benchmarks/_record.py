@@ -69,7 +69,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, *, claim: str, found: Found, settings: Mapping[str, Any], folder: Path = RECORDS) -> Path:
+def write(name: str, *, claim: str, found: Found, settings: Mapping[str, Any], folder: Path) -> Path:
     """Write ``<date>_<name>.json`` and ``.md``, each whole or not at all; return the Markdown file."""
     now, here, chosen = datetime.now(UTC), machine(), plain(settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def write(name: str, *, claim: str, found: Found, settings: Mapping[str, Any], f
     return path
 
 
-def newest(name: str, folder: Path = RECORDS) -> Path | None:
+def newest(name: str, folder: Path) -> Path | None:
     """The newest record of a program, its JSON."""
     return max(folder.glob(f"????-??-??_{name}.json"), default=None)
 

@@ -48,7 +48,7 @@ def alternate(
     """
     found = Times({name: [] for name in calls})
     for turn in range(rounds + warm):
-        order = list(calls)[::-1] if back and (turn - warm) % 2 else list(calls)
+        order = list(calls)[::-1] if back and turn >= warm and (turn - warm) % 2 else list(calls)
         for name in order:
             took = seconds(calls[name], **timed)
             if turn >= warm:

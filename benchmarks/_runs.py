@@ -16,6 +16,7 @@ FIXED: dict[str, Any] = {**QUIET, "autocast": "bfloat16", "muon_dtype": "bfloat1
 """The same, with precisions fixed, so that no measurement can tell two runs apart."""
 
 TINY: dict[str, Any] = {
+    **FIXED,
     "data": tuple(str(Path(__file__).parent / name) for name in ("_memory.py", "_record.py", "_rounds.py")),
     "depth": 1, "width": 32, "heads": 2, "tokenizer": "bytes", "block": 32, "batch_size": 2, "eval_tokens": 256,
     "max_steps": 2, "validation_fraction": 0.3,

@@ -45,7 +45,7 @@ def faults(record, *, name, claim, settings, source):
     found = [] if re.fullmatch(rf"{name}(_\w+)?", record["name"]) else [f"its name is {record['name']}"]
     if not record["claim"] or set("{}") & set(record["claim"]):
         found.append("its claim is not filled in")
-    if re.search(r"(?<![\w({.^+])\d+(\.\d+)?(?![\w/^}])", re.sub(r"\{[^}]*\}", "", claim)):
+    if re.search(r"(?<![\w({.^+=])\d+(\.\d+)?(?![\w/^}])", re.sub(r"\{[^}]*\}", "", claim)):
         found.append("a number stands in the claim that was not measured")
     if abs((datetime.now().astimezone() - datetime.fromisoformat(record["at"])).total_seconds()) > 3600:
         found.append("it is not of now")

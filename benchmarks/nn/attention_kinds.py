@@ -114,7 +114,9 @@ def measure(
         + f"\n\nTrained at {lengths[0]}; loss on the same held-out tokens, the last of up to 16 stretches, by the "
         "length of text that ends there.\n\n" + _record.table(["log n", *map(str, lengths)], second)
     )
-    return Found(rows=of_kinds + of_lengths, body=body, part=text)
+    means = {row["kind"]: statistics.mean(row["losses"]) for row in of_kinds}
+    means |= {f"log n {r['log_n']}, {n}": statistics.mean(r["losses"][n]) for r in of_lengths for n in lengths}
+    return Found(rows=of_kinds + of_lengths, body=body, figures=means, part=text)
 
 
 if __name__ == "__main__":

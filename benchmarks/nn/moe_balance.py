@@ -254,5 +254,5 @@ if __name__ == "__main__":
         "Loads of experts on held-out text: MaxVio is {sign:.3f} by signs and {quantile:.3f} by quantiles, and a step "
         "with experts takes the time of {pace:.2f} dense ones",
         measure,
-        smoke={"model": TINY, "steps": 12, "tokens": 256, "glance": 64, "checkpoints": 2, "rounds": 1},
+        smoke={"model": TINY, "steps": 12, "tokens": 256, "glance": 64, "checkpoints": 2, "rounds": 1, "only": RULES},
     )

@@ -65,5 +65,5 @@ if __name__ == "__main__":
         "Loss against compute C over depths {depths}: Muon C^-{muon power:.3f}, AdamW C^-{adamw power:.3f}; Muon needs "
         "1/{ratio:.2f} of AdamW's compute (95 %: 1/{low:.2f} to 1/{high:.2f})",
         measure,
-        smoke={"model": TINY | {"width": None}, "steps": 2, "depths": (1, 2, 3)},
+        smoke={"model": TINY, "steps": 2, "depths": (1, 2, 3)},
     )

@@ -9,7 +9,6 @@ environment runs in a process of its own, since the library reads it once, when 
 setting alone and then every setting beside one busy loop a core. Compared are the ratios to "as it is" of a round.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -87,7 +86,7 @@ def measured(rounds: int, sizes: list[int], cores: int, names: Sequence[str]) ->
         with busy(cores):
             beside = {name: rate(SETTINGS[name], sizes) for name in turned}
         found.append({"alone": alone, "beside": beside})
-        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        print(found[-1], file=sys.stderr, flush=True)
     return found
 
 
