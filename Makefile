@@ -30,7 +30,7 @@ bench: $(VENV)/installed  ## run every benchmark; records go to benchmarks/recor
 
 bench-check: $(VENV)/installed  ## small sizes of what measures speed, beside the recorded ratios; records nothing
 	@for program in $$(grep -l '^        check=' benchmarks/*/[a-z]*.py | sed 's/\.py$$//; s#/#.#g'); do \
-	  $(BIN)/python -m $$program --check | sed -n '/ | now | /,$$p' || exit 1; echo; done
+	  echo "== $$program"; $(BIN)/python -m $$program --check || exit 1; done
 
 docs: $(VENV)/installed  ## the documentation as a web site in site/
 	@echo "== installing mkdocs"

@@ -54,26 +54,25 @@ def main(
         settings = _defaults(measure, Path("runs", name) if not chosen else Path(scratch, "runs")) | chosen | given
         folder = Path(scratch) if aside else asked.out or _record.RECORDS
         pages = folder if asked.smoke or asked.check or asked.out else _record.DOCS
-        found = _recorded(name, claim, measure, settings, folder, pages)
-    if found is None:
-        return
-    if asked.check:
+        found, page = _recorded(name, claim, measure, settings, folder, pages)
+    if found is None or not asked.check:
+        print(page)
+    else:
         _compare(name + (found.part and f"_{found.part}"), found.figures, _record.RECORDS)
 
 
 def _recorded(
     name: str, claim: str, measure: Measure, settings: dict[str, Any], folder: Path, pages: Path
-) -> Found | None:
-    """Measure and write; return the last that was found, or None where something is missing."""
-    found = Found(rows=[], body="")
+) -> tuple[Found | None, str]:
+    """Measure and write; return the last that was found and its page, or why there is none."""
+    found, path = Found(rows=[], body=""), None
     try:
         for found in _each(measure(**settings)):
             full = name + (found.part and f"_{found.part}")
             words = claim.format_map(settings | found.figures)
             path = _record.write(full, claim=words, found=found, settings=settings, folder=folder)
     except MissingError as reason:
-        print(f"{name}: skipped: {reason}")
-        return None
+        return None, f"{name}: skipped: {reason}"
     except Exception as problem:
         found.data["failure"] = f"{type(problem).__name__}: {problem}"
         _record.write(f"{name}_failed", claim=f"{name} failed", found=found, settings=settings, folder=folder)
@@ -82,8 +81,7 @@ def _recorded(
         if not (pages / page).exists() and (_record.DOCS / page).exists():
             shutil.copy(_record.DOCS / page, pages / page)  # a part of a page is replaced in a copy of it
         draw(pages / page)
-    print(path.read_text(encoding="utf-8"))
-    return found
+    return (found, path.read_text(encoding="utf-8")) if path else (None, f"{name}: nothing to record yet")
 
 
 def _each(found: Found | Iterable[Found]) -> Iterable[Found]:
@@ -149,7 +147,7 @@ def _compare(name: str, figures: dict[str, Any], records: Path) -> None:
     path = _record.newest(name, records)
     record = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     recorded = record.get("figures", {})
-    words = f"recorded {path.name[:10]} on {record['machine']['cpu']}" if recorded else "not recorded"
+    words = f"recorded {path.name[:10]}" if recorded else "not recorded"
     numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
     rows = [[key, f"{v:.3g}", f"{recorded[key]:.3g}" if key in recorded else "-"] for key, v in numbers.items()]
     print(_record.table([name, "now", words], rows))

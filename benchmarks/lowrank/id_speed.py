@@ -85,6 +85,5 @@ if __name__ == "__main__":
         "times rand=True",
         measure,
         smoke={"n": 100, "k": 5, "rounds": 1},
-        check={"n": 1000, "k": 50, "rounds": 1},
         threads=None,
     )

@@ -156,6 +156,5 @@ if __name__ == "__main__":
         "{most:.1f}",
         measure,
         smoke={"sizes": ((120, 80),), "rounds": 1},
-        check={"sizes": ((4000, 1000),), "rounds": 1},
         threads=None,
     )

@@ -97,6 +97,5 @@ if __name__ == "__main__":
         "three signs",
         measure,
         smoke={"m": 64, "n": 32, "rounds": 1},
-        check={"m": 1024, "n": 256, "rounds": 3},
         threads=2,
     )
