@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test lint bench docs clean
+.PHONY: train test lint bench bench-check docs clean
 .DEFAULT_GOAL := train
 
 train: $(VENV)/installed  ## learn a language model from the Python standard library's source
@@ -25,7 +25,12 @@ lint: $(VENV)/installed  ## style, types and the layers' import contracts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed  ## run every benchmark; records go to benchmarks/records/
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+	@failed=0; for program in $$(ls benchmarks/*/[a-z]*.py | sed 's/\.py$$//; s#/#.#g'); do \
+	  echo "== $$program"; $(BIN)/python -m $$program $(ARGS) || failed=1; done; exit $$failed
+
+bench-check: $(VENV)/installed  ## small sizes of what measures speed, beside the recorded ratios; records nothing
+	@for program in $$(grep -l '^        check=' benchmarks/*/[a-z]*.py | sed 's/\.py$$//; s#/#.#g'); do \
+	  echo "== $$program"; $(BIN)/python -m $$program --check || exit 1; done
 
 docs: $(VENV)/installed  ## the documentation as a web site in site/
 	@echo "== installing mkdocs"

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import _record
+from benchmarks._record import ROOT
 
 
 class Test(NamedTuple):
@@ -21,10 +22,10 @@ class Test(NamedTuple):
     outcome: str
 
 
-def run(layer: str, folder: Path) -> list[Path]:
+def run(layer: str, folder: Path, files: str) -> list[Path]:
     """Run each test file of a layer with ``--full``, one process after the other; return the JUnit files."""
     written = []
-    for file in sorted((ROOT / "tests" / layer).glob("test_*.py")):
+    for file in sorted((ROOT / "tests" / layer).glob(files)) if files else []:
         written.append(folder / f"{file.stem}.xml")
         command = [sys.executable, "-m", "pytest", "-q", "--full", f"--junitxml={written[-1]}", str(file)]
         subprocess.run(command, cwd=ROOT, check=False)  # a failure is part of what is recorded
@@ -50,12 +51,17 @@ def tests(files: Iterable[Path]) -> list[Test]:
     return list(found.values())
 
 
-def by_file(found: Iterable[Test]) -> list[list[object]]:
-    """Rows: file, tests, cases, seconds, passed, failed, skipped."""
+def failures(found: Iterable[Test]) -> list[str]:
+    """The tests that failed."""
+    return [f"{test.file}::{test.name}" for test in found if test.outcome == "failed"]
+
+
+def by_file(found: Iterable[Test]) -> str:
+    """A table: file, tests, cases, seconds, passed, failed, skipped."""
     rows: dict[str, list[Test]] = {}
     for test in found:
         rows.setdefault(test.file, []).append(test)
-    return [
+    cells = [
         [
             file,
             len(group),
@@ -65,16 +71,18 @@ def by_file(found: Iterable[Test]) -> list[list[object]]:
         ]
         for file, group in rows.items()
     ]
+    return _record.table(["suite", "tests", "cases", "seconds", "passed", "failed", "skipped"], cells)
 
 
-def many(found: Iterable[Test]) -> list[list[object]]:
-    """Rows of the tests that go through many cases: name, cases, seconds, outcome."""
-    return [[t.name, f"{t.cases:,}", f"{t.seconds:.0f}", t.outcome] for t in found if t.cases > 1]
+def many(found: Iterable[Test]) -> str:
+    """A table of the tests that go through many cases: name, cases, seconds, outcome."""
+    cells = [[t.name, f"{t.cases:,}", f"{t.seconds:.0f}", t.outcome] for t in found if t.cases > 1]
+    return _record.table(["test of many cases", "cases", "seconds", "outcome"], cells)
 
 
-def of(layer: str, written: list[Path]) -> list[Test]:
-    """The tests in ``written``, or, where that is empty, those of a run now."""
-    if written:
-        return tests(written)
+def of(layer: str, *, junit: Sequence[Path], files: str) -> list[Test]:
+    """The tests in the JUnit files of a run made already, or, where there are none, those of a run now."""
+    if junit:
+        return tests(junit)
     with tempfile.TemporaryDirectory() as folder:
-        return tests(run(layer, Path(folder)))
+        return tests(run(layer, Path(folder), files))

@@ -3,7 +3,7 @@
 Between two pieces of work a thread of OpenMP waits by spinning, by default for so long that it practically never
 sleeps. Alone on a machine that is the fastest way. Beside other programs the spinning threads hold the cores that the
 working ones need: training then falls to a small part of its speed. A limit on the spins costs little and keeps most
-of the speed beside others; ``benchmarks/threads.py`` measures both.
+of the speed beside others; ``benchmarks/train/threads.py`` measures both.
 """
 
 import os

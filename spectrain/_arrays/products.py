@@ -1,8 +1,8 @@
 """Batched products, by the faster of torch's two float32 libraries.
 
 MKL takes a slow path on processors of other makers: on an AMD EPYC with AVX-512 its float32 products ran at 113 GFLOP/s
-and oneDNN's, which torch ships too, at 258 (benchmarks/msign_products.py). The choice is a rule, not a measurement, so
-it is the same in every run on a machine.
+and oneDNN's, which torch ships too, at 258 (benchmarks/matfun/msign_products.py). The choice is a rule, not a
+measurement, so it is the same in every run on a machine.
 
 Of a product that is symmetric five eighths are computed, block column by block column; the rest is copied.
 """

@@ -5,7 +5,7 @@ parity of p that keeps c >= 0. Below 2 sqrt(N) the sum p + c falls with p; above
 best sum can win. That leaves fewer than sqrt(1 + 4 sqrt(N)) + 4 values of p, and about N^(1/6) in practice.
 
 Source: article 9775 (kexue.fm/archives/9775). Its bound is proved; the N^(1/6) is a heuristic count (square roots
-with random fractional parts) that ``benchmarks/gallery_product_sum.py`` measures.
+with random fractional parts) that ``benchmarks/gallery/gallery_product_sum.py`` measures.
 
 >>> solve(130)
 (10, 13, 0)

@@ -210,7 +210,7 @@ class TrainConfig(RunConfig):
 
 
 _BASE_LR = {"muon": 8e-3, "adamw": 4e-3}
-_LR_REASON = "best of a sweep at depth 4 (benchmarks/tokens_to_loss.py); 1/depth, since width is 64 x depth"
+_LR_REASON = "best of a sweep at depth 4 (benchmarks/train/tokens_to_loss.py); 1/depth, since width is 64 x depth"
 
 
 def default_lr(optimizer: str, depth: int) -> float:

@@ -1,14 +1,13 @@
 """Half precision: what one step of rounding does, and our schedules beside every published one."""
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.approx import approx_roundoff as bench
 from spectrain.approx import sign_schedule
 from spectrain.approx._schedules.widened import (
     UNIT_ROUNDOFF,
@@ -20,11 +19,6 @@ from spectrain.approx._schedules.widened import (
     widened_top,
     widened_tops,
 )
-
-PATH = Path(__file__).parents[2] / "benchmarks" / "approx_roundoff.py"
-SPEC = importlib.util.spec_from_file_location("approx_roundoff", PATH)
-bench = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(bench)
 
 POLYNOMIALS = {
     "first step of Polar Express": ((8.28721, -23.5959, 17.3004), 1.0),

@@ -1,37 +1,23 @@
 """The contract: what polar says about its error is true, and not much worse than true, on many matrices."""
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.matfun import matfun_contract as contract
 from spectrain import matfun
 from spectrain.matfun._proven.costs import SHIPPED
 from spectrain.testing import exact_msign, polar_error, precise_msign, relative_error, with_singular_values, zoo
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "matfun_contract.py"
-
-
-@pytest.fixture(scope="module")
-def contract():
-    """The suite of benchmarks/matfun_contract.py, which records it."""
-    with mock.patch.object(sys, "path", [str(BENCHMARK.parent), *sys.path]):
-        spec = importlib.util.spec_from_file_location("matfun_contract", BENCHMARK)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_reported_error_is_a_bound_and_a_sharp_one(contract, dtype, full):
+def test_the_reported_error_is_a_bound_and_a_sharp_one(dtype, full):
     """With --full more than 10,000 matrices a dtype. The error of what is compared with is far below float64."""
-    found = contract.measure(list(contract.suite(48 if full else 2)), dtype)
+    found = contract.judged(list(contract.suite(48 if full else 2)), dtype)
     held, sharp = contract.ratios(found, dtype)
     assert len(held) > (9_500 if full else 500)  # a few are zero, or beyond float16
     assert held.max() <= 1 + 1e-9, found["kind"][int(held.argmax())]
@@ -49,8 +35,8 @@ WRONG_REPORTS = {
 
 
 @pytest.mark.parametrize("name", WRONG_REPORTS)
-def test_the_suite_rejects_wrong_reports(contract, name):
-    found = contract.measure(list(contract.suite(1)), torch.float64)
+def test_the_suite_rejects_wrong_reports(name):
+    found = contract.judged(list(contract.suite(1)), torch.float64)
     held, sharp = contract.ratios(found | {"reported": WRONG_REPORTS[name](found)}, torch.float64)
     assert held.max() > 1 or (sharp <= 10).mean() < 0.95 or sharp.max() > 1000
 

@@ -107,19 +107,6 @@ def test_results_repeat_bit_for_bit():
         torch.use_deterministic_algorithms(False)
 
 
-def test_the_benchmark_runs(tmp_path):
-    import runpy
-    import sys
-    from pathlib import Path
-    from unittest import mock
-
-    script = Path(__file__).parents[2] / "benchmarks" / "msign.py"
-    with mock.patch.object(sys, "argv", [str(script), "--smoke", "--threads", "1", "--out", str(tmp_path)]):
-        runpy.run_path(str(script), run_name="__main__")
-    (page,) = tmp_path.glob("*_msign.md")
-    assert "time / torch loop" in page.read_text()
-
-
 def momenta_of_a_network(seed):
     """Momenta of the three layers of a small tanh network that learns another one."""
     g = torch.Generator().manual_seed(seed)

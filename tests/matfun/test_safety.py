@@ -1,35 +1,21 @@
 """A fixed number of steps is safe in the tail, not in the median: no result has a singular value beyond its limit."""
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 
+from benchmarks.matfun import msign_safety as safety
 from spectrain import approx, matfun
 from spectrain.matfun._iteration.bounded import growth
 from spectrain.matfun._iteration.gram import gram_iteration
 from spectrain.matfun._iteration.plain import plain_iteration, start_for
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "msign_safety.py"
 SHAPES = ((1, 1), (2, 2), (3, 7), (8, 8), (1, 64), (16, 32), (64, 32), (64, 128))
 MEASURED = 3  # more steps are looked at by the program: each makes nine designs
 
 
-@pytest.fixture(scope="module")
-def safety():
-    """The families and the measure of benchmarks/msign_safety.py, which records a million."""
-    with mock.patch.object(sys, "path", [str(BENCHMARK.parent), *sys.path]):
-        spec = importlib.util.spec_from_file_location("msign_safety", BENCHMARK)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
-
-
-def _held(safety, batches):
+def _held(batches):
     """The batches looked at; asserts the limit of their dtype for every result, and that none was tried twice."""
     cases, before = [], matfun.planning.tries().second
     for X, case in batches:
@@ -43,13 +29,13 @@ def _held(safety, batches):
     return cases
 
 
-def test_no_result_is_beyond_its_limit(safety):
+def test_no_result_is_beyond_its_limit():
     """Singular values of the Gram matrix in float64: at most 1.02, in bfloat16, native and emulated, 1.05. No step
     exceeds the bound of its design. Every 73rd batch of each shape, beginning where every family and number of steps,
     and all dtypes and forms, have their turn.
     """
     drawn = itertools.chain(*(safety.batches(shape, 40, 9 * i, 73) for i, shape in enumerate(SHAPES)))
-    cases = _held(safety, drawn)
+    cases = _held(drawn)
     assert sum(case["batch"] for case in cases) > 5000
     assert {case["family"] for case in cases} == set(safety.FAMILIES)
     assert {case["steps"] for case in cases} == set(safety.STEPS)
@@ -58,8 +44,8 @@ def test_no_result_is_beyond_its_limit(safety):
 
 @pytest.mark.full
 @pytest.mark.parametrize("shape", [(8, 8), (16, 32), (32, 64), (64, 128), (170, 170), (256, 704)], ids=str)
-def test_no_result_of_many_is_beyond_its_limit(safety, shape):
-    assert len(_held(safety, safety.batches(shape, 10 * safety.COUNTS[shape], 10_000_000))) > 50
+def test_no_result_of_many_is_beyond_its_limit(shape):
+    assert len(_held(safety.batches(shape, 10 * safety.COUNTS[shape], 10_000_000))) > 50
 
 
 def _exact(steps):
@@ -93,14 +79,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_the_measure_rejects_wrong_schedules(safety, name):
+def test_the_measure_rejects_wrong_schedules(name):
     wrong, steps = WRONG[name]
     bases = safety.Bases(torch.Generator().manual_seed(0))
     X = torch.cat([make(40, 16, 32, bases) for make in safety.FAMILIES.values()])
     assert float(safety.largest(wrong(X, steps)).max()) > safety.LIMITS["bfloat16"]
 
 
-def test_what_blew_up_is_seen_in_the_result(safety):
+def test_what_blew_up_is_seen_in_the_result():
     """Where the exact optimum in Gram form leaves its bounds by far, growth, a bound from below, is beyond 1.1 too."""
     X = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(0))
     Y = _gram(X, 5)
@@ -109,7 +95,7 @@ def test_what_blew_up_is_seen_in_the_result(safety):
     assert (growth(Y)[blown] > 1.1).all()
 
 
-def test_the_largest_singular_value_is_that_of_lapack(safety):
+def test_the_largest_singular_value_is_that_of_lapack():
     g = torch.Generator().manual_seed(0)
     for shape in ((3, 5, 9), (3, 9, 5), (2, 1, 1)):
         X = torch.randn(shape, generator=g, dtype=torch.float64)

@@ -9,8 +9,8 @@ u ||G|| moves B by |b'(g)| u h^2 at g = x^2, with b(g) = c_1 g + c_2 g^2 + ..., 
 For diagonal matrices (and numbers) this is a theorem to first order in u. For dense ones an error matrix with entries
 within u |a_ij| has spectral norm at most u sqrt(k) ||A||, which errors of independent signs do not come near: in every
 bfloat16 step, emulated, on 140,000 matrices of fourteen families the largest excess over max p was 0.89 of the bound at
-short sides of 1 to 64, and 0.75 at 128 to 512 (benchmarks/msign_safety.py, with two million results). What goes past
-all the same is seen in the result (`spectrain.matfun`).
+short sides of 1 to 64, and 0.75 at 128 to 512 (benchmarks/matfun/msign_safety.py, with two million results). What
+goes past all the same is seen in the result (`spectrain.matfun`).
 """
 
 import math

@@ -28,7 +28,7 @@ def design_lower(steps: int, dtype: torch.dtype = torch.float32) -> float:
     gives up 8 % of its growth to rounding, and the interval ends at about u / 4; in float32 it ends at 27 u, above the
     noise of its sums. Spectra that reach below keep a larger error there. The two constants are a compromise between
     Gaussian matrices and momenta, whose smallest singular values are 100 to 100,000 times smaller than the largest:
-    benchmarks/msign_lower.py has the price of it on either side.
+    benchmarks/matfun/msign_lower.py measures the price of it on either side (no record yet).
     """
     few = _FEW[steps - 1] if steps <= len(_FEW) else 0.0
     lower = _FIRST / _REACH ** (min(steps, _TURN) - 1) / _REACH_LATER ** min(max(steps - _TURN, 0), 99)
@@ -48,7 +48,8 @@ def design(steps: int, *, dtype: torch.dtype = torch.float32) -> Schedule:
     It is designed for singular values from ``schedule.interval[0]`` of the largest on, and for the rounding of the
     dtype; what lies below is raised part of the way, and the smallest directions are finished after the last step.
     ValueError for steps outside of 1 to 60. Cost: half a second where neither table nor cache has it. Source:
-    benchmarks/msign_lower.py for the intervals, `spectrain.approx.sign_schedule` for the polynomials.
+    benchmarks/matfun/msign_lower.py (no record yet) for the intervals, `spectrain.approx.sign_schedule` for the
+    polynomials.
 
     >>> schedule = design(5)
     >>> len(schedule.polynomials), 0.003 < schedule.interval[0] < 0.004, schedule.error < 0.004

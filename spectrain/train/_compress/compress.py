@@ -38,7 +38,7 @@ def compress(
 ) -> Path:
     """Replace the linear layers of a run's blocks by smaller ones; write and return a run folder.
 
-    ``id`` is the default: with half of the weights it lost least (``benchmarks/compress_run.py``).
+    ``id`` is the default: with half of the weights it lost least (``benchmarks/train/compress_run.py``).
 
     ========= ====================================================================================
     ``svd``   rank r: the projection of each layer's outputs on their leading directions. Ranks go where they explain

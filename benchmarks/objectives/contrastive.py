@@ -1,0 +1,125 @@
+"""What the full batch's gradient costs in chunks: time beside plain steps, and memory as the batch grows.
+
+Time: pairs of runs side by side, chunked and plain. Plain is twice: one graph over the whole batch, which has the same
+gradient; and accumulation over the same chunks, each with a loss of its own, which has another gradient but not one
+operation more. Memory: the most anonymous memory of a fresh process, above what it had after a tiny step, with chunks
+of 64 pairs and similarities in blocks of rows, beside a bill of what grows with the batch.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+
+import torch
+
+from benchmarks import _record
+from benchmarks._memory import Peak
+from benchmarks._program import main
+from benchmarks._record import Found
+from benchmarks._rounds import alternate
+from spectrain import nn, objectives
+
+WIDTH, DEPTH, LENGTH, CHUNK, BLOCK = 192, 2, 32, 64, 256
+LOSS = functools.partial(objectives.info_nce, temperature=0.05, block=BLOCK)
+
+
+def made(batch):
+    """A shared text encoder and a batch of pairs of texts."""
+    encoder = nn.TextEncoder(vocabulary=8192, width=WIDTH, depth=DEPTH, heads=3, generator=0)
+    draw = torch.Generator().manual_seed(1)
+    return encoder, torch.randint(8192, (2, batch, LENGTH), generator=draw)
+
+
+def chunked(encoder, pairs):
+    objectives.Contrastive(encoder, LOSS, chunk=CHUNK).backward(*pairs)
+
+
+def one_graph(encoder, pairs):
+    LOSS(encoder(pairs[0]), encoder(pairs[1])).backward()
+
+
+def accumulated(encoder, pairs):
+    for queries, documents in zip(pairs[0].split(CHUNK), pairs[1].split(CHUNK), strict=True):
+        one_graph(encoder, (queries, documents))
+
+
+KINDS = {"chunked": chunked, "one graph": one_graph, "accumulated": accumulated}
+
+
+def step(kind, encoder, pairs):
+    """One pass forward and back."""
+    encoder.zero_grad()
+    KINDS[kind](encoder, pairs)
+
+
+def overhead(batch, rounds):
+    """Ratios of chunked to plain steps, by kind of plain step, each beside it in pairs of its own."""
+    encoder, pairs = made(batch)
+    calls = {kind: functools.partial(step, kind, encoder, pairs) for kind in KINDS}
+    found = {}
+    for plain in ("one graph", "accumulated"):
+        both = {kind: calls[kind] for kind in ("chunked", plain)}
+        found[plain] = alternate(both, rounds=rounds).ratio("chunked", plain)
+    return found
+
+
+def peak(kind, batch):
+    """MiB of this process above its own start."""
+    encoder, pairs = made(batch)
+    step("chunked", encoder, pairs[:, :4])
+    with Peak(interval=0.002) as memory:
+        step(kind, encoder, pairs)
+    return memory.most - memory.before
+
+
+def peak_apart(kind, batch):
+    """The same, of a fresh process."""
+    program = f"from {__spec__.name} import peak; print(peak({kind!r}, {batch}))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=_record.ROOT)
+    return json.loads(done.stdout)
+
+
+def bill(batch):
+    """MiB that must grow: the texts, each tower's embeddings as such, as unit vectors, and their two gradients twice
+    over while they pass from one to the other; three blocks of similarities.
+    """
+    texts, embeddings, block = 2 * batch * LENGTH, 2 * batch * WIDTH, min(BLOCK, batch) * batch
+    return (8 * texts + 4 * 6 * embeddings + 4 * 3 * block) / 2**20
+
+
+def measure(
+    *, batches: tuple[int, ...] = (64, 512, 4096), timed: int = 256, rounds: int = 5, whole: int = 512
+) -> Found:
+    """Memory with so many pairs in a batch, in one graph too up to ``whole``; time with ``timed`` pairs."""
+    ratios = overhead(timed, rounds)
+    rows = [{"pairs": batch, "chunked": peak_apart("chunked", batch), "bill": bill(batch)} for batch in batches]
+    for row in rows:
+        if row["pairs"] <= whole:  # larger ones take all the memory of a small machine
+            row["one graph"] = peak_apart("one graph", row["pairs"])
+    first = rows[0]
+    cells = [
+        [row["pairs"], f"{row['chunked']:.0f}", f"{row['chunked'] - first['chunked']:.0f}",
+         f"{row['bill'] - first['bill']:.0f}", f"{row['one graph']:.0f}" if "one graph" in row else "not run"]
+        for row in rows
+    ]  # fmt: skip
+    head = ["pairs", "MiB in chunks", f"more than with {first['pairs']}", "bill of what grows", "MiB in one graph"]
+    body = (
+        f"Text encoder of {DEPTH} blocks, width {WIDTH}, texts of {LENGTH} tokens, chunks of {CHUNK}, similarities in "
+        f"blocks of {BLOCK} rows.\n\nTime of a step of {timed} pairs over that of one graph: "
+        f"{ratios['one graph']:.2f}; over plain accumulation: {ratios['accumulated']:.2f} (medians of {rounds} "
+        f"pairs of runs; asked: at most 1.45).\n\n{_record.table(head, cells)}"
+    )
+    return Found(rows=rows, body=body, figures=ratios)
+
+
+if __name__ == "__main__":
+    main(
+        "contrastive",
+        "Contrastive gradients of the full batch in chunks take {one graph:.2f} of the time of one graph, and "
+        "{accumulated:.2f} of plain accumulation",
+        measure,
+        smoke={"batches": (4,), "timed": 8, "rounds": 1, "whole": 0},
+        check={"batches": (64,), "timed": 256, "rounds": 1},
+        threads=None,
+    )
