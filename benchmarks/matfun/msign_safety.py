@@ -32,9 +32,10 @@ from benchmarks._record import Found
 from benchmarks.matfun._families import FAMILIES, Bases
 from spectrain import matfun
 from spectrain.approx import Schedule, sign_schedule
-from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, odd_coefficients, widened_top
-from spectrain.matfun._iteration.design import design_lower, schedule_for_steps
-from spectrain.matfun._iteration.gram import safe_cuts
+from spectrain.approx._schedules.widened import UNIT_ROUNDOFF, widened_top
+from spectrain.approx.internal import odd_coefficients
+from spectrain.matfun._iteration.design import design_lower
+from spectrain.matfun.internal import safe_cuts, schedule_for_steps
 
 LIMITS = {"bfloat16": 1.05, "bfloat16 emulated": 1.05, "float32": 1.02, "float64": 1.02}
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}

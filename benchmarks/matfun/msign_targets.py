@@ -30,9 +30,8 @@ from benchmarks._record import Found
 from benchmarks._rounds import Times, seconds
 from benchmarks.matfun._peers import Method, each, newton_schulz, peak, svd
 from spectrain import matfun
-from spectrain.matfun._iteration.design import schedule_for_steps
-from spectrain.matfun._iteration.gram import coefficients, gram_cuts, gram_products, plain_products
 from spectrain.matfun._proven.iterated import schedule_for
+from spectrain.matfun.internal import coefficients, gram_cuts, gram_products, plain_products, schedule_for_steps
 from spectrain.testing import exact_msign, relative_error, zoo
 
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # what a peer compiles at its first call takes minutes

@@ -12,9 +12,10 @@ from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._runs import TINY
-from spectrain.train._studies.check import Family, check, member_of
-from spectrain.train._studies.check_config import CheckConfig
+from spectrain.train import check
+from spectrain.train._studies.check import Family, member_of
 from spectrain.train._studies.verdict import judge
+from spectrain.train.internal import CheckConfig
 
 CASES = {
     "muP, AdamW": ("adamw", "match_rms_adamw", "mup", 1e-3),

@@ -18,8 +18,8 @@ from benchmarks._record import Found
 from benchmarks._runs import FIXED, TINY
 from spectrain import train
 from spectrain.train import TrainConfig
-from spectrain.train._studies.compare import ratio_in_words
 from spectrain.train.config import default_lr
+from spectrain.train.internal import ratio_in_words
 
 MODEL = {
     "depth": 4, "eval_interval": 10, "eval_tokens": 2**15, "save_interval": 100, "log_interval": 100,
