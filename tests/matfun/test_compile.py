@@ -39,7 +39,8 @@ calls = {
 }
 TRAINED = ("steps", "tol", "mclip", "complex", "vmap", "root", "norm")
 ABSOLUTE = ("mclip", "mstep", "mthreshold", "mapply", "mpsd", "root", "complex root", "norm")  # not free of scale
-QUICK = ("steps", "tol", "mclip", "complex", "vmap", "root", "complex root", "norm")
+QUICK = ("steps", "tol", "mclip", "vmap", "root", "complex root")
+full = "--full" in sys.argv
 
 
 def slope(call, X):
@@ -48,7 +49,7 @@ def slope(call, X):
     return g
 
 
-for name in calls if "--full" in sys.argv else QUICK:
+for name in calls if full else QUICK:
     call = calls[name]
     torch.compiler.reset()
     compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
@@ -78,8 +79,9 @@ for i in (0, 2):
 X = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
 sign, clip = torch.ops.spectrain.sign.default, torch.ops.spectrain.clip.default
 opcheck(sign, (X, torch.float64, "msign", None, 1e-8, None, 0.0, None))
-opcheck(sign, (X, torch.float32, "mstep", None, None, None, 0.0, 1.5))
-opcheck(sign, (X[:0], torch.float64, "msign", None, 1e-8, None, 0.0, None))
+if full:
+    opcheck(sign, (X, torch.float32, "mstep", None, None, None, 0.0, 1.5))
+    opcheck(sign, (X[:0], torch.float64, "msign", None, 1e-8, None, 0.0, None))
 opcheck(clip, (X, 0.5, 2.0, 0.0, None, None, 0.0, torch.float64))
 """
 
@@ -89,5 +91,5 @@ def test_one_graph_equal_to_eager(full):
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     *names, refusal = done.stdout.splitlines()
-    assert len(names) == (21 if full else 8)
+    assert len(names) == (21 if full else 6)
     assert "NaN or infinite" in refusal
