@@ -111,7 +111,7 @@ def _line(what: str, said: dict[int, str]) -> str:
     values = dict.fromkeys(said.values())
     if len(values) == 1:
         return ""
-    return f"{what}: " + "; ".join(f"{_short(value)} {_on(said, value)}" for value in values)
+    return f"{what}: " + "; ".join(f"{_short(value)} {_which_ranks(said, value)}" for value in values)
 
 
 def _short(value: str) -> str:
@@ -119,14 +119,14 @@ def _short(value: str) -> str:
     return value if len(value) <= 200 else f"{value[:40]}... ({hashlib.sha256(value.encode()).hexdigest()[:12]})"
 
 
-def _on(said: dict[int, Any], value: Any) -> str:
+def _which_ranks(said: dict[int, Any], value: Any) -> str:
     ranks = [str(rank) for rank, other in said.items() if other == value]
     return f"on rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}"
 
 
 def _troubles(team: Team, trouble: str) -> str:
     said = {rank: text for rank, text in _everyones(team, trouble).items() if text}
-    return "\n".join(f"{text} ({_on(said, text)})" for text in dict.fromkeys(said.values()))
+    return "\n".join(f"{text} ({_which_ranks(said, text)})" for text in dict.fromkeys(said.values()))
 
 
 def _gaps(team: Team, missing: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
     segments = [_segments(slab, part.dtype) for slab, part in zip(slabs, X, strict=True)]
     for turn in range(max(map(len, segments))):
         active = [i for i, found in enumerate(segments) if turn < len(found)]
-        grams = _summed([X[i] for i in active], [slabs[i] for i in active], reduce)
+        grams = _sum_grams([X[i] for i in active], [slabs[i] for i in active], reduce)
         for i, G in zip(active, grams, strict=True):
             exponent = (torch.frexp(G.trace())[1] + 1).div(2, rounding_mode="floor")
             upper = None if turn else slabs[i].schedule.interval[1]
@@ -93,7 +93,7 @@ def _unit(parts: Sequence[Tensor], reduce: Reduce) -> list[Tensor]:
     return [times_power_of_two(part, -k) for part, k in zip(wide, exponents, strict=True)]
 
 
-def _summed(X: Sequence[Tensor], slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
+def _sum_grams(X: Sequence[Tensor], slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
     """Gram matrices of the whole matrices, all in one reduction for each dtype."""
     own = [_gram(part, slab) for part, slab in zip(X, slabs, strict=True)]
     found: list[Tensor] = list(own)
