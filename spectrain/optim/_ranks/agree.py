@@ -26,6 +26,7 @@ class Facts(NamedTuple):
     def digest(self) -> int:
         """62 bits of a hash of everything."""
         text = repr((self.parameters, sorted(self.settings.items())))
+        # 62 bits: it is sent with its negative, and both have to be integers of 64.
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
 
 
@@ -56,6 +57,9 @@ def agree(team: Team, facts: Facts, missing: Sequence[str], *, trouble: str, new
     Without it a rank that raises, or has other parameters or settings than the rest, would leave the others waiting
     for ever, or give and take parts of the wrong matrices.
     """
+    # The largest x and the largest -x of all ranks: x is the same everywhere where one is minus the other. So that one
+    # reduction answers all three questions. All ranks see the same six numbers and take the same branch below, where
+    # further collective calls are made.
     gaps = Facts(list(missing), {}).digest
     said = [facts.digest, -facts.digest, gaps, -gaps, int(bool(trouble)), int(new)]
     device = team.device

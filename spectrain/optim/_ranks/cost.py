@@ -14,6 +14,8 @@ from jaxtyping import Float
 from spectrain.optim._layout.parts import Part
 
 METHODS = ("replicated", "owner", "gram")
+_ALLOWED = (("replicated",), ("replicated", "owner"), ("replicated", "gram"), METHODS)
+_NORMS = (1.0, 4.0, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,10 +191,6 @@ def assign(works: Sequence[Work], machine: Machine) -> list[Choice]:
     return min(plans, key=lambda plan: seconds(works, plan, machine))
 
 
-_ALLOWED = (("replicated",), ("replicated", "owner"), ("replicated", "gram"), METHODS)
-_NORMS = (1.0, 4.0, math.inf)
-
-
 def _greedy(works: Sequence[Work], machine: Machine, allowed: set[str], p: float) -> list[Choice]:
     found: list[Choice] = [Choice("replicated")] * len(works)
     if not works:
@@ -208,7 +206,10 @@ def _greedy(works: Sequence[Work], machine: Machine, allowed: set[str], p: float
 
 
 def _options(work: Work, busy: Float[np.ndarray, " ranks"], allowed: set[str]) -> list[Choice]:
-    """The choices worth looking at: owners are the idlest rank and the idlest of those that hold most."""
+    """The choices worth looking at: owners are the idlest rank and the idlest of those that hold most.
+
+    Ties go by position, as in ``_greedy``: every rank makes this plan for itself and has to find the same.
+    """
     options = [Choice("replicated")] if "replicated" in allowed else []
     if "owner" in allowed:
         sizes = np.array([part.numel for part in work.parts])

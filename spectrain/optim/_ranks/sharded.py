@@ -37,6 +37,8 @@ class Site(NamedTuple):
 
 def works_of(member: Member) -> list[Work]:
     """Return what is to be done for each logical matrix of a parameter; from shapes alone."""
+    # Only what all ranks have agreed on goes in: shapes, settings, the mesh. A price that were measured here would send
+    # ranks different ways, each waiting for what no other sends.
     layout, boxes = member.settings.matrix, member.sharding.boxes(member.shape)
     held = list(zip(*(parts(layout, member.shape, box) for box in boxes), strict=True))
     copies = tuple(member.sharding.copies())
@@ -108,7 +110,7 @@ class Sharded:
         """Return the whole matrices of ``mine``, out x in, from the local parts of the averages."""
         self._views = self._cut(averages)
         found: dict[int, Tensor] = {}
-        for dtype in self._dtypes():
+        for dtype in self._dtypes():  # the same dtypes in the same order on all ranks: each is a collective call
             numbers = [n for n in range(len(self.works)) if self._dtype(n) == dtype]
             received = self._exchange(
                 [
@@ -164,6 +166,7 @@ class Sharded:
         """
         views = self._cut(weights)
         v = self._longest_rows(views)
+        # A fixed number of iterations: a test of convergence would end them on one rank before another.
         for _ in range(iterations + 1):
             v = [torch.nn.functional.normalize(x, dim=0, eps=torch.finfo(x.dtype).tiny) for x in v]
             u = self._product(views, v)

@@ -86,6 +86,8 @@ class Company:
             self._verified.discard(ranks)
         facts = Facts(known[1], self._settings(entries, groups, settings))
         missing = [entry.name for entry in entries if entry.p.grad is None]
+        # ``new`` on any rank is new on all: copies are compared by further reductions, and a rank whose optimizer was
+        # copied or loaded since does not know that the others have seen it before.
         found, new = agree(team, facts, missing, trouble=trouble, new=ranks not in self._verified)
         if new and not found:
             plain = [entry for entry in entries if not isinstance(entry.p, DTensor)]

@@ -16,6 +16,7 @@ from spectrain.optim._layout.matrix import Matrix, check_shaped
 from spectrain.optim._routing.explain import Row, rows, table
 from spectrain.optim._step.settings import ALGORITHMS
 
+NAMES = ("lm_head", "head", "classifier", "score", "unembed", "embed_out", "output", "to_logits")
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 RECURRENT = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
 
@@ -85,9 +86,6 @@ def _convolution(module: nn.modules.conv._ConvNd, kind: str, shape: Size) -> Rol
 
 def _muon_role(reason: str, matrix: Matrix | None = None) -> Role:
     return Role("muon", matrix or Matrix(), reason)
-
-
-NAMES = ("lm_head", "head", "classifier", "score", "unembed", "embed_out", "output", "to_logits")
 
 
 def output_heads(model: nn.Module) -> dict[Tensor, str]:
