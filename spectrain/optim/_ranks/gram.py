@@ -50,8 +50,8 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
 
     With G = X^T X = sum_r X_r^T X_r, reduced over ranks, an odd composition is p(X) = X q(G), and q(G) needs k x k
     products only (Gram Newton-Schulz, Dao-AILab, 2026; ``matfun._iteration.gram``). G is summed anew where ``restarts``
-    there finds it necessary. In float32 or wider, whatever the schedule was designed for. ``reduce(tensor, "sum" | "max")``
-    combines over ranks. Rounding changes the result by about u kappa(X)^2, u the unit roundoff.
+    there finds it necessary. In float32 or wider, whatever the schedule was designed for. ``reduce(tensor, how)`` with
+    ``"sum"`` or ``"max"`` combines over ranks. Rounding changes the result by about u kappa(X)^2, u the unit roundoff.
     """
     if not slabs:
         return []
