@@ -1,7 +1,4 @@
-"""Training as a weighted average: which step's update is how much in the final weights (article 11459).
-
-How large weights become where learning rate and decay balance.
-"""
+"""Training as a weighted average (article 11459): how much of each update is in the final weights, and their size."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+
+Values: TypeAlias = float | int | Sequence[float | int] | Shaped[np.ndarray, "..."] | Tensor
 
 
 def weight_rms(
@@ -40,9 +39,6 @@ def weight_rms(
     b = 1 - lr * wd
     correlated = (1 + b * momentum) / (1 - b * momentum)
     return lr * update_rms * math.sqrt(correlated / ((1 - b) * (1 + b)))
-
-
-Values: TypeAlias = float | int | Sequence[float | int] | Shaped[np.ndarray, "..."] | Tensor
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def complete(group: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, An
     return settings
 
 
-def named(params: Any, index: int) -> tuple[list[Tensor], list[str]]:
+def split_names(params: Any, index: int) -> tuple[list[Tensor], list[str]]:
     """Parameters and their names; those without get ``group0.3``, so that every message can name one."""
     if isinstance(params, set):
         raise TypeError("Muon: a set of parameters has no fixed order; give a list.")

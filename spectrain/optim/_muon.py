@@ -13,12 +13,12 @@ from torch.optim.optimizer import Optimizer
 
 from spectrain import matfun
 from spectrain.matfun.internal import costs
-from spectrain.optim._groups import complete, named
+from spectrain.optim._groups import complete, split_names
 from spectrain.optim._layout.held import unit_rows
 from spectrain.optim._layout.spread import check_spread, gradient, local
 from spectrain.optim._ranks.cost import Machine
-from spectrain.optim._ranks.over import after, before, leading_over, orthogonalized_over, shares
-from spectrain.optim._ranks.teams import Company, distributed
+from spectrain.optim._ranks.over import after, before, leading_parts_over, shares, updates_over
+from spectrain.optim._ranks.teams import Company, has_ranks
 from spectrain.optim._ranks.written import check_updates
 from spectrain.optim._routing.explain import Row, rows, table
 from spectrain.optim._routing.route import route
@@ -33,10 +33,10 @@ from spectrain.optim._step.guards import (
     check_parameters,
     settings_now,
 )
-from spectrain.optim._step.load import fitted, follow, restore
+from spectrain.optim._step.load import fit, follow, restore
 from spectrain.optim._step.portions import Live, check_streams, portions, side_by_side
 from spectrain.optim._step.settings import ADAMW, MATRICES, Settings
-from spectrain.optim._step.squares import limited
+from spectrain.optim._step.squares import limit_squares
 from spectrain.optim._step.state import ready
 from spectrain.optim._step.update import apply, momentum_average
 from spectrain.optim._variants.variants import BY_NAME
@@ -132,7 +132,7 @@ class Muon(Optimizer):
         machine: Machine | None = None,
         streams: int = 1,
     ) -> None:
-        distributed(process_group)
+        has_ranks(process_group)
         self.streams = check_streams(streams)
         self.process_group, self.machine = process_group, machine
         defaults = {
@@ -169,7 +169,7 @@ class Muon(Optimizer):
         group = dict(param_group, algorithm=algorithm_of(param_group))
         group.pop("use_muon", None)
         check_foreign(group, {"betas", "eps"} if group["algorithm"] != "adamw" else set(MATRICES) - set(ADAMW))
-        params, names = named(group["params"], len(self.param_groups))
+        params, names = split_names(group["params"], len(self.param_groups))
         group["params"] = list(zip(names, params, strict=True))
         group["param_names"] = names  # torch sees none in an empty group, and would miss them there
         group.setdefault("reasons", ["given by the caller"] * len(params))
@@ -265,7 +265,7 @@ class Muon(Optimizer):
         groups: its momentum is the same average.
         """
         follow(self)
-        state_dict = fitted(state_dict, self.param_groups, self.defaults)
+        state_dict = fit(state_dict, self.param_groups, self.defaults)
         try:
             super().load_state_dict(state_dict)
         except RecursionError as error:
@@ -293,7 +293,7 @@ class Muon(Optimizer):
 
     def _company(self) -> Company | None:
         """The other ranks, where there are any; made at the first step and again after a copy."""
-        if self.company is None and distributed(self.process_group):
+        if self.company is None and has_ranks(self.process_group):
             self.company = Company(self.machine, self.process_group)
         return self.company
 
@@ -345,10 +345,10 @@ class Muon(Optimizer):
         found = shares(settings, params, plans)
         averages, grads, states = self._averages(live)
         directions = before(found, averages, grads, states, settings)
-        updates, trouble = orthogonalized_over(names, directions, settings, params, plans)
+        updates, trouble = updates_over(names, directions, settings, params, plans)
         after(found, updates, states, settings)
         check_updates(names, updates, settings, params, plans, trouble)
-        tops = leading_over([w for part in live for w in part.weights], settings, plans)
+        tops = leading_parts_over([w for part in live for w in part.weights], settings, plans)
         start = 0
         for part in live:
             stop = start + len(part.params)
@@ -364,7 +364,7 @@ class Muon(Optimizer):
             own, said = self._states(part), part.settings
             buffers = [state["momentum_buffer"] for state in own]
             wide = [g.to(b.dtype) for g, b in zip(part.grads, buffers, strict=True)]
-            wide = limited(wide, said) if said.rule.squares else wide
+            wide = limit_squares(wide, said) if said.rule.squares else wide
             averages += momentum_average(buffers, wide, momentum=said.momentum, nesterov=said.nesterov)
             grads += wide
             states += own

@@ -1,7 +1,4 @@
-"""Learning rate and decay as pure functions of the step.
-
-A schedule driving an optimizer: learning rate and weight decay of every group.
-"""
+"""Learning rate and decay as pure functions of the step, and what lets them drive the groups of an optimizer."""
 
 import abc
 import math
@@ -14,6 +11,13 @@ import numpy as np
 from jaxtyping import Float
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
+
+TAILS = {
+    "linear": lambda x: 1 - x,
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+    "sqrt": lambda x: math.sqrt(1 - x),
+    "1-sqrt": lambda x: 1 - math.sqrt(x),
+}
 
 
 class Factors(NamedTuple):
@@ -90,14 +94,6 @@ class WarmupDecay(AbstractSchedule):
 def _integers(*counts: object) -> bool:
     """Whether all are numbers of steps; a warm-up of 0.1, meant as a share, would begin at 10 times the rate."""
     return all(isinstance(count, numbers.Integral) for count in counts)
-
-
-TAILS = {
-    "linear": lambda x: 1 - x,
-    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
-    "sqrt": lambda x: math.sqrt(1 - x),
-    "1-sqrt": lambda x: 1 - math.sqrt(x),
-}
 
 
 @final

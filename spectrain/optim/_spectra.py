@@ -14,7 +14,7 @@ from spectrain.optim._layout.spread import whole
 from spectrain.optim._routing.explain import Row
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.settings import Settings
-from spectrain.optim._step.update import orthogonalized
+from spectrain.optim._step.update import updates_here
 from spectrain.optim._variants.variant import Turn
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -98,8 +98,8 @@ def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | Non
     variant, held = settings.rule, Here([settings.matrix], [p.shape])
     if variant.before is not None:
         (average,) = variant.before(Turn(held, [average], [], [state], [settings.beta2], advance=False))
-    (sign,) = orthogonalized([average], [replace(settings, scale="none")], [p])
-    (scaled,) = orthogonalized([average], [settings], [p])
+    (sign,) = updates_here([average], [replace(settings, scale="none")], [p])
+    (scaled,) = updates_here([average], [settings], [p])
     if variant.after is not None:
         variant.after(Turn(held, [scaled], [], [state], [settings.beta2], advance=False))
     layout = settings.matrix

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spectrain._arrays import scale as _scale
+from spectrain._arrays import scale
 from spectrain.optim import Muon
 from spectrain.optim._variants.variants import VARIANTS
 
@@ -68,7 +68,7 @@ class NoReading(TorchDispatchMode):
 def test_a_capturable_step_reads_no_value(settings, monkeypatch):
     """As a CUDA graph demands; that one is being recorded is put on here, for there is no GPU."""
     model, optimizer = made(lr=torch.tensor(0.01), capturable=True, **settings)
-    monkeypatch.setattr(_scale, "recording", lambda: True)
+    monkeypatch.setattr(scale, "recording", lambda: True)
     with NoReading():
         drive(model, optimizer.step)
     assert all(p.isfinite().all() for p in model.parameters())
@@ -87,7 +87,7 @@ def test_capturable_and_a_check_contradict_each_other():
 
 @pytest.mark.parametrize(("start", "left"), [(0.02, 0.95), (0.0, 1.0)])
 def test_independent_decay_reads_no_value_of_where_the_rate_began(start, left, monkeypatch):
-    monkeypatch.setattr(_scale, "recording", lambda: True)
+    monkeypatch.setattr(scale, "recording", lambda: True)
     p = nn.Parameter(torch.ones(2, 2))
     p.grad = torch.zeros(2, 2)
     optimizer = Muon([p], lr=torch.tensor(0.01), weight_decay=0.1, decay="independent", capturable=True)

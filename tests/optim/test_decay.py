@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spectrain.optim import Matrix, Muon
-from spectrain.optim._step.decay import leading
+from spectrain.optim._step.decay import leading_part
 
 LR, WD = 0.1, 0.5
 
@@ -82,8 +82,8 @@ def test_leading_part_is_that_of_the_svd(shape):
     U, _, Vh = torch.linalg.svd(torch.randn(shape, generator=generator, dtype=torch.float64), full_matrices=False)
     S = 0.5 ** torch.arange(min(shape), dtype=torch.float64)
     truth = S[0] * torch.outer(U[:, 0], Vh[0])
-    torch.testing.assert_close(leading((U * S) @ Vh), truth, rtol=1e-4, atol=1e-4)
-    assert torch.equal(leading(torch.zeros(shape)), torch.zeros(shape))
+    torch.testing.assert_close(leading_part((U * S) @ Vh), truth, rtol=1e-4, atol=1e-4)
+    assert torch.equal(leading_part(torch.zeros(shape)), torch.zeros(shape))
 
 
 @pytest.mark.parametrize("decay", KINDS)

@@ -13,7 +13,7 @@ from spectrain.approx.recipes import certify
 from spectrain.matfun._iteration.bounded import Tries
 from spectrain.matfun._proven.costs import SHIPPED
 from spectrain.optim import Muon
-from spectrain.optim._step import update as _update
+from spectrain.optim._step import update
 from spectrain.testing import with_singular_values
 
 
@@ -207,15 +207,15 @@ def test_emulated_bfloat16_is_not_taken_for_fast(monkeypatch):
     """KellerJordan/Muon #47: 30 to 40 times slower on a T4, which emulates bfloat16; there we take float32."""
     for capability, native in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        _update._asked_once.cache_clear()
-        assert _update._multiplies_bfloat16(torch.device("cuda", 0)) == native
-    _update._asked_once.cache_clear()
-    assert not _update._multiplies_bfloat16(torch.device("mps"))
+        update._asked_once.cache_clear()
+        assert update._multiplies_bfloat16(torch.device("cuda", 0)) == native
+    update._asked_once.cache_clear()
+    assert not update._multiplies_bfloat16(torch.device("mps"))
     for native in (False, True):
-        monkeypatch.setattr(_update, "_multiplies_bfloat16", lambda device, found=native: found)
+        monkeypatch.setattr(update, "_multiplies_bfloat16", lambda device, found=native: found)
         matrix = torch.zeros(2, 2)
-        assert _update.working_dtype("auto", matrix) == (torch.bfloat16 if native else torch.float32)
-        assert _update.working_dtype("auto", matrix, tol=1e-3) == torch.float32
+        assert update.working_dtype("auto", matrix) == (torch.bfloat16 if native else torch.float32)
+        assert update.working_dtype("auto", matrix, tol=1e-3) == torch.float32
 
 
 def test_a_processor_takes_bfloat16_only_where_that_was_measured_to_pay(monkeypatch):
@@ -224,11 +224,11 @@ def test_a_processor_takes_bfloat16_only_where_that_was_measured_to_pay(monkeypa
     slow = dataclasses.replace(SHIPPED, product_bfloat16=(90, 90, 90, 90, 90))
     barely = dataclasses.replace(SHIPPED, product_bfloat16=(900, 900, 900, 900, 300))
     for table, pays in ((SHIPPED, False), (fast, True), (slow, False), (barely, False)):
-        monkeypatch.setattr(_update, "costs", lambda found=table: found)
-        _update._asked_once.cache_clear()
-        assert _update.working_dtype("auto", torch.zeros(2, 2)) == (torch.bfloat16 if pays else torch.float32)
-        assert _update.working_dtype("bfloat16", torch.zeros(2, 2)) == torch.bfloat16
-    _update._asked_once.cache_clear()
+        monkeypatch.setattr(update, "costs", lambda found=table: found)
+        update._asked_once.cache_clear()
+        assert update.working_dtype("auto", torch.zeros(2, 2)) == (torch.bfloat16 if pays else torch.float32)
+        assert update.working_dtype("bfloat16", torch.zeros(2, 2)) == torch.bfloat16
+    update._asked_once.cache_clear()
 
 
 def test_what_msign_computed_twice_is_told(monkeypatch, capsys):

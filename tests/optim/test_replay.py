@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spectrain import matfun
-from spectrain.matfun._proven import costs as _cost
+from spectrain.matfun._proven import costs as costs_file
 from spectrain.matfun._proven.costs import SHIPPED, costs
 from spectrain.optim import Muon
 
@@ -19,7 +19,7 @@ OTHER = replace(SHIPPED, product_float32=(1.0,) * 5)
 @pytest.fixture
 def next_process(tmp_path, monkeypatch):
     """Return a function after which the process has the other table, as one that starts after ``calibrate``."""
-    monkeypatch.setattr(_cost, "table_file", lambda: tmp_path / "costs.json")
+    monkeypatch.setattr(costs_file, "table_file", lambda: tmp_path / "costs.json")
     costs.cache_clear()
 
     def start():

@@ -50,6 +50,19 @@ def adam(grads, *, momentum=0.95, beta2=0.95, lr=0.1, wrong=""):
     return W
 
 
+def muoneq(grads, *, momentum=0.95, lr=0.1, wrong=""):
+    """Chang et al., arXiv 2603.28254, form R, with the Nesterov average: rows over their norms, then msign."""
+    W, M = torch.zeros_like(grads[0]), torch.zeros_like(grads[0])
+    for G in grads:
+        M = momentum * M + (1 - momentum) * G
+        N = momentum * M + (1 - momentum) * G if wrong != "of the momentum" else M
+        norms = N.norm(dim=0 if wrong == "columns" else 1, keepdim=True)
+        norms = norms.sqrt() if wrong == "half" else norms
+        U = polar(N) / norms if wrong == "after" else polar(N if wrong == "plain" else N / norms)
+        W = W - lr * U
+    return W
+
+
 def moved(variant, grads, **layout):
     p = torch.nn.Parameter(torch.zeros_like(grads[0]))
     optimizer = Muon([{"params": [p], "matrix": layout}], lr=0.1, weight_decay=0.0, scale="none", variant=variant)
@@ -60,7 +73,7 @@ def moved(variant, grads, **layout):
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5)])
-@pytest.mark.parametrize(("variant", "formula"), [("normuon", normuon), ("adam", adam)])
+@pytest.mark.parametrize(("variant", "formula"), [("normuon", normuon), ("adam", adam), ("muoneq", muoneq)])
 def test_the_variant_is_its_formula(exact_msign, generator, shape, variant, formula):
     grads = gradients(shape, 4, generator)
     torch.testing.assert_close(moved(variant, grads), formula(grads), rtol=0, atol=1e-12)
@@ -76,6 +89,11 @@ def test_the_variant_is_its_formula(exact_msign, generator, shape, variant, form
         ("adam", adam, "momentum squared"),
         ("adam", adam, "eps"),
         ("adam", adam, "after"),
+        ("muoneq", muoneq, "of the momentum"),
+        ("muoneq", muoneq, "columns"),
+        ("muoneq", muoneq, "half"),
+        ("muoneq", muoneq, "after"),
+        ("muoneq", muoneq, "plain"),
     ],
 )
 @pytest.mark.parametrize("shape", [(9, 6), (6, 9)])
@@ -235,3 +253,18 @@ def test_what_a_variant_promises(variant, generator):
 def test_explain_says_what_a_variant_does(variant, capsys):
     Muon([nn.Parameter(torch.ones(2, 2))], variant=variant.name).explain()
     assert (f"variant {variant.name}: {variant.words}" in capsys.readouterr().out) == (variant.name != "plain")
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1e30])
+def test_muoneq_sees_no_scale_of_a_row(size):
+    """A row of any size moves as one of usual size; one of zeros does not move, and hinders nobody."""
+    grads = [torch.randn(5, 8, generator=torch.Generator().manual_seed(0))]
+    usual = moved("muoneq", grads)
+    scaled = grads[0].clone()
+    scaled[1] *= size
+    torch.testing.assert_close(moved("muoneq", [scaled]), usual, rtol=0, atol=1e-6 if size > 1e-40 else 2e-3)
+    scaled[1] = 0
+    found = moved("muoneq", [scaled])
+    assert not found[1].any()
+    rest = [row for row in range(5) if row != 1]
+    torch.testing.assert_close(found[rest], moved("muoneq", [grads[0][rest]]), rtol=0, atol=1e-4)

@@ -74,7 +74,7 @@ class Matrix:
         """Return the logical matrices of a contiguous tensor, each a 2-D ``out x in`` view of it."""
         return [
             head
-            for stored in self._stored(tensor).unbind()
+            for stored in self._as_batch(tensor).unbind()
             for piece, count in self._pieces(stored.mT if self.transposed else stored)
             for head in _cut(piece, count, self.along)
         ]
@@ -108,7 +108,7 @@ class Matrix:
         pieces = logical.split(self.split, dim=0) if self.split else (logical,)
         return list(zip(pieces, self.heads or (1,) * len(pieces), strict=True))
 
-    def _stored(self, tensor: Tensor) -> Tensor:
+    def _as_batch(self, tensor: Tensor) -> Tensor:
         """The stored matrices as one batch: (count, first, rest)."""
         self.check(tensor.shape)
         first = tensor.shape[self.batch]

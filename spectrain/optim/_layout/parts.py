@@ -56,7 +56,7 @@ class Sharding:
         order = [i for i in range(len(self.mesh)) if i not in self.inner] + list(reversed(self.inner))
         return [
             tuple(
-                _nested(size, [(self.mesh[i], where[i]) for i in order if self.cuts[i] == d])
+                _cut_interval(size, [(self.mesh[i], where[i]) for i in order if self.cuts[i] == d])
                 for d, size in enumerate(shape)
             )
             for where in itertools.product(*map(range, self.mesh))
@@ -72,7 +72,7 @@ class Sharding:
         ]
 
 
-def _nested(size: int, cuts: list[tuple[int, int]]) -> Interval:
+def _cut_interval(size: int, cuts: list[tuple[int, int]]) -> Interval:
     """The interval left of ``range(size)`` after cuts into ``count`` chunks, of which number ``index`` is kept."""
     low, high = 0, size
     for count, index in cuts:
@@ -115,7 +115,7 @@ def parts(layout: Matrix, shape: Size, box: tuple[Interval, ...]) -> tuple[Part,
     rows, columns = box[layout.batch], (box[lead][0] * inner, box[lead][1] * inner)
     held = set(_held(shape[: layout.batch], box))
     return tuple(
-        Part(_common(block.rows, rows), _common(block.columns, columns))
+        Part(_overlap(block.rows, rows), _overlap(block.columns, columns))
         if block.batch in held
         else Part(NOTHING, NOTHING)
         for block in blocks(layout, shape)
@@ -145,6 +145,6 @@ def _held(batch: Sequence[int], box: Sequence[Interval]) -> list[int]:
     return [sum(i * math.prod(batch[d + 1 :]) for d, i in enumerate(where)) for where in inside]
 
 
-def _common(block: Interval, held: Interval) -> Interval:
+def _overlap(block: Interval, held: Interval) -> Interval:
     low, high = max(block[0], held[0]), min(block[1], held[1])
     return (low - block[0], high - block[0]) if low < high else NOTHING

@@ -89,6 +89,8 @@ class Team:
 
     def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[int], like: Tensor) -> list[Tensor]:
         """Send position i the entries of ``outgoing[i]``; return ``incoming[i]`` entries from each, flat."""
+        # Collective, also for a rank that sends and gets nothing here. Sizes are not sent along: both sides know them
+        # from the plan. ``places`` because a group numbers its ranks in its own order, and a plan in that of the mesh.
         sizes = [sum(tensor.numel() for tensor in outgoing[i]) for i in self.places]
         pieces = [tensor.reshape(-1) for i in self.places for tensor in outgoing[i]]
         flat = torch.cat(pieces) if pieces else like.new_empty(0)
@@ -108,4 +110,6 @@ def team_of(sharding: Sharding, p: Tensor, group: Group | None) -> Team:
         return Team(sharding.ranks, p.device_mesh.get_group(), device)
     if not isinstance(p, DTensor):
         return Team(sharding.ranks, group, device)
+    # Only members come here. Without local synchronisation all processes of the world would have to call new_group, and
+    # those that hold no part of this mesh never do.
     return Team(sharding.ranks, dist.new_group(list(sharding.ranks), use_local_synchronization=True), device)

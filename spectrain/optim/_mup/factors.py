@@ -1,7 +1,4 @@
-"""The powers of the width: initialisation, learning rates and decay of every role, on one page.
-
-Multipliers in the forward pass: on what a tied head reads, and on the logits of attention.
-"""
+"""The powers of the width: initialisation, rates and decay of every role, and multipliers in the forward pass."""
 
 import math
 from typing import Any
@@ -12,6 +9,19 @@ from spectrain.optim._mup.roles import Part
 from spectrain.optim._step.scale import canonical
 
 SCALES = ("scale", "scaling", "softmax_scale")
+
+# Exponents e of the factor (width / base_width)^e on the learning rate, by role.
+ADAMW = {"input": 0.0, "hidden": -1.0, "output": -1.0, "tied": 0.0, "vector": 0.0}
+
+# The spectral norm that an update may have, and the one that a scale mode gives: sqrt(out/in) as powers of the width
+# (a hidden matrix has out ~ in ~ width). Their difference is the exponent of Muon's learning rate.
+TARGET = {"input": 0.5, "hidden": 0.0, "output": -0.5, "tied": 0.5, "vector": 0.0}
+GIVEN = {
+    "match_rms_adamw": {"input": 0.5, "hidden": 0.5, "output": 0.5, "tied": 0.5},
+    "original": {"input": 0.5, "hidden": 0.0, "output": 0.0, "tied": 0.5},
+    "spectral": {"input": 0.5, "hidden": 0.0, "output": -0.5, "tied": 0.5},
+    "none": {"input": 0.0, "hidden": 0.0, "output": 0.0, "tied": 0.0},
+}
 
 
 class ReadMultiplier:
@@ -64,20 +74,6 @@ def scale_attention(model: nn.Module, *, base_head_dim: int) -> dict[str, float]
             "out where the size of heads is the same at all widths; else give the attention modules both."
         )
     return found
-
-
-# Exponents e of the factor (width / base_width)^e on the learning rate, by role.
-ADAMW = {"input": 0.0, "hidden": -1.0, "output": -1.0, "tied": 0.0, "vector": 0.0}
-
-# The spectral norm that an update may have, and the one that a scale mode gives: sqrt(out/in) as powers of the width
-# (a hidden matrix has out ~ in ~ width). Their difference is the exponent of Muon's learning rate.
-TARGET = {"input": 0.5, "hidden": 0.0, "output": -0.5, "tied": 0.5, "vector": 0.0}
-GIVEN = {
-    "match_rms_adamw": {"input": 0.5, "hidden": 0.5, "output": 0.5, "tied": 0.5},
-    "original": {"input": 0.5, "hidden": 0.0, "output": 0.0, "tied": 0.5},
-    "spectral": {"input": 0.5, "hidden": 0.0, "output": -0.5, "tied": 0.5},
-    "none": {"input": 0.0, "hidden": 0.0, "output": 0.0, "tied": 0.0},
-}
 
 
 def standard_deviation(part: Part, out: int, *, base_width: int, standard: bool = False) -> float:

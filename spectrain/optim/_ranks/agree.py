@@ -26,6 +26,7 @@ class Facts(NamedTuple):
     def digest(self) -> int:
         """62 bits of a hash of everything."""
         text = repr((self.parameters, sorted(self.settings.items())))
+        # 62 bits: it is sent with its negative, and both have to be integers of 64.
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
 
 
@@ -56,6 +57,9 @@ def agree(team: Team, facts: Facts, missing: Sequence[str], *, trouble: str, new
     Without it a rank that raises, or has other parameters or settings than the rest, would leave the others waiting
     for ever, or give and take parts of the wrong matrices.
     """
+    # The largest x and the largest -x of all ranks: x is the same everywhere where one is minus the other. So that one
+    # reduction answers all three questions. All ranks see the same six numbers and take the same branch below, where
+    # further collective calls are made.
     gaps = Facts(list(missing), {}).digest
     said = [facts.digest, -facts.digest, gaps, -gaps, int(bool(trouble)), int(new)]
     device = team.device
@@ -111,7 +115,7 @@ def _line(what: str, said: dict[int, str]) -> str:
     values = dict.fromkeys(said.values())
     if len(values) == 1:
         return ""
-    return f"{what}: " + "; ".join(f"{_short(value)} {_on(said, value)}" for value in values)
+    return f"{what}: " + "; ".join(f"{_short(value)} {_which_ranks(said, value)}" for value in values)
 
 
 def _short(value: str) -> str:
@@ -119,14 +123,14 @@ def _short(value: str) -> str:
     return value if len(value) <= 200 else f"{value[:40]}... ({hashlib.sha256(value.encode()).hexdigest()[:12]})"
 
 
-def _on(said: dict[int, Any], value: Any) -> str:
+def _which_ranks(said: dict[int, Any], value: Any) -> str:
     ranks = [str(rank) for rank, other in said.items() if other == value]
     return f"on rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}"
 
 
 def _troubles(team: Team, trouble: str) -> str:
     said = {rank: text for rank, text in _everyones(team, trouble).items() if text}
-    return "\n".join(f"{text} ({_on(said, text)})" for text in dict.fromkeys(said.values()))
+    return "\n".join(f"{text} ({_which_ranks(said, text)})" for text in dict.fromkeys(said.values()))
 
 
 def _gaps(team: Team, missing: Sequence[str]) -> str:

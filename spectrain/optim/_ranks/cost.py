@@ -14,6 +14,8 @@ from jaxtyping import Float
 from spectrain.optim._layout.parts import Part
 
 METHODS = ("replicated", "owner", "gram")
+_ALLOWED = (("replicated",), ("replicated", "owner"), ("replicated", "gram"), METHODS)
+_NORMS = (1.0, 4.0, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,23 +98,23 @@ class Load(NamedTuple):
         return self.flops / machine.flops + np.maximum(self.sent, self.received) / machine.bandwidth
 
 
-def nothing(ranks: int) -> Load:
+def no_load(ranks: int) -> Load:
     """No load."""
     return Load(np.zeros(ranks), np.zeros(ranks), np.zeros(ranks))
 
 
 def load(work: Work, choice: Choice) -> Load:
     """Return what a choice costs each position."""
-    return _load(work._replace(name=""), choice)
+    return _load(work._replace(name=""), choice)  # nameless: equal matrices of a model are one entry of the cache
 
 
 @functools.lru_cache(maxsize=4096)
 def _load(work: Work, choice: Choice) -> Load:
     sizes = np.array([float(part.numel) for part in work.parts])
-    return {"replicated": _replicated, "owner": _owner, "gram": _gram}[choice.method](work, sizes, choice.owner)
+    return {"replicated": _replication, "owner": _owner, "gram": _gram}[choice.method](work, sizes, choice.owner)
 
 
-def _replicated(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+def _replication(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
     """Each holder gathers the matrix from its copy and computes for itself; nothing goes back."""
     copies = np.asarray(work.copies)
     holds = sizes > 0
@@ -166,7 +168,7 @@ def seconds(works: Sequence[Work], choices: Sequence[Choice], machine: Machine) 
     """Return the time of the slowest position, all messages included."""
     if not works:
         return 0.0
-    total = nothing(len(works[0].parts))
+    total = no_load(len(works[0].parts))
     for work, choice in zip(works, choices, strict=True):
         total += load(work, choice)
     return float(total.seconds(machine).max()) + messages(works, choices) * machine.latency
@@ -189,15 +191,11 @@ def assign(works: Sequence[Work], machine: Machine) -> list[Choice]:
     return min(plans, key=lambda plan: seconds(works, plan, machine))
 
 
-_ALLOWED = (("replicated",), ("replicated", "owner"), ("replicated", "gram"), METHODS)
-_NORMS = (1.0, 4.0, math.inf)
-
-
 def _greedy(works: Sequence[Work], machine: Machine, allowed: set[str], p: float) -> list[Choice]:
     found: list[Choice] = [Choice("replicated")] * len(works)
     if not works:
         return found
-    total = nothing(len(works[0].parts))
+    total = no_load(len(works[0].parts))
     for n in sorted(range(len(works)), key=lambda n: (-works[n].flops, n)):
         options = _options(works[n], total.seconds(machine), allowed)
         costs = [(total + load(works[n], option)).seconds(machine) for option in options]
@@ -208,7 +206,10 @@ def _greedy(works: Sequence[Work], machine: Machine, allowed: set[str], p: float
 
 
 def _options(work: Work, busy: Float[np.ndarray, " ranks"], allowed: set[str]) -> list[Choice]:
-    """The choices worth looking at: owners are the idlest rank and the idlest of those that hold most."""
+    """The choices worth looking at: owners are the idlest rank and the idlest of those that hold most.
+
+    Ties go by position, as in ``_greedy``: every rank makes this plan for itself and has to find the same.
+    """
     options = [Choice("replicated")] if "replicated" in allowed else []
     if "owner" in allowed:
         sizes = np.array([part.numel for part in work.parts])

@@ -48,17 +48,21 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
 
     With G = X^T X = sum_r X_r^T X_r, reduced over ranks, an odd composition is p(X) = X q(G), and q(G) needs k x k
     products only (Gram Newton-Schulz, Dao-AILab, 2026; ``matfun._iteration.gram``). G is summed anew where
-    ``restarts`` finds it necessary. In float32 or wider, whatever the schedule was designed for.
+    ``safe_cuts`` finds it necessary. In float32 or wider, whatever the schedule was designed for.
     ``reduce(tensor, "sum" | "max")`` combines over ranks. Rounding changes the result by about u kappa(X)^2, u the
     unit roundoff.
     """
     if not slabs:
         return []
     X = _unit([slab.part for slab in slabs], reduce)
+    # How many turns there are follows from the schedules, on which the ranks have agreed, never from values: who left
+    # the loop because its matrices look finished would leave the others in the next reduction for ever.
     segments = [_segments(slab, part.dtype) for slab, part in zip(slabs, X, strict=True)]
     for turn in range(max(map(len, segments))):
+        # Between turns G is formed anew from what X has become. In exact arithmetic one G would do for all polynomials;
+        # but rounding makes small eigenvalues negative, and those grow with every step. A sum of X_r^T X_r has none.
         active = [i for i, found in enumerate(segments) if turn < len(found)]
-        grams = _summed([X[i] for i in active], [slabs[i] for i in active], reduce)
+        grams = _sum_grams([X[i] for i in active], [slabs[i] for i in active], reduce)
         for i, G in zip(active, grams, strict=True):
             exponent = (torch.frexp(G.trace())[1] + 1).div(2, rounding_mode="floor")
             upper = None if turn else slabs[i].schedule.interval[1]
@@ -68,9 +72,10 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
             kept = G.clone() if last else None  # the multiplier uses G up
             R = multiplier(G[None], segments[i][turn], upper=upper)[0]
             if kept is not None:
-                # All ranks have the same G and R to the last bit, so all decide alike.
+                # A reduction gives the same bits to all ranks, and so G, R and this decision are the same on all: each
+                # multiplies its own rows by one R. Never decide by X here, of which every rank has another part.
                 R = R * kept_within(growth_by_gram(R, kept), slabs[i].schedule.error).to(R.dtype)
-            if X[i].numel():
+            if X[i].numel():  # who holds nothing has nothing to multiply, but took part in every reduction
                 X[i] = X[i] @ R if slabs[i].tall else R @ X[i]
     return X
 
@@ -83,7 +88,10 @@ def _segments(slab: Slab, dtype: torch.dtype) -> list[Steps]:
 
 
 def _unit(parts: Sequence[Tensor], reduce: Reduce) -> list[Tensor]:
-    """Parts times a power of two, the same on all ranks, that brings the largest entry of each matrix near 1."""
+    """Parts times a power of two, the same on all ranks, that brings the largest entry of each matrix near 1.
+
+    Of the whole matrix: parts that are each scaled by themselves are no longer parts of one matrix.
+    """
     wide = [part.to(reduced_dtype(part.dtype)) for part in parts]
     largest = torch.stack(
         [part.abs().amax().double() if part.numel() else part.new_zeros((), dtype=torch.float64) for part in wide]
@@ -92,8 +100,9 @@ def _unit(parts: Sequence[Tensor], reduce: Reduce) -> list[Tensor]:
     return [times_power_of_two(part, -k) for part, k in zip(wide, exponents, strict=True)]
 
 
-def _summed(X: Sequence[Tensor], slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
+def _sum_grams(X: Sequence[Tensor], slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
     """Gram matrices of the whole matrices, all in one reduction for each dtype."""
+    # Dtypes in the order of the slabs, which is that of the plan and the same on all ranks.
     own = [_gram(part, slab) for part, slab in zip(X, slabs, strict=True)]
     found: list[Tensor] = list(own)
     for dtype in dict.fromkeys(G.dtype for G in own):
@@ -106,6 +115,7 @@ def _summed(X: Sequence[Tensor], slabs: Sequence[Slab], reduce: Reduce) -> list[
 
 
 def _gram(part: Tensor, slab: Slab) -> Tensor:
+    # Zeros of full size: every rank has to bring as many numbers. Of several copies one counts, or G would be doubled.
     if not part.numel() or not slab.counts:
         return part.new_zeros(slab.short, slab.short)
     return part.mT @ part if slab.tall else part @ part.mT

@@ -23,11 +23,11 @@ class Shared(AbstractHeld):
 
     def squares(self, tensors: Sequence[Tensor], along: Along) -> list[Tensor]:
         """Return the sums of squares of all lines; one reduction."""
-        return self._reduced(tensors, along, lambda view, dim: view.square().sum(dim), "sum")
+        return self._reduce(tensors, along, lambda view, dim: view.square().sum(dim), "sum")
 
     def tops(self, tensors: Sequence[Tensor], along: Along) -> list[Tensor]:
         """Return the largest absolute values of all lines; one reduction."""
-        return self._reduced(tensors, along, lambda view, dim: view.abs().amax(dim), "max")
+        return self._reduce(tensors, along, lambda view, dim: view.abs().amax(dim), "max")
 
     def pieces(
         self, tensors: Sequence[Tensor], values: Sequence[Tensor], along: Along
@@ -39,7 +39,7 @@ class Shared(AbstractHeld):
             if view.numel():
                 yield view, value[self.plan.sides(n)[1 - dim]].unsqueeze(dim)
 
-    def _reduced(
+    def _reduce(
         self, tensors: Sequence[Tensor], along: Along, said: Callable[[Tensor, int], Tensor], how: str
     ) -> list[Tensor]:
         found = []

@@ -10,16 +10,16 @@ from spectrain._arrays.finite import NotFiniteError
 from spectrain.optim._layout.held import AbstractHeld, Here
 from spectrain.optim._ranks.lines import Shared
 from spectrain.optim._ranks.sharded import Sharded
-from spectrain.optim._step.decay import leading
+from spectrain.optim._step.decay import leading_part
 from spectrain.optim._step.settings import Settings
-from spectrain.optim._step.update import assembled, logical_matrices, msign_all, scaled
+from spectrain.optim._step.update import apply_factors, assemble, logical_matrices, msign_all
 from spectrain.optim._variants.variant import Turn, Variant
 from spectrain.optim._variants.variants import VARIANTS
 
 Plans = Sequence[tuple[Sharded, list[int]]]
 
 
-def orthogonalized_over(
+def updates_over(
     names: Sequence[str],
     averages: Sequence[Tensor],
     settings: Sequence[Settings],
@@ -43,9 +43,9 @@ def orthogonalized_over(
     signs, trouble = _signs(whose, pieces, inside, waited_for=bool(plans)) if pieces else ([], "")
     found: dict[int, Tensor] = {}
     for i, update in zip(
-        own, scaled(signs[: len(own)], [settings[i] for i in own], [params[i] for i in own]), strict=True
+        own, apply_factors(signs[: len(own)], [settings[i] for i in own], [params[i] for i in own]), strict=True
     ):
-        found[i] = assembled(settings[i].matrix, averages[i], update)
+        found[i] = assemble(settings[i].matrix, averages[i], update)
     start = len(own)
     for plan, members in plans:
         stop = start + len(plan.mine)
@@ -149,17 +149,17 @@ def after(
             variant.after(Turn(held, [updates[i] for i in indices], [], [states[i] for i in indices], beta2))
 
 
-def leading_over(weights: Sequence[Tensor], settings: Sequence[Settings], plans: Plans) -> list[Tensor | None]:
+def leading_parts_over(weights: Sequence[Tensor], settings: Sequence[Settings], plans: Plans) -> list[Tensor | None]:
     """Return this rank's part of sigma_1 u_1 v_1^T of each logical matrix, where ``decay="spectral"`` asks for it."""
     found: list[Tensor | None] = [None] * len(weights)
     for i in alone(len(weights), plans):
         if settings[i].decay == "spectral":
             layout = settings[i].matrix
             whole = weights[i].contiguous()
-            found[i] = assembled(layout, whole, [leading(view) for view in layout.views(whole)])
+            found[i] = assemble(layout, whole, [leading_part(view) for view in layout.views(whole)])
     for plan, members in plans:
         if any(settings[i].decay == "spectral" for i in members):
-            parts = plan.leading([weights[i].contiguous() for i in members])
+            parts = plan.leading_parts([weights[i].contiguous() for i in members])
             for i, part in zip(members, parts, strict=True):
                 found[i] = part if settings[i].decay == "spectral" else None
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spectrain.optim._layout.parts import Sharding
-from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, assign, load, messages, nothing, seconds
+from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, assign, load, messages, no_load, seconds
 from spectrain.optim._ranks.sharded import Member, works_of
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.settings import Settings
@@ -30,7 +30,7 @@ class ShardPlan:
     @property
     def load(self) -> Load:
         """Operations, bytes sent and bytes received of each rank in one step, without AdamW's."""
-        total = nothing(len(self.sharding.ranks))
+        total = no_load(len(self.sharding.ranks))
         for work, choice in zip(self.works, self.choices, strict=True):
             total += load(work, choice)
         return total

@@ -36,6 +36,8 @@ class Site(NamedTuple):
 
 def works_of(member: Member) -> list[Work]:
     """Return what is to be done for each logical matrix of a parameter; from shapes alone."""
+    # Only what all ranks have agreed on goes in: shapes, settings, the mesh. A price that were measured here would send
+    # ranks different ways, each waiting for what no other sends.
     layout, boxes = member.settings.matrix, member.sharding.boxes(member.shape)
     held = list(zip(*(parts(layout, member.shape, box) for box in boxes), strict=True))
     copies = tuple(member.sharding.copies())
@@ -107,7 +109,7 @@ class Sharded:
         """Return the whole matrices of ``mine``, out x in, from the local parts of the averages."""
         self._views = self._cut(averages)
         found: dict[int, Tensor] = {}
-        for dtype in self._dtypes():
+        for dtype in self._dtypes():  # the same dtypes in the same order on all ranks: each is a collective call
             numbers = [n for n in range(len(self.works)) if self._dtype(n) == dtype]
             received = self._exchange(
                 [
@@ -119,13 +121,13 @@ class Sharded:
                 lambda n, j: self._views[n].to(self._dtype(n)),
                 torch.empty(0, dtype=dtype, device=averages[0].device),
             )
-            found |= {n: self._assembled(n, received) for n in numbers if n in self.mine}
-        return [self._turned(n, found[n]) for n in self.mine]
+            found |= {n: self._assemble(n, received) for n in numbers if n in self.mine}
+        return [self._turn(n, found[n]) for n in self.mine]
 
     def scatter(self, signs: Sequence[Tensor], averages: Sequence[Tensor]) -> list[Tensor]:
         """Return this rank's part of each update; ``signs`` belong to ``mine``."""
         # What stays is rounded as what travels is, or copies of a parameter would drift apart.
-        done = {n: self._turned(n, sign.to(self._dtype(n))) for n, sign in zip(self.mine, signs, strict=True)}
+        done = {n: self._turn(n, sign.to(self._dtype(n))) for n, sign in zip(self.mine, signs, strict=True)}
         updates = [torch.zeros_like(a, memory_format=torch.contiguous_format) for a in averages]
         targets = self._cut(updates)
         me, own = self.team.position, range(len(self.works))
@@ -156,13 +158,14 @@ class Sharded:
         shapes = [work.shape for work, site in zip(self.works, self.sites, strict=True) if site.member == m]
         return [(out, in_) for in_, out in shapes] if self._flipped[m] else shapes
 
-    def leading(self, weights: Sequence[Tensor], *, iterations: int = 8) -> list[Tensor]:
-        """Return this rank's part of about sigma_1 u_1 v_1^T, by the power iteration of ``_decay.leading``.
+    def leading_parts(self, weights: Sequence[Tensor], *, iterations: int = 8) -> list[Tensor]:
+        """Return this rank's part of about sigma_1 u_1 v_1^T, by the power iteration of ``leading_part``.
 
         Two reductions of one vector a matrix in each iteration.
         """
         views = self._cut(weights)
         v = self._longest_rows(views)
+        # A fixed number of iterations: a test of convergence would end them on one rank before another.
         for _ in range(iterations + 1):
             v = [torch.nn.functional.normalize(x, dim=0, eps=torch.finfo(x.dtype).tiny) for x in v]
             u = self._product(views, v)
@@ -206,7 +209,7 @@ class Sharded:
         rows, columns = (slice(*interval) for interval in self.works[n].parts[self.team.position])
         return (columns, rows) if self.transposed(n) else (rows, columns)
 
-    def _turned(self, n: int, matrix: Tensor) -> Tensor:
+    def _turn(self, n: int, matrix: Tensor) -> Tensor:
         """A stored matrix as out x in, or back."""
         return matrix.mT if self.transposed(n) else matrix
 
@@ -243,7 +246,7 @@ class Sharded:
             found += local_views(self._layouts[m], self.members[m].shape, self._boxes[m], tensor)
         return found
 
-    def _assembled(self, n: int, received: dict[tuple[int, int], Tensor]) -> Tensor:
+    def _assemble(self, n: int, received: dict[tuple[int, int], Tensor]) -> Tensor:
         """One whole matrix out of this rank's part and those received."""
         work, own = self.works[n], self._views[n]
         if own.shape == work.shape:
@@ -272,7 +275,7 @@ class Sharded:
             if source == me:
                 outgoing[target].append(piece(n, target))
             elif target == me:
-                expected[source].append((n, self._travelling(n, source, target)))
+                expected[source].append((n, self._travel_size(n, source, target)))
         received = self.team.exchange(outgoing, [sum(size for _, size in sizes) for sizes in expected], like)
         return {
             (source, n): part
@@ -280,7 +283,7 @@ class Sharded:
             for (n, _), part in zip(sizes, received[source].split([size for _, size in sizes]), strict=True)
         }
 
-    def _travelling(self, n: int, source: int, target: int) -> int:
+    def _travel_size(self, n: int, source: int, target: int) -> int:
         """Entries on the way: out to be computed it is the sender's part, on the way back the receiver's."""
         back = self.choices[n].owner == source
         return self.works[n].parts[target if back else source].numel

@@ -51,13 +51,13 @@ class Company:
         ``trouble`` is this rank's reason, or empty; ``settings`` those of the groups, None where they make no sense.
         Teams in one order everywhere, so that no two wait for each other.
         """
-        for ranks, entries in sorted(self._shared(groups).items()):
-            found = self._agreed(ranks, entries, groups, settings, trouble)
+        for ranks, entries in sorted(self._by_team(groups).items()):
+            found = self._find_trouble(ranks, entries, groups, settings, trouble)
             trouble = found or trouble
         if trouble:
             raise ValueError(trouble)
 
-    def _shared(self, groups: Sequence[dict[str, Any]]) -> dict[Ranks, list[Entry]]:
+    def _by_team(self, groups: Sequence[dict[str, Any]]) -> dict[Ranks, list[Entry]]:
         """The parameters of each team; of a process group all plain ones, since its ranks hold copies of them."""
         shared: dict[Ranks, list[Entry]] = {}
         if self.group is not None:
@@ -69,7 +69,7 @@ class Company:
                     shared.setdefault(sharding.ranks, []).append(Entry(i, name, p))
         return shared
 
-    def _agreed(
+    def _find_trouble(
         self,
         ranks: Ranks,
         entries: list[Entry],
@@ -86,6 +86,8 @@ class Company:
             self._verified.discard(ranks)
         facts = Facts(known[1], self._settings(entries, groups, settings))
         missing = [entry.name for entry in entries if entry.p.grad is None]
+        # ``new`` on any rank is new on all: copies are compared by further reductions, and a rank whose optimizer was
+        # copied or loaded since does not know that the others have seen it before.
         found, new = agree(team, facts, missing, trouble=trouble, new=ranks not in self._verified)
         if new and not found:
             plain = [entry for entry in entries if not isinstance(entry.p, DTensor)]
@@ -160,7 +162,7 @@ class Company:
         return Member(name, p.shape, settings, sharding, state_dtype(p), p.device)
 
 
-def distributed(group: Group | None) -> bool:
+def has_ranks(group: Group | None) -> bool:
     """Whether there are other ranks at all; raises ValueError for a group where there are none."""
     running = dist.is_available() and dist.is_initialized()
     if group is not None and not running:

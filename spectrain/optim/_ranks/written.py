@@ -36,7 +36,7 @@ def check_updates(
     if recording() or all(said.capturable and said.tol is None for said in settings):
         return
     trouble = trouble or _wild(names, updates, settings, params)
-    for plan, _ in plans:
+    for plan, _ in plans:  # to the last, also where there is trouble already: the other ranks of each wait
         trouble = agreed_trouble(plan.team, trouble) or trouble
     if trouble:
         raise ValueError(trouble)

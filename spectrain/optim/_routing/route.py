@@ -16,6 +16,7 @@ from spectrain.optim._layout.matrix import Matrix, check_shaped
 from spectrain.optim._routing.explain import Row, rows, table
 from spectrain.optim._step.settings import ALGORITHMS
 
+NAMES = ("lm_head", "head", "classifier", "score", "unembed", "embed_out", "output", "to_logits")
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 RECURRENT = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
 
@@ -28,7 +29,7 @@ class Role(NamedTuple):
     reason: str
 
 
-def declared(rule: object, reason: str) -> Role:
+def role_of_rule(rule: object, reason: str) -> Role:
     """Return the role that a rule states: an algorithm's name, a Matrix, or its fields in a mapping."""
     if isinstance(rule, Matrix):
         return Role("muon", rule, reason)
@@ -45,7 +46,7 @@ def role(module: nn.Module, name: str, shape: Size) -> Role | None:
     """Return the role of ``module``'s own parameter ``name``, or None where the type does not decide it."""
     declarations = getattr(module, "logical_matrices", {})
     if name in declarations:
-        return declared(declarations[name], f"declared by {type(module).__name__}")
+        return role_of_rule(declarations[name], f"declared by {type(module).__name__}")
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return Role("adamw", None, "embedding")
     if isinstance(module, NORMS):
@@ -62,17 +63,17 @@ def _linear_role(module: nn.Module, name: str, shape: Size) -> Role | None:
     """The role of a weight of a linear map: full connection, convolution, attention, recurrence."""
     kind = type(module).__name__
     if isinstance(module, nn.Linear) and name == "weight":
-        return Role("adamw", None, "Linear with one row or column") if min(shape) == 1 else _muon(kind)
+        return Role("adamw", None, "Linear with one row or column") if min(shape) == 1 else _muon_role(kind)
     if isinstance(module, nn.modules.conv._ConvNd) and name == "weight":
         return _convolution(module, kind, shape)
     if isinstance(module, nn.MultiheadAttention) and name.endswith("weight"):
         fused = Matrix(split=(shape[0] // 3,) * 3) if name == "in_proj_weight" else Matrix()
-        return _muon(kind, fused)
+        return _muon_role(kind, fused)
     if kind in RECURRENT and isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         gates = 1 if name.startswith("weight_hr") else RECURRENT[kind]
-        return _muon(kind, Matrix(split=(shape[0] // gates,) * gates if gates > 1 else ()))
+        return _muon_role(kind, Matrix(split=(shape[0] // gates,) * gates if gates > 1 else ()))
     if kind == "Conv1D" and hasattr(module, "nf") and name == "weight":  # GPT-2 of transformers: x @ W
-        return _muon("Conv1D of transformers, stored in x out", Matrix(transposed=True))
+        return _muon_role("Conv1D of transformers, stored in x out", Matrix(transposed=True))
     return None
 
 
@@ -80,14 +81,11 @@ def _convolution(module: nn.modules.conv._ConvNd, kind: str, shape: Size) -> Rol
     """Out x in*kernel for each group; a depthwise one holds single filters and no matrix."""
     if module.groups > 1 and module.groups in (module.in_channels, module.out_channels):
         return Role("adamw", None, f"depthwise {kind}: one filter a channel, no matrix")
-    return _muon(kind, Matrix(flatten=len(shape) > 2, groups=module.groups, transposed=module.transposed))
+    return _muon_role(kind, Matrix(flatten=len(shape) > 2, groups=module.groups, transposed=module.transposed))
 
 
-def _muon(reason: str, matrix: Matrix | None = None) -> Role:
+def _muon_role(reason: str, matrix: Matrix | None = None) -> Role:
     return Role("muon", matrix or Matrix(), reason)
-
-
-NAMES = ("lm_head", "head", "classifier", "score", "unembed", "embed_out", "output", "to_logits")
 
 
 def output_heads(model: nn.Module) -> dict[Tensor, str]:
@@ -183,7 +181,7 @@ def route(model: nn.Module, *, rules: Mapping[str, Any] | None = None) -> Routes
     unclear = {uses[p][0].path: tuple(p.shape) for p, r in roles.items() if r is None and p.requires_grad}
     if unclear:
         raise ValueError(_ambiguous(unclear))
-    return _grouped([(uses[p][0].path, p, r) for p, r in roles.items() if r is not None])
+    return _group([(uses[p][0].path, p, r) for p, r in roles.items() if r is not None])
 
 
 def uses_of(model: nn.Module) -> dict[Tensor, list[Use]]:
@@ -203,7 +201,7 @@ def decide(p: Tensor, places: list[Use], rules: Mapping[str, Any], heads: Mappin
     """The one role of a parameter, or None where its uses do not decide it or contradict each other."""
     for pattern, rule in rules.items():
         if any(fnmatchcase(place.path, pattern) for place in places):
-            return declared(rule, f"rule {pattern!r}")
+            return role_of_rule(rule, f"rule {pattern!r}")
     roles = [role(place.module, place.name, p.shape) for place in places]
     tie = "" if len(places) == 1 else f", tied to {', '.join(place.path for place in places[1:])}"
     embedding = next((r for r in roles if r is not None and r.reason == "embedding"), None)
@@ -217,16 +215,16 @@ def decide(p: Tensor, places: list[Use], rules: Mapping[str, Any], heads: Mappin
     return first._replace(reason=first.reason + tie)
 
 
-def _grouped(routed: list[tuple[str, Tensor, Role]]) -> Routes:
+def _group(routed: list[tuple[str, Tensor, Role]]) -> Routes:
     """Parameters of one algorithm, layout and decay together: Muon first, then matrices, then vectors."""
     groups: dict[Any, dict[str, Any]] = {}
-    order = sorted(routed, key=lambda item: (item[2].algorithm != "muon", _undecayed(item[2])))
+    order = sorted(routed, key=lambda item: (item[2].algorithm != "muon", _skips_decay(item[2])))
     for path, p, r in order:
         matrix = r.matrix.as_dict() if r.matrix is not None else {}
-        key = (r.algorithm, r.matrix, _undecayed(r))
+        key = (r.algorithm, r.matrix, _skips_decay(r))
         if key not in groups:
             groups[key] = {"params": [], "algorithm": r.algorithm, "matrix": matrix, "reasons": []}
-            groups[key] |= {"weight_decay": 0.0} if _undecayed(r) else {}
+            groups[key] |= {"weight_decay": 0.0} if _skips_decay(r) else {}
         if r.matrix is not None:
             _check(path, p, r)
         groups[key]["params"].append((path, p))
@@ -242,7 +240,7 @@ def _check(path: str, p: Tensor, r: Role) -> None:
         raise ValueError(f"{path}: {error} ({r.reason})") from error
 
 
-def _undecayed(r: Role) -> bool:
+def _skips_decay(r: Role) -> bool:
     """Whether weight decay is off by default: for vectors and depthwise filters, not embeddings and heads."""
     return r.algorithm == "adamw" and not r.reason.startswith(("embedding", "output head", "rule", "declared"))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from spectrain.optim._step.settings import Settings
-from spectrain.optim._step.squares import limited
+from spectrain.optim._step.squares import limit_squares
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
 _TINY = torch.finfo(torch.float32).tiny  # in place of eps=0, which makes 0 / 0 of an entry that had no gradient yet
@@ -19,8 +19,10 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], settings: Settings, st
     On devices that have it this is the fused kernel, one pass over the memory.
     """
     beta1, beta2 = settings.betas
-    grads = limited(grads, settings)
-    aligned = all(_aligned(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True))
+    grads = limit_squares(grads, settings)
+    aligned = all(
+        _is_aligned(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True)
+    )
     compiling = torch.compiler.is_compiling()  # a graph takes the formula, and fuses it itself
     adamw(
         params,
@@ -41,7 +43,7 @@ def adamw_step(params: list[Tensor], grads: list[Tensor], settings: Settings, st
     )
 
 
-def _aligned(*tensors: Tensor) -> bool:
+def _is_aligned(*tensors: Tensor) -> bool:
     """Whether equal places in memory are equal entries, as the fused kernel assumes without looking.
 
     They are not after ``model.to(memory_format=...)``, or where a state comes from weights laid out otherwise.

@@ -8,12 +8,12 @@ from torch import Tensor
 from spectrain.optim._step.settings import Rate, Settings
 
 
-def decoupled(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
+def decoupled_decay(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
     """W <- (1 - lr wd) W, as AdamW (Loshchilov and Hutter, arXiv 1711.05101)."""
     torch._foreach_mul_(weights, 1 - settings.rate * settings.weight_decay)
 
 
-def independent(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
+def independent_decay(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
     """W <- (1 - wd lr / initial_lr) W: follows the schedule but not the size of the learning rate.
 
     Wortsman et al., arXiv 2309.14322. ``initial_lr`` is what schedulers leave in the group; without one the
@@ -29,7 +29,7 @@ def independent(weights: list[Tensor], updates: list[Tensor], settings: Settings
     torch._foreach_mul_(weights, 1 - settings.weight_decay * share)
 
 
-def cautious(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
+def cautious_decay(weights: list[Tensor], updates: list[Tensor], settings: Settings) -> None:
     """W <- W - lr wd W only in entries that the update shrinks as well (Chen et al., arXiv 2510.12402)."""
     sign = -1 if settings.maximize else 1
     rate = settings.rate * settings.weight_decay
@@ -37,7 +37,7 @@ def cautious(weights: list[Tensor], updates: list[Tensor], settings: Settings) -
         W.sub_(torch.where(W * U * sign > 0, W, 0.0) * rate)
 
 
-def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
+def leading_part(W: Tensor, *, iterations: int = 8) -> Tensor:
     """Return about sigma_1 u_1 v_1^T, as W v v^T with v from power iteration; 2 iterations products with a vector.
 
     ``decay="spectral"`` is W <- W - lr wd sigma_1 u_1 v_1^T for each logical matrix: only the largest singular value
@@ -45,7 +45,7 @@ def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
     It starts at the longest row. The angle to v_1 shrinks by (sigma_2 / sigma_1)^2 an iteration; where that is
     slow, the two are nearly interchangeable (article 10648).
 
-    >>> leading(torch.diag(torch.tensor([3.0, 1.0]))).round(decimals=4).tolist()
+    >>> leading_part(torch.diag(torch.tensor([3.0, 1.0]))).round(decimals=4).tolist()
     [[3.0, 0.0], [0.0, 0.0]]
     """
     v = W.index_select(0, torch.linalg.vector_norm(W, dim=1).argmax()[None])[0]  # reads no value
@@ -57,7 +57,7 @@ def leading(W: Tensor, *, iterations: int = 8) -> Tensor:
 
 
 ENTRYWISE: dict[str, Callable[[list[Tensor], list[Tensor], Settings], None]] = {
-    "decoupled": decoupled,
-    "independent": independent,
-    "cautious": cautious,
+    "decoupled": decoupled_decay,
+    "independent": independent_decay,
+    "cautious": cautious_decay,
 }

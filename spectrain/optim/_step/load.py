@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from spectrain.optim._layout.spread import local
-from spectrain.optim._step.saved import check_saved, damaged
+from spectrain.optim._step.saved import check_saved, find_damage
 from spectrain.optim._step.scale import canonical
 from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.state import kept, kept_shape, ready
@@ -19,25 +19,23 @@ LINES = "line_second_moment"
 OLD = "row_second_moment"  # what it was called when it was of rows only
 
 
-def fitted(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def fit(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict that fits these groups, or raise ValueError with the difference."""
-    saved = [_converted(group, ours) for group, ours in zip(state_dict["param_groups"], groups, strict=False)]
+    saved = [_convert(group, ours) for group, ours in zip(state_dict["param_groups"], groups, strict=False)]
     saved += state_dict["param_groups"][len(groups) :]
     difference = _differences(saved, groups)
-    state = state_dict["state"] if difference else _renamed(state_dict["state"], saved, groups)
-    difference = difference or _misshapen(state, saved, groups)
+    state = state_dict["state"] if difference else _rename(state_dict["state"], saved, groups)
+    difference = difference or _shape_differences(state, saved, groups)
     if difference:
         raise ValueError("Muon: this state belongs to another model or routing:\n  " + "\n  ".join(difference))
     check_saved(saved, groups, defaults)
-    broken = damaged(state, saved, groups)
+    broken = find_damage(state, saved, groups)
     if broken:
         raise ValueError(f"Muon: the saved state is damaged: {broken}. Load an earlier one.")
     return {**state_dict, "state": state, "param_groups": saved}
 
 
-def _renamed(
-    state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
-) -> dict[Any, Any]:
+def _rename(state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]) -> dict[Any, Any]:
     """The state with NorMuon's averages under the name of today; ValueError where they are of rows and not wanted.
 
     What earlier versions kept for parameters that have no such lines, as of ``"rows"``, is left out.
@@ -65,7 +63,7 @@ def _renamed(
     return found
 
 
-def _converted(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+def _convert(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """A saved group; one of torch.optim.Muon gets our keys, for its momentum is the same average."""
     if "algorithm" in saved:
         # Torch's full state dicts drop an empty dictionary on the way, which is what a plain matrix has here.
@@ -87,7 +85,7 @@ def _differences(saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any
     theirs, ours = _flat(saved), _flat(groups)
     lines = [
         f"parameter {i}: saved {a or 'nothing'}, here {b or 'nothing'}"
-        for i, (a, b) in enumerate(_padded(theirs, ours))
+        for i, (a, b) in enumerate(_pad(theirs, ours))
         if a != b
     ]
     return lines[:10] + ([f"... {len(lines) - 10} more"] if len(lines) > 10 else [])
@@ -102,12 +100,14 @@ def _flat(groups: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _padded(a: list[Any], b: list[Any]) -> list[tuple[Any, Any]]:
+def _pad(a: list[Any], b: list[Any]) -> list[tuple[Any, Any]]:
     length = max(len(a), len(b))
     return list(zip(a + [None] * (length - len(a)), b + [None] * (length - len(b)), strict=True))
 
 
-def _misshapen(state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]) -> list[str]:
+def _shape_differences(
+    state: dict[Any, Any], saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> list[str]:
     """Saved tensors whose shape is not that of the parameter."""
     return [
         f"{name}.{key}: saved {tuple(value.shape)}, here {tuple(p.shape)}"

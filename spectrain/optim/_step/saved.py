@@ -27,7 +27,9 @@ def check_saved(
             ) from error
 
 
-def damaged(state: Mapping[Any, Any], saved: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> str:
+def find_damage(
+    state: Mapping[Any, Any], saved: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
+) -> str:
     """The first tensor of a state that the step could not use, in words; empty where there is none."""
     for theirs, ours in zip(saved, groups, strict=True):
         names = list(kept(Settings.of(ours)))

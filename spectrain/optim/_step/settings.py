@@ -32,6 +32,11 @@ ADAMW = ("lr", "weight_decay", "maximize", "capturable", "check_finite")
 EXACTNESS = ("tol", "steps", "schedule", "compute_dtype")
 MATRICES = (*ADAMW, "momentum", "nesterov", "scale", "decay", "variant", "beta2", *EXACTNESS)
 
+# What was read of JSON, by its text. A graph finds it here, as an object that has a place: of a constant without one
+# nothing else can be computed while a graph is made. It cannot read JSON, so that the first reading comes before.
+_SCHEDULES: dict[str, Schedule] = {}
+_TABLES: dict[str, CostTable] = {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -141,12 +146,6 @@ def _matrix(value: object) -> Matrix:
     if value is None or isinstance(value, Matrix):
         return value or Matrix()
     return Matrix.from_dict(dict(value))  # type: ignore[call-overload]
-
-
-# What was read of JSON, by its text. A graph finds it here, as an object that has a place: of a constant without one
-# nothing else can be computed while a graph is made. It cannot read JSON, so that the first reading comes before.
-_SCHEDULES: dict[str, Schedule] = {}
-_TABLES: dict[str, CostTable] = {}
 
 
 def _schedule_of(text: str) -> Schedule:

@@ -20,7 +20,7 @@ def largest_entry(settings: Settings, p: Tensor) -> float:
     return _largest(state_dtype(p)) if settings.rule.squares else math.inf
 
 
-def limited(grads: Sequence[Tensor], settings: Settings) -> list[Tensor]:
+def limit_squares(grads: Sequence[Tensor], settings: Settings) -> list[Tensor]:
     """Return gradients in the dtype of their moments, of which no finite entry has a square that overflows.
 
     Where gradients are checked they have been refused by name before. Where not, an entry beyond is taken as the

@@ -30,14 +30,14 @@ def momentum_average(
     return list(torch._foreach_lerp(grads, buffers, momentum)) if nesterov else buffers
 
 
-def orthogonalized(averages: Sequence[Tensor], settings: Sequence[Settings], params: Sequence[Tensor]) -> list[Tensor]:
+def updates_here(averages: Sequence[Tensor], settings: Sequence[Settings], params: Sequence[Tensor]) -> list[Tensor]:
     """Return factor * msign of every logical matrix, assembled in the shapes of the parameters.
 
     ``settings[i]`` holds the layout, the scale and the exactness of ``averages[i]``; what is asked for alike goes
     through ``matfun.msign`` in one call.
     """
-    signs = scaled(msign_all(logical_matrices(averages, settings), settings), settings, params)
-    return [assembled(said.matrix, a, s) for said, a, s in zip(settings, averages, signs, strict=True)]
+    signs = apply_factors(msign_all(logical_matrices(averages, settings), settings), settings, params)
+    return [assemble(said.matrix, a, s) for said, a, s in zip(settings, averages, signs, strict=True)]
 
 
 def logical_matrices(averages: Sequence[Tensor], settings: Sequence[Settings]) -> list[list[Tensor]]:
@@ -45,7 +45,9 @@ def logical_matrices(averages: Sequence[Tensor], settings: Sequence[Settings]) -
     return [said.matrix.views(a.contiguous()) for said, a in zip(settings, averages, strict=True)]
 
 
-def scaled(signs: list[list[Tensor]], settings: Sequence[Settings], params: Sequence[Tensor]) -> list[list[Tensor]]:
+def apply_factors(
+    signs: list[list[Tensor]], settings: Sequence[Settings], params: Sequence[Tensor]
+) -> list[list[Tensor]]:
     """Multiply each matrix by the learning-rate factor of its shape, in place."""
     rates = [rate for said, p in zip(settings, params, strict=True) for rate in said.factors(p.shape)]
     if rates:
@@ -121,7 +123,7 @@ def _pays(table: CostTable) -> bool:
     return all(table.product("float32", k, 1) >= 1.5 * table.product("bfloat16", k, 1) for k in (256, 512, 1024))
 
 
-def assembled(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
+def assemble(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
     """Logical matrices put back in the shape they were cut from."""
     if layout.whole:
         return matrices[0]

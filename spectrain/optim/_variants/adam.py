@@ -34,11 +34,11 @@ def adam_direction(
     torch._foreach_mul_(list(squares), list(beta2))
     torch._foreach_addcmul_(list(squares), list(grads), list(grads), [1 - beta for beta in beta2])
     return [
-        adam_scaled(*state, beta2=beta, eps=eps) for *state, beta in zip(averages, squares, steps, beta2, strict=True)
+        adam_quotient(*state, beta2=beta, eps=eps) for *state, beta in zip(averages, squares, steps, beta2, strict=True)
     ]
 
 
-def adam_scaled(N: Tensor, V: Tensor, t: Tensor, *, beta2: float | int, eps: float | int = _EPS) -> Tensor:
+def adam_quotient(N: Tensor, V: Tensor, t: Tensor, *, beta2: float | int, eps: float | int = _EPS) -> Tensor:
     """N / (sqrt(V / (1 - beta2^t)) + eps)."""
     correction = 1 - beta2 ** t.to(N.dtype)
     return N / ((V / correction).sqrt() + eps)
@@ -49,7 +49,7 @@ def _before(turn: Turn) -> list[Tensor]:
     if turn.advance:
         return adam_direction(turn.tensors, turn.grads, squares, steps, beta2=turn.beta2)
     return [
-        N if not t else adam_scaled(N, V, t, beta2=beta2)  # not moved yet: there is nothing to divide by
+        N if not t else adam_quotient(N, V, t, beta2=beta2)  # not moved yet: there is nothing to divide by
         for N, V, t, beta2 in zip(turn.tensors, squares, steps, turn.beta2, strict=True)
     ]
 
