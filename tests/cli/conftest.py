@@ -1,13 +1,32 @@
-"""The command as users run it: a process of its own."""
+"""The command as users run it: in this process, which has torch loaded; where the process is the point, in its own."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from spectrain.cli import main
 
 
-def call(*words, **options):
+def call(*words, cwd="."):
+    """``spectrain WORDS``: exit code and text. The number of threads, which a command may set, is put back."""
+    out, err, threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(Path(cwd)):
+        try:
+            code = main([*map(str, words)])
+        except SystemExit as leaving:  # help, or a flag that tyro has drawn a box around
+            code = leaving.code or 0
+    torch.set_num_threads(threads)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def run_process(*words, **options):
     """``python -m spectrain WORDS``; the finished process with its text."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
     return subprocess.run(
@@ -24,6 +43,11 @@ def call(*words, **options):
 @pytest.fixture
 def spectrain():
     return call
+
+
+@pytest.fixture
+def process():
+    return run_process
 
 
 @pytest.fixture(scope="session")

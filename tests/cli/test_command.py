@@ -9,10 +9,10 @@ import sys
 import pytest
 
 
-def test_help_lists_every_verb_and_each_explains_itself(spectrain):
+def test_help_lists_every_verb(process):
     from spectrain.cli._main import VERBS
 
-    overview = spectrain("--help")
+    overview = process("--help")
     assert overview.returncode == 0
     for verb in VERBS:
         assert f"  {verb} " in overview.stdout
@@ -156,8 +156,8 @@ def test_a_folder_that_cannot_be_written_is_said(spectrain, tiny, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_debug_shows_the_trace(spectrain, tmp_path):
-    done = spectrain("sample", tmp_path, "--debug")
+def test_debug_shows_the_trace(process, tmp_path):
+    done = process("sample", tmp_path, "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 

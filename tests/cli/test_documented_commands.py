@@ -14,6 +14,7 @@ import pytest
 
 from spectrain.cli import main
 from spectrain.cli._main import VERBS
+from spectrain.train._jobs import image_judge
 from spectrain.train._run.table import JOBS
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,7 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
     if "fashion-mnist" in command:
         pytest.skip("needs Debian's package dataset-fashion-mnist, which is fetched over the network")
     monkeypatch.chdir(workshop)
+    monkeypatch.setattr(image_judge, "_STEPS", 8)  # a small setting that no flag has: the judge of what draw draws
     try:
         code = main(typed(command))
     except SystemExit as leaving:  # --help

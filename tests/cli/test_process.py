@@ -38,9 +38,13 @@ def run(*words, **options):
     )
 
 
-@pytest.mark.parametrize("kind", ["plain", "changed"])
 @pytest.mark.parametrize(
-    "module", ["torch", "torch.functional", "torch._ops", "tyro", "spectrain.train.config", "spectrain.train._run.loop"]
+    ("module", "kind"),
+    [
+        *((module, "plain") for module in MODULES),
+        ("torch", "changed"),
+        *(pytest.param(module, "changed", marks=pytest.mark.full) for module in MODULES[1:]),
+    ],
 )
 def test_control_c_during_start_up_is_130_and_one_line(module, kind, tmp_path, text):
     flags = ["train", "--data", text, "--max-steps", 1, "--out-dir", tmp_path / "run"]

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from spectrain import data, train
+from spectrain.train._jobs import image_judge
 from spectrain.train._jobs.draw import default_patch, pack
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._jobs.image_judge import Judge, frechet, nearest
@@ -27,9 +28,17 @@ def rows(run):
     return [{k: v for k, v in json.loads(line).items() if not k.endswith(("seconds", "per_second"))} for line in lines]
 
 
+@pytest.fixture(autouse=True)
+def brief_judge(monkeypatch):
+    """A judge of runs that hardly learns; the one that is judged here, ``judge``, is made before."""
+    monkeypatch.setattr(image_judge, "_STEPS", 8)
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    return train.train(DrawConfig(**TINY, out_dir=str(tmp_path_factory.mktemp("draw") / "run")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_judge, "_STEPS", 8)
+        return train.train(DrawConfig(**TINY, out_dir=str(tmp_path_factory.mktemp("draw") / "run")))
 
 
 def test_a_run_judges_draws_and_sums_up(reference):

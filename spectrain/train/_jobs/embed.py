@@ -39,7 +39,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
 
     def about_data(self) -> list[str]:
         """How many pairs there are, and what BM25 makes of the held-out ones."""
-        bm25 = ranking(self.lexical(self.held_out))
+        bm25 = ranking(self.lexical_scores(self.held_out))
         learn, judge, last = (f"{len(part):,}" for part in (self.train, self.judged, self.held_out))
         return [
             f"pairs, whole modules or groups each: {learn} to learn from, {judge} to judge on the way, {last} held out",
@@ -91,21 +91,21 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         """Unit vectors of texts, by the encoder of queries or of documents."""
         return vectors(self._within_autocast(self.model[tower(self.config, name)]), texts)
 
-    def learned(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
+    def cosines(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
         """Cosines of every query with every document."""
         queries, documents = self.encoded(pairs)
         found: np.ndarray = (self.vectors(queries, "query") @ self.vectors(documents, "document").mT).cpu().numpy()
         return found
 
-    def lexical(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
+    def lexical_scores(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
         """BM25's score of every document for every query."""
         return BM25([pair.document for pair in pairs]).scores([pair.query for pair in pairs])
 
     def validate(self, *, whole: bool) -> Judged:
         """Search among the held-out documents; on the way, among those that also set the share of the mixture."""
-        share = best_share(self.learned(self.judged), self.lexical(self.judged))
+        share = best_share(self.cosines(self.judged), self.lexical_scores(self.judged))
         pairs = self.held_out if whole else self.judged
-        scores, lexical = self.learned(pairs), self.lexical(pairs)
+        scores, lexical = self.cosines(pairs), self.lexical_scores(pairs)
         alone, bm25, both = ranking(scores), ranking(lexical), ranking(mix(scores, lexical, share))
         loss = F.cross_entropy(torch.from_numpy(scores) / self.config.temperature, torch.arange(len(pairs))).item()
         figures = {
