@@ -47,10 +47,9 @@ def reduced_signs(slabs: Sequence[Slab], reduce: Reduce) -> list[Tensor]:
     r"""Return this rank's part of msign(X) for each matrix X, of which every rank holds a part of the long side.
 
     With G = X^T X = sum_r X_r^T X_r, reduced over ranks, an odd composition is p(X) = X q(G), and q(G) needs k x k
-    products only (Gram Newton-Schulz, Dao-AILab, 2026; ``matfun._iteration.gram``). G is summed anew where
-    ``restarts`` finds it necessary. In float32 or wider, whatever the schedule was designed for.
-    ``reduce(tensor, "sum" | "max")`` combines over ranks. Rounding changes the result by about u kappa(X)^2, u the
-    unit roundoff.
+    products only (Gram Newton-Schulz, Dao-AILab, 2026; ``matfun._gram``). G is summed anew where ``matfun._restarts``
+    finds it necessary. In float32 or wider, whatever the schedule was designed for. ``reduce(tensor, "sum" | "max")``
+    combines over ranks. Rounding changes the result by about u kappa(X)^2, u the unit roundoff.
     """
     if not slabs:
         return []
