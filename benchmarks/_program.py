@@ -44,7 +44,7 @@ def main(
     programs that measure speed: figures beside the recorded ones, and no record. ``threads`` are those of torch, as
     many as it takes for None. What a program raises is recorded as ``<date>_<name>_failed``, and raised.
     """
-    asked, given = _parsed(name, measure, threads)
+    asked, given = _parse(name, measure, threads)
     if asked.check and check is None:
         print(f"{name}: nothing to check, it is not about speed")
         return
@@ -54,14 +54,14 @@ def main(
         settings = _defaults(measure, Path("runs", name) if not chosen else Path(scratch, "runs")) | chosen | given
         folder = Path(scratch) if aside else asked.out or _record.RECORDS
         pages = folder if asked.smoke or asked.check or asked.out else _record.DOCS
-        found, page = _recorded(name, claim, measure, settings, folder, pages)
+        found, page = _run(name, claim, measure, settings, folder, pages)
     if found is None or not asked.check:
         print(page)
     else:
         _compare(name + (found.part and f"_{found.part}"), found.figures, _record.RECORDS)
 
 
-def _recorded(
+def _run(
     name: str, claim: str, measure: Measure, settings: dict[str, Any], folder: Path, pages: Path
 ) -> tuple[Found | None, str]:
     """Measure and write; return the last that was found and its page, or why there is none."""
@@ -94,7 +94,7 @@ def _defaults(measure: Measure, runs: Path) -> dict[str, Any]:
     return found | ({"runs": runs} if "runs" in found else {})
 
 
-def _parsed(name: str, measure: Measure, threads: int | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+def _parse(name: str, measure: Measure, threads: int | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """What every program understands, and the settings that are given."""
     parser = argparse.ArgumentParser(
         prog=name, description=inspect.getdoc(sys.modules[measure.__module__]), epilog=inspect.getdoc(measure),

@@ -44,7 +44,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def shown(rows: Sequence[Mapping[str, object]], digits: int = 3) -> str:
+def show(rows: Sequence[Mapping[str, object]], digits: int = 3) -> str:
     """Rows as a Markdown table, floats to so many digits."""
     cells = ([f"{v:.{digits}g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
     return table(list(rows[0]), cells)

@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {
 """A model that learns the source of three files of this folder for two steps."""
 
 
-def trained(folder: Path, config: type[Any] = train.TrainConfig, **settings: Any) -> Path:
+def finish_run(folder: Path, config: type[Any] = train.TrainConfig, **settings: Any) -> Path:
     """The folder of a run, trained, or trained to its end, unless it is finished: an interrupted program goes on."""
     if (folder / "summary.json").exists():
         return folder
@@ -36,7 +36,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
-def held_out(made: train.TrainedRun) -> torch.Tensor:
+def held_out_tokens(made: train.TrainedRun) -> torch.Tensor:
     """The tokens of the documents that the run has not learned from."""
     documents = data.read_documents(made.config.data or None)
     _, kept = data.split_documents(documents, fraction=made.config.validation_fraction, seed=made.config.seed)

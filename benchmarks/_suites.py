@@ -22,12 +22,16 @@ class Test(NamedTuple):
     outcome: str
 
 
-def run(layer: str, folder: Path, files: str) -> list[Path]:
-    """Run each test file of a layer with ``--full``, one process after the other; return the JUnit files."""
+def run(layer: str, folder: Path, files: str, words: str) -> list[Path]:
+    """Run each test file of a layer with ``--full``, one process after the other; return the JUnit files.
+
+    ``files`` is a pattern of their names, none for "", and ``words`` chooses tests as ``-k`` does.
+    """
     written = []
     for file in sorted((ROOT / "tests" / layer).glob(files)) if files else []:
         written.append(folder / f"{file.stem}.xml")
-        command = [sys.executable, "-m", "pytest", "-q", "--full", f"--junitxml={written[-1]}", str(file)]
+        options = ["-q", "--full", "-p", "no:cacheprovider", f"--junitxml={written[-1]}", "-k", words]
+        command = [sys.executable, "-m", "pytest", *options, str(file)]
         subprocess.run(command, cwd=ROOT, check=False)  # a failure is part of what is recorded
     return written
 
@@ -80,9 +84,9 @@ def many(found: Iterable[Test]) -> str:
     return _record.table(["test of many cases", "cases", "seconds", "outcome"], cells)
 
 
-def of(layer: str, *, junit: Sequence[Path], files: str) -> list[Test]:
+def of(layer: str, *, junit: Sequence[Path], files: str, words: str = "") -> list[Test]:
     """The tests in the JUnit files of a run made already, or, where there are none, those of a run now."""
     if junit:
         return tests(junit)
     with tempfile.TemporaryDirectory() as folder:
-        return tests(run(layer, Path(folder), files))
+        return tests(run(layer, Path(folder), files, words))

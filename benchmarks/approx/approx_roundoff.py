@@ -54,7 +54,7 @@ def matrix(s: np.ndarray, m: int, seed: int) -> torch.Tensor:
     return (U * torch.from_numpy(s)) @ V.T
 
 
-def rounded(Y: torch.Tensor, dtype: torch.dtype | str) -> torch.Tensor:
+def round_to(Y: torch.Tensor, dtype: torch.dtype | str) -> torch.Tensor:
     """float32 values rounded to nearest in the dtype, kept in float32; TF32 drops 13 bits."""
     if isinstance(dtype, torch.dtype):
         return Y.to(dtype).to(torch.float32)
@@ -64,17 +64,17 @@ def rounded(Y: torch.Tensor, dtype: torch.dtype | str) -> torch.Tensor:
 
 def step(c: Sequence[float], X: torch.Tensor, dtype: torch.dtype | str) -> torch.Tensor:
     """One odd polynomial on X (float32 holding numbers of ``dtype``), every intermediate matrix rounded."""
-    A = rounded(X @ X.mT, dtype)
+    A = round_to(X @ X.mT, dtype)
     powers = [A]
     width = {1: 1, 2: 2, 3: 2, 4: 2, 5: 3, 6: 3}[len(c) - 1]
     for _ in range(width - 1):
-        powers.append(rounded(powers[-1] @ A, dtype))
+        powers.append(round_to(powers[-1] @ A, dtype))
     q = list(c[1:])
-    B = rounded(sum(cj * P for cj, P in zip(q, powers, strict=False)), dtype)
+    B = round_to(sum(cj * P for cj, P in zip(q, powers, strict=False)), dtype)
     if len(q) > width:
-        high = rounded(sum(cj * P for cj, P in zip(q[width:], powers, strict=False)), dtype)
-        B = rounded(B + powers[-1] @ high, dtype)
-    return rounded(c[0] * X + B @ X, dtype)
+        high = round_to(sum(cj * P for cj, P in zip(q[width:], powers, strict=False)), dtype)
+        B = round_to(B + powers[-1] @ high, dtype)
+    return round_to(c[0] * X + B @ X, dtype)
 
 
 @lru_cache(maxsize=8)
@@ -85,7 +85,7 @@ def suite(low: float, dtype: str, shapes: tuple[tuple[int, int], ...], draws: in
         stack = [
             matrix(s, m, seed + 100 * draw) for draw in range(draws) for seed, s in enumerate(spectra(n, low).values())
         ]
-        X = rounded(torch.stack(stack).to(torch.float32), DTYPES[dtype])
+        X = round_to(torch.stack(stack).to(torch.float32), DTYPES[dtype])
         U, _, Vh = torch.linalg.svd(X.double(), full_matrices=False)
         result.append((X, U @ Vh))
     return result
@@ -107,14 +107,14 @@ def worst(
     return largest
 
 
-def published(low: float, names: Sequence[str] = RECIPES_OF_NORM_1) -> Iterator[tuple[str, float, Schedule]]:
+def recipes(low: float, names: Sequence[str] = RECIPES_OF_NORM_1) -> Iterator[tuple[str, float, Schedule]]:
     """Name, products and schedule of recipes for matrices of norm 1."""
     for name in names:
         recipe = RECIPES[name]
         yield name, recipe.products, Schedule(recipe.steps, 1.0, recipe.products, (low, 1.0))
 
 
-def measured(
+def errors(
     lowers: Sequence[float],
     dtypes: Sequence[str],
     *,
@@ -126,7 +126,7 @@ def measured(
     cells = {}
     for dtype in dtypes:
         for low in lowers:
-            cell = {(name, price): worst(s, low, dtype, shapes, draws) for name, price, s in published(low, names)}
+            cell = {(name, price): worst(s, low, dtype, shapes, draws) for name, price, s in recipes(low, names)}
             for price in sorted({price for _, price in cell}):
                 ours = sign_schedule(low, products=price, dtype=dtype)
                 cell["ours", price] = worst(ours, low, dtype, shapes, draws)
@@ -177,7 +177,7 @@ def measure(
     draws: int = DRAWS,
 ) -> Found:
     """Every schedule for each least singular value and dtype."""
-    cells = measured(lowers, dtypes, names=names, shapes=shapes, draws=draws)
+    cells = errors(lowers, dtypes, names=names, shapes=shapes, draws=draws)
     text = _record.table(*rows(cells))
     behind = [
         f"{dtype} l={low:g} products={price:g}"

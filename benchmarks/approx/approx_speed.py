@@ -101,7 +101,7 @@ def milliseconds(f: Callable[[], object], runs: int) -> list[float]:
     return times
 
 
-def imported(runs: int) -> tuple[list[float], bool]:
+def time_imports(runs: int) -> tuple[list[float], bool]:
     """Milliseconds of the import in fresh processes, and whether torch came with it."""
     answers = [subprocess.check_output([sys.executable, "-c", IMPORT], text=True).split() for _ in range(runs)]
     return [1e3 * float(took) for took, _ in answers], any(torch == "True" for _, torch in answers)
@@ -113,7 +113,7 @@ def measure(*, runs: int = 7, tasks: tuple[str, ...] = tuple(TASKS)) -> Found:
     for name in tasks:
         measured[name] = (TASKS[name].limit, milliseconds(TASKS[name].run, runs))
         print(f"{name:60s} {statistics.median(measured[name][1]):8.1f} ms of {TASKS[name].limit}", flush=True)
-    times, torch = imported(runs)
+    times, torch = time_imports(runs)
     measured["import of minimax and sign_schedule"] = (300, times)
     rows = [
         {"task": name, "median ms": statistics.median(t), "worst ms": max(t), "limit ms": limit, "milliseconds": t}

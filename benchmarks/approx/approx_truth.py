@@ -81,7 +81,7 @@ def measure(
         print(rows[-1], flush=True)
     found = _suites.of("approx", junit=junit, files=files)
     failed = _suites.failures(found)
-    body = f"{_record.shown(rows, 2)}\n\nThe tests in full:\n\n{_suites.by_file(found)}\n\n"
+    body = f"{_record.show(rows, 2)}\n\nThe tests in full:\n\n{_suites.by_file(found)}\n\n"
     body += f"Failed: {', '.join(failed) or 'none'}."
     figures = {"apart": rows[0]["figure"], "broken": int(rows[1]["figure"] + rows[2]["figure"]), "failed": len(failed)}
     return Found(rows=rows, body=body, figures=figures, data={"tests": [t._asdict() for t in found]})

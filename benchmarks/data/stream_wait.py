@@ -22,14 +22,14 @@ from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._rounds import alternate
-from benchmarks._runs import TINY, summary, trained
+from benchmarks._runs import TINY, finish_run, summary
 from spectrain import data
 
 SOURCES = tuple(str(Path(sysconfig.get_path("stdlib"), name)) for name in ("asyncio", "email"))
 MODEL = {"max_steps": 5, "validation_fraction": 0.005}
 
 
-def waited(folder: Path, sources: tuple[str, str], model: Mapping[str, Any]) -> list[dict]:
+def wait_shares(folder: Path, sources: tuple[str, str], model: Mapping[str, Any]) -> list[dict]:
     """One row for each way to read: the part of the steps that waited, and what a step takes."""
     kinds = {
         "as it runs (the default)": {},
@@ -38,7 +38,7 @@ def waited(folder: Path, sources: tuple[str, str], model: Mapping[str, Any]) -> 
     }
     rows = []
     for name, options in kinds.items():
-        made = trained(folder / name.split()[0], **{"sample_tokens": 0, **model, **options})
+        made = finish_run(folder / name.split()[0], **{"sample_tokens": 0, **model, **options})
         lines = (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         steps = [row for row in map(json.loads, lines) if row["kind"] == "step"]
         row = {"stream": name, "share": sum(r["data_seconds"] for r in steps) / sum(r["step_seconds"] for r in steps)}
@@ -76,10 +76,10 @@ def measure(
     size: int = 3_000_000,
 ) -> Found:
     """Runs of the ``model``, one of a mixture of ``sources``, and batches of a text of ``size`` tokens, one by one."""
-    waits, costs = waited(runs, sources, model), batches(rounds, size)
+    waits, costs = wait_shares(runs, sources, model), batches(rounds, size)
     body = (
-        f"{_record.shown(waits)}\n\nShare: the part of the steps that waited. Bytes a second of text over the whole "
-        f"run, validations included. Batches of 16 x 256 tokens alone:\n\n{_record.shown(costs)}"
+        f"{_record.show(waits)}\n\nShare: the part of the steps that waited. Bytes a second of text over the whole "
+        f"run, validations included. Batches of 16 x 256 tokens alone:\n\n{_record.show(costs)}"
     )
     figures = {"most": max(row["share"] for row in waits)}
     return Found(rows=waits, body=body, figures=figures, data={"batches": costs})

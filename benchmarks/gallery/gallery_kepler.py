@@ -51,7 +51,7 @@ def solvers(peer):
     return {OURS: eccentric_anomaly, PEER: kepler.solve}
 
 
-def repeated(solve, M, e):
+def repeat(solve, M, e):
     """A call that takes long enough to be timed."""
 
     def run():
@@ -64,7 +64,7 @@ def repeated(solve, M, e):
 def compare(by_name, kind, count, rng, rounds):
     """One row: nanoseconds an orbit, and the quartiles of the ratio of ours to theirs."""
     M, e = cases(kind, count, rng)
-    calls = {name: repeated(solve, M, e) for name, solve in by_name.items()}
+    calls = {name: repeat(solve, M, e) for name, solve in by_name.items()}
     times = alternate(calls, rounds=rounds, clock=time.process_time)
     solved = count * max(1, 30_000 // (count + 30))
     row = {"cases": kind, "count": count} | {f"{name}, ns": times.median(name) / solved * 1e9 for name in times}
@@ -90,8 +90,8 @@ def measure(
     ]
     body = (
         f"{rounds} interleaved rounds of each, processor time, medians. Ratio: our time over theirs.\n\n"
-        f"{_record.shown(rows)}\n\nLargest error of {judged:,} cases, in units of the last place of E:\n\n"
-        f"{_record.shown(errors)}"
+        f"{_record.show(rows)}\n\nLargest error of {judged:,} cases, in units of the last place of E:\n\n"
+        f"{_record.show(errors)}"
     )
     ratios = {f"{r['cases']}, {r['count']:,}: time over kepler.py's": r["ratio"] for r in rows if "ratio" in r}
     figures = {"worst": max(row[OURS] for row in errors), **ratios}

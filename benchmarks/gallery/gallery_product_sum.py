@@ -28,27 +28,27 @@ def plain_loop(N):
     return best
 
 
-def timed(function, N):
+def clock(function, N):
     start = time.perf_counter()
     answer = function(N)
     return answer, time.perf_counter() - start
 
 
-def searched(digits, rng, *, cases, plain_up_to):
+def search(digits, rng, *, cases, plain_up_to):
     """One row for each of some random N of so many digits."""
     rows = []
     for _ in range(cases):
         N = rng.randrange(10 ** (digits - 1), 10**digits)
-        found, seconds = timed(certificate, N)
+        found, seconds = clock(certificate, N)
         row = {"digits": digits, "N": str(N), "steps": found.last - found.first + 1, "seconds": seconds}
         rows.append(row | {"sum": str(found.sum)})
         if digits <= plain_up_to:
-            answer, rows[-1]["plain_seconds"] = timed(plain_loop, N)
+            answer, rows[-1]["plain_seconds"] = clock(plain_loop, N)
             assert answer == found.sum
     return rows
 
 
-def summed(digits, cases):
+def line(digits, cases):
     """A line of the table: what the cases of a size have in the median and at most."""
     steps, seconds = [c["steps"] for c in cases], [c["seconds"] for c in cases]
     loop = [c["plain_seconds"] for c in cases if "plain_seconds" in c]
@@ -68,7 +68,7 @@ def summed(digits, cases):
 def measure(*, digits: tuple[int, ...] = DIGITS, cases: int = 15, plain_up_to: int = 36, seed: int = 0) -> Found:
     """``cases`` random N for each number of digits; beside the plain loop up to ``plain_up_to`` digits."""
     rng = random.Random(seed)
-    by_size = {size: searched(size, rng, cases=cases, plain_up_to=plain_up_to) for size in digits}
+    by_size = {size: search(size, rng, cases=cases, plain_up_to=plain_up_to) for size in digits}
     rows = [row for found in by_size.values() for row in found]
     slope = float(np.polyfit([log(int(c["N"])) for c in rows], [log(c["steps"]) for c in rows], 1)[0])
     head = [
@@ -83,7 +83,7 @@ def measure(*, digits: tuple[int, ...] = DIGITS, cases: int = 15, plain_up_to: i
     ]
     body = (
         "Last: seconds of a plain loop, and how many times longer it takes; medians.\n\n"
-        f"{_record.table(head, [summed(*item) for item in by_size.items()])}\n\n"
+        f"{_record.table(head, [line(*item) for item in by_size.items()])}\n\n"
         f"Steps grow like N^{slope:.4f} (least squares over all cases; 1/6 = {1 / 6:.4f}; proved: at most N^(1/4))."
     )
     ratios = {

@@ -11,9 +11,9 @@ from benchmarks._program import main
 from benchmarks._record import Found
 
 
-def measure(*, junit: tuple[Path, ...] = (), files: str = "test_*.py") -> Found:
-    """Run or read the suites: ``junit`` are files of a run made already, ``files`` those of the tests."""
-    found = _suites.of("gallery", junit=junit, files=files)
+def measure(*, junit: tuple[Path, ...] = (), files: str = "test_*.py", words: str = "") -> Found:
+    """Run or read the suites: ``junit`` are files of a run made already, ``files`` and ``words`` choose the tests."""
+    found = _suites.of("gallery", junit=junit, files=files, words=words)
     failed = _suites.failures(found)
     body = f"{_suites.by_file(found)}\n\n{_suites.many(found)}\n\nFailed: {', '.join(failed) or 'none'}."
     figures = {"tests": len(found), "failed": len(failed)}
@@ -25,5 +25,5 @@ if __name__ == "__main__":
         "gallery_truth",
         "The gallery against independent truths, in full: {failed} of {tests} tests fail",
         measure,
-        smoke={"files": "test_drawing.py"},
+        smoke={"files": "test_kepler.py", "words": "barkers or halley"},
     )

@@ -34,7 +34,7 @@ RULES = (
 )
 
 
-def standardised(name: str) -> torch.Tensor:
+def load(name: str) -> torch.Tensor:
     X = getattr(datasets, f"load_{name}")().data
     X = X[:, X.std(0) > 0]
     return torch.tensor((X - X.mean(0)) / X.std(0))
@@ -45,8 +45,8 @@ def error(A: torch.Tensor, J: torch.Tensor) -> float:
     return float(np.linalg.norm(A.numpy() - C @ scipy.linalg.lstsq(C, A.numpy())[0]))
 
 
-def measured(name: str, ranks: Sequence[int]) -> list[dict]:
-    A = standardised(name)
+def compare(name: str, ranks: Sequence[int]) -> list[dict]:
+    A = load(name)
     s = torch.linalg.svdvals(A)
     rows = []
     for k in (k for k in ranks if k < A.shape[1]):
@@ -75,7 +75,7 @@ def picture(rows: list[dict]) -> Picture:
 
 def measure(*, tables: tuple[str, ...] = TABLES, ranks: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 10, 20)) -> Found:
     """Every rule on every table for every number of columns."""
-    rows = [row for name in tables for row in measured(name, ranks)]
+    rows = [row for name in tables for row in compare(name, ranks)]
     known = [row for row in rows if row["optimum"]]
     worst = {rule: max(row[rule] / row["optimum"] for row in known) for rule in RULES}
     body = _record.table(

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import TINY, held_out, trained
+from benchmarks._runs import TINY, finish_run, held_out_tokens
 from spectrain import lowrank, train
 from spectrain._drawing import Line, Picture, save
 
@@ -28,7 +28,7 @@ MODEL = {"max_steps": 60, "depth": 2}
 def layers(run: Path, tokens: int) -> dict[str, tuple[Tensor, Tensor]]:
     """What each linear layer but the head reads on held-out text, and its weight transposed; float64."""
     made = train.load_run(run)
-    ids = held_out(made)[:tokens]
+    ids = held_out_tokens(made)[:tokens]
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str):
@@ -47,7 +47,7 @@ def error(X: Tensor, Y: Tensor, found: lowrank.cr) -> float:
     return float(torch.dist(X[:, found.indices] * found.weights @ Y[found.indices], X @ Y))
 
 
-def measured(name: str, X: Tensor, Y: Tensor) -> list[dict]:
+def compare(name: str, X: Tensor, Y: Tensor) -> list[dict]:
     rows = []
     for fraction in FRACTIONS:
         count = int(fraction * X.shape[1])
@@ -69,8 +69,8 @@ def measure(
     *, runs: Path, run: Path | None = None, model: Mapping[str, Any] = MODEL, tokens: int = 4096, layer: str = ""
 ) -> Found:
     """Every layer whose name contains ``layer``, on so many tokens of held-out text."""
-    folder = run or trained(runs / "model", **model)
-    rows = [row for name, (X, Y) in layers(folder, tokens).items() if layer in name for row in measured(name, X, Y)]
+    folder = run or finish_run(runs / "model", **model)
+    rows = [row for name, (X, Y) in layers(folder, tokens).items() if layer in name for row in compare(name, X, Y)]
     for row in rows:
         row |= {f"/ {peer}": row["subset"] / row[peer] for peer in ("norms", "sampling")}
     keys = ["subset", "greedy", "pivoted_cholesky", "norms, optimal weights", "norms", "sampling"]

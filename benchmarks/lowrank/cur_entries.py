@@ -25,19 +25,19 @@ def similarity(count: int) -> torch.Tensor:
     return torch.exp(-torch.cdist(queries, items).square() / 1500)
 
 
-def uniform(A: torch.Tensor, k: int, seed: int) -> float:
+def uniform_error(A: torch.Tensor, k: int, seed: int) -> float:
     draw = torch.Generator().manual_seed(seed)
     rows, columns = torch.randperm(A.shape[0], generator=draw)[:k], torch.randperm(A.shape[1], generator=draw)[:k]
     found = lowrank.cur(A, rows=rows, columns=columns, core="cross")
     return float(torch.dist(found.dense(), A))
 
 
-def measured(A: torch.Tensor, ranks: Sequence[int]) -> list[dict]:
+def compare(A: torch.Tensor, ranks: Sequence[int]) -> list[dict]:
     size, s = float(torch.linalg.norm(A)), torch.linalg.svdvals(A)
     rows = []
     for k in ranks:
         found = lowrank.cross(lambda i: A[i], lambda j: A[:, j], tuple(A.shape), rank=k)
-        drawn = sorted(uniform(A, k, seed) for seed in range(9))[4]
+        drawn = sorted(uniform_error(A, k, seed) for seed in range(9))[4]
         seen = float(lowrank.cur(A, rank=k, core="cross").error)
         rows.append(
             {
@@ -69,8 +69,8 @@ def picture(rows: list[dict]) -> Picture:
 def measure(*, digits: int = 1797, ranks: tuple[int, ...] = (5, 10, 20, 40, 60, 80, 120)) -> Found:
     """Every rank on the kernel of so many digits."""
     A = similarity(digits)
-    rows = measured(A, ranks)
-    body = f"{_record.shown(rows)}\n\nKernel of {A.shape[0]} x {A.shape[1]} digits, errors relative to its norm; "
+    rows = compare(A, ranks)
+    body = f"{_record.show(rows)}\n\nKernel of {A.shape[0]} x {A.shape[1]} digits, errors relative to its norm; "
     body += "uniform: median of 9."
     last = rows[-1]
     return Found(

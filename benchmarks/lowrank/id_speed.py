@@ -72,7 +72,7 @@ def measure(*, n: int = 4000, k: int = 100, rounds: int = 3) -> Found:
             row = {"spectrum": kind, "method": name, "relative error": errors[name], "seconds": times.median(name)}
             rows.append(row | {"time / ours": times.ratio(name, OURS)})
     slower = {name: statistics.median(values) for name, values in ratios.items() if name.startswith("SciPy")}
-    body = f"{_record.shown(rows, 4)}\n\nGoals: 10 times SciPy's rand=False and 3 times rand=True, error no larger. "
+    body = f"{_record.show(rows, 4)}\n\nGoals: 10 times SciPy's rand=False and 3 times rand=True, error no larger. "
     body += "Reached: " + ", ".join(f"{ratio:.1f} ({name})" for name, ratio in slower.items())
     body += ", medians over the three spectra."
     return Found(rows=rows, body=body, figures=slower, data={"ratios": ratios})

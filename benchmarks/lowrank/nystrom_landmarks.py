@@ -35,7 +35,7 @@ def gaussian(gamma: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tenso
     return lambda A, B: torch.exp(-gamma * torch.cdist(A, B).square())
 
 
-def pivoted(K: torch.Tensor, k: int) -> float:
+def pivoted_rest(K: torch.Tensor, k: int) -> float:
     """The trace that pivoted Cholesky leaves, by the textbook's loop."""
     rest, F = K.diagonal().clone(), torch.zeros(len(K), k, dtype=K.dtype)
     for j in range(k):
@@ -50,7 +50,7 @@ def sklearn_rest(X: torch.Tensor, gamma: float, k: int, seed: int) -> float:
     return float(len(X) - np.square(made).sum())
 
 
-def measured(X: torch.Tensor, gamma: float, counts: Sequence[int], draws: int) -> list[dict[str, float]]:
+def compare(X: torch.Tensor, gamma: float, counts: Sequence[int], draws: int) -> list[dict[str, float]]:
     kernel = gaussian(gamma)
     K = kernel(X, X)
     eigenvalues = torch.linalg.eigvalsh(K)
@@ -63,7 +63,7 @@ def measured(X: torch.Tensor, gamma: float, counts: Sequence[int], draws: int) -
                 "RPCholesky": statistics.median(float(one.error) for one in ours) / len(X),
                 "scikit-learn, uniform": statistics.median(sklearn_rest(X, gamma, k, seed) for seed in range(draws))
                 / len(X),
-                "pivoted Cholesky": pivoted(K, k) / len(X),
+                "pivoted Cholesky": pivoted_rest(K, k) / len(X),
                 "best of that rank": float(eigenvalues[:-k].sum()) / len(X),
                 "share of entries": ours[0].evaluations / K.numel(),
             }
@@ -84,9 +84,9 @@ def picture(rows: list[dict]) -> Picture:
 
 def measure(*, count: int = 1797, landmarks: tuple[int, ...] = (10, 20, 40, 80, 160, 320), draws: int = 9) -> Found:
     """Kernels of ``count`` points, so many landmarks."""
-    found = {name: measured(X, gamma, landmarks, draws) for name, (X, gamma) in clouds(count).items()}
+    found = {name: compare(X, gamma, landmarks, draws) for name, (X, gamma) in clouds(count).items()}
     rows = [{"points": name, **row} for name, each in found.items() for row in each]
-    body = f"{_record.shown(rows)}\n\nTrace of the rest over the trace of the kernel."
+    body = f"{_record.show(rows)}\n\nTrace of the rest over the trace of the kernel."
     ratios = {name: [row["RPCholesky"] / row["scikit-learn, uniform"] for row in each] for name, each in found.items()}
     few, digits = ratios.values()
     figures = {"least": min(few), "most": max(few), "least digits": min(digits), "most digits": max(digits)}

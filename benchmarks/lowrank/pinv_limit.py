@@ -19,7 +19,7 @@ from spectrain._drawing import Line, Picture, save
 CLOSED = "eps / (s^2 + eps)"
 
 
-def known() -> tuple[torch.Tensor, torch.Tensor, float]:
+def closed_form() -> tuple[torch.Tensor, torch.Tensor, float]:
     """A, its pseudo-inverse, and its smallest nonzero singular value."""
     left, right = (torch.from_numpy(dct(np.eye(n), norm="ortho"))[:, :12] for n in (40, 24))
     s = torch.logspace(0, -3, 12, dtype=torch.float64)
@@ -30,7 +30,7 @@ def error(X: torch.Tensor, P: torch.Tensor) -> float:
     return float(torch.linalg.matrix_norm(X.double() - P, ord=2) / torch.linalg.matrix_norm(P, ord=2))
 
 
-def regularised(A: torch.Tensor, eps: float) -> torch.Tensor:
+def limit(A: torch.Tensor, eps: float) -> torch.Tensor:
     return torch.linalg.solve(A.mT @ A + eps * torch.eye(A.shape[1], dtype=A.dtype), A.mT)
 
 
@@ -49,18 +49,18 @@ def picture(rows: list[dict], ours: dict[str, float]) -> Picture:
 
 def measure(*, points: int = 53) -> Found:
     """So many values of eps."""
-    A, P, least = known()
+    A, P, least = closed_form()
     rows = [
         {
             "eps": eps,
-            "float64": error(regularised(A, eps), P),
-            "float32": error(regularised(A.float(), eps), P),
+            "float64": error(limit(A, eps), P),
+            "float32": error(limit(A.float(), eps), P),
             CLOSED: eps / (least**2 + eps),
         }
         for eps in np.logspace(-14, -1, points).tolist()
     ]
     ours = {str(kind)[6:]: error(lowrank.pinv(A.to(kind), rtol=1e-5), P) for kind in (torch.float64, torch.float32)}
-    body = _record.shown(rows) + "\n\n" + "; ".join(f"pinv, {name}: {value:.2e}" for name, value in ours.items()) + "."
+    body = _record.show(rows) + "\n\n" + "; ".join(f"pinv, {name}: {value:.2e}" for name, value in ours.items()) + "."
     best = {f"limit {name}": min(row[name] for row in rows) for name in ours}
     pages = {"pinv.svg": lambda path: save(picture(rows, ours), path)}
     return Found(rows=rows, body=body, figures={**ours, **best}, pages=pages)

@@ -136,7 +136,7 @@ def measure(*, sizes: tuple[tuple[int, int], ...] = ((2000, 2000), (4000, 1000))
         for name, s in spectra(n).items():
             A, case = matrix(m, n, s), f"{m} x {n}, {name}"
             rows = compare(A, float(s[RANK:].norm()), rounds)
-            body += [f"## {case}", "", _record.shown(rows), ""]
+            body += [f"## {case}", "", _record.show(rows), ""]
             found += [{"case": case, **row} for row in rows]
             print(case, flush=True)
     ratios = {f"{r['case']}, {r['peer']}": r["time, theirs / ours"] for r in found if r["time, theirs / ours"]}

@@ -72,7 +72,7 @@ def measure(*, m: int = 2_000_000, n: int = 200, rank: int = 20, folder: Path | 
     worst = max(row["anonymous MiB, peak"] for row in rows[:2])
     verdict = "kept" if worst < limit else "NOT kept"
     sketch = m * (2 * rank + 10) * 8 / 2**20
-    body = _record.shown(rows, 6)
+    body = _record.show(rows, 6)
     body += (
         f"\n\nThe limit is {limit} MiB: {verdict} in two passes. One pass keeps a sketch of m x {2 * rank + 10} in "
         f"double precision, {sketch:.0f} MiB. `error / best` is the residual of the factors returned over the smallest "

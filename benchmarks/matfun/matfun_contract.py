@@ -44,7 +44,7 @@ def spectra(k: int, g: torch.Generator) -> dict[str, Tensor]:
     }
 
 
-def structured(m: int, n: int, g: torch.Generator) -> dict[str, Tensor]:
+def structures(m: int, n: int, g: torch.Generator) -> dict[str, Tensor]:
     """Matrices of one shape whose rounding errors are not those of random ones."""
     normal = torch.randn(m, n, generator=g, dtype=torch.float64)
     rows = torch.logspace(0, -12 * _uniform(g), m, dtype=torch.float64)[:, None]
@@ -65,7 +65,7 @@ def structured(m: int, n: int, g: torch.Generator) -> dict[str, Tensor]:
     }
 
 
-def trained(steps: int, seed: int) -> Iterator[tuple[str, Tensor]]:
+def training_matrices(steps: int, seed: int) -> Iterator[tuple[str, Tensor]]:
     """Gradients and momenta of a small language model that learns the source of this file."""
     model = LanguageModel(vocabulary=256, width=32, depth=2, heads=2, hidden=64, generator=seed)
     optimizer = Muon(model, lr=0.01)
@@ -92,11 +92,11 @@ def suite(rounds: int, seed: int = 0, shapes: Sequence[tuple[int, int]] = SHAPES
             if i % 4 == 0:
                 yield from zoo(m, n, generator=g).items()
             yield from ((kind, with_singular_values(s, m, n, generator=g)) for kind, s in spectra(min(m, n), g).items())
-            yield from structured(m, n, g).items()
-    yield from trained(2 * rounds, seed)
+            yield from structures(m, n, g).items()
+    yield from training_matrices(2 * rounds, seed)
 
 
-def judged(matrices: list[tuple[str, Tensor]], dtype: torch.dtype) -> dict[str, list]:
+def judge(matrices: list[tuple[str, Tensor]], dtype: torch.dtype) -> dict[str, list]:
     """Return for every matrix of nonzero rank its kind, the reported and the measured error, and the condition."""
     shapes: dict[torch.Size, list[tuple[str, Tensor]]] = {}
     for kind, X in matrices:
@@ -148,7 +148,7 @@ def measure(*, rounds: int = 48, shapes: tuple[tuple[int, int], ...] = SHAPES) -
     rows = []
     for name in DTYPES:
         dtype = getattr(torch, name)
-        found = judged(matrices, dtype)
+        found = judge(matrices, dtype)
         held, sharp = ratios(found, dtype)
         rows.append(
             {
@@ -165,7 +165,7 @@ def measure(*, rounds: int = 48, shapes: tuple[tuple[int, int], ...] = SHAPES) -
         )
     figures = {"broken": sum(row["bounds broken"] for row in rows), "all": sum(row["matrices"] for row in rows)}
     figures |= {"sharp": min(row["within 10 yardsticks"] for row in rows)}
-    body = "yardstick: max(measured error, u condition)\n\n" + _record.shown(rows, 4)
+    body = "yardstick: max(measured error, u condition)\n\n" + _record.show(rows, 4)
     return Found(rows=rows, body=body, figures=figures)
 
 

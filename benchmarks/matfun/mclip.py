@@ -36,26 +36,26 @@ def msign(X: Tensor) -> Tensor:
     return X
 
 
-def nested(X: Tensor) -> Tensor:
+def clip_nested(X: Tensor) -> Tensor:
     Y = msign(X)
     Z = msign(X - Y)
     return (X + Y + Z - X @ (Y.mT @ Z)) / 2
 
 
-def unnested(X: Tensor) -> Tensor:
+def clip_unnested(X: Tensor) -> Tensor:
     Y, eye = msign(X), torch.eye(X.shape[1], dtype=X.dtype)
     return (X + Y + (Y - X) @ msign(X.mT @ X - eye)) / 2
 
 
-def odd_symmetric(X: Tensor) -> Tensor:
+def clip_by_odd_symmetry(X: Tensor) -> Tensor:
     Y, G, eye = msign(X), X.mT @ X, torch.eye(X.shape[1], dtype=X.dtype)
     return ((Y + X) @ msign(G + eye) + (Y - X) @ msign(G - eye)) / 2
 
 
 METHODS: dict[str, Clip] = {
-    "two signs, nested (11006)": nested,
-    "two signs, not nested": unnested,
-    "three signs, odd-symmetric (11059)": odd_symmetric,
+    "two signs, nested (11006)": clip_nested,
+    "two signs, not nested": clip_unnested,
+    "three signs, odd-symmetric (11059)": clip_by_odd_symmetry,
     "mclip(steps=4): three signs": lambda X: matfun.mclip(X, 0, 1, steps=4),
     "mclip": lambda X: matfun.mclip(X, 0, 1),
     'mclip(method="svd")': lambda X: matfun.mclip(X, 0, 1, method="svd"),
@@ -87,7 +87,7 @@ def measure(*, m: int = 4096, n: int = 1024, rounds: int = 7) -> Found:
     by = {row["method"]: row for row in rows}
     figures = {f"{name}: time / three signs": row["time / three signs"] for name, row in by.items()}
     figures |= {"top": by["mclip"]["top"], "time": by["mclip"]["time / three signs"]}
-    return Found(rows=rows, body=f"{m} x {n} bfloat16, clipped to 1\n\n{_record.shown(rows)}", figures=figures)
+    return Found(rows=rows, body=f"{m} x {n} bfloat16, clipped to 1\n\n{_record.show(rows)}", figures=figures)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def measure(
         for name, shapes in sets.items():
             case = f"{name}, {kind}, bfloat16 products"
             found = compare(matrices(list(shapes), kind, seed), torch.bfloat16, rounds)
-            body.append(f"## {case}\n\n{_record.shown(found)}")
+            body.append(f"## {case}\n\n{_record.show(found)}")
             rows += [{"case": case, **row} for row in found]
     ratios = {f"{r['case']}, {r['method']}: time / torch loop": r["time / torch loop"] for r in rows}
     steps = [row for row in rows if row["method"] == "msign(steps=5)"]

@@ -51,7 +51,7 @@ def error(X: Tensor, truth: Tensor, dtype: torch.dtype, steps: int, lower: float
     return float(relative_error(Y, truth).square().mean().sqrt())
 
 
-def measured(X: Tensor, dtype: torch.dtype, steps: range, reach: int) -> list[dict[str, Any]]:
+def compare(X: Tensor, dtype: torch.dtype, steps: range, reach: int) -> list[dict[str, Any]]:
     """One row for each number of steps."""
     truth, rows = exact_msign(X), []
     for k in steps:
@@ -78,7 +78,7 @@ def measure(
     for dtype in (torch.bfloat16, torch.float32):
         table = []
         for name, X in sets(checkpoints, most, shapes).items():
-            rows = measured(X, dtype, steps, reach)
+            rows = compare(X, dtype, steps, reach)
             found += [{"matrices": name, "dtype": str(dtype)[6:], **row} for row in rows]
             errors = [max(row["default"], ROUNDING[dtype]) for row in rows]
             more.append(max(b / a for a, b in itertools.pairwise(errors)))

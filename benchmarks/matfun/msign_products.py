@@ -38,7 +38,7 @@ def measure(*, shapes: tuple[tuple[int, int, int], ...] = SHAPES, rounds: int = 
         rows.append({"product": f"{m} x {k} x {n}", **rates, "oneDNN faster by": times.ratio("MKL", "oneDNN")})
     ratios = {f"{row['product']}: MKL over oneDNN": row["oneDNN faster by"] for row in rows}
     figures = {"least": min(ratios.values()), "most": max(ratios.values()), **ratios}
-    return Found(rows=rows, body=_record.shown(rows), figures=figures)
+    return Found(rows=rows, body=_record.show(rows), figures=figures)
 
 
 if __name__ == "__main__":

@@ -63,27 +63,27 @@ def largest(Y: Tensor) -> Tensor:
     return torch.where(finite, torch.linalg.eigvalsh(Z @ Z.mT)[:, -1].clamp_min(0).sqrt() * size[:, 0, 0], torch.inf)
 
 
-def rounded(X: Tensor) -> Tensor:
+def round_bfloat16(X: Tensor) -> Tensor:
     """X rounded to bfloat16, kept in float32."""
     return X.bfloat16().float()
 
 
-def emulated(X: Tensor, schedule: Schedule) -> tuple[Tensor, float]:
+def emulate(X: Tensor, schedule: Schedule) -> tuple[Tensor, float]:
     """The plain iteration, every product rounded; and the largest excess of a step in units of what its bound allows.
 
     X is divided by its largest singular value, exactly up to float32, so that it begins at the end of the interval.
     """
     X = X if X.shape[-2] <= X.shape[-1] else X.mT
-    X = rounded((X / torch.linalg.vector_norm(X, dim=(-2, -1), keepdim=True)).float())
+    X = round_bfloat16((X / torch.linalg.vector_norm(X, dim=(-2, -1), keepdim=True)).float())
     upper, excess = schedule.interval[1], 0.0
     high = torch.full((len(X),), float(upper), dtype=torch.float64)
     r = (upper / largest(X)).float()[:, None, None]
     for t, c in enumerate(odd_coefficients(schedule.polynomials)):
-        G = rounded(X @ X.mT)
+        G = round_bfloat16(X @ X.mT)
         scale = r.square() if t == 0 else torch.ones_like(r)
-        G2 = rounded(G @ G) if t == 0 else G @ G
-        X = rounded(c[0] * X + rounded(c[1] * scale * G + c[2] * scale.square() * G2) @ X)
-        X = rounded(r * X) if t == 0 else X
+        G2 = round_bfloat16(G @ G) if t == 0 else G @ G
+        X = round_bfloat16(c[0] * X + round_bfloat16(c[1] * scale * G + c[2] * scale.square() * G2) @ X)
+        X = round_bfloat16(r * X) if t == 0 else X
         after = largest(X)
         excess = max(excess, step_excess(c, high, after, first=t == 0))
         high = after
@@ -127,7 +127,7 @@ def _by_schedule(X: Tensor, steps: int) -> Tensor:
     return matfun.msign(X, schedule=callers(steps), dtype=X.dtype)
 
 
-def _measured(X: Tensor, steps: int) -> Tensor:
+def _by_measurement(X: Tensor, steps: int) -> Tensor:
     return matfun.msign(X, steps=steps, lower="measured")
 
 
@@ -136,7 +136,7 @@ def _clip(X: Tensor, steps: int) -> Tensor:
     return matfun.mclip(scaled.to(X.dtype), 0.0, 1.0, steps=steps) / top_of_clip(steps, X.dtype)
 
 
-OTHERS = {"schedule": _by_schedule, "measured": _measured, "clip": _clip}
+OTHERS = {"schedule": _by_schedule, "measured": _by_measurement, "clip": _clip}
 
 
 @functools.cache
@@ -170,7 +170,7 @@ def top_of_clip(steps: int, dtype: torch.dtype) -> float:
 def results(X: Tensor, steps: int, name: str, form: str | None) -> tuple[Tensor, float]:
     """The largest singular value of every result, and the largest excess of a step where it is emulated."""
     if name == EMULATED:
-        Y, excess = emulated(X, schedule_for_steps(steps, torch.bfloat16))
+        Y, excess = emulate(X, schedule_for_steps(steps, torch.bfloat16))
         return largest(Y), excess
     if form in OTHERS:
         return largest(OTHERS[form](X.to(DTYPES[name]), steps)), 0.0

@@ -237,7 +237,7 @@ def cases(
     }  # fmt: skip
 
 
-def shown(rows: list[dict[str, Any]]) -> str:
+def show(rows: list[dict[str, Any]]) -> str:
     """Rows as a table, failures in words."""
     header = list(rows[0])
     cells = [[f"{v:.3g}" if isinstance(v, float) else v for v in (r.get(h, "") for h in header)] for r in rows]
@@ -276,7 +276,7 @@ def measure(
         rows = compare(Xs, table, min(rounds, 3) if "GPT" in name else rounds)
         rows = with_share(rows, Xs, rates[torch.float32 if "float32" in name else torch.bfloat16])
         found += [{"case": name, **row} for row in rows]
-        body.append(f"## {name} ({len(Xs)} matrices)\n\n{shown(rows)}")
+        body.append(f"## {name} ({len(Xs)} matrices)\n\n{show(rows)}")
         print(body[-1], flush=True)
     timed = [row for row in found if "time / first" in row]
     ratios = {f"{row['case']}, {row['method']}: time / first": row["time / first"] for row in timed}

@@ -18,7 +18,7 @@ import torch
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY, held_out, summary, trained
+from benchmarks._runs import FIXED, TINY, finish_run, held_out_tokens, summary
 from spectrain import train
 
 KINDS = {
@@ -76,7 +76,7 @@ def by_length(run: Callable[..., Path], seeds: int, lengths: Sequence[int]) -> l
         found: dict[int, list[float]] = {length: [] for length in lengths}
         for seed in range(seeds):
             made = train.load_run(run(f"length-{log_n}-{seed}", seed=seed, log_n=log_n, block=lengths[0]))
-            tokens = held_out(made)
+            tokens = held_out_tokens(made)
             for length in lengths:
                 found[length].append(loss_at(made, tokens, lengths, length))
         rows.append({"log_n": log_n, "losses": found})
@@ -102,7 +102,7 @@ def measure(
     """``steps`` of each run, equal, so that no load of the machine tells; ``text`` names the data in the record."""
 
     def run(name: str, **flags: Any) -> Path:
-        return trained(runs / name, **{**FIXED, "data": data, **model, "max_steps": steps, **flags})
+        return finish_run(runs / name, **{**FIXED, "data": data, **model, "max_steps": steps, **flags})
 
     of_kinds = kinds(run, seeds) if only != "lengths" else []
     of_lengths = by_length(run, seeds, lengths) if only != "kinds" else []

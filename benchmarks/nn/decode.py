@@ -90,7 +90,7 @@ def measure(
         rows, difference = compare(width, forms(width, plain, latent), stored, rounds)
         apart.append(difference)
         found += [{"shape": title, **row} for row in rows]
-        parts.append(f"## {title}\n\n{_record.shown(rows)}\n\nThe two forms differ by {difference:.1e} at most.")
+        parts.append(f"## {title}\n\n{_record.show(rows)}\n\nThe two forms differ by {difference:.1e} at most.")
         print(parts[-1], flush=True)
     ratios = {f"{r['shape']}, {r['form']}: time / absorbed": r["time / absorbed"] for r in found}
     figures = {"faster": max(r["time / absorbed"] for r in found if r["form"] == EXPANDED), "apart": max(apart)}

@@ -113,7 +113,7 @@ def measure(*, shapes: tuple[tuple[int, int, int, int, int], ...] = SHAPES, roun
         if isinstance(row[name], float)
     }
     worst = {name: max(v for key, v in ratios.items() if key.endswith(name)) for name in ("of loop", "of eager")}
-    return Found(rows=rows, body=f"{body}\n\n{_record.shown(rows)}", figures=worst | ratios)
+    return Found(rows=rows, body=f"{body}\n\n{_record.show(rows)}", figures=worst | ratios)
 
 
 if __name__ == "__main__":

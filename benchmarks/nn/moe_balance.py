@@ -25,7 +25,7 @@ from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._rounds import alternate
-from benchmarks._runs import FIXED, TINY, held_out, summary, trained
+from benchmarks._runs import FIXED, TINY, finish_run, held_out_tokens, summary
 from spectrain import nn, objectives, optim, train
 from spectrain.nn.experts import Loads
 from spectrain.train._jobs import text as _text
@@ -36,7 +36,7 @@ MODEL = {"validation_fraction": 0.08}
 EXPERTS = {"attention": "mla", "moe_experts": 16, "moe_top_k": 4, "moe_shared": 1}
 
 
-def unread(made: train.TrainedRun, *, steps: int, tokens: int) -> torch.Tensor:
+def unread_tokens(made: train.TrainedRun, *, steps: int, tokens: int) -> torch.Tensor:
     """Tokens of the batches that come after a run of ``steps`` steps; ``ValueError`` where it has read them before."""
     text = _text.load(made.config, tokenizer_file=made.source.parent / "tokenizer.json")
     stream, count = _text.stream(made.config, text), -(-tokens // made.config.tokens_per_step)
@@ -46,7 +46,7 @@ def unread(made: train.TrainedRun, *, steps: int, tokens: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def seen(made: train.TrainedRun, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def loads_and_scores(made: train.TrainedRun, tokens: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For each layer of experts the loads and the router's scores on all ``tokens``."""
     layers = [module for module in made.model.modules() if isinstance(module, nn.MoE)]
     scores: list[list[torch.Tensor]] = [[] for _ in layers]
@@ -80,7 +80,7 @@ def by_bins(scores: torch.Tensor, bias: torch.Tensor, *, top_k: int) -> tuple[fl
     return chosen[0], chosen[1]
 
 
-def fitted(scores: torch.Tensor, *, top_k: int) -> torch.Tensor:
+def fit(scores: torch.Tensor, *, top_k: int) -> torch.Tensor:
     """The bias that balances these scores, exactly."""
     return nn.experts.quantile_bias(scores, top_k=top_k, iterations=40)
 
@@ -96,8 +96,8 @@ def balance(folder: Path, *, checkpoints: int, tokens: int, glance: int) -> dict
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
     made = train.load_run(folder)
-    files = held_out(made)[:tokens]
-    following = unread(made, steps=summary(folder)["steps"], tokens=len(files))
+    files = held_out_tokens(made)[:tokens]
+    following = unread_tokens(made, steps=summary(folder)["steps"], tokens=len(files))
     routed = [m for m in made.model.modules() if isinstance(m, nn.MoE)]
     top_k = routed[0].router.top_k
     found: dict = {"steps": [], "files": [], "unread": [], "tokens": len(files)}
@@ -106,19 +106,19 @@ def balance(folder: Path, *, checkpoints: int, tokens: int, glance: int) -> dict
         size = len(files) if checkpoint == last[-1] else glance
         safetensors.torch.load_model(made.model, str(checkpoint / "model.safetensors"))
         found["steps"].append(int(checkpoint.name.split("-")[1]))
-        both = {"files": seen(made, files[:size]), "unread": seen(made, following[:size])}
+        both = {"files": loads_and_scores(made, files[:size]), "unread": loads_and_scores(made, following[:size])}
         for name, layers in both.items():
             found[name].append([violation(loads) for loads, _ in layers])
         print(folder.name, found["steps"][-1], found["files"][-1], found["unread"][-1], flush=True)
     at = {name: [scores for _, scores in layers] for name, layers in both.items()}
-    fits = {name: [fitted(s, top_k=top_k) for s in scores] for name, scores in at.items()}
+    fits = {name: [fit(s, top_k=top_k) for s in scores] for name, scores in at.items()}
     halves = [s.view(-1, made.config.block, s.shape[1]) for s in at["unread"]]
     found["fits"] = {
         "of the unread batches, on the files": _pairs(at["files"], fits["unread"], top_k=top_k),
         "of the files, on the unread batches": _pairs(at["unread"], fits["files"], top_k=top_k),
         "of every second sequence of the batches, on the others": _pairs(
             [h[1::2].flatten(0, 1) for h in halves],
-            [fitted(h[::2].flatten(0, 1), top_k=top_k) for h in halves],
+            [fit(h[::2].flatten(0, 1), top_k=top_k) for h in halves],
             top_k=top_k,
         ),
     }
@@ -136,11 +136,11 @@ def _pairs(scores: list[torch.Tensor], biases: list[torch.Tensor], *, top_k: int
 
 def pace_of(model: Mapping[str, Any], rounds: int) -> float:
     """The median ratio of the times of steps that follow each other, with experts and dense."""
-    dense, experts = (functools.partial(step, *built(flags)) for flags in (model, {**model, **EXPERTS}))
+    dense, experts = (functools.partial(step, *build(flags)) for flags in (model, {**model, **EXPERTS}))
     return alternate({"dense": dense, "experts": experts}, rounds=rounds, warm=2).ratio("experts", "dense")
 
 
-def built(flags: Mapping[str, Any]) -> tuple:
+def build(flags: Mapping[str, Any]) -> tuple:
     """A model of the main job, its optimizer, and a batch."""
     config, _ = train.TrainConfig(**flags).derive()
     model = build_model(config, vocabulary=config.vocabulary)
@@ -181,10 +181,12 @@ def measure(
     found = {}
     for rule in [rule for rule in RULES if rule in only]:
         flags = {**FIXED, "threads": 1, **model, **EXPERTS, "moe_balance": rule, "max_steps": steps}
-        folder = trained(runs / rule, **flags, save_interval=max(1, steps // 6), keep_last=7)
+        folder = finish_run(runs / rule, **flags, save_interval=max(1, steps // 6), keep_last=7)
         found[rule] = balance(folder, checkpoints=checkpoints, tokens=tokens, glance=glance)
     if "dense" in only:
-        dense = summary(trained(runs / "dense", **{**FIXED, "threads": 1, **model, "max_steps": round(steps * ratio)}))
+        dense = summary(
+            finish_run(runs / "dense", **{**FIXED, "threads": 1, **model, "max_steps": round(steps * ratio)})
+        )
         found["dense"] = {"loss": dense["validation_loss"], "steps": dense["steps"]}
     if set(RULES) <= set(found):
         rows = [

@@ -73,7 +73,7 @@ def measure(*, texts: Mapping[str, tuple[int, int]] = TEXTS, depth: int = 4, rou
         for kind, settings in MODELS.items():
             rows = compare(kind, settings, text, rounds, depth=depth)
             found += [{"model": kind, "text": title, **row} for row in rows]
-            parts.append(f"## {kind}, {title}: {text[1]} tokens after {text[0]}\n\n{_record.shown(rows)}")
+            parts.append(f"## {kind}, {title}: {text[1]} tokens after {text[0]}\n\n{_record.show(rows)}")
             print(parts[-1], flush=True)
     ratios = {f"{r['model']}, {r['text']}, {r['form']}: times full": r["times full"] for r in found}
     return Found(rows=found, body="\n\n".join(parts), figures={"faster": max(ratios.values()), **ratios})

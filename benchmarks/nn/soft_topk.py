@@ -25,7 +25,7 @@ def ours(x: torch.Tensor, k: float, temperature: float) -> torch.Tensor:
     return nn.soft_topk(x, k, temperature=temperature)
 
 
-def published(notebook: Path) -> Call:
+def load_lapsum(notebook: Path) -> Call:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     names: dict = {}
     for cell in [c for c in cells if c["cell_type"] == "code"][:2]:
@@ -38,7 +38,7 @@ def published(notebook: Path) -> Call:
     return call
 
 
-def timed(call: Call, x: torch.Tensor, k: float, *, backward: bool) -> Callable[[], None]:
+def one_pass(call: Call, x: torch.Tensor, k: float, *, backward: bool) -> Callable[[], None]:
     """One pass forward, and back where that is wanted."""
     weights, scores = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype), x.clone().requires_grad_(backward)
 
@@ -52,15 +52,15 @@ def timed(call: Call, x: torch.Tensor, k: float, *, backward: bool) -> Callable[
     return run
 
 
-def paired(calls: dict[str, Call], x: torch.Tensor, *, backward: bool, rounds: int) -> dict[str, float]:
+def compare(calls: dict[str, Call], x: torch.Tensor, *, backward: bool, rounds: int) -> dict[str, float]:
     """Milliseconds of each, and of two the ratio."""
     k = x.shape[-1] / 10
-    times = alternate({name: timed(call, x, k, backward=backward) for name, call in calls.items()}, rounds=rounds)
+    times = alternate({name: one_pass(call, x, k, backward=backward) for name, call in calls.items()}, rounds=rounds)
     found = {f"{name}, ms": 1e3 * times.median(name) for name in times}
     return found | ({"time ratio": times.ratio(*calls)} if len(calls) == 2 else {})
 
 
-def kept(call: Call, x: torch.Tensor, k: float, temperature: float) -> str:
+def error_of_sum(call: Call, x: torch.Tensor, k: float, temperature: float) -> str:
     """The largest relative error of the sum, or what happened instead."""
     try:
         total = call(x, k, temperature).double().sum(-1)
@@ -69,7 +69,7 @@ def kept(call: Call, x: torch.Tensor, k: float, temperature: float) -> str:
     return f"{((total - k).abs() / k).max().item():.1e}"
 
 
-def twice(call: Call, x: torch.Tensor) -> str:
+def second_derivative(call: Call, x: torch.Tensor) -> str:
     scores = x.clone().requires_grad_()
     try:
         (g,) = torch.autograd.grad(call(scores, 3.0, 1.0).square().sum(), scores, create_graph=True)
@@ -113,24 +113,24 @@ def measure(
     many: int = 100_000,
 ) -> Found:
     """``lapsum`` is soft_topk.ipynb of gmum/LapSum, without which ours stands alone; ``many`` scores of hard inputs."""
-    calls: dict[str, Call] = {"soft_topk": ours} | ({"LapSum": published(lapsum)} if lapsum else {})
+    calls: dict[str, Call] = {"soft_topk": ours} | ({"LapSum": load_lapsum(lapsum)} if lapsum else {})
     g, rows = torch.Generator().manual_seed(1), []
     for n in sizes:
         for dtype in (torch.float64, torch.float32):
             x = torch.randn(1, n, generator=g, dtype=torch.float64).to(dtype)
             for backward in (False, True):
-                took = paired(
+                took = compare(
                     calls, x, backward=backward, rounds=max(min(rounds, 5), rounds * 100_000 // max(n, 100_000))
                 )
                 rows.append({"n": n, "dtype": str(dtype)[6:], "what": "and backward" if backward else "forward"} | took)
                 print(rows[-1], flush=True)
-    what = [[name, *(kept(call, *case) for call in calls.values())] for name, case in cases(many).items()]
+    what = [[name, *(error_of_sum(call, *case) for call in calls.values())] for name, case in cases(many).items()]
     small = torch.randn(2, 9, generator=g, dtype=torch.float64)
-    what.append(["second derivative", *(twice(call, small) for call in calls.values())])
+    what.append(["second derivative", *(second_derivative(call, small) for call in calls.values())])
     what.append(["forward mode", *(forward_mode(call, small) for call in calls.values())])
     body = (
         "k = n / 10, temperature 1, one row. The ratio is the median of paired runs.\n\n"
-        f"{_record.shown(rows)}\n\nWhat is kept: largest relative error of the sum of p, n = {many:,}, k = n / 10; "
+        f"{_record.show(rows)}\n\nWhat is kept: largest relative error of the sum of p, n = {many:,}, k = n / 10; "
         f"then what can be differentiated.\n\n{_record.table(['input', *calls], what)}"
     )
     ratios = {f"n {r['n']}, {r['dtype']}, {r['what']}": r["time ratio"] for r in rows if "time ratio" in r}

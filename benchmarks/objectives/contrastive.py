@@ -24,27 +24,27 @@ WIDTH, DEPTH, LENGTH, CHUNK, BLOCK = 192, 2, 32, 64, 256
 LOSS = functools.partial(objectives.info_nce, temperature=0.05, block=BLOCK)
 
 
-def made(batch):
+def make(batch):
     """A shared text encoder and a batch of pairs of texts."""
     encoder = nn.TextEncoder(vocabulary=8192, width=WIDTH, depth=DEPTH, heads=3, generator=0)
     draw = torch.Generator().manual_seed(1)
     return encoder, torch.randint(8192, (2, batch, LENGTH), generator=draw)
 
 
-def chunked(encoder, pairs):
+def in_chunks(encoder, pairs):
     objectives.Contrastive(encoder, LOSS, chunk=CHUNK).backward(*pairs)
 
 
-def one_graph(encoder, pairs):
+def in_one_graph(encoder, pairs):
     LOSS(encoder(pairs[0]), encoder(pairs[1])).backward()
 
 
-def accumulated(encoder, pairs):
+def by_accumulation(encoder, pairs):
     for queries, documents in zip(pairs[0].split(CHUNK), pairs[1].split(CHUNK), strict=True):
-        one_graph(encoder, (queries, documents))
+        in_one_graph(encoder, (queries, documents))
 
 
-KINDS = {"chunked": chunked, "one graph": one_graph, "accumulated": accumulated}
+KINDS = {"chunked": in_chunks, "one graph": in_one_graph, "accumulated": by_accumulation}
 
 
 def step(kind, encoder, pairs):
@@ -55,7 +55,7 @@ def step(kind, encoder, pairs):
 
 def overhead(batch, rounds):
     """Ratios of chunked to plain steps, by kind of plain step, each beside it in pairs of its own."""
-    encoder, pairs = made(batch)
+    encoder, pairs = make(batch)
     calls = {kind: functools.partial(step, kind, encoder, pairs) for kind in KINDS}
     found = {}
     for plain in ("one graph", "accumulated"):
@@ -66,7 +66,7 @@ def overhead(batch, rounds):
 
 def peak(kind, batch):
     """MiB of this process above its own start."""
-    encoder, pairs = made(batch)
+    encoder, pairs = make(batch)
     step("chunked", encoder, pairs[:, :4])
     with Peak(interval=0.002) as memory:
         step(kind, encoder, pairs)

@@ -116,14 +116,14 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], Step]] = {
 }
 
 
-def chosen(size: Size) -> list[str]:
+def names_of(size: Size) -> list[str]:
     """All optimizers; of the large set Muon in bfloat16 and its closest peer."""
     return [name for name in OPTIMIZERS if size != "large" or ("Muon" in name and "float32" not in name)]
 
 
-def interleaved(size: Size, rounds: int) -> Times:
+def time_steps(size: Size, rounds: int) -> Times:
     """Seconds of each optimizer in each round, after one round to warm up."""
-    steps = {name: OPTIMIZERS[name](models(size)) for name in chosen(size)}
+    steps = {name: OPTIMIZERS[name](models(size)) for name in names_of(size)}
     torch.empty(3 * 2**21).fill_(0)  # 24 MiB, freed at once; from 32 MiB on glibc learns nothing from it
     return alternate(steps, rounds=rounds)
 
@@ -151,7 +151,7 @@ def memory(size: Size) -> dict[str, float]:
         return {}
     context = multiprocessing.get_context("spawn")
     found = {}
-    for name in chosen(size):
+    for name in names_of(size):
         mine, theirs = context.Pipe()
         process = context.Process(target=growth, args=(name, size, theirs))
         process.start()
@@ -209,7 +209,7 @@ def share(rounds: int) -> tuple[float, float]:
 
 def report(rows: list[dict], counts: str, passes: tuple[float, float] | None) -> str:
     """The record for people."""
-    text = [counts, _record.shown(rows)]
+    text = [counts, _record.show(rows)]
     if passes:
         of = f"{passes[1] / sum(passes):.1%} of the training step"
         both = f"passes {1e3 * passes[0]:.0f} ms, Muon {1e3 * passes[1]:.0f} ms"
@@ -223,7 +223,7 @@ def measure(*, size: Size = "small", rounds: int = 15, with_memory: bool = True,
     model = models(size)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     matrices = [sizes[row["name"]] for row in Muon(model).rows if row["algorithm"] == "muon"]
-    times = interleaved(size, rounds)
+    times = time_steps(size, rounds)
     memories, errors, raised = memory(size) if with_memory else {}, polar_errors(size), slopes()
     rows = []
     for name in times:

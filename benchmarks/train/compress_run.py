@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import TINY, trained
+from benchmarks._runs import TINY, finish_run
 from spectrain import train
 
 MODEL: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def measure(
     calibration_tokens: int | None = None,
 ) -> Found:
     """Keep the share ``params`` of the linear weights by each method, the first the yardstick, and heal it."""
-    source, rows = run or trained(runs / "model", **model), []
+    source, rows = run or finish_run(runs / "model", **model), []
     given = {} if calibration_tokens is None else {"calibration_tokens": calibration_tokens}
     with tempfile.TemporaryDirectory() as folder:
         for name in methods:

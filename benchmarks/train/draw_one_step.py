@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import few_pictures, summary, trained
+from benchmarks._runs import few_pictures, finish_run, summary
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._run import loop as _step
 from spectrain.train._run.folder import RunFolder
@@ -46,14 +46,14 @@ def pace(folder, *, count, **model):
     return statistics.median(found)
 
 
-def drawn(runs, objectives, seeds, steps, model):
+def draw_all(runs, objectives, seeds, steps, model):
     """A row for each seed and objective: the summary of its run."""
     found = []
     for seed in seeds:
         for objective in objectives:
             quiet = {"spectrum_interval": 0, "eval_interval": max(steps // 2, 1), "save_interval": 250}
             flags = {**quiet, **model, "max_steps": steps, "seed": seed, "objective": objective}
-            row = summary(trained(runs / f"{objective}-{seed}-{steps}", DrawConfig, **flags))
+            row = summary(finish_run(runs / f"{objective}-{seed}-{steps}", DrawConfig, **flags))
             found.append({"seed": seed, "objective": objective, **row})
             print(seed, objective, {key: round(row[key], 3) for key in COLUMNS}, flush=True)
     return found
@@ -114,7 +114,7 @@ def measure(
     scikit-learn's digits, or what ``source`` writes.
     """
     model = {**model, "data": source(runs / "source")} if source else model
-    found = drawn(runs, objectives, seeds, steps, model)
+    found = draw_all(runs, objectives, seeds, steps, model)
     with tempfile.TemporaryDirectory() as folder:
         seconds = pace(Path(folder), count=paced, **model)
     cells = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import few_pairs, summary, trained
+from benchmarks._runs import few_pairs, finish_run, summary
 from spectrain.train._jobs.embed_config import EmbedConfig
 
 KEYS = ("mrr", "recall_10")
@@ -25,7 +25,9 @@ def measure(
     quiet = {"spectrum_interval": 0, "eval_interval": 1000}
     rows = []
     for seed in seeds:
-        folder = trained(runs / f"{seed}-{steps}", EmbedConfig, **{**quiet, **model, "seed": seed, "max_steps": steps})
+        folder = finish_run(
+            runs / f"{seed}-{steps}", EmbedConfig, **{**quiet, **model, "seed": seed, "max_steps": steps}
+        )
         rows.append({"seed": seed, **summary(folder)})
     cells = [
         [row["seed"], *(f"{row[f'{key}{kind}']:.3f}" for key in KEYS for kind in ("_bm25", "", "_combined"))]

@@ -26,7 +26,7 @@ CASES = {
 }
 
 
-def checked(name: str, data: tuple[str, ...], *, widths: tuple[int, ...], seeds: int, steps: int) -> dict[str, Any]:
+def check_case(name: str, data: tuple[str, ...], *, widths: tuple[int, ...], seeds: int, steps: int) -> dict[str, Any]:
     """One case: the verdict and every size."""
     optimizer, scale, parametrisation, lr = CASES[name]
     config = CheckConfig(
@@ -59,7 +59,7 @@ def measure(
     many: int = 40,
 ) -> Found:
     """``many`` seeds at the start, besides; the first case is the one that is looked at there."""
-    found = {name: checked(name, data, widths=widths, seeds=seeds, steps=steps) for name in cases}
+    found = {name: check_case(name, data, widths=widths, seeds=seeds, steps=steps) for name in cases}
     kinds = ("start", "activation", "change", "weight", "update", "decay")
     rows = []
     for name, case in found.items():
@@ -72,7 +72,7 @@ def measure(
         for row in rows
     ]
     names = [[row["case"], *(row[kind]["name"] for kind in kinds)] for row in rows]
-    started = checked(cases[0], data, widths=widths, seeds=many, steps=1)
+    started = check_case(cases[0], data, widths=widths, seeds=many, steps=1)
     groups = [worst_at_start(started, range(k, k + seeds))["spread"] for k in range(0, many, seeds)]
     whole, name = (worst_at_start(started, range(many))[key] for key in ("spread", "name"))
     body = (

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import MissingError, main
 from benchmarks._record import Found
-from benchmarks._runs import TINY, summary, trained
+from benchmarks._runs import TINY, finish_run, summary
 
 PUBLISHED = 1.88
 
@@ -43,7 +43,7 @@ def measure(
         for optimizer, rates in (("muon", muon_lr), ("adamw", adamw_lr)):
             for lr in rates:
                 flags = {**model, "data": data, "optimizer": optimizer, "lr": lr, "seed": seed, "max_steps": steps}
-                found = summary(trained(runs / f"{optimizer}-lr{lr:g}-seed{seed}-{steps}", **flags))
+                found = summary(finish_run(runs / f"{optimizer}-lr{lr:g}-seed{seed}-{steps}", **flags))
                 rows.append({"optimizer": optimizer, "lr": lr, "seed": seed, **found})
                 print(f"{optimizer} lr {lr:g} seed {seed}: validation loss {found['validation_loss']:.4f}")
     body = _record.table(

@@ -77,7 +77,7 @@ def busy(programs: int) -> Iterator[None]:
             loop.wait()
 
 
-def measured(rounds: int, sizes: list[int], cores: int, names: Sequence[str]) -> list[dict[str, dict[str, float]]]:
+def rates(rounds: int, sizes: list[int], cores: int, names: Sequence[str]) -> list[dict[str, dict[str, float]]]:
     """For each round, tokens a second of every setting alone and beside busy loops, in turns."""
     found = []
     for at in range(rounds):
@@ -100,7 +100,7 @@ def measure(
     names: tuple[str, ...] = tuple(SETTINGS),
 ) -> Found:
     """Every setting alone and beside so many busy ``programs``; a model of ``depth`` on texts of ``block`` tokens."""
-    turns = measured(rounds, [steps, depth, block, CORES], programs, names)
+    turns = rates(rounds, [steps, depth, block, CORES], programs, names)
     rows = []
     for name in names:
         row: dict[str, Any] = {"setting": f"{name} (taken)" if SETTINGS[name] == {"GOMP_SPINCOUNT": SPINS} else name}
@@ -111,7 +111,7 @@ def measure(
             row[f"{where}: from"], row[f"{where}: to"] = min(ratios), max(ratios)
         rows.append(row)
     body = (
-        f"{_record.shown(rows)}\n\nRatios are to the environment as it is. Medians over {rounds} rounds; a round runs "
+        f"{_record.show(rows)}\n\nRatios are to the environment as it is. Medians over {rounds} rounds; a round runs "
         f"every setting in turn, alone and then beside {programs} endless loops, {CORES} threads each. Ratios are "
         "those of a round, so that what else the machine was doing touches both sides alike. Where it was shared while "
         'this was measured the rates "alone" are lower bounds, and say less than the ratios do.'

@@ -26,7 +26,7 @@ MODEL = {
 }  # fmt: skip
 
 
-def _reached(tokens: float | None) -> str:
+def _tokens(tokens: float | None) -> str:
     return "not reached" if tokens is None else f"{tokens:.0f}"
 
 
@@ -52,7 +52,7 @@ def measure(
             [row["optimizer"], f"{row['lr']:g}", f"{row.get('weight_decay', config.weight_decay):g}",
              f"{row.get('beta1', config.beta1):g}, {row.get('beta2', config.beta2):g}", row["seed"],
              f"{row['final_loss']:.4f}",
-             f"{row['final_bits_per_byte']:.4f}", row["tokens"], _reached(row["tokens_to_target"]),
+             f"{row['final_bits_per_byte']:.4f}", row["tokens"], _tokens(row["tokens_to_target"]),
              f"{row['seconds']:.0f}"]
             for row in rows
         ],

@@ -206,7 +206,7 @@ def test_many_steps_in_float32_converge_as_well(steps):
 def test_ours_is_about_as_good_as_the_best_published_schedule_or_better(low, products, margin, full):
     shapes = bench.SHAPES if full else ((64, 64),)
     ours = bench.worst(sign_schedule(low, products=products, dtype="bfloat16"), low, "bfloat16", shapes)
-    theirs = [bench.worst(s, low, "bfloat16", shapes) for _, cost, s in bench.published(low) if cost == products]
+    theirs = [bench.worst(s, low, "bfloat16", shapes) for _, cost, s in bench.recipes(low) if cost == products]
     assert ours <= min(theirs) * margin
 
 
@@ -214,7 +214,7 @@ def test_ours_is_about_as_good_as_the_best_published_schedule_or_better(low, pro
 @pytest.mark.parametrize("dtype", bench.DTYPES)
 @pytest.mark.parametrize("low", bench.LOWERS)
 def test_no_published_schedule_is_better_over_the_suite(low, dtype):
-    cell = bench.measured([low], [dtype])[dtype, low]
+    cell = bench.errors([low], [dtype])[dtype, low]
     for price in {p for _, p in cell}:
         best = min(e for (name, p), e in cell.items() if p == price and name != "ours")
         # A percent for other machines, whose products round elsewhere; the record has none to spare.

@@ -17,7 +17,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_reported_error_is_a_bound_and_a_sharp_one(dtype, full):
     """With --full more than 10,000 matrices a dtype. The error of what is compared with is far below float64."""
-    found = contract.judged(list(contract.suite(48 if full else 2)), dtype)
+    found = contract.judge(list(contract.suite(48 if full else 2)), dtype)
     held, sharp = contract.ratios(found, dtype)
     assert len(held) > (9_500 if full else 500)  # a few are zero, or beyond float16
     assert held.max() <= 1 + 1e-9, found["kind"][int(held.argmax())]
@@ -36,7 +36,7 @@ WRONG_REPORTS = {
 
 @pytest.mark.parametrize("name", WRONG_REPORTS)
 def test_the_suite_rejects_wrong_reports(name):
-    found = contract.judged(list(contract.suite(1)), torch.float64)
+    found = contract.judge(list(contract.suite(1)), torch.float64)
     held, sharp = contract.ratios(found | {"reported": WRONG_REPORTS[name](found)}, torch.float64)
     assert held.max() > 1 or (sharp <= 10).mean() < 0.95 or sharp.max() > 1000
 
