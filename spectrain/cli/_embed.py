@@ -4,19 +4,13 @@ import argparse
 import textwrap
 
 from spectrain.cli import _job
-from spectrain.train._jobs.embed_config import EmbedConfig
-
-DESCRIPTION = """Learn to find the document that answers a query, with batches far larger than memory, and measure it
-beside BM25. Afterwards: spectrain embed RUN --query "parse a date" [--top 5]"""
 
 
 def main(argv: list[str]) -> int:
     """Train and write the report; or, given a run folder first, search."""
     if argv and not argv[0].startswith("-"):
         return _search(argv)
-    with _job.asked(EmbedConfig, argv, description=DESCRIPTION) as config:
-        stopped = _job.run(config)
-    return 0 if stopped is None else stopped
+    return _job.main("embed", argv)
 
 
 def _search(argv: list[str]) -> int:

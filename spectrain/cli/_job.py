@@ -1,6 +1,7 @@
-"""What the verbs that train have in common: flags, the run, its report, and how to go on after a stop."""
+"""The verbs that train: what a job's configuration has becomes flags and help; the run, its report, how to go on."""
 
 import dataclasses
+import inspect
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,14 @@ from spectrain.cli._flags import run_config
 from spectrain.cli._main import fail
 from spectrain.train._run.config import Config, RunConfig
 from spectrain.train._run.recorded import check_same, in_folder, read
+from spectrain.train._run.table import config_class
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Train the job of that name and write the report: all that a verb does which has no file of its own."""
+    with request(config_class(verb), argv) as config:
+        stopped = run(config)
+    return 0 if stopped is None else stopped
 
 
 def run(config: RunConfig) -> int | None:
@@ -33,22 +42,27 @@ def run(config: RunConfig) -> int | None:
 
 
 @contextmanager
-def asked(kind: type[Config], argv: list[str], *, description: str) -> Iterator[Config]:
+def request(kind: type[Config], argv: list[str]) -> Iterator[Config]:
     """What the flags ask for, in a run folder that is held; for a run that goes on, flags are read on top of what it
     recorded."""
-    config = run_config(kind, argv, verb=kind.job, description=description)
+    config = run_config(kind, argv, verb=kind.job, description=_about(kind))
     if not config.out_dir and config.resume == "auto":
         raise ValueError("--resume auto needs --out-dir: the folder of the run to go on with.")
     with in_folder(config) as held:
-        yield _with_recorded(held, argv, description)
+        yield _with_recorded(held, argv)
 
 
-def _with_recorded(config: Config, argv: list[str], description: str) -> Config:
+def _about(kind: type[RunConfig]) -> str:
+    """What --help says above the flags: the first paragraph of the configuration's docstring."""
+    return (inspect.getdoc(kind) or "").split("\n\n")[0]
+
+
+def _with_recorded(config: Config, argv: list[str]) -> Config:
     kind, file = type(config), Path(config.out_dir) / "config.json"
     if config.resume != "auto" or not file.exists():
         return config
     recorded = read(file, kind)
-    check_same(recorded, run_config(kind, argv, verb=kind.job, description=description, recorded=recorded))
+    check_same(recorded, run_config(kind, argv, verb=kind.job, description=_about(kind), recorded=recorded))
     return dataclasses.replace(recorded, resume="auto", out_dir=config.out_dir, log_interval=config.log_interval)
 
 

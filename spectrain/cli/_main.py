@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import inspect
 import io
 import sys
 from collections.abc import Sequence
@@ -10,22 +11,23 @@ from collections.abc import Sequence
 import spectrain
 from spectrain._spinning import limit_spinning
 from spectrain.cli._process import OutputLost, interrupts, standard_streams
+from spectrain.train._run.table import JOBS, config_class
 
-VERBS = {
-    "train": "learn a language model from text and write a run folder with a report",
+TOOLS = {
     "sample": "let a trained model continue a prompt",
     "export": "write a trained model in Hugging Face's format",
     "compare": "train the same model under several optimizers and count tokens to the same loss",
     "check": "see whether outputs, spectral norms and the best learning rate depend on the width",
-    "draw": "learn to draw pictures in one step, and measure how well",
-    "embed": "learn to find the document that answers a query, and measure it beside BM25",
     "compress": "replace the linear layers of a trained model by smaller ones, and judge it again",
     "report": "make report.html from one or more run folders",
     "plan": "say what Muon's step would cost each rank of a mesh: bytes, operations, balance",
     "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",
     "gallery": "five classical problems, solved and drawn",
 }
-"""Each verb is the file ``_<verb>.py`` beside this one, with ``main(argv) -> exit code``."""
+"""The verbs that are no jobs: each is the file ``_<verb>.py`` beside this one, with ``main(argv) -> exit code``."""
+MORE = ("train", "embed")
+"""Jobs whose verb does more than to train: these have such a file too. Every other job is trained by ``_job.py``."""
+VERBS = (*JOBS, *TOOLS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +70,15 @@ def _said(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         return fail(f"there is no verb {words[0]!r}.{_nearest(words[0])} See spectrain --help.")
-    verb = importlib.import_module(f"spectrain.cli._{words[0]}")
-    code: int = verb.main(words[1:])
+    return _call(words[0], words[1:])
+
+
+def _call(verb: str, argv: list[str]) -> int:
+    """Load the code of a verb, and torch with it where it needs that, and run it."""
+    if verb in TOOLS or verb in MORE:
+        code: int = importlib.import_module(f"spectrain.cli._{verb}").main(argv)
+    else:
+        code = importlib.import_module("spectrain.cli._job").main(verb, argv)
     return code
 
 
@@ -96,7 +105,8 @@ def _failed(error: Exception, *, code: int, debug: bool) -> int:
 
 def _overview() -> str:
     width = max(map(len, VERBS))
-    lines = [f"  {verb:{width}}  {what}" for verb, what in VERBS.items()]
+    verbs = {**{job: _in_short(job) for job in JOBS}, **TOOLS}
+    lines = [f"  {verb:{width}}  {what}" for verb, what in verbs.items()]
     return "\n".join(
         [
             "usage: spectrain VERB [OPTIONS]",
@@ -108,6 +118,12 @@ def _overview() -> str:
             "spectrain VERB --help explains a verb; --debug anywhere shows the trace of an error; --version.",
         ]
     )
+
+
+def _in_short(job: str) -> str:
+    """The first sentence that a job's configuration says of it, as a line of the overview."""
+    sentence = " ".join((inspect.getdoc(config_class(job)) or "").split()).split(". ")[0].removesuffix(".")
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _nearest(word: str) -> str:

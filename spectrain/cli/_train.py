@@ -6,12 +6,10 @@ from pathlib import Path
 from spectrain.cli import _job
 from spectrain.train.config import TrainConfig
 
-DESCRIPTION = "Train a language model on text and write a run folder."
-
 
 def main(argv: list[str]) -> int:
     """Train, write the report, show a sample."""
-    with _job.asked(TrainConfig, argv, description=DESCRIPTION) as config:
+    with _job.request(TrainConfig, argv) as config:
         stopped = _job.run(config)
         if stopped is not None:
             return stopped

@@ -19,7 +19,7 @@ def test_help_lists_every_verb_and_each_explains_itself(spectrain):
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "sample", "export", "compare", "compress", "report", "design", "plan", "gallery"]
+    "verb", ["train", "draw", "sample", "export", "compare", "compress", "report", "design", "plan", "gallery"]
 )
 def test_a_verb_explains_itself(spectrain, verb):
     done = spectrain(verb, "--help")

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +12,8 @@ import pytest
 import torch
 
 from spectrain import train
-from spectrain.train._run import prepare as _prepare
 from spectrain.train._run import recorded as _recorded
+from spectrain.train._run import table as _table
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.job import AbstractJob, Judged, Measured
 from spectrain.train.config import TrainConfig
@@ -30,7 +32,7 @@ class LineConfig(RunConfig):
         return (4, 4, 4), (1, 4, 4)
 
 
-class LineJob(AbstractJob):
+class LineJob(AbstractJob[LineConfig]):
     """Recover a matrix from products with it, batch by batch."""
 
     units = ("examples",)
@@ -86,9 +88,8 @@ class LineJob(AbstractJob):
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setattr(_prepare, "load_job", LineJob)
-    monkeypatch.setitem(_recorded.CONFIGS, "line", "config.LineConfig")
-    monkeypatch.setattr("spectrain.train.config.LineConfig", LineConfig, raising=False)
+    """One line in the table is all that a job needs besides its two classes."""
+    monkeypatch.setitem(_table.JOBS, "line", _table.Job(f"{__name__}:LineConfig", f"{__name__}:LineJob"))
 
 
 def configuration(out, **changes):
@@ -139,5 +140,19 @@ def test_the_run_of_another_job_is_not_gone_on_with(tmp_path):
 
 def test_a_job_nobody_knows_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"job": "sing"}', encoding="utf-8")
-    with pytest.raises(ValueError, match="unknown job 'sing'; known jobs: draw, embed, train"):
+    with pytest.raises(ValueError, match=r"unknown job 'sing'; known jobs: .*draw, embed, line, train\."):
         _recorded.read_any(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", _table.JOBS)
+def test_a_line_of_the_table_names_a_configuration_and_the_job_that_takes_it(name):
+    config, job = _table.config_class(name), _table.job_class(name)
+    assert config.job == name
+    assert job.__orig_bases__ == (AbstractJob[config],)
+    assert issubclass(config, RunConfig)
+    assert not job.__abstractmethods__
+
+
+def test_configurations_of_all_jobs_load_no_torch():
+    program = "import sys\nfrom spectrain.train._run import table\nfor name in table.JOBS: table.config_class(name)\n"
+    subprocess.run([sys.executable, "-c", program + "assert 'torch' not in sys.modules"], check=True)

@@ -12,7 +12,6 @@ from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._saved.factored import Factored, Selected
-from spectrain.train.config import TrainConfig
 
 Row = dict[str, object]
 
@@ -33,7 +32,6 @@ def written(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts) 
             "parameters": sum(p.numel() for p in job.model.parameters()),
         },
     )
-    assert isinstance(job.config, TrainConfig)
     _recorded.write(dataclasses.replace(job.config, out_dir=str(out)), folder.config)
     return out
 

@@ -11,21 +11,19 @@ from torch import Tensor
 from spectrain import data, nn, objectives, optim
 from spectrain.train._jobs.draw_config import DrawConfig
 from spectrain.train._jobs.image_judge import Judge, Verdict
-from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
 _ROWS, _COLUMNS = 4, 10
 
 
-class DrawJob(AbstractJob):
+class DrawJob(AbstractJob[DrawConfig]):
     """Average velocities of a flow from noise to pictures, judged by a classifier trained here."""
 
     units = ("pictures",)
     model: nn.ImageTransformer
 
-    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None:
-        assert isinstance(config, DrawConfig)
+    def __init__(self, config: DrawConfig, folder: RunFolder, *, resuming: bool) -> None:
         self.config = config
         images = data.read_images(config.data or None)
         held_out = round(config.validation_fraction * len(images))
@@ -51,11 +49,9 @@ class DrawJob(AbstractJob):
     def keep(self, folder: RunFolder) -> None:
         """Nothing: the model needs no dictionary."""
 
-    def build_model(self, config: RunConfig) -> nn.ImageTransformer:
+    def build_model(self, config: DrawConfig) -> nn.ImageTransformer:
         """The transformer of a full configuration, its average and its objective."""
-        assert isinstance(config, DrawConfig)
         assert config.heads
-        self.config = config
         channels, size = self.train.pixels.shape[1:3]
         model = nn.ImageTransformer(
             size=size,

@@ -11,7 +11,7 @@ DEFAULT_STEPS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class DrawConfig(RunConfig):
-    """Learn to draw pictures from noise in one step, and measure how well.
+    """Learn to draw pictures from noise in one step (MeanFlow), and measure how well.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
     used and written to the run's ``config.json``; a resumed run replays it.

@@ -13,7 +13,6 @@ from spectrain import data, nn, objectives
 from spectrain._files import write_file
 from spectrain.train._jobs.embed_config import EmbedConfig
 from spectrain.train._jobs.ranking import BM25, Ranking, best_share, mixed, ranking
-from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
@@ -21,14 +20,13 @@ Texts = list[Tensor]
 Encoder = Callable[[Tensor], Tensor]
 
 
-class EmbedJob(AbstractJob):
+class EmbedJob(AbstractJob[EmbedConfig]):
     """Contrastive learning on pairs, judged by search among held-out documents, alone and together with BM25."""
 
     units = ("pairs",)
     model: torch.nn.ModuleDict
 
-    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None:
-        assert isinstance(config, EmbedConfig)
+    def __init__(self, config: EmbedConfig, folder: RunFolder, *, resuming: bool) -> None:
         self.config = config
         self.pairs = data.read_pairs(config.data or None)
         self.fingerprint = _digest(self.pairs)
@@ -52,10 +50,8 @@ class EmbedJob(AbstractJob):
         """Write the tokenizer."""
         write_file(folder.tokenizer, self.tokenizer.save)
 
-    def build_model(self, config: RunConfig) -> torch.nn.ModuleDict:
+    def build_model(self, config: EmbedConfig) -> torch.nn.ModuleDict:
         """The encoders, and the loss over them."""
-        assert isinstance(config, EmbedConfig)
-        self.config = config
         model = build_encoders(config, vocabulary=self.tokenizer.vocabulary_size)
         loss = functools.partial(objectives.info_nce, temperature=config.temperature, symmetric=True)
         encoders = [self._within_autocast(model[tower(config, name)]) for name in ("query", "document")]

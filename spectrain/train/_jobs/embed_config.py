@@ -8,7 +8,8 @@ from spectrain.train._run.config import RunConfig, filled
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(RunConfig):
-    """Learn to find the document that answers a query, and measure it beside BM25.
+    """Learn to find the document that answers a query, and measure it beside BM25. Batches are far larger than memory.
+    Afterwards: spectrain embed RUN --query "parse a date" [--top 5]
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
     used and written to the run's ``config.json``; a resumed run replays it.

@@ -11,7 +11,6 @@ from spectrain._files import write_file
 from spectrain.train._jobs import samples as _samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.samples import Score, count, evaluate
-from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 from spectrain.train.config import TrainConfig
@@ -19,14 +18,13 @@ from spectrain.train.config import TrainConfig
 _LOOKED_AT = ("blocks.*.attention", "blocks.*.feed_forward", "blocks.*.queries", "norm")
 
 
-class LanguageJob(AbstractJob):
+class LanguageJob(AbstractJob[TrainConfig]):
     """Next-token prediction on text, judged by bits a byte of held-out documents."""
 
     units = ("tokens", "bytes")
     model: nn.LanguageModel
 
-    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None:
-        assert isinstance(config, TrainConfig)
+    def __init__(self, config: TrainConfig, folder: RunFolder, *, resuming: bool) -> None:
         self.config = config
         self.text = _text.load(config, tokenizer_file=folder.tokenizer if resuming else None)
         self.fingerprint = self.text.fingerprint
@@ -62,10 +60,8 @@ class LanguageJob(AbstractJob):
         """Write the tokenizer."""
         write_file(folder.tokenizer, self.text.tokenizer.save)
 
-    def build_model(self, config: RunConfig) -> nn.LanguageModel:
+    def build_model(self, config: TrainConfig) -> nn.LanguageModel:
         """The language model of a full configuration."""
-        assert isinstance(config, TrainConfig)
-        self.config = config
         model = build_model(config, vocabulary=self.text.tokenizer.vocabulary_size)
         scaled = parametrisation(config, model)
         if scaled is not None:

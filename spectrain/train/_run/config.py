@@ -157,6 +157,11 @@ class RunConfig:
         """Whether nothing says how long the run is."""
         return not self.limits() and self.max_minutes is None and self.horizon is None
 
+    @property
+    def scale_ratio(self) -> float:
+        """With a parametrisation by width: Muon's learning rate over AdamW's, which ``--scale`` decides."""
+        return 1.0
+
     def derive(self) -> tuple["RunConfig", list[str]]:
         """Fill in what follows from other fields, and say why: the full configuration, a line for each choice."""
         raise TypeError(f"{type(self).__name__} does not say what follows from its fields; each job's does.")

@@ -4,18 +4,18 @@ Where the first NaN or infinity is.
 """
 
 import abc
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
 from spectrain import nn as blocks
 from spectrain import optim
-from spectrain.train._run.config import RunConfig
+from spectrain.train._run.config import Config
 from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.table import job_class
 
 
 @torch.no_grad()
@@ -36,10 +36,6 @@ def first_bad_tensor(model: nn.Module, forward: Callable[[], object]) -> str:
         if p.grad is not None and not p.grad.isfinite().all():
             return f"the gradient of {name} is not finite"
     return "the loss is not finite although weights, outputs and gradients are"
-
-
-JOBS = {"draw": "_jobs.draw.DrawJob", "embed": "_jobs.embed.EmbedJob", "train": "_jobs.language.LanguageJob"}
-"""Where each job stands: ``module.class`` in this package."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +64,16 @@ class Judged:
     words: str
 
 
-class AbstractJob(abc.ABC):
-    """Data, model, loss and judgement of a run.
+class AbstractJob(abc.ABC, Generic[Config]):
+    """Data, model, loss and judgement of a run, by a configuration of its own class.
 
     Life: ``__init__`` reads the data; :meth:`build` makes the model of a full configuration; then the
     loop asks for gradients, validations and samples, and at the end for the summary. Batch ``step`` must
     be a function of the configuration and ``step`` alone, so that a resumed run needs no position.
     """
 
+    config: Config
+    """That of the run: as it was asked for until :meth:`build`, then full."""
     units: tuple[str, ...]
     """What batches consist of, by name; the first is the unit of speed."""
     model: nn.Module
@@ -85,7 +83,7 @@ class AbstractJob(abc.ABC):
     """A digest of the data; a run resumes on the same data only."""
 
     @abc.abstractmethod
-    def __init__(self, config: RunConfig, folder: RunFolder, *, resuming: bool) -> None: ...
+    def __init__(self, config: Config, folder: RunFolder, *, resuming: bool) -> None: ...
 
     @abc.abstractmethod
     def about_data(self) -> list[str]:
@@ -96,12 +94,12 @@ class AbstractJob(abc.ABC):
         """Write what the trained model will need besides its weights."""
 
     @abc.abstractmethod
-    def build_model(self, config: RunConfig) -> nn.Module:
+    def build_model(self, config: Config) -> nn.Module:
         """The model of a full configuration, at its initial weights."""
 
-    def build(self, config: RunConfig, *, device: torch.device) -> None:
-        """Make the model and take its precision from the configuration."""
-        self.device = device
+    def build(self, config: Config, *, device: torch.device) -> None:
+        """Make the model of a full configuration, which also says its precision."""
+        self.config, self.device = config, device
         self.model = self.build_model(config).to(device)
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.autocast == "bfloat16")
 
@@ -158,8 +156,7 @@ class AbstractJob(abc.ABC):
         """What one unit of data costs, in words."""
 
 
-def load_job(config: RunConfig, folder: RunFolder, *, resuming: bool) -> AbstractJob:
+def load_job(config: Config, folder: RunFolder, *, resuming: bool) -> AbstractJob[Config]:
     """Read the data of a configuration's job."""
-    module, _, name = JOBS[config.job].rpartition(".")
-    kind: type[AbstractJob] = getattr(importlib.import_module(f"spectrain.train.{module}"), name)
+    kind: type[AbstractJob[Config]] = job_class(config.job)
     return kind(config, folder, resuming=resuming)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class StepResult:
     optimizer_seconds: float
 
 
-def step(job: AbstractJob, optimizer: torch.optim.Optimizer, at: int, *, clip: Callable[[], float]) -> StepResult:
+def step(job: AbstractJob[Any], optimizer: torch.optim.Optimizer, at: int, *, clip: Callable[[], float]) -> StepResult:
     """Gradients of batch ``at``, clip, update. ``clip`` clips what is to be clipped, returns the norm before.
 
     Raises ``FloatingPointError`` naming the first tensor that is not finite, before any weight is touched.

@@ -3,16 +3,13 @@
 What the report shows of the polynomials at work: sampled errors and alternation points.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 
 from spectrain import approx, matfun, optim
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.job import AbstractJob
-
-if TYPE_CHECKING:
-    from spectrain.train.config import TrainConfig
 
 
 def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
@@ -37,7 +34,7 @@ def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
     return {"schedules": [{"name": name, **facts, "steps": steps}]}
 
 
-def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimizer:
+def build_optimizer(config: RunConfig, job: AbstractJob[Any]) -> torch.optim.Optimizer:
     """Muon with AdamW for the rest, or AdamW for all; only matrices of linear layers decay."""
     assert config.lr is not None
     betas, scaled = (config.beta1, config.beta2), job.parametrisation()
@@ -65,7 +62,6 @@ def build_optimizer(config: RunConfig, job: AbstractJob) -> torch.optim.Optimize
 
 def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dict[str, Any]]:
     """Groups whose rate and decay follow from role and width; only hidden matrices decay."""
-    config = cast("TrainConfig", config)  # no other job has a parametrisation
     assert config.lr is not None
     groups = scaled.groups(
         config.optimizer,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib
 import json
 import typing
 from collections.abc import Iterator
@@ -13,21 +12,8 @@ from typing import Literal
 from spectrain import _files
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.config import Config, RunConfig
+from spectrain.train._run.table import JOBS, config_class
 from spectrain.train._run.tie import FREE
-
-CONFIGS = {
-    "draw": "_jobs.draw_config.DrawConfig",
-    "embed": "_jobs.embed_config.EmbedConfig",
-    "train": "config.TrainConfig",
-}
-"""Where each job's configuration stands: ``module.class`` in this package."""
-
-
-def config_class(job: str) -> type[RunConfig]:
-    """The configuration class of a job, loaded on first use."""
-    module, _, name = CONFIGS[job].rpartition(".")
-    found: type[RunConfig] = getattr(importlib.import_module(f"spectrain.train.{module}"), name)
-    return found
 
 
 @contextmanager
@@ -74,8 +60,8 @@ def read_any(path: Path) -> RunConfig:
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not a configuration. Give a run's config.json.")
     job = values.pop("job", "train")
-    if job not in CONFIGS:
-        raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(CONFIGS)}.")
+    if job not in JOBS:
+        raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(sorted(JOBS))}.")
     return from_values(config_class(job), values, source=str(path))
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ class Session:
 
     config: RunConfig
     folder: RunFolder
-    job: AbstractJob
+    job: AbstractJob[Any]
     optimizer: torch.optim.Optimizer
     counters: Counters = field(default_factory=Counters)
     started: float = field(default_factory=time.perf_counter)
@@ -120,7 +121,7 @@ class Session:
         return _checkpoint.other_versions(state)
 
 
-def build(config: RunConfig, folder: RunFolder, job: AbstractJob) -> Session:
+def build(config: RunConfig, folder: RunFolder, job: AbstractJob[Any]) -> Session:
     """Model and optimizer of a full configuration (nothing left to measure)."""
     job.build(config, device=torch.device(choose_device(config.device)))
     counters = Counters(seen=dict.fromkeys(job.units, 0))

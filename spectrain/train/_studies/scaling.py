@@ -87,7 +87,6 @@ def weights_and_operations(config: TrainConfig) -> tuple[int, int]:
     products are masked.
     """
     full, _ = config.derive()
-    assert isinstance(full, TrainConfig)
     assert full.width
     model = build_model(full, vocabulary=256 if full.tokenizer == "bytes" else full.vocabulary)
     weights = sum(p.numel() for p in model.parameters()) - (0 if full.tied else model.embedding.weight.numel())
