@@ -1,14 +1,17 @@
-"""How many tokens does Muon need to reach the best tuned AdamW's validation loss?
+"""How many tokens and seconds does each optimizer need to the loss of AdamW, both tuned with one budget of runs?
 
-    python -m benchmarks.train.tokens_to_loss                       # on the standard library's source, depth 4
-    python -m benchmarks.train.tokens_to_loss --data FILE --text x  # on other text
+    python -m benchmarks.train.tokens_to_loss                                    # the standard library's source, depth 2
+    python -m benchmarks.train.tokens_to_loss --depth 4 --horizons 160 640
+    python -m benchmarks.train.tokens_to_loss --data FILE --text x               # other text
 
-On the first seed AdamW is tuned by coordinate descent over learning rate, weight decay and both betas, and Muon over
-its learning rate alone; then the best of each on all seeds. Finished runs in --runs are kept, so that an interrupted
-benchmark goes on.
+For each horizon every optimizer is tuned on the first seed by coordinate descent (see `train.compare`), from where it
+stood at the horizon before; then both tables, controlled and each at its best, on all seeds. Finished runs in --runs
+are kept, so that an interrupted benchmark goes on. Steps are timed at the end, the optimizers in turns.
 """
 
-from collections.abc import Mapping
+import statistics
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,17 @@ from benchmarks._record import Found
 from benchmarks._runs import FIXED, TINY
 from spectrain import train
 from spectrain.train import TrainConfig
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.job import load_job
+from spectrain.train._run.loop import step
+from spectrain.train._run.prepare import decide
+from spectrain.train._run.session import build
+from spectrain.train._studies.settings import SHORT
 from spectrain.train.config import default_lr
-from spectrain.train.internal import ratio_in_words
+from spectrain.train.internal import in_words
 
-MODEL = {
-    "depth": 4, "eval_interval": 10, "eval_tokens": 2**15, "save_interval": 100, "log_interval": 100,
-}  # fmt: skip
-
-
-def _tokens(tokens: float | None) -> str:
-    return "not reached" if tokens is None else f"{tokens:.0f}"
+MODEL = {"eval_interval": 10, "eval_tokens": 2**15, "save_interval": 1000, "log_interval": 1000, "threads": 1}
+_HEAD = ["table", "optimizer", "seed", "final loss", "bits/byte", "tokens to AdamW's loss", "settings"]
 
 
 def measure(
@@ -35,46 +39,112 @@ def measure(
     runs: Path,
     data: tuple[str, ...] = (),
     text: str = "stdlib",
-    steps: int = 160,
-    tune: int = 24,
+    depth: int = 2,
+    horizons: tuple[int, ...] = (160, 640),
+    optimizers: tuple[str, ...] = ("adamw", "muon", "torch-muon"),
+    tune: int = 20,
     seeds: tuple[int, ...] = (0, 1, 2),
+    rounds: int = 15,
     model: Mapping[str, Any] = MODEL,
-) -> Found:
-    """``tune``: runs of AdamW on the first seed, at most; ``text`` names the data in the record."""
-    config = TrainConfig(**{**FIXED, "data": data, **model, "max_steps": steps})
-    grid = {name: [default_lr(name, config.depth)] for name in ("adamw", "muon")}
-    result = train.compare(config, grid=grid, seeds=seeds, folder=runs, tune=tune)
-    rows, ratios = result["rows"], list(result["ratio_by_seed"].values())
-    body = _record.table(
-        ["optimizer", "lr", "decay", "betas", "seed", "final loss", "bits/byte", "tokens", "tokens to AdamW's best",
-         "seconds"],
-        [
-            [row["optimizer"], f"{row['lr']:g}", f"{row.get('weight_decay', config.weight_decay):g}",
-             f"{row.get('beta1', config.beta1):g}, {row.get('beta2', config.beta2):g}", row["seed"],
-             f"{row['final_loss']:.4f}",
-             f"{row['final_bits_per_byte']:.4f}", row["tokens"], _tokens(row["tokens_to_target"]),
-             f"{row['seconds']:.0f}"]
-            for row in rows
-        ],
-    )  # fmt: skip
-    body += (
-        f"\n\nRatio by seed: {', '.join('not reached' if ratio is None else f'{ratio:.3f}' for ratio in ratios)}. No "
-        "seed is left out of the mean; where one is not reached, its tokens count as a lower bound. "
-        f"AdamW was tuned on the first seed by coordinate descent over learning rate, decay and betas (at most {tune} "
-        "runs), Muon over its learning rate; the best of each ran on the other seeds. The target of a seed is the "
-        "lowest final validation loss of AdamW; tokens to it are read off Muon's validation curve, linear between "
-        f"validations {config.eval_interval} steps apart, in a run of the same length. Other settings are the "
-        "defaults of `spectrain train`."
+) -> Iterator[Found]:
+    """``tune``: runs of each optimizer on the first seed, at most; ``text`` names the data in the record."""
+    base = {**FIXED, "data": data, "depth": depth, **model}
+    results: dict[int, dict[str, Any]] = {}
+    points: dict[str, dict[str, float]] = {}
+    for horizon in horizons:
+        config = TrainConfig(**{**base, "max_steps": horizon})
+        grid = {name: [default_lr(name, config.depth)] for name in optimizers}
+        folder = runs / f"{text}-d{config.depth}-{horizon}"
+        result = train.compare(config, grid=grid, seeds=seeds, folder=folder, tune=tune, points=points)
+        points = {name: found["point"] for name, found in result["tuned"].items()}
+        paces = pace(config, points, runs / "pace", rounds)
+        results[horizon] = {**result, "step_seconds": paces}
+        yield _found(results, f"{text}_d{config.depth}", tune)
+
+
+def pace(base: TrainConfig, points: Mapping[str, Mapping[str, float]], scratch: Path, rounds: int) -> dict[str, float]:
+    """The median time of a training step under each optimizer, one after the other in every round."""
+    sessions = {}
+    for name, point in points.items():
+        config, _ = decide(TrainConfig(**{**vars(base), "optimizer": name, **point}))
+        folder = RunFolder(scratch / name)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        sessions[name] = build(config, folder, load_job(config, folder, resuming=False))
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    for at in range(rounds + 2):
+        for name, session in sessions.items():
+            session.set_learning_rate()
+            begun = time.perf_counter()
+            step(session.job, session.optimizer, at, clip=session.clip_gradients)
+            seconds[name].append(time.perf_counter() - begun)
+            session.counters.step += 1
+    return {name: statistics.median(times[2:]) for name, times in seconds.items()}
+
+
+def _found(results: Mapping[int, Mapping[str, Any]], part: str, tune: int) -> Found:
+    rows, lines, words, figures = [], [], [], {}
+    for horizon, result in results.items():
+        by_run = {row["run"]: row for row in result["rows"]}
+        for name, table in result["tables"].items():
+            if name == "swept":
+                continue
+            for row in (by_run[run] for run in table["runs"]):
+                rows.append({"horizon": horizon, "table": name, **row})
+                lines.append([f"{horizon} {name}", row["optimizer"], row["seed"], f"{row['final_loss']:.4f}",
+                              f"{row['final_bits_per_byte']:.4f}", _reached(row["tokens_to_target"]),
+                              _settings(row)])  # fmt: skip
+            for other, against in table["against"].items():
+                time_of_step = result["step_seconds"][other] / result["step_seconds"]["adamw"]
+                words.append([horizon, name, other, in_words(against), f"{time_of_step:.3f}",
+                              f"{against['ratio_at_least'] * time_of_step:.3f}"])  # fmt: skip
+                figures[f"{other} {name} {horizon}"] = against["ratio_at_least"]
+    edges = [
+        f"{name} after {horizon} steps, {found['runs']} runs: at an end {', '.join(found['edge']) or 'nothing'}; not "
+        f"tried beside {', '.join(found['open']) or 'nothing'}."
+        for horizon, result in results.items()
+        for name, found in result["tuned"].items()
+    ]
+    body = "\n\n".join([
+        _record.table(["steps", "table", "optimizer", "tokens over AdamW's", "a step's time over AdamW's",
+                       "seconds over AdamW's"], words),
+        _record.table(_HEAD, lines),
+        f"Tuned on the first seed by coordinate descent, {tune} runs each at most. " + " ".join(edges),
+        "The target of a seed is the final validation loss of AdamW in the same table; tokens to it are read off the "
+        "validation curve of a run of the same length, linear between validations. A run that is compared at the end "
+        "of its schedule has an advantage over one that is read on its way: the true ratio is smaller where it is "
+        "below 1. Seconds: tokens times the time of a step, timed in turns.",
+    ])  # fmt: skip
+    longest = max(results)
+    said = "; ".join(
+        f"{other} {in_words(against)}" for other, against in results[longest]["tables"]["best"]["against"].items()
     )
-    data_ = {"ratios": ratios, "at_least": result["ratio_at_least"], "not_reached": result["not_reached"]}
-    return Found(rows=rows, body=body, figures={"ratio": ratio_in_words(result)}, data=data_, part=text)
+    figures |= {"said": said, "longest": longest}
+    data = {str(horizon): {key: result[key] for key in ("tuned", "tables", "step_seconds")}
+            for horizon, result in results.items()}  # fmt: skip
+    return Found(rows=rows, body=body, figures=figures, data={"horizons": data}, part=part)
+
+
+def _reached(tokens: float | None) -> str:
+    return "not reached" if tokens is None else f"{tokens:.0f}"
+
+
+def _settings(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{short} {row[key]:g}" for key, short in SHORT.items() if key in row)
 
 
 if __name__ == "__main__":
     main(
         "tokens_to_loss",
-        "Tokens of Muon to the best tuned AdamW's loss, over AdamW's: {ratio}",
+        "Tokens to AdamW's loss after {longest} steps, over AdamW's, each at its best: {said}",
         measure,
-        smoke={"model": TINY | {"eval_interval": 1}, "steps": 2, "tune": 2, "seeds": (0,)},
+        smoke={
+            "model": TINY | {"eval_interval": 1, "threads": 1},
+            "horizons": (2,),
+            "tune": 9,
+            "seeds": (0,),
+            "optimizers": ("adamw", "muon"),
+            "rounds": 2,
+            "depth": 1,
+        },
         threads=None,
     )

@@ -7,23 +7,30 @@ from typing import Any
 from spectrain import report, train
 from spectrain.cli._flags import run_config
 from spectrain.train.config import TrainConfig, default_lr
-from spectrain.train.internal import named_folder, ratio_in_words
+from spectrain.train.internal import OPTIMIZERS, in_words, named_folder
 
 RATES = [5e-4, 1e-3, 2e-3, 4e-3]
 DESCRIPTION = """Train the same model on the same batches under several optimizers and learning rates, and count the
 tokens each needs to reach the best AdamW validation loss.
 
 Besides every flag of train: --optimizers NAME... (muon adamw), --lr RATE... (5e-4 1e-3 2e-3 4e-3), --seeds N... (0),
---tune N: on the first seed tune AdamW's learning rate, weight decay and betas by coordinate descent in at most N runs
-each, and Muon's learning rate; then run the best of each on all seeds.
+--tune N: on the first seed tune each optimizer by coordinate descent in at most N runs (rates of matrices, embedding
+and head, warm-up, decay, last rate, betas or momentum); then two tables on all seeds: nothing but the update of the
+matrices different, and each at its best.
 --depths D...: models of several depths instead, each on tokens in proportion to its weights, and loss against compute.
 Run it again with the same --out-dir to go on where it was stopped."""
+_HEAD = f"{'optimizer':12}{'lr':>10}{'seed':>6}{'final loss':>12}{'bits/byte':>11}{'tokens to target':>18}"
+_TITLES = {
+    "swept": "",
+    "controlled": "controlled: what moves the matrices is the only difference",
+    "best": "each at its best",
+}
 
 
 def main(argv: list[str]) -> int:
     """Train the grid, print the table, write compare.json and the report."""
     parser = argparse.ArgumentParser(prog="spectrain compare", add_help=False, allow_abbrev=False)
-    parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], choices=["muon", "adamw"])
+    parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], choices=[*OPTIMIZERS])
     parser.add_argument("--lr", nargs="+", type=float)
     parser.add_argument("--tune", type=int, default=0)
     parser.add_argument("--depths", nargs="+", type=int)
@@ -63,19 +70,43 @@ def _run(base: TrainConfig, known: argparse.Namespace, rates: dict[str, list[flo
 
 
 def table(result: dict[str, Any]) -> str:
-    """The comparison as text."""
-    lines = [f"{'optimizer':10}{'lr':>10}{'seed':>6}{'final loss':>12}{'bits/byte':>11}{'tokens to target':>18}"]
-    for row in sorted(result["rows"], key=lambda row: (row["seed"], row["optimizer"], row["lr"])):
-        tokens = row["tokens_to_target"]
-        reached = "not reached" if tokens is None else f"{tokens:,.0f}"
-        reached = "diverged" if "diverged" in row else reached
+    """The comparison as text: its tables, and the settings that were tuned."""
+    rows = {row["run"]: row for row in result["rows"]}
+    lines: list[str] = []
+    for name, found in result["tables"].items():
+        lines += [_TITLES[name]] if _TITLES[name] else []
         lines.append(
-            f"{row['optimizer']:10}{row['lr']:10.1e}{row['seed']:6}{row['final_loss']:12.4f}"
-            f"{row['final_bits_per_byte']:11.4f}{reached:>18}"
+            f"{'optimizer':12}{'lr':>10}{'seed':>6}{'final loss':>12}{'bits/byte':>11}{'tokens to target':>18}"
         )
-    if result["ratio_at_least"] is not None:
-        lines.append(f"tokens to the best AdamW loss, as a share of AdamW's: {ratio_in_words(result)}")
-    return "\n".join(lines)
+        lines += [_line(rows[run]) for run in sorted(found["runs"], key=lambda run: _order(rows[run]))]
+        for other, ratio in found["against"].items():
+            words = in_words(ratio)
+            lines.append(f"tokens of {other} to AdamW's loss after {result['horizon']} steps, as a share: {words}")
+    return "\n".join(lines + [_ended(name, found) for name, found in result.get("tuned", {}).items()])
+
+
+def _order(row: dict[str, Any]) -> tuple[int, str, float]:
+    return row["seed"], row["optimizer"], row["lr"]
+
+
+def _line(row: dict[str, Any]) -> str:
+    tokens = row["tokens_to_target"]
+    reached = "diverged" if "diverged" in row else "not reached" if tokens is None else f"{tokens:,.0f}"
+    return (
+        f"{row['optimizer']:12}{row['lr']:10.1e}{row['seed']:6}{row['final_loss']:12.4f}"
+        f"{row['final_bits_per_byte']:11.4f}{reached:>18}"
+    )
+
+
+def _ended(name: str, found: dict[str, Any]) -> str:
+    """Where tuning ended, and what stands at the edge of what was tried."""
+    point = ", ".join(f"{key} {value:g}" for key, value in found["point"].items())
+    edge = "".join(
+        f"; {words}: {', '.join(found[key])}"
+        for key, words in (("edge", "at the end of its values"), ("open", "a neighbour not tried"))
+        if found[key]
+    )
+    return f"{name} in {found['runs']} runs: {point}{edge}"
 
 
 def depths_table(result: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """Everything that decides a run of ``spectrain train``, in one frozen dataclass. Standard library only."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spectrain.nn.internal import kinds
 from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
+from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     AttentionName = str
@@ -27,6 +29,7 @@ class TrainConfig(RunConfig):
     """
 
     job: ClassVar[str] = "train"
+    added: ClassVar[Mapping[str, object]] = dict.fromkeys(("embedding_lr", "head_lr", "vector_lr"), 1.0)
 
     data: tuple[str, ...] = ()
     """Text: files, folders, globs, JSON lines, Parquet, .gz. None: the Python standard library's source."""
@@ -79,6 +82,12 @@ class TrainConfig(RunConfig):
     """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
     short run gets through the range of scores, at least 0.01 and at most 0.03."""
 
+    embedding_lr: float | None = None
+    """The embedding's learning rate, as a multiple of --lr. Default: follows the optimizer."""
+    head_lr: float | None = None
+    """The head's learning rate, as a multiple of --lr. Default: follows the optimizer."""
+    vector_lr: float | None = None
+    """That of gains, as a multiple of --lr. Default: 1."""
     parametrisation: Literal["standard", "mup"] = "standard"
     """'mup': learning rates and decay by role and width, the same best rate at every width; see docs/mup.md."""
     base_width: int = 256
@@ -119,6 +128,13 @@ class TrainConfig(RunConfig):
         good = all(0 < weight < float("inf") for weight in self.data_weights)
         self.require(good, "data_weights", "positive and finite")
         self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
+        for name in RATIOS:
+            ratio = getattr(self, name)
+            self.require(ratio is None or 0 < ratio < math.inf, name, "positive and finite")
+            free = self.parametrisation == "standard" or ratio in (None, 1.0)
+            self.require(free, name, "left out with --parametrisation mup, which decides it")
+        alone = not self.tied or self.head_lr in (None, 1.0)
+        self.require(alone, "head_lr", "left out with --tied, where the head is the embedding")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         self._check_attention()
@@ -180,6 +196,7 @@ class TrainConfig(RunConfig):
                 "8/3 x width, up to a multiple of 64: as many weights as a 4 x block without gate",
             ),
             ("lr", *self._default_lr()),
+            *self._default_ratios(),
             *self._default_balance_rate(),
             *([("max_minutes", DEFAULT_MINUTES, NO_LIMIT)] if self.unlimited else []),
         )
@@ -195,6 +212,11 @@ class TrainConfig(RunConfig):
             return lr, "best of a sweep at width 256, which muP makes that of every width"
         return default_lr(self.optimizer, self.depth), _LR_REASON
 
+    def _default_ratios(self) -> list[tuple[str, object, str]]:
+        if self.parametrisation == "mup":
+            return [(name, 1.0, "muP decides the rates") for name in RATIOS]
+        return [(name, default_ratio(self.optimizer, name), _RATIO_REASON) for name in RATIOS]
+
     def _default_balance_rate(self) -> list[tuple[str, object, str]]:
         if self.moe_experts is None or self.moe_balance not in ("sign", "rms"):
             return []
@@ -209,8 +231,20 @@ class TrainConfig(RunConfig):
         return (self.micro_batch * self.block, self.width, self.hidden), (4 * self.depth, self.width, self.width)
 
 
-_BASE_LR = {"muon": 8e-3, "adamw": 4e-3}
+RATIOS = ("embedding_lr", "head_lr", "vector_lr")
+"""Learning rates as multiples of ``--lr``."""
+_DEFAULT_RATIOS: dict[str, dict[str, float]] = {}
+_RATIO_REASON = "best of a sweep at depth 4 (benchmarks/train/tokens_to_loss.py)"
 _LR_REASON = "best of a sweep at depth 4 (benchmarks/train/tokens_to_loss.py); 1/depth, since width is 64 x depth"
+
+
+def default_ratio(optimizer: str, name: str) -> float:
+    """What a rate is as a multiple of that of the matrices.
+
+    >>> default_ratio("muon", "vector_lr")
+    1.0
+    """
+    return _DEFAULT_RATIOS.get(optimizer, {}).get(name, 1.0)
 
 
 def default_lr(optimizer: str, depth: int) -> float:
@@ -219,4 +253,4 @@ def default_lr(optimizer: str, depth: int) -> float:
     >>> default_lr("muon", 4) == 2 * default_lr("muon", 8)
     True
     """
-    return _BASE_LR[optimizer] * 4 / depth
+    return OPTIMIZERS[optimizer].lr * 4 / depth

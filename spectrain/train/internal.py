@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spectrain.train._run.claim import named_folder as named_folder
     from spectrain.train._run.config import Config as Config
     from spectrain.train._run.config import RunConfig as RunConfig
+    from spectrain.train._run.optimizers import OPTIMIZERS as OPTIMIZERS
     from spectrain.train._run.recorded import check_same as check_same
     from spectrain.train._run.recorded import fresh_config as fresh_config
     from spectrain.train._run.recorded import in_folder as in_folder
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from spectrain.train._studies.check import check_config as check_config
     from spectrain.train._studies.check_config import CheckConfig as CheckConfig
     from spectrain.train._studies.check_config import TransferConfig as TransferConfig
-    from spectrain.train._studies.compare import ratio_in_words as ratio_in_words
     from spectrain.train._studies.lr_transfer import mean_losses as mean_losses
+    from spectrain.train._studies.ratio import in_words as in_words
 
 __getattr__, __dir__ = door(__name__)

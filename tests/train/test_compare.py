@@ -1,29 +1,39 @@
 """Comparing optimizers: the descent on ladders, the tuned comparison, and the fit over depths."""
 
+import dataclasses
 import itertools
 import json
 import math
 
 import numpy as np
 import pytest
+import torch
 
 from spectrain import report, train
 from spectrain.cli import _compare as verb
 from spectrain.report._sections.compare import verdict as in_the_report
-from spectrain.train._studies.compare import coordinate_descent, ratio_in_words, summarise
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.job import load_job
+from spectrain.train._run.optimizer import build_optimizer
+from spectrain.train._run.optimizers import OPTIMIZERS
+from spectrain.train._run.session import build
+from spectrain.train._studies import settings
+from spectrain.train._studies.descent import Ladder, coordinate_descent
+from spectrain.train._studies.ratio import in_words, summarise
 from spectrain.train._studies.scaling import scaling, weights_and_operations
 
-LADDERS = {"x": (0.0, 1.0, 2.0, 3.0, 4.0), "y": (0.0, 1.0, 2.0)}
+LADDERS = {"x": Ladder((0.0, 1.0, 2.0, 3.0, 4.0)), "y": Ladder((0.0, 1.0, 2.0))}
 
 
 def separable(point):
     return (point["x"] - 3) ** 2 + (point["y"] - 1) ** 2
 
 
-@pytest.mark.parametrize("start", [*itertools.product(*LADDERS.values())])
+@pytest.mark.parametrize("start", [*itertools.product(*(ladder.values for ladder in LADDERS.values()))])
 def test_a_separable_bowl_is_solved_from_everywhere(start):
     found = coordinate_descent(separable, ladders=LADDERS, start=dict(zip(LADDERS, start, strict=True)), budget=15)
-    assert found == {"x": 3.0, "y": 1.0}
+    assert found.point == {"x": 3.0, "y": 1.0}
+    assert (found.loss, found.open, found.edge) == (0.0, (), ())
 
 
 def test_no_point_is_measured_twice_and_the_budget_holds():
@@ -41,31 +51,143 @@ def test_a_run_that_diverges_is_never_chosen():
     def measure(point):
         return {0.0: math.nan, 1.0: 5.0, 2.0: math.inf, 3.0: 0.0, 4.0: 0.0}[point["x"]]
 
-    assert coordinate_descent(measure, ladders={"x": LADDERS["x"]}, start={"x": 1.0}, budget=9) == {"x": 1.0}
+    assert coordinate_descent(measure, ladders={"x": LADDERS["x"]}, start={"x": 1.0}, budget=9).point == {"x": 1.0}
 
 
-@pytest.mark.parametrize(("start", "budget", "said"), [(0.5, 3, "not one of"), (1.0, 0, "at least one run")])
+@pytest.mark.parametrize("best", [0.125, 1.0, 64.0])
+def test_a_rate_beyond_what_was_tried_is_found(best):
+    ladders = {"lr": Ladder((1.0,), factor=2.0)}
+    found = coordinate_descent(lambda p: abs(math.log(p["lr"] / best)), ladders=ladders, start={"lr": 1.0}, budget=20)
+    assert found.point == {"lr": best}
+    assert found.edge == ()
+
+
+def test_an_optimum_at_the_edge_is_said():
+    found = coordinate_descent(lambda p: -p["x"], ladders={"x": LADDERS["x"]}, start={"x": 3.0}, budget=9)
+    assert (found.point, found.edge) == ({"x": 4.0}, ("x",))
+
+
+def test_a_budget_that_ended_too_early_is_said():
+    found = coordinate_descent(separable, ladders=LADDERS, start={"x": 0.0, "y": 0.0}, budget=3)
+    assert found.point == {"x": 2.0, "y": 0.0}
+    assert found.open == ("x", "y")
+
+
+@pytest.mark.parametrize(("values", "said"), [((1.0,), "one value"), ((2.0, 1.0), "rise"), ((1.0, 1.0), "rise")])
+def test_what_is_no_ladder_is_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        Ladder(values)
+
+
+@pytest.mark.parametrize(("start", "budget", "said"), [(0.5, 3, "not one of"), (1.0, 2, "at least 3 runs")])
 def test_what_cannot_be_tuned_is_refused(start, budget, said):
     with pytest.raises(ValueError, match=said):
         coordinate_descent(separable, ladders=LADDERS, start={"x": start, "y": 0.0}, budget=budget)
 
 
-def test_adamw_is_tuned_on_the_first_seed_and_the_winner_runs_on_all(tiny, tmp_path):
-    base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 4})
-    grid = {"adamw": [2e-3], "muon": [4e-3]}
-    result = train.compare(base, grid=grid, seeds=[0, 1], folder=tmp_path, tune=4)
-    adamw = [row for row in result["rows"] if row["optimizer"] == "adamw"]
-    first = [row for row in adamw if row["seed"] == 0]
-    assert len(first) == 4
-    best = min(first, key=lambda row: row["final_loss"])
-    (second,) = (row for row in adamw if row["seed"] == 1)
-    settings = ("lr", "weight_decay", "beta1", "beta2")
-    assert [second[name] for name in settings] == [best[name] for name in settings]
-    for row in result["rows"]:  # what the folder ran is what the row says
-        ran = json.loads((tmp_path / row["run"] / "config.json").read_text(encoding="utf-8"))
-        assert all(ran[name] == row[name] for name in settings if name in row)
-    again = train.compare(base, grid=grid, seeds=[0, 1], folder=tmp_path, tune=4)
+def test_each_is_tuned_on_the_first_seed_and_runs_on_all(tiny, tmp_path):
+    base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 4, "warmup": 20})
+    grid, budget = {"adamw": [2e-3], "muon": [4e-3]}, 9
+    result = train.compare(base, grid=grid, seeds=[0, 1], folder=tmp_path, tune=budget)
+    rows = {row["run"]: row for row in result["rows"]}
+    for optimizer, found in result["tuned"].items():
+        assert found["runs"] == budget
+        best = [rows[run] for run in result["tables"]["best"]["runs"] if rows[run]["optimizer"] == optimizer]
+        assert [row["seed"] for row in best] == [0, 1]
+        assert all(row[name] == value for row in best for name, value in found["point"].items())
+        tried = [row["final_loss"] for row in rows.values() if row["optimizer"] == optimizer and row["seed"] == 0]
+        assert best[0]["final_loss"] == found["loss"] <= tried[0]
+    for run, row in rows.items():  # what the folder ran is what the row says
+        ran = json.loads((tmp_path / run / "config.json").read_text(encoding="utf-8"))
+        assert all(ran[name] == row[name] for name in settings.SHORT if name in row)
+    again = train.compare(base, grid=grid, seeds=[0, 1], folder=tmp_path, tune=budget)
     assert again == result
+    said = verb.table(result)
+    assert "what moves the matrices is the only difference" in said
+    assert "muon in 9 runs: lr " in said
+
+
+def moved_alike(optimizer, matrices):
+    """What an optimizer does with everything but the matrices: rate, decay, betas and eps of each parameter."""
+    found = {}
+    for group in optimizer.param_groups:
+        kept = {key: group[key] for key in ("lr", "weight_decay", "betas", "eps") if key in group}
+        found |= {p: kept for p in group["params"] if p not in matrices}
+    return found
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "adamw"])
+def test_a_controlled_comparison_differs_in_the_matrices_only(optimizer, tiny, tmp_path):
+    """Rates of embedding, head and gains are AdamW's, to rounding, whatever the rate of the matrices."""
+    if optimizer == "soap":
+        pytest.importorskip("pytorch_optimizer")
+    yardstick = {"lr": 2e-3, "embedding_lr": 4.0, "head_lr": 0.5, "weight_decay": 0.3, "beta1": 0.8, "beta2": 0.99,
+                 "warmup": 3, "final_lr": 0.1}  # fmt: skip
+    base = train.TrainConfig(**tiny | {"out_dir": str(tmp_path)})
+    points = {"adamw": yardstick, optimizer: settings.controlled(yardstick, 7e-3)}
+    configs, found = {}, {}
+    job = load_job(base, RunFolder(tmp_path), resuming=False)
+    job.build(base.derive()[0], device=torch.device("cpu"))
+    for name, point in points.items():
+        configs[name], _ = dataclasses.replace(base, optimizer=name, **point).derive()
+        job.config = configs[name]
+        made = build_optimizer(configs[name], job)
+        assert {p for group in made.param_groups for p in group["params"]} == set(job.model.parameters())
+        found[name] = moved_alike(made, job.matrices())
+    assert len(found["adamw"]) == 5  # embedding, head, three gains
+    for p, kept in found["adamw"].items():
+        assert found[optimizer][p].keys() == kept.keys()
+        for key, value in kept.items():
+            np.testing.assert_allclose(found[optimizer][p][key], value, rtol=1e-12)
+    same = [f.name for f in dataclasses.fields(base) if f.name not in ("optimizer", *settings.RATIOS, "lr")]
+    assert all(getattr(configs["adamw"], name) == getattr(configs[optimizer], name) for name in same)
+    rates = {p: kept["lr"] for p, kept in found["adamw"].items()}
+    assert rates[job.model.embedding.weight] == pytest.approx(8e-3)
+    assert rates[job.model.head.weight] == pytest.approx(1e-3)
+
+
+def test_the_rest_is_clipped_alike_whatever_moves_the_matrices(tiny, tmp_path):
+    """A large gradient of a matrix shrank AdamW's gradient of the embedding, and not Muon's."""
+    clipped = {}
+    for name in ("adamw", "muon", "torch-muon"):
+        base, _ = train.TrainConfig(**tiny | {"optimizer": name, "out_dir": str(tmp_path), "clip": 0.5}).derive()
+        session = build(base, RunFolder(tmp_path), load_job(base, RunFolder(tmp_path), resuming=False))
+        for p in session.model.parameters():
+            p.grad = torch.full_like(p, 100.0 if p in session.job.matrices() else 0.01)
+        norm = session.clip_gradients()
+        whole = math.sqrt(
+            sum(p.numel() * (1e4 if p in session.job.matrices() else 1e-4) for p in session.model.parameters())
+        )
+        assert norm == pytest.approx(whole, rel=1e-5)
+        clipped[name] = session.model.embedding.weight.grad.clone()
+    torch.testing.assert_close(clipped["adamw"], clipped["muon"], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(clipped["adamw"], clipped["torch-muon"], rtol=1e-5, atol=0.0)
+
+
+def test_every_optimizer_is_tuned_over_as_many_settings():
+    assert len({len(settings.ladders(name)) for name in OPTIMIZERS}) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tune": 5}, "does not try each setting"),
+        ({"grid": {"muon": [1e-3]}}, "add adamw"),
+        ({"base": {"max_minutes": 1.0}}, "runs of one length"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused_before_anything_runs(changes, said, tiny, tmp_path):
+    base = train.TrainConfig(**tiny | {"lr": None} | changes.get("base", {}))
+    grid = changes.get("grid", {"adamw": [1e-3], "muon": [1e-3]})
+    with pytest.raises(ValueError, match=said):
+        train.compare(base, grid=grid, seeds=[0], folder=tmp_path / "c", tune=changes.get("tune", 0))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_peer_whose_package_is_missing_names_the_extra(monkeypatch, tiny):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"spectrain\[peers\]"):
+        train.TrainConfig(**tiny | {"optimizer": "soap"})
 
 
 def rows_of(final):
@@ -82,13 +204,16 @@ def rows_of(final):
 
 def test_no_seed_is_dropped_from_the_ratio():
     rows, curves = rows_of([0.0, 3.0])  # seed 0 crosses 2 at token 50; seed 1 never
-    found = summarise(rows, curves=curves)
+    one = summarise(rows, curves=curves)
+    found = one["against"]["muon"]
     assert found["ratio"] is None
     assert found["ratio_spread"] is None
+    assert found["ratio_low"] is None
     assert found["ratio_by_seed"] == {0: 0.5, 1: None}
     assert found["ratio_at_least"] == (50 + 100) / 2 / 100
     assert found["not_reached"] == {1: 100}
-    said = [verb.table(found), ratio_in_words(found), in_the_report(json.loads(json.dumps(found)))]
+    whole = {"rows": rows, "horizon": 7, "tables": {"swept": {"runs": [*curves], **one}}}
+    said = [verb.table(whole), in_words(found), in_the_report(json.loads(json.dumps(whole)))]
     assert all("0.75" in text for text in said)
     assert not any("0.5 of its tokens" in text for text in said)
     assert "not reached on seed 1 within 100 tokens" in said[0]
@@ -97,15 +222,29 @@ def test_no_seed_is_dropped_from_the_ratio():
 @pytest.mark.parametrize(("final", "ratio"), [([0.0, 0.0], 0.5), ([0.0, 1.0], (50 + 200 / 3) / 200)])
 def test_the_ratio_of_seeds_that_all_arrive_is_their_mean(final, ratio):
     rows, curves = rows_of(final)
-    found = summarise(rows, curves=curves)
+    found = summarise(rows, curves=curves)["against"]["muon"]
     assert found["ratio"] == found["ratio_at_least"] == pytest.approx(ratio)
     assert found["not_reached"] == {}
+
+
+def test_the_interval_over_three_seeds_is_students():
+    """Mean 0.5 and standard deviation 0.1 of three: 4.3027 x 0.1 / sqrt(3), from a table of t."""
+    rows, curves = [], {}
+    for seed, at in enumerate([40, 50, 60]):
+        for name, points in (("adamw", [(0, 4.0), (100, 2.0)]), ("soap", [(0, 4.0), (at, 2.0), (100, 1.0)])):
+            rows.append({"optimizer": name, "seed": seed, "run": f"{name}{seed}", "final_loss": points[-1][1],
+                         "tokens": 100})  # fmt: skip
+            curves[f"{name}{seed}"] = points
+    found = summarise(rows, curves=curves)["against"]["soap"]
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert found["ratio_low"] == pytest.approx(0.5 - half, rel=1e-6)
+    assert found["ratio_high"] == pytest.approx(0.5 + half, rel=1e-6)
 
 
 def test_a_target_reached_before_the_first_step_is_reached():
     rows, curves = rows_of([2.0])
     curves["muon0"] = [(0, 1.0), (100, 2.0)]
-    assert summarise(rows, curves=curves)["ratio"] == 0.0
+    assert summarise(rows, curves=curves)["against"]["muon"]["ratio"] == 0.0
 
 
 @pytest.mark.parametrize("grid", [{"adamw": [1e-3, -1.0]}, {"adamw": [1e-3], "muon": [math.nan]}])
@@ -171,7 +310,7 @@ def test_two_depths_are_no_line(tiny, tmp_path):
         (["--tune", "3", "--lr", "1e-3"], "leave --lr out"),
         (["--depths", "1", "2", "3", "--tune", "3"], "leave out --tune or --depths"),
         (["--depths", "1", "2", "3", "--max-minutes", "1"], "give --max-steps"),
-        (["--tune", "-1"], "at least one run"),
+        (["--tune", "-1"], "give at least 9"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, said, text_folder, tmp_path):

@@ -313,11 +313,12 @@ def test_five_steps_are_the_same_five_everywhere():
     """In the command, the optimizer and the function: one design; --muon-lower makes it a schedule."""
     from spectrain import matfun
     from spectrain.train._run.job import AbstractJob
-    from spectrain.train._run.optimizer import build_optimizer, muon_schedule
+    from spectrain.train._run.optimizer import build_optimizer
+    from spectrain.train._run.updates import muon_schedule
 
     config = TrainConfig(lr=0.01, muon_dtype="float32", autocast="off")
     job = mock.Mock(spec=AbstractJob, model=torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.Linear(20, 16)))
-    job.parametrisation.return_value = None
+    job.parametrisation.return_value, job.rates.return_value = None, {}
     group = build_optimizer(config, job).param_groups[0]
     ours = optim.Muon(torch.nn.Linear(12, 20), steps=5).param_groups[0]
     assert (group["steps"], group["schedule"]) == (ours["steps"], ours["schedule"]) == (5, None)

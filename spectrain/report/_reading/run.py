@@ -91,7 +91,8 @@ def proper_name(optimizer: object) -> str:
     >>> proper_name("adamw"), proper_name("lion")
     ('AdamW', 'lion')
     """
-    return {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}.get(str(optimizer).lower(), str(optimizer))
+    known = {"muon": "Muon", "normuon": "NorMuon", "adamw": "AdamW", "sgd": "SGD", "soap": "SOAP"}
+    return {**known, "torch-muon": "torch.optim.Muon"}.get(str(optimizer).lower(), str(optimizer))
 
 
 def is_run(folder: Path) -> bool:

@@ -102,29 +102,59 @@ def comparison(found: Row) -> Section | None:
     return Section("comparison", "Comparison", body)
 
 
-def verdict(found: Row) -> str:
-    """The result in a sentence.
+_TABLES = {
+    "controlled": "With the update of the matrices as the only difference",
+    "best": "Each at its best",
+    "swept": "At the best learning rate of each",
+}
 
-    >>> verdict({"ratio": 0.68, "target": 1.2345})
-    "Muon reached AdamW's best validation loss, 1.234, with 0.68 of its tokens."
+
+def verdict(found: Row) -> str:
+    """The result in a sentence for each table and optimizer.
+
+    >>> verdict({"horizon": 160, "tables": {"best": {"target": 1.2345, "against": {"muon": {"ratio": 0.68}}}}})
+    "Each at its best, Muon reached AdamW's validation loss after 160 steps, 1.234, with 0.68 of its tokens (one seed)."
     """
     if (saved := saving(found)) is not None:
         return saved
-    ratio, target = number(found.get("ratio")), number(found.get("target"))
-    level = f", {digits(target)}," if target is not None else ""
+    tables = found.get("tables")
+    if not isinstance(tables, dict):  # as one table and one optimizer were written before there were more
+        tables = {"swept": {"target": found.get("target"), "against": {"muon": found}}} if "target" in found else {}
+    sentences = [
+        _sentence(_TABLES.get(name, name), one, proper_name(other), ratio, number(found.get("horizon")))
+        for name, one in tables.items()
+        if isinstance(one, dict) and isinstance(one.get("against"), dict)
+        for other, ratio in one["against"].items()
+        if isinstance(ratio, dict)
+    ]
+    return " ".join(sentences) or _best_run(objects(found.get("rows")))
+
+
+def _sentence(where: str, one: Row, other: str, found: Row, horizon: float | None) -> str:
+    """How one optimizer fared against AdamW in one table."""
+    ratio, bound, target = number(found.get("ratio")), number(found.get("ratio_at_least")), number(one.get("target"))
+    after = f" after {amount(horizon)} steps" if horizon is not None else ""
+    level = f", {digits(target)}" if target is not None else ""
+    seeds, missed = found.get("ratio_by_seed"), found.get("not_reached")
+    count = len(seeds) if isinstance(seeds, dict) else 1
     if ratio is not None:
-        return f"Muon reached AdamW's best validation loss{level} with {digits(ratio, 2)} of its tokens."
-    missed, bound, level = found.get("not_reached"), number(found.get("ratio_at_least")), level.rstrip(",")
-    if isinstance(missed, dict) and missed and bound is not None:
-        seeds = found.get("ratio_by_seed")
-        where = f"on {len(missed)} of {len(seeds if isinstance(seeds, dict) else missed)} seeds"
+        low, high = number(found.get("ratio_low")), number(found.get("ratio_high"))
+        said = f"{count} seeds" if count > 1 else "one seed"
+        said += f", 95 %: {digits(low, 2)} to {digits(high, 2)}" if low is not None and high is not None else ""
+        comma = "," if level else ""
         return (
-            f"Muon did not reach AdamW's best validation loss{level} {where}: it needs at least {digits(bound, 2)} of "
-            "its tokens."
+            f"{where}, {other} reached AdamW's validation loss{after}{level}{comma} with {digits(ratio, 2)} of its "
+            f"tokens ({said})."
         )
-    if target is not None:
-        return f"Muon did not reach AdamW's best validation loss{level}."
-    rows = objects(found.get("rows"))
+    if isinstance(missed, dict) and missed and bound is not None:
+        return (
+            f"{where}, {other} did not reach AdamW's validation loss{after}{level} on {len(missed)} of {count} seeds: "
+            f"it needs at least {digits(bound, 2)} of its tokens."
+        )
+    return f"{where}, {other} did not reach AdamW's validation loss{after}{level}."
+
+
+def _best_run(rows: Sequence[Row]) -> str:
     known = [(y, _optimizer(row), plain(row.get("lr"))) for row in rows if (y := _outcome(row)) is not None]
     if not known:
         return "No run wrote a final figure."

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from spectrain.train._run.config import NO_LIMIT, RunConfig, filled
+from spectrain.train._run.optimizers import OPTIMIZERS
 
 DEFAULT_STEPS = 2000
 """Where nothing limits a run: drawings are then the same on slow and on fast machines."""
@@ -88,7 +89,7 @@ class DrawConfig(RunConfig):
         return filled(
             self,
             ("heads", max(1, self.width // 32), "one for 32 features of width"),
-            ("lr", _BASE_LR[self.optimizer], "tried on the digits"),
+            ("lr", _BASE_LR[OPTIMIZERS[self.optimizer].like], "tried on the digits"),
             *([("max_steps", DEFAULT_STEPS, NO_LIMIT)] if self.unlimited else []),
         )
 

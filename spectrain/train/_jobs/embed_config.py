@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from spectrain.train._run.config import RunConfig, filled
+from spectrain.train._run.optimizers import OPTIMIZERS
 
 _BASE_LR = {"muon": 0.1, "adamw": 0.1}
 
@@ -78,7 +79,7 @@ class EmbedConfig(RunConfig):
             self,
             ("heads", max(1, self.width // 64), "one for 64 features of width"),
             ("micro_batch_size", chunk, "chunks of at most 128 texts: the gradient does not depend on it"),
-            ("lr", _BASE_LR[self.optimizer], "best of 4e-3, 3e-2 and 1e-1 on the standard library"),
+            ("lr", _BASE_LR[OPTIMIZERS[self.optimizer].like], "best of 4e-3, 3e-2 and 1e-1 on the standard library"),
             *(
                 [("max_steps", 80, "some 16 passes over the default pairs: more of them only memorise")]
                 if self.unlimited

@@ -191,6 +191,13 @@ class LanguageJob(AbstractJob[TrainConfig]):
         holders = (m for m in modules if isinstance(m, torch.nn.Linear) or hasattr(m, "logical_matrices"))
         return {p for m in holders for p in m.parameters(recurse=False)}
 
+    def rates(self) -> dict[torch.nn.Parameter, float]:
+        """What ``--vector-lr``, ``--head-lr`` and ``--embedding-lr`` say; a tied head is the embedding."""
+        config, model = self.config, self.model
+        rest = [p for p in model.parameters() if p not in self.matrices()]
+        named = {model.head.weight: config.head_lr, model.embedding.weight: config.embedding_lr}
+        return {p: named.get(p, config.vector_lr) or 1.0 for p in rest}
+
     def watch_list(self) -> list[str]:
         """All parameters of the first and the last block: the rest lie between."""
         ends = ("blocks.0.", f"blocks.{self.config.depth - 1}.")

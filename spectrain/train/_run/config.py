@@ -1,10 +1,14 @@
 """What every run has, whatever it learns: folder, limits, optimizer, intervals, machine. Standard library only."""
 
 import dataclasses
+import importlib.util
 import os
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
+
+from spectrain.train._run.optimizers import OPTIMIZERS
 
 DEFAULT_MINUTES = 3.5
 MOST_STEPS = 99_999_999
@@ -22,6 +26,9 @@ class RunConfig:
 
     job: ClassVar[str]
     """The verb of the command that starts such a run."""
+
+    added: ClassVar[Mapping[str, object]] = {}
+    """Fields that a ``config.json`` of an earlier version lacks, with what they were then, where that is no default."""
 
     data: tuple[str, ...] = ()
     """What to learn from: files, folders, globs."""
@@ -43,8 +50,9 @@ class RunConfig:
     """Train for about this long: after 20 steps the number of steps is fixed, and recorded. Default 3.5
     where no --max-* is given."""
 
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for the matrices of linear layers with AdamW for the rest, or AdamW for all."""
+    optimizer: str = "muon"
+    """What moves the matrices: muon, normuon, adamw, torch-muon (torch.optim.Muon), soap (an extra). AdamW moves the
+    rest under each of them."""
     lr: float | None = None
     """Peak learning rate. Default: follows depth and optimizer."""
     weight_decay: float = 0.1
@@ -65,7 +73,9 @@ class RunConfig:
     clip: float = 1.0
     """Largest global gradient norm for the parameters on AdamW; Muon's are left alone. 0: no clipping."""
     warmup: int = 20
-    """Steps of linear warm-up; then linearly to zero."""
+    """Steps of linear warm-up; then linearly to --final-lr."""
+    final_lr: float = 0.0
+    """Where the learning rate ends, as a share of --lr."""
 
     eval_interval: int = 50
     """Steps between validations."""
@@ -101,6 +111,11 @@ class RunConfig:
             self.require(getattr(self, name) <= MOST_STEPS, name, f"at most {MOST_STEPS:,}")
         self.require(self.weight_decay < float("inf"), "weight_decay", "finite")
         self.require(self.seed < 2**63, "seed", "below 2**63")
+        self.require(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+        package = OPTIMIZERS[self.optimizer].package
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f"--optimizer {self.optimizer} needs {package}; pip install 'spectrain[peers]'.")
+        self.require(0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")
         for name in ("momentum", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("lr", "max_minutes"):
@@ -109,8 +124,8 @@ class RunConfig:
         self.require(self.muon_lower is None or 0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
         for name, kind in typing.get_type_hints(type(self)).items():
             if typing.get_origin(kind) is Literal:
-                known = typing.get_args(kind)
-                self.require(getattr(self, name) in known, name, f"one of {', '.join(known)}")
+                choices = typing.get_args(kind)
+                self.require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}")
         most = 4 * (os.cpu_count() or 1)
         self.require(self.threads is None or self.threads <= most, "threads", f"at most {most} on this machine")
         self.require(self.resume in ("auto", "never"), "resume", "'auto' or 'never'")

@@ -32,8 +32,8 @@ def steps_by_clock(config: RunConfig, *, step_seconds: float, elapsed: float) ->
     return min([affordable, *config.limits()])
 
 
-def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bool) -> float:
-    """Linear warm-up to 1, then linearly to zero just after the last step.
+def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bool, final: float = 0.0) -> float:
+    """Linear warm-up to 1, then linearly to ``final`` just after the last step.
 
     ``step`` counts from 0. While ``steps`` is unknown the factor is what it will be once it is known:
     under a ``clock`` the decay never starts before the calibration ends, and a warm-up that would take
@@ -48,4 +48,7 @@ def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bo
     start = max(start, CALIBRATION) if clock else start
     ramp = warmup if clock else min(warmup, start)
     peak = min(1.0, start / ramp) if ramp else 1.0
-    return min(1.0, (step + 1) / max(1, ramp)) if step < start else peak * (steps - step) / max(1, steps - start)
+    if step < start:
+        return min(1.0, (step + 1) / max(1, ramp))
+    left = (steps - step) / max(1, steps - start)
+    return peak * left if final == 0 else peak * (final + (1 - final) * left)

@@ -116,6 +116,10 @@ class AbstractJob(abc.ABC, Generic[Config]):
     def matrices(self) -> set[nn.Parameter]:
         """The parameters that decay where AdamW trains all: those that Muon would take."""
 
+    def rates(self) -> Mapping[nn.Parameter, float]:
+        """Learning rates of parameters outside of the matrices, as multiples of ``--lr``; 1 where nothing is said."""
+        return {}
+
     def parametrisation(self) -> optim.Parametrisation | None:
         """How learning rates and decay follow from roles and width; None: one rate for all."""
         return None

@@ -1,12 +1,16 @@
 """The optimizer that a configuration asks for, and what the report shows of its polynomials at work."""
 
+import pkgutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from spectrain import approx, matfun, optim
+from spectrain import approx, optim
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.job import AbstractJob
+from spectrain.train._run.optimizers import OPTIMIZERS
+from spectrain.train._run.updates import Groups
 
 
 def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
@@ -32,36 +36,47 @@ def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
 
 
 def build_optimizer(config: RunConfig, job: AbstractJob[Any]) -> torch.optim.Optimizer:
-    """Muon with AdamW for the rest, or AdamW for all; only matrices of linear layers decay."""
+    """What ``--optimizer`` names for the matrices, with AdamW for the rest; only matrices decay."""
+    make = pkgutil.resolve_name(OPTIMIZERS[config.optimizer].make)
+    optimizer: torch.optim.Optimizer = make(*divided(config, job), config)
+    return optimizer
+
+
+def divided(config: RunConfig, job: AbstractJob[Any]) -> tuple[Groups, Groups]:
+    """Groups of the matrices, and of all else, which every optimizer leaves to AdamW.
+
+    Where a parameter's rate is another multiple of ``--lr`` (:meth:`AbstractJob.rates`) its group says so.
+    """
     assert config.lr is not None
-    betas, scaled = (config.beta1, config.beta2), job.parametrisation()
-    groups = None if scaled is None else _scaled_groups(scaled, config)
-    if config.optimizer == "muon":
-        return optim.Muon(
-            job.model if groups is None else groups,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            scale=config.scale,
-            adamw_betas=betas,
-            adamw_weight_decay=0.0,
-            steps=config.muon_steps if config.muon_lower is None else None,
-            schedule=None if config.muon_lower is None else muon_schedule(config),
-            compute_dtype=config.muon_dtype,
-        )
-    decayed = job.matrices()
-    groups = groups or [
-        {"params": [p for p in job.model.parameters() if p in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for p in job.model.parameters() if p not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
+    scaled = job.parametrisation()
+    if scaled is not None:
+        groups = _scaled_groups(scaled, config)
+        return [g for g in groups if "matrix" in g], [g for g in groups if "matrix" not in g]
+    if config.optimizer == "adamw":
+        decayed = job.matrices()
+        matrices: Groups = [{"params": [p for p in job.model.parameters() if p in decayed]}]
+        rest: Groups = [{"params": [p for p in job.model.parameters() if p not in decayed]}]
+    else:
+        routes = optim.route(job.model)
+        matrices = [group for group in routes if group["algorithm"] == "muon"]
+        rest = [group for group in routes if group["algorithm"] != "muon"]
+    return matrices, [part for group in rest for part in _by_rate(group, job.rates(), config.lr)]
+
+
+def _by_rate(group: dict[str, Any], rates: Mapping[torch.nn.Parameter, float], lr: float) -> Iterator[dict[str, Any]]:
+    """The parts of a group that have one rate each, in order."""
+    each = [rates.get(p[1] if isinstance(p, tuple) else p, 1.0) for p in group["params"]]
+    for rate in dict.fromkeys(each):
+        mine = [i for i, found in enumerate(each) if found == rate]
+        own = {} if rate == 1.0 else {"lr": lr * rate, "lr_factor": rate}
+        yield group | own | {key: [group[key][i] for i in mine] for key in ("params", "reasons") if key in group}
 
 
 def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dict[str, Any]]:
     """Groups whose rate and decay follow from role and width; only hidden matrices decay."""
     assert config.lr is not None
     groups = scaled.groups(
-        config.optimizer,
+        "adamw" if config.optimizer == "adamw" else "muon",
         lr=config.lr,
         weight_decay=config.weight_decay,
         adamw_lr=config.lr / config.scale_ratio,
@@ -69,10 +84,3 @@ def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dic
         scale=config.scale,
     )
     return [{**group, "lr_factor": group["lr"] / config.lr} for group in groups]
-
-
-def muon_schedule(config: RunConfig) -> approx.Schedule:
-    """The composition of quintics that Muon applies: that of ``msign(steps=)``, or one for another interval."""
-    if config.muon_lower is None:
-        return matfun.planning.design(config.muon_steps, dtype=getattr(torch, config.muon_dtype))
-    return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)

@@ -18,9 +18,10 @@ from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.horizon import known_steps
 from spectrain.train._run.job import load_job
 from spectrain.train._run.machine import choose_device
-from spectrain.train._run.optimizer import muon_schedule, polynomials
+from spectrain.train._run.optimizer import polynomials
 from spectrain.train._run.progress import Progress
 from spectrain.train._run.session import Session, build
+from spectrain.train._run.updates import muon_schedule
 
 
 def prepare(wanted: RunConfig, screen: Progress) -> Session:
@@ -131,14 +132,7 @@ def _describe(session: Session, screen: Progress) -> None:
         write_json(session.folder.polynomials, polynomials(muon_schedule(session.config), name="Muon's matrix sign"))
     else:
         scaled = session.job.parametrisation()
-        rows = (
-            [
-                {"name": name, "shape": list(p.shape), "algorithm": "adamw", "reason": "--optimizer adamw"}
-                for name, p in session.model.named_parameters()
-            ]
-            if scaled is None
-            else scaled.rows("adamw")
-        )
+        rows = _moved_by(session) if scaled is None else scaled.rows("adamw")
     write_json(session.folder.routing, rows)
     by_algorithm: dict[str, int] = {}
     sizes = {name: p.numel() for name, p in session.model.named_parameters()}
@@ -149,3 +143,18 @@ def _describe(session: Session, screen: Progress) -> None:
     parts = ", ".join(f"{count:,} by {name}" for name, count in sorted(by_algorithm.items()))
     total = sum(sizes.values())
     screen.say(f"model: {total:,} parameters ({parts}); {session.job.cost()}")
+
+
+def _moved_by(session: Session) -> list[dict[str, object]]:
+    """Which algorithm moves each parameter under an optimizer that does not say so itself."""
+    chosen, matrices, rates = session.config.optimizer, session.job.matrices(), session.job.rates()
+    return [
+        {
+            "name": name,
+            "shape": list(p.shape),
+            "algorithm": chosen if p in matrices else "adamw",
+            "lr_factor": rates.get(p, 1.0),
+            "reason": f"--optimizer {chosen}" if p in matrices else "no matrix inside of a block",
+        }
+        for name, p in session.model.named_parameters()
+    ]

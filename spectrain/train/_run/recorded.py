@@ -57,7 +57,8 @@ def read_any(path: Path) -> RunConfig:
     job = values.pop("job", "train")
     if job not in JOBS:
         raise ValueError(f"{path}: unknown job {job!r}; known jobs: {', '.join(sorted(JOBS))}.")
-    return from_values(config_class(job), values, source=str(path))
+    kind = config_class(job)
+    return from_values(kind, {**kind.added, **values}, source=str(path))
 
 
 def resumed(recorded: Config, wanted: Config) -> Config:

@@ -63,7 +63,11 @@ class Session:
     def lr_factor(self) -> float:
         """Where the schedule stands at this step: the share of the peak learning rate."""
         return learning_rate_factor(
-            self.counters.step, warmup=self.config.warmup, steps=self.steps, clock=by_clock(self.config)
+            self.counters.step,
+            warmup=self.config.warmup,
+            steps=self.steps,
+            clock=by_clock(self.config),
+            final=self.config.final_lr,
         )
 
     def set_learning_rate(self) -> float:
@@ -75,14 +79,21 @@ class Session:
         return self.config.lr * factor
 
     def clip_gradients(self) -> float:
-        """Clip the gradients on AdamW to the global norm of ``--clip``; return the norm of all gradients.
+        """Clip the gradients to the global norm of ``--clip``; return the norm of all of them.
 
-        Muon's are left alone: its update has no scale that clipping could shrink.
+        Matrices are one part and all else is another, each clipped by its own norm, so that what moves the matrices
+        changes nothing elsewhere. Muon's matrices are left alone: their update has no scale that clipping could shrink.
         """
         limit = self.config.clip or math.inf
         if isinstance(self.optimizer, optim.Muon):
             return optim.clip_grad_norm_(self.optimizer, limit).total.item()
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        matrices = self.job.matrices()
+        parts = [[p for p in self.model.parameters() if (p in matrices) == inside] for inside in (True, False)]
+        free = self.config.optimizer == "torch-muon"
+        norms = [
+            torch.nn.utils.clip_grad_norm_(part, math.inf if free and part is parts[0] else limit) for part in parts
+        ]
+        return math.hypot(*(norm.item() for norm in norms))
 
     def save(self) -> _checkpoint.Checkpoint:
         """Write a checkpoint of this moment.

@@ -1,12 +1,11 @@
-"""The same model, text and batches under several optimizers, tuned or on a grid: how many tokens does each need?"""
+"""The same model, text and batches under several optimizers: how many tokens does each need?"""
 
 import dataclasses
 import json
 import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from spectrain._files.read import NOT_FINITE, read_object, read_rows
 from spectrain._files.write import write_json
@@ -16,67 +15,13 @@ from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.loop import train
 from spectrain.train._run.prepare import measure
 from spectrain.train._run.progress import Progress
+from spectrain.train._studies.descent import Found, Ladder, Point, coordinate_descent
+from spectrain.train._studies.ratio import YARDSTICK, Curve, Row, summarise
+from spectrain.train._studies.settings import SHORT, controlled, ladders, start
 from spectrain.train.config import TrainConfig
 
-Point = dict[str, float]
-Row = dict[str, Any]
 DEFAULT_STEPS = 400
-_TUNED = {
-    "weight_decay": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0),
-    "beta1": (0.8, 0.9, 0.95),
-    "beta2": (0.9, 0.95, 0.98, 0.99, 0.999),
-}
-"""What is tuned for AdamW besides the learning rate, which moves by factors of 2."""
 _MEASURED = ("device", "threads", "autocast", "muon_dtype")
-
-
-def coordinate_descent(
-    measure: Callable[[Point], float], *, ladders: Mapping[str, Sequence[float]], start: Point, budget: int
-) -> Point:
-    """Walk one setting at a time to a point that no single step on any ladder improves.
-
-    In turn each setting climbs its ladder, then descends it, as long as ``measure`` falls; rounds go on until one
-    changes nothing or ``budget`` different points have been measured. The best point measured is returned. A point is
-    measured once; infinities and NaN count as worst. What the result means: no neighbour that was measured is better.
-    It is a local optimum, and no more (settings that interact can hide a better one).
-
-    Raises ``ValueError`` for a budget below 1 or a start that is not on the ladders.
-
-    >>> bowl = lambda p: (p["x"] - 3) ** 2 + (p["y"] - p["x"]) ** 2
-    >>> ladder = [0.0, 1.0, 2.0, 3.0, 4.0]
-    >>> coordinate_descent(bowl, ladders={"x": ladder, "y": ladder}, start={"x": 0.0, "y": 0.0}, budget=25)
-    {'x': 2.0, 'y': 2.0}
-    """
-    if budget < 1:
-        raise ValueError(f"tuning needs a budget of at least one run, got {budget}.")
-    for name, ladder in ladders.items():
-        if start[name] not in ladder:
-            raise ValueError(
-                f"the start of {name}, {start[name]:g}, is not one of {', '.join(f'{v:g}' for v in ladder)}."
-            )
-    seen: dict[tuple[float, ...], float] = {}
-    point, moved = dict(start), True
-
-    def value(at: Point) -> float:
-        key = tuple(at.values())
-        if key not in seen and len(seen) < budget:
-            found = measure(at)
-            seen[key] = found if found == found else float("inf")
-        return seen.get(key, float("inf"))
-
-    value(point)
-    while moved and len(seen) < budget:
-        moved = False
-        for name, ladder in ladders.items():
-            for direction in (1, -1):
-                while (after := _step(point, name, ladder, direction)) and value(after) < value(point):
-                    point, moved = after, True
-    return point
-
-
-def _step(point: Point, name: str, ladder: Sequence[float], direction: int) -> Point | None:
-    at = list(ladder).index(point[name]) + direction
-    return {**point, name: ladder[at]} if 0 <= at < len(ladder) else None
 
 
 def compare(
@@ -86,166 +31,117 @@ def compare(
     seeds: Sequence[int],
     folder: Path,
     tune: int = 0,
+    points: Mapping[str, Point] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train every optimizer at each of its learning rates and seeds; report tokens to the best AdamW loss.
+    """Train every optimizer on the same text, weights and batches; report tokens to the best AdamW loss.
 
-    With ``tune``, AdamW is tuned on the first seed instead: coordinate descent over learning rate, weight decay and
-    both betas in at most so many runs, from its first rate in ``grid``; Muon's learning rate likewise, from its own,
-    and nothing else of Muon. The winner of each then runs on the other seeds.
+    ``grid``: learning rates of the matrices for each optimizer, at the settings of ``base``. With ``tune`` they are
+    not used: each optimizer is tuned on the first seed by coordinate descent, in at most so many runs, the same for
+    each, over the rates of matrices, embedding and head, warm-up, decay, last rate, and betas or momentum; it begins
+    at the defaults, or at its one of ``points``. Two tables follow on all seeds. ``best``: each as it was tuned.
+    ``controlled``: what moves the matrices is the only difference. All else has AdamW's tuned settings, down to the
+    rates of embedding, head and gains; each optimizer's own rate of the matrices is tuned for that.
 
-    Runs of one seed share text, initial weights and batches, and differ in the optimizer only. The target of a seed is
-    the lowest final validation loss that AdamW reached at any learning rate; each run's ``tokens_to_target`` is where
-    its validation curve first falls to it (linear between validations), or null. ``ratio`` is the mean over seeds of
-    the fewest tokens of the other optimizer over the tokens of the best AdamW run. Where a seed's target is never
-    reached there is no mean: ``ratio`` is null, ``not_reached`` says after how many tokens each such seed was given up,
-    and ``ratio_at_least`` is the mean with these tokens in place of those that would have been needed, a lower bound.
-    Written to ``compare.json`` in ``folder``, one run folder each beside it; finished runs found there are kept,
-    unfinished ones resumed.
+    Each table is that of :func:`~spectrain.train._studies.ratio.summarise`. ``tuned`` says where each descent ended,
+    after how many runs, and which settings stand at the edge of what was tried. ``horizon`` is the length of every
+    run, without which no ratio means anything. Written to ``compare.json`` in ``folder``, one run folder each beside
+    it; finished runs found there are kept, unfinished ones resumed.
 
-    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, or when a setting to be tuned does
-    not start on its ladder.
+    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, for runs of no fixed length, and for
+    a budget too small to try each setting once.
     """
-    if "adamw" not in grid:
+    if YARDSTICK not in grid:
         raise ValueError(f"compare measures against AdamW; add adamw to --optimizers {' '.join(grid)}.")
     if base.max_minutes is not None:
         raise ValueError("compare needs runs of one length: give --max-steps or --max-tokens, not --max-minutes.")
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
-    for rate in (rate for rates in grid.values() for rate in rates):
-        dataclasses.replace(base, lr=rate)  # what is wrong is said now, not when its turn comes
+    for optimizer, rates in grid.items():
+        for rate in rates:
+            dataclasses.replace(
+                base, optimizer=optimizer, lr=rate
+            )  # what is wrong is said now, not when its turn comes
+        if tune and tune <= len(ladders(optimizer)):
+            least = 1 + len(ladders(optimizer))
+            raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
     for seed in seeds:
         dataclasses.replace(base, seed=seed)
     with _claim.claimed(folder):
-        return _compare(base, grid, seeds, folder, tune, progress)
+        runs = Runs(with_fixed_choices(base, folder / "base.json"), folder, progress)
+        found = _tuned(runs, grid, seeds, tune, points or {}) if tune else _swept(runs, grid, seeds)
+        result = {"horizon": min(base.limits()), "rows": list(runs.rows.values()), **found}
+        write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
+        return result
 
 
-def _compare(
-    base: TrainConfig,
-    grid: Mapping[str, Sequence[float]],
-    seeds: Sequence[int],
-    folder: Path,
-    tune: int,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    base = with_fixed_choices(base, folder / "base.json")
-    rows: dict[str, Row] = {}
+class Runs:
+    """The runs of a comparison in its folder, each trained once."""
 
-    def run(optimizer: str, point: Point, seed: int) -> float:
-        name = _name(optimizer, point, base, seed)
-        one = dataclasses.replace(
-            base, optimizer=_known(optimizer), seed=seed, out_dir=str(folder / name), resume="auto",
-            **point,  # type: ignore[arg-type]
-        )  # fmt: skip
-        rows[name] = {"optimizer": optimizer, **point, "seed": seed, **run_or_read(one, folder / name, progress)}
-        return float(rows[name]["final_loss"])
+    def __init__(self, base: TrainConfig, folder: Path, progress: Progress | None) -> None:
+        self.base, self.folder, self.progress = base, folder, progress
+        self.rows: dict[str, Row] = {}
 
-    chosen = {optimizer: [{"lr": rate} for rate in rates] for optimizer, rates in grid.items()}
-    if tune:
-        for optimizer, points in chosen.items():
-            ladders = _ladders(optimizer, points[0]["lr"])
-            start = {name: points[0].get(name, getattr(base, name)) for name in ladders}
-            best = coordinate_descent(
-                lambda at, optimizer=optimizer: run(optimizer, at, seeds[0]),  # type: ignore[misc]
-                ladders=ladders, start=start, budget=tune,
+    def row(self, optimizer: str, point: Point, seed: int) -> Row:
+        """What a run came to; trained, resumed or read."""
+        name = _name(optimizer, point, self.base, seed)
+        if name not in self.rows:
+            where = self.folder / name
+            one = dataclasses.replace(
+                self.base, optimizer=optimizer, seed=seed, out_dir=str(where), resume="auto",
+                **point,  # type: ignore[arg-type]
             )  # fmt: skip
-            chosen[optimizer] = [best]
-    for seed in seeds:
-        for optimizer, points in chosen.items():
-            for point in points:
-                run(optimizer, point, seed)
-    result = summarise(list(rows.values()), curves={name: curve(folder / name) for name in rows})
-    write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
-    return result
+            self.rows[name] = {"optimizer": optimizer, **point, "seed": seed, **run_or_read(one, where, self.progress)}
+        return self.rows[name]
+
+    def table(self, points: Mapping[str, Sequence[Point]], seeds: Sequence[int]) -> dict[str, Any]:
+        """Every optimizer at its points on all seeds."""
+        rows = [self.row(name, point, seed) for seed in seeds for name, those in points.items() for point in those]
+        found = summarise(rows, curves={row["run"]: curve(self.folder / row["run"]) for row in rows})
+        return {"runs": [row["run"] for row in rows], **found}
 
 
-def _ladders(optimizer: str, rate: float) -> dict[str, Sequence[float]]:
-    """The settings that are tuned, each with its steps."""
-    rates = [rate * 2.0**k for k in range(-6, 7)]
-    return {"lr": rates, **(_TUNED if optimizer == "adamw" else {})}
+def _swept(runs: Runs, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> dict[str, Any]:
+    points = {name: [{"lr": rate} for rate in rates] for name, rates in grid.items()}
+    return {"tables": {"swept": runs.table(points, seeds)}}
+
+
+def _tuned(
+    runs: Runs, optimizers: Mapping[str, Any], seeds: Sequence[int], budget: int, points: Mapping[str, Point]
+) -> dict[str, Any]:
+    found: dict[str, Found] = {}
+    for name in optimizers:
+        begin = {**start(name, runs.base), **points.get(name, {})}
+        found[name] = coordinate_descent(
+            lambda at, name=name: float(runs.row(name, at, seeds[0])["final_loss"]),  # type: ignore[misc]
+            ladders=ladders(name), start=begin, budget=budget,
+        )  # fmt: skip
+    yardstick = found[YARDSTICK].point
+    alone = {YARDSTICK: yardstick}
+    for name in optimizers:
+        if name != YARDSTICK:
+            best = coordinate_descent(
+                lambda at, name=name: float(  # type: ignore[misc]
+                    runs.row(name, controlled(yardstick, at["lr"]), seeds[0])["final_loss"]
+                ),
+                ladders={"lr": Ladder((1.0,), factor=2.0)},
+                start={"lr": found[name].point["lr"]},
+                budget=budget,
+            )  # fmt: skip
+            alone[name] = controlled(yardstick, best.point["lr"])
+    return {
+        "tuned": {name: dataclasses.asdict(ended) for name, ended in found.items()},
+        "tables": {
+            "controlled": runs.table({name: [point] for name, point in alone.items()}, seeds),
+            "best": runs.table({name: [ended.point] for name, ended in found.items()}, seeds),
+        },
+    }
 
 
 def _name(optimizer: str, point: Point, base: TrainConfig, seed: int) -> str:
     """The folder of a run: what it was given, where that is not what all runs share."""
-    short = {"lr": "lr", "weight_decay": "wd", "beta1": "beta1_", "beta2": "beta2_"}
-    said = [f"{short[k]}{v:g}" for k, v in point.items() if k == "lr" or v != getattr(base, k)]
+    said = [f"{SHORT[k]}{v:g}" for k, v in point.items() if k == "lr" or v != getattr(base, k)]
     return "-".join([optimizer, *said, f"seed{seed}"])
-
-
-def summarise(rows: list[Row], *, curves: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
-    """Targets, tokens to them, and ratios, from final losses and validation curves.
-
-    >>> rows = [{"optimizer": o, "seed": 0, "run": o, "final_loss": f, "tokens": 100} for o, f in
-    ...         (("adamw", 2.0), ("muon", 1.0))]
-    >>> curves = {"adamw": [(0, 4.0), (100, 2.0)], "muon": [(0, 4.0), (50, 2.5), (100, 1.0)]}
-    >>> round(summarise(rows, curves=curves)["ratio"], 3)
-    0.667
-    """
-    ratios: dict[int, float | None] = {}
-    bounds: dict[int, float] = {}
-    given_up: dict[int, int] = {}
-    targets: dict[int, float] = {}
-    for seed in sorted({row["seed"] for row in rows}):
-        same = [row for row in rows if row["seed"] == seed]
-        best = min((row for row in same if row["optimizer"] == "adamw"), key=lambda row: row["final_loss"])
-        if not math.isfinite(best["final_loss"]):
-            raise ValueError(f"every AdamW run of seed {seed} diverged, so there is no target; add a lower --lr.")
-        targets[seed] = best["final_loss"]
-        for row in same:
-            row["tokens_to_target"] = crossing(curves[row["run"]], best["final_loss"])
-        others = [row for row in same if row["optimizer"] != "adamw"]
-        if not others:
-            continue
-        reached = [row["tokens_to_target"] for row in others if row["tokens_to_target"] is not None]
-        if not reached:
-            given_up[seed] = max(row["tokens"] for row in others)
-        bounds[seed] = (min(reached) if reached else given_up[seed]) / best["tokens"]
-        ratios[seed] = bounds[seed] if reached else None
-    whole = bool(ratios) and not given_up
-    return {
-        "rows": rows,
-        "target": statistics.fmean(targets.values()),
-        "targets_by_seed": targets,
-        "ratio": statistics.fmean(bounds.values()) if whole else None,
-        "ratio_by_seed": ratios,
-        "ratio_spread": max(bounds.values()) - min(bounds.values()) if whole else None,
-        "ratio_at_least": statistics.fmean(bounds.values()) if bounds else None,
-        "not_reached": given_up,
-    }
-
-
-def ratio_in_words(result: Mapping[str, Any]) -> str:
-    """The ratio of a comparison, or what is known where some seed never reached its target.
-
-    >>> ratio_in_words({"ratio": None, "ratio_by_seed": {0: 0.5, 1: None}, "ratio_at_least": 0.75,
-    ...     "not_reached": {1: 1000}})
-    'at least 0.750: not reached on seed 1 within 1,000 tokens'
-    >>> ratio_in_words({"ratio": 0.5, "ratio_by_seed": {0: 0.5}, "ratio_spread": 0.0, "not_reached": {}})
-    '0.500, one seed'
-    """
-    if missed := result["not_reached"]:
-        seeds = ", ".join(f"on seed {seed} within {tokens:,} tokens" for seed, tokens in missed.items())
-        return f"at least {result['ratio_at_least']:.3f}: not reached {seeds}"
-    count = len(result["ratio_by_seed"])
-    spread = f"spread {result['ratio_spread']:.3f} over {count} seeds" if count > 1 else "one seed"
-    return f"{result['ratio']:.3f}, {spread}"
-
-
-def crossing(curve: Iterable[tuple[int, float]], target: float) -> float | None:
-    """The tokens at which a curve of ``(tokens, loss)`` first falls to ``target``, linear in between.
-
-    >>> crossing([(0, 4.0), (10, 2.0), (20, 1.0)], 3.0)
-    5.0
-    """
-    before: tuple[int, float] | None = None
-    for tokens, loss in curve:
-        if loss <= target:
-            if before is None or before[1] == loss:
-                return float(tokens)
-            share = (before[1] - target) / (before[1] - loss)
-            return before[0] + share * (tokens - before[0])
-        before = (tokens, loss)
-    return None
 
 
 def with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:
@@ -285,14 +181,7 @@ def run_or_read(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
     }
 
 
-def _known(optimizer: str) -> Literal["muon", "adamw"]:
-    known: dict[str, Literal["muon", "adamw"]] = {"muon": "muon", "adamw": "adamw"}
-    if optimizer not in known:
-        raise ValueError(f"compare knows the optimizers muon and adamw, got {optimizer!r}.")
-    return known[optimizer]
-
-
-def curve(run: Path) -> list[tuple[int, float]]:
+def curve(run: Path) -> Curve:
     """``(tokens, validation loss)`` along a run, as far as it came."""
     rows = read_rows(RunFolder(run).metrics, what="the metrics.jsonl of this run", constants=NOT_FINITE)
     return [(row["tokens"], row["loss"]) for row in rows if row["kind"] == "eval" and row["loss"] is not None]

@@ -15,7 +15,8 @@ from spectrain._files.write import write_json
 from spectrain.train._jobs.language import build_model
 from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
-from spectrain.train._studies.compare import DEFAULT_STEPS, Row, run_or_read, with_fixed_choices
+from spectrain.train._studies.compare import DEFAULT_STEPS, run_or_read, with_fixed_choices
+from spectrain.train._studies.ratio import Row
 from spectrain.train.config import TrainConfig
 
 Array = npt.NDArray[np.float64]
@@ -70,7 +71,7 @@ def _compare(
             for seed in seeds:
                 name = f"{optimizer}-d{depth}-seed{seed}"
                 one = dataclasses.replace(
-                    sized, optimizer=optimizer, seed=seed, out_dir=str(folder / name), resume="auto"  # type: ignore[arg-type]
+                    sized, optimizer=optimizer, seed=seed, out_dir=str(folder / name), resume="auto"
                 )  # fmt: skip
                 found = run_or_read(one, folder / name, progress)
                 rows.append({"optimizer": optimizer, "depth": depth, "seed": seed, "weights": weights,

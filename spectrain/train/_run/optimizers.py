@@ -1,0 +1,34 @@
+"""What may move the matrices of a model: one line for each ``--optimizer``. Standard library only.
+
+All other parameters (embedding, head, gains) are moved by AdamW under every one of them.
+"""
+
+from typing import NamedTuple
+
+
+class Known(NamedTuple):
+    """An optimizer by what a configuration has to know of it before torch is loaded."""
+
+    make: str
+    """``module:function`` of what builds it."""
+    lr: float
+    """The peak learning rate of matrices at depth 4."""
+    like: str
+    """The one of muon and adamw whose learning rates fit it, where only these were swept."""
+    own: tuple[str, ...]
+    """Settings that only the update of the matrices uses, besides learning rate and decay."""
+    words: str
+    package: str = ""
+    """What must be installed for it."""
+
+
+_UPDATES = "spectrain.train._run.updates"
+
+OPTIMIZERS = {
+    "muon": Known(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), "ours: momentum orthogonalised by msign"),
+    "normuon": Known(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), "ours, each row over its running size"),
+    "adamw": Known(f"{_UPDATES}:adamw", 4e-3, "adamw", (), "AdamW for all"),
+    "torch-muon": Known(f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), "torch.optim.Muon"),
+    "soap": Known(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),
+}
+"""By the value of ``--optimizer``."""

@@ -1,0 +1,44 @@
+"""What a comparison tunes: the ladders of each optimizer, and what a controlled comparison holds fixed."""
+
+from spectrain.train._run.optimizers import OPTIMIZERS
+from spectrain.train._studies.descent import Ladder, Point
+from spectrain.train.config import RATIOS, TrainConfig, default_lr, default_ratio
+
+BETAS = {"beta1": Ladder((0.8, 0.9, 0.95, 0.98)), "beta2": Ladder((0.9, 0.95, 0.98, 0.99, 0.999))}
+OWN = {"momentum": Ladder((0.8, 0.9, 0.95, 0.98))}
+SCHEDULE = {
+    "warmup": Ladder((20, 60, 120)),
+    "weight_decay": Ladder((0.0, 0.01, 0.03, 0.1, 0.3, 1.0)),
+    "final_lr": Ladder((0.0, 0.1, 0.3)),
+}
+SHORT = {
+    "lr": "lr", "embedding_lr": "e", "head_lr": "h", "vector_lr": "v", "warmup": "w", "weight_decay": "wd",
+    "final_lr": "to", "beta1": "beta1_", "beta2": "beta2_", "momentum": "m",
+}  # fmt: skip
+"""What the name of a run's folder calls each setting."""
+
+
+def ladders(optimizer: str) -> dict[str, Ladder]:
+    """The settings of an optimizer that are tuned, those that matter most first; as many for each of them.
+
+    Rates go on beyond what was tried by factors of two. Of AdamW both betas are tuned, of the others what only they
+    have and the first beta of the AdamW beside them.
+    """
+    rates = {name: Ladder((1.0,), factor=2.0) for name in ("lr", "embedding_lr", "head_lr")}
+    own = {name: OWN[name] for name in OPTIMIZERS[optimizer].own}
+    return {**rates, **SCHEDULE, **own, **{name: BETAS[name] for name in list(BETAS)[len(own) :]}}
+
+
+def start(optimizer: str, base: TrainConfig) -> Point:
+    """Where tuning begins: the defaults of ``spectrain train``."""
+    point: Point = {"lr": default_lr(optimizer, base.depth)}
+    for name in ladders(optimizer):
+        default = default_ratio(optimizer, name) if name in RATIOS else getattr(base, name, None)
+        point.setdefault(name, default if default is not None else 1.0)
+    return point
+
+
+def controlled(yardstick: Point, lr: float | int) -> Point:
+    """The yardstick's settings under another rate of the matrices: all else keeps the rate that it has there."""
+    kept = {name: yardstick.get(name, 1.0) * yardstick["lr"] / lr for name in RATIOS}
+    return {**yardstick, **kept, "lr": lr}
