@@ -1,8 +1,8 @@
 """How many tokens and seconds does each optimizer need to the loss of AdamW, both tuned with one budget of runs?
 
-    python -m benchmarks.train.tokens_to_loss                                    # the standard library's source, depth 2
+    python -m benchmarks.train.tokens_to_loss                       # the standard library's source, depth 2
     python -m benchmarks.train.tokens_to_loss --depth 4 --horizons 160 640
-    python -m benchmarks.train.tokens_to_loss --data FILE --text x               # other text
+    python -m benchmarks.train.tokens_to_loss --data FILE --text x  # other text
 
 For each horizon every optimizer is tuned on the first seed by coordinate descent (see `train.compare`), from where it
 stood at the horizon before; then both tables, controlled and each at its best, on all seeds. Finished runs in --runs
@@ -77,7 +77,6 @@ def pace(base: TrainConfig, points: Mapping[str, Mapping[str, float]], scratch: 
             begun = time.perf_counter()
             step(session.job, session.optimizer, at, clip=session.clip_gradients)
             seconds[name].append(time.perf_counter() - begun)
-            session.counters.step += 1
     return {name: statistics.median(times[2:]) for name, times in seconds.items()}
 
 
@@ -104,16 +103,17 @@ def _found(results: Mapping[int, Mapping[str, Any]], part: str, tune: int) -> Fo
         for horizon, result in results.items()
         for name, found in result["tuned"].items()
     ]
-    body = "\n\n".join([
-        _record.table(["steps", "table", "optimizer", "tokens over AdamW's", "a step's time over AdamW's",
-                       "seconds over AdamW's"], words),
-        _record.table(_HEAD, lines),
-        f"Tuned on the first seed by coordinate descent, {tune} runs each at most. " + " ".join(edges),
+    ratios = _record.table(
+        ["steps", "table", "optimizer", "tokens over AdamW's", "a step's time over AdamW's", "seconds over AdamW's"],
+        words,
+    )
+    body = f"{ratios}\n\n{_record.table(_HEAD, lines)}\n\n" + (
+        f"Tuned on the first seed by coordinate descent, {tune} runs each at most. {' '.join(edges)}\n\n"
         "The target of a seed is the final validation loss of AdamW in the same table; tokens to it are read off the "
-        "validation curve of a run of the same length, linear between validations. A run that is compared at the end "
-        "of its schedule has an advantage over one that is read on its way: the true ratio is smaller where it is "
-        "below 1. Seconds: tokens times the time of a step, timed in turns.",
-    ])  # fmt: skip
+        "validation curve of a run of the same length, linear between validations. The schedule of such a run has not "
+        "ended there, so a run that ends at the target needs fewer tokens. Seconds: tokens times the time of a step, "
+        "the optimizers in turns."
+    )
     longest = max(results)
     said = "; ".join(
         f"{other} {in_words(against)}" for other, against in results[longest]["tables"]["best"]["against"].items()
