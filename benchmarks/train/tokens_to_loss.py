@@ -107,7 +107,8 @@ def _found(results: Mapping[int, Mapping[str, Any]], part: str, tune: int) -> Fo
         ["steps", "table", "optimizer", "tokens over AdamW's", "a step's time over AdamW's", "seconds over AdamW's"],
         words,
     )
-    body = f"{ratios}\n\n{_record.table(_HEAD, lines)}\n\n" + (
+    body = (
+        f"{ratios}\n\n{_record.table(_HEAD, lines)}\n\n"
         f"Tuned on the first seed by coordinate descent, {tune} runs each at most. {' '.join(edges)}\n\n"
         "The target of a seed is the final validation loss of AdamW in the same table; tokens to it are read off the "
         "validation curve of a run of the same length, linear between validations. The schedule of such a run has not "
