@@ -50,7 +50,10 @@ def test_a_faulty_msign_is_refused_by_name(monkeypatch, variant, wrong):
 
 @pytest.mark.parametrize(
     ("scale", "steps"),
-    [*((scale, 5) for scale in ("match_rms_adamw", "original", "spectral", "none")), *(("none", n) for n in (1, 2, 10))],
+    [
+        *((scale, 5) for scale in ("match_rms_adamw", "original", "spectral", "none")),
+        *(("none", n) for n in (1, 2, 10)),
+    ],
 )
 @pytest.mark.parametrize("variant", ["plain", "normuon"])
 def test_no_right_update_is_refused(scale, steps, variant):
