@@ -3,7 +3,7 @@
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,10 @@ from torch.optim.optimizer import Optimizer
 from spectrain import matfun
 from spectrain.matfun.internal import costs
 from spectrain.optim._groups import complete, split_names
-from spectrain.optim._layout.held import unit_rows
 from spectrain.optim._layout.spread import check_spread, gradient, local
 from spectrain.optim._ranks.cost import Machine
-from spectrain.optim._ranks.over import after, before, leading_parts_over, shares, updates_over
+from spectrain.optim._ranks.moves import move_entrywise, move_matrices
 from spectrain.optim._ranks.teams import Company, has_ranks
-from spectrain.optim._ranks.written import check_updates
 from spectrain.optim._routing.explain import Row, rows, table
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.adamw import adamw_step
@@ -36,9 +34,7 @@ from spectrain.optim._step.guards import (
 from spectrain.optim._step.load import fit, follow, restore
 from spectrain.optim._step.portions import Live, check_streams, portions, side_by_side
 from spectrain.optim._step.settings import ADAMW, MATRICES, Settings
-from spectrain.optim._step.squares import limit_squares
 from spectrain.optim._step.state import ready
-from spectrain.optim._step.update import apply, momentum_average
 from spectrain.optim._variants.variants import BY_NAME
 
 KEYS = {"costs", "params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
@@ -286,10 +282,10 @@ class Muon(Optimizer):
         for part in live:
             if part.settings.algorithm == "adamw" and part.params:
                 adamw_step(part.weights, part.grads, part.settings, self._states(part))
-        self._orthogonal_steps([part for part in live if part.settings.algorithm == "muon" and part.params], company)
+        self._move_matrices([part for part in live if part.settings.algorithm == "muon" and part.params], company)
         for part in live:
             if part.settings.algorithm in ("sign", "rows") and part.params:
-                self._entrywise_step(part, company)
+                move_entrywise(part, self._states(part), company)
 
     def _company(self) -> Company | None:
         """The other ranks, where there are any; made at the first step and again after a copy."""
@@ -324,63 +320,13 @@ class Muon(Optimizer):
         states = [ready(self.state[p], p, part.settings) for p in part.params]
         return [{key: local(value) for key, value in state.items()} for state in states]
 
-    def _orthogonal_steps(self, live: list[Live], company: Company | None) -> None:
+    def _move_matrices(self, live: list[Live], company: Company | None) -> None:
         """Move the matrices of all groups; over ranks all at once, else in portions."""
-        if company is not None:
-            if live:
-                self._orthogonal_step(live, company)
-            return
-        side_by_side(
-            portions(live, streams=self.streams),
-            lambda portion: self._orthogonal_step(portion, None),
-            streams=self.streams,
-        )
 
-    def _orthogonal_step(self, live: list[Live], company: Company | None) -> None:
-        """Move matrices, with msign of as many as possible in one call."""
-        names = [name for part in live for name in part.names]
-        params = [p for part in live for p in part.params]
-        settings = [part.settings for part in live for _ in part.params]
-        plans = [] if company is None else company.plans(names, params, settings)
-        found = shares(settings, params, plans)
-        averages, grads, states = self._averages(live)
-        directions = before(found, averages, grads, states, settings)
-        updates, trouble = updates_over(names, directions, settings, params, plans)
-        after(found, updates, states, settings)
-        check_updates(names, updates, settings, params, plans, trouble)
-        tops = leading_parts_over([w for part in live for w in part.weights], settings, plans)
-        start = 0
-        for part in live:
-            stop = start + len(part.params)
-            apply(part.weights, updates[start:stop], part.settings, tops[start:stop])
-            start = stop
+        def move(parts: list[Live]) -> None:
+            move_matrices(parts, [self._states(part) for part in parts], company)
 
-    def _averages(self, live: Sequence[Live]) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
-        """The momentum averages, after taking in the gradients, the gradients in their dtype, and the states."""
-        averages: list[Tensor] = []
-        grads: list[Tensor] = []
-        states: list[dict[str, Any]] = []
-        for part in live:
-            own, said = self._states(part), part.settings
-            buffers = [state["momentum_buffer"] for state in own]
-            wide = [g.to(b.dtype) for g, b in zip(part.grads, buffers, strict=True)]
-            wide = limit_squares(wide, said) if said.rule.squares else wide
-            averages += momentum_average(buffers, wide, momentum=said.momentum, nesterov=said.nesterov)
-            grads += wide
-            states += own
-        return averages, grads, states
-
-    def _entrywise_step(self, part: Live, company: Company | None) -> None:
-        """Move parameters by the sign of the momentum, or by its rows normalised."""
-        settings, rows_of = [part.settings] * len(part.params), part.settings.algorithm == "rows"
-        plans = company.plans(part.names, part.params, settings) if company is not None and rows_of else []
-        found = shares(settings, part.params, plans)
-        updates = before(found, *self._averages([part]), settings)
-        if rows_of:
-            for _, held, indices in found:
-                for i, unit in zip(indices, unit_rows(held, [updates[i] for i in indices]), strict=True):
-                    updates[i] = unit
-        else:
-            updates = list(torch._foreach_sign(updates))
-        torch._foreach_mul_(updates, [part.settings.factors(p.shape)[0] for p in part.params])
-        apply(part.weights, updates, part.settings)
+        if company is None:
+            side_by_side(portions(live, streams=self.streams), move, streams=self.streams)
+        elif live:
+            move(live)

@@ -86,7 +86,7 @@ def test_what_somebody_changes_in_a_group_holds_at_the_next_step(key, value):
     assert not torch.equal(moved[0], moved[2])
 
 
-@pytest.mark.parametrize("kind", [float, np.float64, np.float32, torch.tensor], ids=str)
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32, torch.tensor], ids=lambda kind: kind.__name__)
 def test_a_rate_may_be_any_kind_of_number(kind):
     params, optimizer = pair()
     optimizer.param_groups[0]["lr"] = kind(0.5)
