@@ -155,12 +155,9 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
     def sample(self, folder: RunFolder, *, step: int) -> None:
         """Append to ``samples.txt`` what is most often taken for what."""
         images = self._first_held_out()
-        names, pairs = (
-            images.classes,
-            list(zip(images.labels.tolist(), self.answers(images).argmax(1).tolist(), strict=True)),
-        )
-        sizes = Counter(label for label, _ in pairs)
-        mistakes = Counter((label, found) for label, found in sorted(pairs) if label != found).most_common(_SHOWN)
+        names, labels, found = images.classes, images.labels.tolist(), self.answers(images).argmax(1).tolist()
+        sizes, pairs = Counter(labels), sorted(zip(labels, found, strict=True))  # sorted: of equal counts the first
+        mistakes = Counter((i, j) for i, j in pairs if i != j).most_common(_SHOWN)
         lines = [f"{names[i]} taken for {names[j]}: {count} of {sizes[i]}" for (i, j), count in mistakes]
         with open(folder.samples, "a", encoding="utf-8") as file:
             file.write(f"=== step {step}, mistakes on {len(images):,} held-out pictures\n")
