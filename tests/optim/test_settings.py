@@ -29,7 +29,7 @@ SPOILED = {
     "no number": (0, "momentum", None, "momentum must be a number"),
     "unknown decay": (0, "decay", "l2", "decay must be one of"),
     "unknown variant": (0, "variant", "x", "variant must be one of plain, adam, normuon"),
-    "beta2": (0, "beta2", 1.5, "beta2 in"),
+    "beta2": (0, "beta2", 1.5, r"beta2 must be in \[0, 1\), got 1.5"),
     "half a step": (0, "steps", 2.5, "steps must be an integer"),
     "two ways": (0, "tol", 1e-2, "give one of tol=, steps= and schedule="),
     "a word for a flag": (0, "nesterov", "no", "nesterov must be True or False, got 'no'"),

@@ -97,7 +97,7 @@ def test_infinite_entries_stay_and_gradients_are_not_written_to():
     settings = Settings(check_finite=False, capturable=True)
     g = torch.tensor([1.0, -1e30, torch.inf, -torch.inf, torch.nan])
     before = g.clone()
-    (found,) = squares.limited([g], settings)
+    (found,) = squares.limit_squares([g], settings)
     assert torch.equal(g[:4], before[:4])
     assert g[4].isnan()
     assert found[0] == 1
@@ -115,7 +115,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_the_comparison_rejects_wrong_limits(name, monkeypatch):
-    monkeypatch.setattr("spectrain.optim._step.adamw.limited", WRONG[name])
+    monkeypatch.setattr("spectrain.optim._step.adamw.limit_squares", WRONG[name])
     params, optimizer = pair(torch.float32, "adamw", check_finite=False)
     moved(params, optimizer.step)
     assert abs(float(params[1][0, 1].detach()) - 1.04) > 1e-2

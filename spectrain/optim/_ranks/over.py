@@ -99,15 +99,15 @@ class Share(NamedTuple):
 
 def shares(settings: Sequence[Settings], params: Sequence[Tensor], plans: Plans) -> list[Share]:
     """Return all parameters in shares, in one order on all ranks: what a variant reduces over ranks comes in it."""
-    found = []
+    found, rules, own = [], [said.rule for said in settings], alone(len(params), plans)
     for variant in VARIANTS:
-        mine = [i for i in alone(len(params), plans) if settings[i].rule is variant]
+        mine = [i for i in own if rules[i] is variant]
         if mine:
             found.append(
                 Share(variant, Here([settings[i].matrix for i in mine], [params[i].shape for i in mine]), mine)
             )
         for plan, members in plans:
-            places = [place for place, i in enumerate(members) if settings[i].rule is variant]
+            places = [place for place, i in enumerate(members) if rules[i] is variant]
             if places:
                 found.append(Share(variant, Shared(plan, places), [members[place] for place in places]))
     return found

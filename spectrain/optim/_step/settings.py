@@ -5,7 +5,7 @@ import numbers
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from spectrain.matfun.internal import CostTable
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._step.scale import canonical, factor
 from spectrain.optim._variants.variant import Variant
-from spectrain.optim._variants.variants import BY_NAME, PLAIN, VARIANTS
+from spectrain.optim._variants.variants import BY_NAME, PLAIN
 
 Real = float | int
 Rate = Real | Tensor
@@ -24,6 +24,7 @@ ALGORITHMS = ("muon", "adamw", "sign", "rows")
 DECAYS = ("decoupled", "independent", "cautious", "spectral")
 DTYPES = ("auto", "float32", "bfloat16")
 NUMBERS = ("lr", "weight_decay", "eps", "momentum", "beta2")
+_REALS: tuple[Any, ...] = (float, int, numbers.Real)  # the last are NumPy's
 MOST_STEPS = 60  # of matfun.msign
 STEPS = 5
 
@@ -76,7 +77,9 @@ class Settings:
         No tensor is read, so that a step may do this while a graph is being recorded; ``check_tensors`` does.
         """
         values = {name: group.get(name, default) for name, default in _DEFAULTS.items()}
-        _check(values)
+        _check_numbers(values)
+        _check_exactness(values)
+        _check_names(values)
         for name in NUMBERS:
             if not isinstance(values[name], (float, int, Tensor)):
                 values[name] = float(values[name])  # as NumPy's, which a scheduler may set
@@ -103,8 +106,8 @@ class Settings:
         """Raise ValueError for a tensor whose value is out of range; reads it."""
         for name in NUMBERS:
             value = getattr(self, name)
-            if isinstance(value, Tensor):
-                _check_range(name, value.item())
+            if isinstance(value, Tensor) and not 0 <= value.item() < (1 if name in ("momentum", "beta2") else math.inf):
+                _refuse_range(name, value.item())
 
     @property
     def exactness(self) -> tuple[Any, ...]:
@@ -160,55 +163,39 @@ def _table_of(text: str) -> CostTable:
     return _TABLES[text]
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    """Raise for a value out of range, and for two ways of saying how exact msign should be."""
-    lr = values["lr"]
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    """Raise for what is no number or out of range; values of tensors are not read."""
+    lr, betas = values["lr"], values["betas"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Muon: a tensor lr must have one element, got shape {tuple(lr.shape)}.")
-    for name in NUMBERS:
-        _check_number(name, values[name])
-    for name in ("lr", "weight_decay", "eps", "momentum"):
-        if not isinstance(values[name], Tensor):
-            _check_range(name, values[name])
-    _check_pair(values["betas"])
-    _check_exactness(values)
-    _check_names(values)
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (float, int, Tensor, numbers.Real)):
-        raise TypeError(f"Muon: {name} must be a number, got {value!r}.")
-    if isinstance(value, int) and abs(value) > sys.float_info.max:
-        raise ValueError(
-            f"Muon: {name} must be finite as a floating-point number, got one of {value.bit_length()} bits."
-        )
-
-
-def _check_range(name: str, value: Any) -> None:
-    if name in ("momentum", "betas", "beta2"):
-        if not 0 <= value < 1:
-            raise ValueError(f"Muon: {name} must be in [0, 1), got {value}.")
-    elif not 0 <= value < math.inf:
-        raise ValueError(f"Muon: {name} must be >= 0 and finite, got {value}.")
-
-
-def _check_pair(betas: Any) -> None:
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ValueError(f"Muon: betas must be a pair, got {betas}.")
-    for beta in betas:
-        _check_number("betas", beta)
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"Muon: betas must be in [0, 1), got {betas}.")
+    said: list[tuple[str, Any]] = [(name, values[name]) for name in NUMBERS]
+    for name, value in [*said, *(("betas", beta) for beta in betas)]:
+        if isinstance(value, bool) or not isinstance(value, (*_REALS, Tensor)):
+            raise TypeError(f"Muon: {name} must be a number, got {value!r}.")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            bits = value.bit_length()
+            raise ValueError(f"Muon: {name} must be finite as a floating-point number, got one of {bits} bits.")
+        share = name in ("momentum", "beta2", "betas")
+        if not isinstance(value, Tensor) and not 0 <= value < (1 if share else math.inf):
+            _refuse_range(name, betas if name == "betas" else value)
+
+
+def _refuse_range(name: str, value: object) -> NoReturn:
+    least = "in [0, 1)" if name in ("momentum", "beta2", "betas") else ">= 0 and finite"
+    raise ValueError(f"Muon: {name} must be {least}, got {value}.")
 
 
 def _check_exactness(values: Mapping[str, Any]) -> None:
-    tol, steps = values["tol"], values["steps"]
+    steps, tol = values["steps"], values["tol"]
     if sum(values[name] is not None for name in ("tol", "steps", "schedule")) > 1:
         raise ValueError("Muon: give one of tol=, steps= and schedule=; each decides how exact msign is.")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS):
         raise ValueError(f"Muon: steps must be an integer from 1 to {MOST_STEPS}, got {steps!r}.")
     if tol is not None:
-        _check_number("tol", tol)
+        if isinstance(tol, bool) or not isinstance(tol, _REALS):
+            raise TypeError(f"Muon: tol must be a number, got {tol!r}.")
         if not 0 < tol < 1:
             raise ValueError(f"Muon: tol is a relative error and must be between 0 and 1, got {tol}.")
 
@@ -219,12 +206,8 @@ def _check_names(values: Mapping[str, Any]) -> None:
         raise ValueError(
             f"Muon: decay must be one of {', '.join(DECAYS)} (spectral: of matrices), got {values['decay']!r}."
         )
-    beta2 = values["beta2"]
-    if values["variant"] not in BY_NAME or not (isinstance(beta2, Tensor) or 0 <= beta2 < 1):
-        raise ValueError(
-            f"Muon: variant must be one of {', '.join(v.name for v in VARIANTS)} and beta2 in [0, 1), "
-            f"got {values['variant']!r} and {beta2}."
-        )
+    if values["variant"] not in BY_NAME:
+        raise ValueError(f"Muon: variant must be one of {', '.join(BY_NAME)}, got {values['variant']!r}.")
     if values["compute_dtype"] not in DTYPES:
         raise ValueError(f"Muon: compute_dtype must be one of {', '.join(DTYPES)}, got {values['compute_dtype']!r}.")
     for name in ("nesterov", "maximize", "capturable", "check_finite"):

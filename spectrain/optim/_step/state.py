@@ -30,15 +30,7 @@ def kept_shape(kind: Kept, p: Tensor, settings: Settings) -> tuple[int, ...]:
     return (sum(count(settings.shapes(p.shape), crossing)),) if kind == "lines" else tuple(p.shape)
 
 
-def kept_dtype(kind: Kept, p: Tensor, settings: Settings) -> torch.dtype:
-    """Return the dtype of what is remembered of a parameter."""
-    if kind == "count":
-        return torch.float32
-    return p.dtype if settings.algorithm == "adamw" else state_dtype(p)
-
-
-def _zeros(kind: Kept, p: Tensor, settings: Settings) -> Tensor:
-    dtype = kept_dtype(kind, p, settings)
+def _zeros(kind: Kept, p: Tensor, settings: Settings, dtype: torch.dtype) -> Tensor:
     if kind == "entries":  # on the ranks as p is; AdamW's moments in memory as p too, for its fused kernel
         like = torch.preserve_format if settings.algorithm == "adamw" else torch.contiguous_format
         return torch.zeros_like(p, dtype=dtype, memory_format=like)
@@ -51,9 +43,10 @@ def ready(state: dict[str, Any], p: Tensor, settings: Settings) -> dict[str, Any
     A parameter that was never moved gets zeros; AdamW's state is that of ``torch.optim.AdamW``. What is kept of
     entries lies on the ranks as ``p`` does, counts and lines are whole on every rank.
     """
+    own = p.dtype if settings.algorithm == "adamw" else state_dtype(p)
     for name, kind in kept(settings).items():
-        value = state[name] if name in state else _zeros(kind, p, settings)
-        dtype = kept_dtype(kind, p, settings)
+        dtype = torch.float32 if kind == "count" else own
+        value = state[name] if name in state else _zeros(kind, p, settings, dtype)
         if value.device != p.device or value.dtype != dtype:
             value = value.to(p.device, dtype)
         state[name] = spread_like(value, p) if kind == "entries" else value
