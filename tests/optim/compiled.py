@@ -92,5 +92,5 @@ def with_its_check():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = {kind.__name__: differences(sys.argv[1], kind) for kind in (model, every_variant)}
+    found = {"every_variant": differences(sys.argv[1], every_variant)}
     print(json.dumps(found | {"checked": (with_its_check(),)}))

@@ -25,6 +25,7 @@ DECAYS = ("decoupled", "independent", "cautious", "spectral")
 DTYPES = ("auto", "float32", "bfloat16")
 NUMBERS = ("lr", "weight_decay", "eps", "momentum", "beta2")
 _REALS: tuple[Any, ...] = (float, int, numbers.Real)  # the last are NumPy's
+_NUMBERS: tuple[Any, ...] = (*_REALS, Tensor)
 MOST_STEPS = 60  # of matfun.msign
 STEPS = 5
 
@@ -172,7 +173,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         raise ValueError(f"Muon: betas must be a pair, got {betas}.")
     said: list[tuple[str, Any]] = [(name, values[name]) for name in NUMBERS]
     for name, value in [*said, *(("betas", beta) for beta in betas)]:
-        if isinstance(value, bool) or not isinstance(value, (*_REALS, Tensor)):
+        if isinstance(value, bool) or not isinstance(value, _NUMBERS):
             raise TypeError(f"Muon: {name} must be a number, got {value!r}.")
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             bits = value.bit_length()
