@@ -96,8 +96,8 @@ def plan(
     The decision depends on the arguments and on a table of costs that a process reads once: the one that ships,
     or that of :func:`calibrate`; ``costs`` names another. So it is the same for every call in a process. ``tol`` is
     that of msign: by default 5e-2, 1e-4 or 1e-10 by dtype. Condition numbers in the table are those of the
-    singular values that count as nonzero. What can prove tol for a random matrix of the shape goes in order of
-    price; what can prove more follows. ValueError for a shape of fewer than two dimensions or a tol below the
+    singular values that count as nonzero. The cheapest that can prove tol for a random matrix of the shape comes first;
+    backups, which prove more, follow. ValueError for a shape of fewer than two dimensions or a tol below the
     rounding of dtype.
 
     >>> from spectrain.matfun._proven.costs import SHIPPED

@@ -174,9 +174,10 @@ def read(run: Path) -> Run:
 
 
 def _schedules(run: Path, config: Row, notes: list[str]) -> Row:
-    """What ``polynomials.json`` holds; a run of AdamW has none and none is missed."""
+    """What ``polynomials.json`` holds; an optimizer that is not ours has none and none is missed."""
     file = run / "polynomials.json"
-    return read_object(file, notes=notes) if config.get("optimizer") != "adamw" or file.exists() else {}
+    ours = config.get("optimizer", "muon") in ("muon", "normuon")
+    return read_object(file, notes=notes) if ours or file.exists() else {}
 
 
 def _samples(config: Row) -> bool:
