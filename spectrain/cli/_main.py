@@ -25,7 +25,7 @@ TOOLS = {
     "gallery": "five classical problems, solved and drawn",
 }
 """The verbs that are no jobs: each is the file ``_<verb>.py`` beside this one, with ``main(argv) -> exit code``."""
-MORE = ("train", "embed")
+WITH_A_FILE = ("train", "embed")
 """Jobs whose verb does more than to train: these have such a file too. Every other job is trained by ``_job.py``."""
 VERBS = (*JOBS, *TOOLS)
 
@@ -75,7 +75,7 @@ def _answer(words: list[str]) -> int:
 
 def _call(verb: str, argv: list[str]) -> int:
     """Load the code of a verb, and torch with it where it needs that, and run it."""
-    if verb in TOOLS or verb in MORE:
+    if verb in TOOLS or verb in WITH_A_FILE:
         code: int = importlib.import_module(f"spectrain.cli._{verb}").main(argv)
     else:
         code = importlib.import_module("spectrain.cli._job").main(verb, argv)

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from spectrain.train._run.claim import named_folder as named_folder
     from spectrain.train._run.config import Config as Config
     from spectrain.train._run.config import RunConfig as RunConfig
+    from spectrain.train._run.jobs import JOBS as JOBS
+    from spectrain.train._run.jobs import config_class as config_class
     from spectrain.train._run.optimizers import OPTIMIZERS as OPTIMIZERS
     from spectrain.train._run.recorded import check_same as check_same
     from spectrain.train._run.recorded import fresh_config as fresh_config
     from spectrain.train._run.recorded import in_folder as in_folder
     from spectrain.train._run.recorded import read_config as read_config
-    from spectrain.train._run.table import JOBS as JOBS
-    from spectrain.train._run.table import config_class as config_class
     from spectrain.train._saved.search import Search as Search
     from spectrain.train._studies.check import check_config as check_config
     from spectrain.train._studies.check_config import CheckConfig as CheckConfig

@@ -15,7 +15,7 @@ import pytest
 from spectrain.cli import main
 from spectrain.cli._main import VERBS
 from spectrain.train._jobs import image_judge
-from spectrain.train._run.table import JOBS
+from spectrain.train._run.jobs import JOBS
 
 ROOT = Path(__file__).parents[2]
 TINY = {

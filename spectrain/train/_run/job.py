@@ -12,7 +12,7 @@ from spectrain import nn as blocks
 from spectrain import optim
 from spectrain.train._run.config import Config
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.table import job_class
+from spectrain.train._run.jobs import job_class
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ All other parameters (embedding, head, gains) are moved by AdamW under every one
 from typing import NamedTuple
 
 
-class Known(NamedTuple):
+class Facts(NamedTuple):
     """An optimizer by what a configuration has to know of it before torch is loaded."""
 
     make: str
@@ -25,10 +25,10 @@ class Known(NamedTuple):
 _UPDATES = "spectrain.train._run.updates"
 
 OPTIMIZERS = {
-    "muon": Known(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), "ours: momentum orthogonalised by msign"),
-    "normuon": Known(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), "ours, each row over its running size"),
-    "adamw": Known(f"{_UPDATES}:adamw", 4e-3, "adamw", (), "AdamW for all"),
-    "torch-muon": Known(f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), "torch.optim.Muon"),
-    "soap": Known(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),
+    "muon": Facts(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), "ours: momentum orthogonalised by msign"),
+    "normuon": Facts(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), "ours, each row over its running size"),
+    "adamw": Facts(f"{_UPDATES}:adamw", 4e-3, "adamw", (), "AdamW for all"),
+    "torch-muon": Facts(f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), "torch.optim.Muon"),
+    "soap": Facts(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),
 }
 """By the value of ``--optimizer``."""

@@ -12,7 +12,7 @@ from spectrain._files.read import NOT_FINITE, read_object
 from spectrain._files.write import write_json
 from spectrain.train._run import claim as _claim
 from spectrain.train._run.config import Config, RunConfig
-from spectrain.train._run.table import JOBS, config_class
+from spectrain.train._run.jobs import JOBS, config_class
 from spectrain.train._run.tie import FREE
 
 
