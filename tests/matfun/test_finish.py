@@ -101,7 +101,7 @@ def test_the_quadrature_sees_the_distribution(dtype):
         assert max(abs(a - b) for a, b in zip(found[name], true[other], strict=True)) > 0.2, name
 
 
-def test_the_measured_lower_end_is_within_a_factor_of_the_best():
+def test_the_measured_lower_end_is_within_a_factor_of_the_best(full):
     """On four spectra the chosen design is at most half as far off again as the best of the candidates."""
     k = 160
     spectra = {
@@ -112,7 +112,7 @@ def test_the_measured_lower_end_is_within_a_factor_of_the_best():
     }
     for name, s in spectra.items():
         X = with_singular_values(s, k, k + 40, generator=1).float()
-        for steps in (3, 5):
+        for steps in (3, 5) if full else (3,):
             errors = {
                 low: float(polar_error(matfun.msign(X, steps=steps, lower=low), X))
                 for low in candidates(steps, torch.float32)
@@ -136,10 +136,10 @@ def test_matrices_of_one_call_take_different_schedules():
     assert polar_error(together[0], matrices[0]) < 0.5 * default
 
 
-def test_no_candidate_makes_a_singular_value_larger_than_is_safe():
+def test_no_candidate_makes_a_singular_value_larger_than_is_safe(full):
     """The errors are taken anew, on a grid of the interval; 0.36 for one step, the end once tried first, is refused."""
     x = np.linspace(0, 1, 20_001)
-    for steps, dtype in itertools.product((1, 2, 5, 7), ("float32", "bfloat16")):
+    for steps, dtype in itertools.product((1, 2, 5, 7) if full else (1, 5), ("float32", "bfloat16")):
         lowers = candidates(steps, getattr(torch, dtype))
         assert list(lowers) == sorted(lowers, reverse=True)
         assert len(lowers) >= 2

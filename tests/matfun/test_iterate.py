@@ -187,10 +187,11 @@ def test_more_steps_in_bfloat16_lose_nothing():
         assert not polar_error(wrong, X) < 3 * 2**-8
 
 
-def test_no_number_of_steps_leaves_more_than_its_neighbours():
+def test_no_number_of_steps_leaves_more_than_its_neighbours(full):
     """Condition 5, 40 x 40, float32: 14 steps left 2e-5 and 21 left 6e-5, where 13, 15, 20 and 22 left 1e-6."""
     X = with_singular_values(torch.linspace(1, 5, 40), 40, 40, generator=0).float()
-    assert max(float(polar_error(matfun.msign(X, steps=steps), X)) for steps in (9, 13, 14, 15, 20, 21, 22)) < 3e-6
+    every = (9, 13, 14, 15, 20, 21, 22) if full else (13, 14, 15)
+    assert max(float(polar_error(matfun.msign(X, steps=steps), X)) for steps in every) < 3e-6
 
 
 def test_a_callers_schedule_of_any_length_is_made_safe():
