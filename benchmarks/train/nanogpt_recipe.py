@@ -62,7 +62,7 @@ def measure(
     )  # fmt: skip
     body += (
         "\n\n`recipe` is nanoGPT's own: GPT-2's blocks, AdamW, cosine. Of the others depth, width, heads, context, "
-        "batch and steps are the recipe's, the blocks ours (SwiGLU, rotary positions, RMSNorm), the byte vocabulary has "
+        "batch and steps are the recipe's, the blocks ours (SwiGLU, rotary positions, RMSNorm), its vocabulary has "
         "257 entries in place of 65. Every held-out character is scored once, by everybody; what is published is an "
         "estimate on random windows."
     )
