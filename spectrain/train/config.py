@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spectrain.nn.internal import kinds
-from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, filled
+from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, fill
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class TrainConfig(RunConfig):
         heads = self.heads or max(1, width // 64)
         kind = kinds.choice(self.attention)
         kv_heads, kv_reason = kind.key_heads(heads)
-        return filled(
+        return fill(
             self,
             ("width", width, f"64 x depth {self.depth}, so that depth and width grow together"),
             ("heads", heads, "one for 64 features of width"),

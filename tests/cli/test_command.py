@@ -89,7 +89,7 @@ def test_compare_counts_tokens_and_goes_on_where_it_was(spectrain, tiny, tmp_pat
         (o, lr) for o in ("muon", "adamw") for lr in (1e-3, 3e-3)
     }
     best = min(row["final_loss"] for row in result["rows"] if row["optimizer"] == "adamw")
-    assert result["target"] == best
+    assert result["tables"]["swept"]["target"] == best
     assert (tmp_path / "c" / "report.html").exists()
     again = spectrain(*words)
     assert again.returncode == 0

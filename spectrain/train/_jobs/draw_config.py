@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from spectrain.train._run.config import NO_LIMIT, RunConfig, filled
+from spectrain.train._run.config import NO_LIMIT, RunConfig, fill
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 DEFAULT_STEPS = 2000
@@ -86,7 +86,7 @@ class DrawConfig(RunConfig):
 
     def derive(self) -> tuple["DrawConfig", list[str]]:
         """Fill in what follows from other fields, and say why."""
-        return filled(
+        return fill(
             self,
             ("heads", max(1, self.width // 32), "one for 32 features of width"),
             ("lr", _BASE_LR[OPTIMIZERS[self.optimizer].like], "tried on the digits"),

@@ -34,7 +34,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
         half = config.validation_fraction / 2
         self.train, self.judged = data.text.split_pairs(rest, fraction=half, seed=config.seed, part="on the way")
         self.tokenizer = tokenizer_of(config, self.train) if not resuming else data.load_tokenizer(folder.tokenizer)
-        self.queries, self.documents = self.encoded(self.train)
+        self.queries, self.documents = self.encode_pairs(self.train)
         self.stream = data.streams.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
 
     def about_data(self) -> list[str]:
@@ -82,9 +82,9 @@ class EmbedJob(AbstractJob[EmbedConfig]):
 
         return first_bad_tensor(self.model, forward)
 
-    def encoded(self, pairs: Sequence[data.text.Pair]) -> tuple[Texts, Texts]:
+    def encode_pairs(self, pairs: Sequence[data.text.Pair]) -> tuple[Texts, Texts]:
         """Token numbers of queries and documents, cut to their lengths."""
-        return encoded(self.tokenizer, pairs, self.config)
+        return encode_pairs(self.tokenizer, pairs, self.config)
 
     @torch.no_grad()
     def vectors(self, texts: Texts, name: str) -> Tensor:
@@ -93,7 +93,7 @@ class EmbedJob(AbstractJob[EmbedConfig]):
 
     def cosines(self, pairs: Sequence[data.text.Pair]) -> np.ndarray:
         """Cosines of every query with every document."""
-        queries, documents = self.encoded(pairs)
+        queries, documents = self.encode_pairs(pairs)
         found: np.ndarray = (self.vectors(queries, "query") @ self.vectors(documents, "document").mT).cpu().numpy()
         return found
 
@@ -119,8 +119,8 @@ class EmbedJob(AbstractJob[EmbedConfig]):
     def sample(self, folder: RunFolder, *, step: int) -> None:
         """Append a few searches to ``samples.txt``: the query and the beginnings of what was found first."""
         pairs = self.held_out[:: max(1, len(self.held_out) // 4)][:4]
-        queries, _ = self.encoded(pairs)
-        _, documents = self.encoded(self.held_out)
+        queries, _ = self.encode_pairs(pairs)
+        _, documents = self.encode_pairs(self.held_out)
         order = (self.vectors(queries, "query") @ self.vectors(documents, "document").mT).topk(3, dim=1).indices
         with open(folder.samples, "a", encoding="utf-8") as file:
             for pair, best in zip(pairs, order.tolist(), strict=True):
@@ -178,7 +178,9 @@ def tokenizer_of(config: EmbedConfig, pairs: Sequence[data.text.Pair]) -> data.T
     return data.train_tokenizer("bpe", texts, vocabulary_size=config.vocabulary)
 
 
-def encoded(tokenizer: data.Tokenizer, pairs: Sequence[data.text.Pair], config: EmbedConfig) -> tuple[Texts, Texts]:
+def encode_pairs(
+    tokenizer: data.Tokenizer, pairs: Sequence[data.text.Pair], config: EmbedConfig
+) -> tuple[Texts, Texts]:
     """Token numbers of queries and documents, cut to their lengths."""
 
     def cut(text: str, most: int) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from spectrain.train._run.config import RunConfig, filled
+from spectrain.train._run.config import RunConfig, fill
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 _BASE_LR = {"muon": 0.1, "adamw": 0.1}
@@ -75,7 +75,7 @@ class EmbedConfig(RunConfig):
     def derive(self) -> tuple["EmbedConfig", list[str]]:
         """Fill in what follows from other fields, and say why."""
         chunk = max(size for size in range(1, min(128, self.batch_size) + 1) if self.batch_size % size == 0)
-        return filled(
+        return fill(
             self,
             ("heads", max(1, self.width // 64), "one for 64 features of width"),
             ("micro_batch_size", chunk, "chunks of at most 128 texts: the gradient does not depend on it"),

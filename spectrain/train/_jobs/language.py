@@ -9,7 +9,7 @@ from torch import Tensor
 from spectrain import data, nn, objectives, optim
 from spectrain._files.write import write_file
 from spectrain.nn.internal import kinds
-from spectrain.train._jobs import samples as _samples
+from spectrain.train._jobs import samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.samples import Score, count, evaluate
 from spectrain.train._run.folder import RunFolder
@@ -157,8 +157,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
         if not self.config.sample_tokens:
             return
         with self.autocast, open(folder.samples, "a", encoding="utf-8") as file:
-            for i, prompt in enumerate(_samples.prompts(self.text.validation_text)):
-                written = _samples.write(
+            for i, prompt in enumerate(samples.prompts(self.text.validation_text)):
+                written = samples.write(
                     self.model,
                     self.text.tokenizer,
                     prompt,

@@ -189,7 +189,7 @@ class RunConfig:
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def filled(config: Config, *choices: tuple[str, object, str]) -> tuple[Config, list[str]]:
+def fill(config: Config, *choices: tuple[str, object, str]) -> tuple[Config, list[str]]:
     """Put ``(field, value, reason)`` in where the field is ``None``; return the reasons that were needed."""
     needed = [choice for choice in choices if getattr(config, choice[0]) is None]
     full = dataclasses.replace(config, **{name: value for name, value, _ in needed})  # type: ignore[arg-type]

@@ -7,8 +7,7 @@ import safetensors.torch
 
 from spectrain import optim
 from spectrain._files.write import write_file, write_json
-from spectrain.train._run import machine as _machine
-from spectrain.train._run import tie as _tie
+from spectrain.train._run import machine, tie
 from spectrain.train._run.horizon import CALIBRATION, by_clock
 from spectrain.train._run.progress import Progress
 from spectrain.train._run.session import Session
@@ -57,7 +56,7 @@ def finish(session: Session, screen: Progress) -> Path:
     summary = {
         **row,
         "optimizer": session.config.optimizer,
-        "config_digest": _tie.digest(folder.config),
+        "config_digest": tie.digest(folder.config),
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "steps": counters.step,
         **counters.seen,
@@ -65,7 +64,7 @@ def finish(session: Session, screen: Progress) -> Path:
         **{f"{name}_per_second": count / max(1e-9, session.seconds) for name, count in counters.seen.items()},
         "optimizer_share": counters.optimizer_seconds / max(1e-9, session.seconds),
         "data_share": counters.data_seconds / max(1e-9, session.seconds),
-        "peak_memory_bytes": _machine.peak_memory_bytes(),
+        "peak_memory_bytes": machine.peak_memory_bytes(),
     }
     write_json(folder.summary, summary)
     for line in (f"validation on all {judged.words}", *lines):

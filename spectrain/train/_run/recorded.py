@@ -10,7 +10,7 @@ from typing import Literal
 
 from spectrain._files.read import NOT_FINITE, read_object
 from spectrain._files.write import write_json
-from spectrain.train._run import claim as _claim
+from spectrain.train._run.claim import named_folder
 from spectrain.train._run.config import Config, RunConfig
 from spectrain.train._run.jobs import JOBS, config_class
 from spectrain.train._run.tie import FREE
@@ -20,9 +20,9 @@ from spectrain.train._run.tie import FREE
 def in_folder(config: Config) -> Iterator[Config]:
     """Hold the run folder that ``config`` names; where it names none a new one in runs/, by date, job and optimizer.
 
-    Raises what ``_claim.claimed`` raises.
+    Raises what ``claimed`` raises.
     """
-    with _claim.named_folder(config.out_dir, config.slug) as folder:
+    with named_folder(config.out_dir, config.slug) as folder:
         yield dataclasses.replace(config, out_dir=str(folder))
 
 

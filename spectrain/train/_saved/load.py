@@ -9,7 +9,7 @@ import torch
 
 from spectrain import data, nn
 from spectrain._files.read import read_object
-from spectrain.train._jobs import samples as _samples
+from spectrain.train._jobs import samples
 from spectrain.train._jobs.language import build_model
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import recorded as _recorded
@@ -38,7 +38,7 @@ class TrainedRun:
         seed: int = 0,
     ) -> str:
         """``prompt`` and its continuation."""
-        return _samples.write(
+        return samples.write(
             self.model,
             self.tokenizer,
             prompt,
@@ -61,7 +61,7 @@ class TrainedRun:
         seed: int = 0,
     ) -> Iterator[list[str]]:
         """The prompts, then what each new token adds to each of them."""
-        return _samples.stream(
+        return samples.stream(
             self.model,
             self.tokenizer,
             prompts,

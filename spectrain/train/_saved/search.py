@@ -8,7 +8,7 @@ import torch
 
 from spectrain import data
 from spectrain._files.read import NOT_FINITE, read_object
-from spectrain.train._jobs.embed import build_encoders, encoded, tower, vectors
+from spectrain.train._jobs.embed import build_encoders, encode_pairs, tower, vectors
 from spectrain.train._jobs.embed_config import EmbedConfig
 from spectrain.train._jobs.ranking import BM25, mix
 from spectrain.train._run import recorded as _recorded
@@ -42,7 +42,7 @@ class Search:
         load_weights(self.model, folder)
         self.share = _share(folder)
         self.pairs = data.read_pairs(self.config.data or None)
-        _, documents = encoded(self.tokenizer, self.pairs, self.config)
+        _, documents = encode_pairs(self.tokenizer, self.pairs, self.config)
         self.vectors = vectors(self.model[tower(self.config, "document")], documents)
         self.bm25 = BM25([pair.document for pair in self.pairs])
 
@@ -54,7 +54,7 @@ class Search:
         """
         if not query.strip():
             raise ValueError("the query is empty; say what to look for.")
-        asked, _ = encoded(self.tokenizer, [data.text.Pair(query, " ", "")], self.config)
+        asked, _ = encode_pairs(self.tokenizer, [data.text.Pair(query, " ", "")], self.config)
         learned = (vectors(self.model[tower(self.config, "query")], asked) @ self.vectors.mT).numpy()
         scores = mix(learned, self.bm25.scores([query]), self.share)[0]
         best = np.argsort(-scores, kind="stable")[:top]

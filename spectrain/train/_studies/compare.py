@@ -9,8 +9,8 @@ from typing import Any
 
 from spectrain._files.read import NOT_FINITE, read_object, read_rows
 from spectrain._files.write import write_json
-from spectrain.train._run import claim as _claim
 from spectrain.train._run import recorded as _recorded
+from spectrain.train._run.claim import claimed
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.loop import train
 from spectrain.train._run.prepare import measure
@@ -67,7 +67,7 @@ def compare(
             raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
     for seed in seeds:
         dataclasses.replace(base, seed=seed)
-    with _claim.claimed(folder):
+    with claimed(folder):
         runs = Runs(with_fixed_choices(base, folder / "base.json"), folder, progress)
         found = _tuned(runs, grid, seeds, tune, points or {}) if tune else _swept(runs, grid, seeds)
         result = {"horizon": min(base.limits()), "rows": list(runs.rows.values()), **found}

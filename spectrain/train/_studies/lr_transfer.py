@@ -10,7 +10,7 @@ from typing import Any
 
 from spectrain._files.read import read_object
 from spectrain._files.write import write_json
-from spectrain.train._run import claim as _claim
+from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.check import Family, advance
 from spectrain.train._studies.check_config import TransferConfig
@@ -35,7 +35,7 @@ def lr_transfer(config: TransferConfig, *, folder: Path, progress: Progress | No
     Raises ValueError where the folder holds a sweep of another configuration.
     """
     screen = progress or Progress()
-    with _claim.claimed(folder):
+    with claimed(folder):
         _same(config, folder / "sweep.json")
         family = Family(config)
         rows: list[Row] = []
