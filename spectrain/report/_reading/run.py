@@ -91,7 +91,7 @@ def proper_name(optimizer: object) -> str:
     >>> proper_name("adamw"), proper_name("lion")
     ('AdamW', 'lion')
     """
-    known = {"muon": "Muon", "normuon": "NorMuon", "adamw": "AdamW", "sgd": "SGD", "soap": "SOAP"}
+    known = {"muon": "Muon", "normuon": "NorMuon", "muoneq": "MuonEq", "adamw": "AdamW", "sgd": "SGD", "soap": "SOAP"}
     return {**known, "torch-muon": "torch.optim.Muon"}.get(str(optimizer).lower(), str(optimizer))
 
 
@@ -176,7 +176,7 @@ def read(run: Path) -> Run:
 def _schedules(run: Path, config: Row, notes: list[str]) -> Row:
     """What ``polynomials.json`` holds; an optimizer that is not ours has none and none is missed."""
     file = run / "polynomials.json"
-    ours = config.get("optimizer", "muon") in ("muon", "normuon")
+    ours = config.get("optimizer", "muon") in ("muon", "normuon", "muoneq")
     return read_object(file, notes=notes) if ours or file.exists() else {}
 
 

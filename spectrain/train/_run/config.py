@@ -51,7 +51,7 @@ class RunConfig:
     where no --max-* is given."""
 
     optimizer: str = "muon"
-    """What moves the matrices: muon, normuon, adamw, torch-muon (torch.optim.Muon), soap (an extra). AdamW moves the
+    """What moves the matrices: muon, normuon, muoneq, adamw, torch-muon (torch.optim.Muon), soap (an extra). AdamW moves the
     rest under each of them."""
     lr: float | None = None
     """Peak learning rate. Default: follows depth and optimizer."""

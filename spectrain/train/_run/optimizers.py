@@ -27,6 +27,7 @@ _UPDATES = "spectrain.train._run.updates"
 OPTIMIZERS = {
     "muon": Facts(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), "ours: momentum orthogonalised by msign"),
     "normuon": Facts(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), "ours, each row over its running size"),
+    "muoneq": Facts(f"{_UPDATES}:muoneq", 8e-3, "muon", ("momentum",), "ours, rows of equal norm before msign"),
     "adamw": Facts(f"{_UPDATES}:adamw", 4e-3, "adamw", (), "AdamW for all"),
     "torch-muon": Facts(f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), "torch.optim.Muon"),
     "soap": Facts(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),

@@ -35,6 +35,11 @@ def normuon(matrices: Groups, rest: Groups, config: RunConfig) -> optim.Muon:
     return muon(matrices, rest, config, variant="normuon")
 
 
+def muoneq(matrices: Groups, rest: Groups, config: RunConfig) -> optim.Muon:
+    """Our Muon with rows of equal norm before msign."""
+    return muon(matrices, rest, config, variant="muoneq")
+
+
 def adamw(matrices: Groups, rest: Groups, config: RunConfig) -> torch.optim.AdamW:
     """AdamW for all; only matrices decay."""
     assert config.lr is not None
