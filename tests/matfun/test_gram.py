@@ -16,6 +16,7 @@ from spectrain.matfun._iteration.gram import (
     gram_products,
     multiplier,
     plain_products,
+    safe_cuts,
 )
 from spectrain.matfun._iteration.plain import gram, plain_iteration, start_for
 from spectrain.testing import exact_msign, polar_error, relative_error, spectral_function, with_singular_values, zoo

@@ -22,9 +22,9 @@ every = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def test_the_suite_has_every_block_that_is_exported():
-    exported = {
-        name for name in dir(nn) if inspect.isclass(kind := getattr(nn, name)) and issubclass(kind, torch.nn.Module)
-    }
+    places = [nn, nn.attention, nn.experts, nn.models, nn.activations]
+    found = {name: getattr(place, name) for place in places for name in dir(place)}
+    exported = {name for name, kind in found.items() if inspect.isclass(kind) and issubclass(kind, torch.nn.Module)}
     assert exported == {type(case.make()).__name__ for case in CASES.values()}
 
 

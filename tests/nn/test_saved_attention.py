@@ -143,7 +143,7 @@ def test_plain_operations_reject_wrong_answers(mistake, kind):
 def test_a_recorded_run_has_the_model_that_it_had(file, tmp_path):
     told = metadata(file)
     (tmp_path / "config.json").write_text(json.dumps(told["run"]), encoding="utf-8")
-    config = recorded.read(tmp_path / "config.json", TrainConfig)
+    config = recorded.read_config(tmp_path / "config.json", TrainConfig)
     assert config.attention == file.stem
     assert config.derive()[0] == config
     shapes = {name: list(w.shape) for name, w in build_model(config, vocabulary=11).state_dict().items()}

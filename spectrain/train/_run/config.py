@@ -51,8 +51,8 @@ class RunConfig:
     where no --max-* is given."""
 
     optimizer: str = "muon"
-    """What moves the matrices: muon, normuon, muoneq, adamw, torch-muon (torch.optim.Muon), soap (an extra). AdamW moves
-    the rest under each of them."""
+    """What moves the matrices: muon, normuon, muoneq, adamw, torch-muon (torch.optim.Muon), soap (an extra). AdamW
+    moves the rest under each of them."""
     lr: float | None = None
     """Peak learning rate. Default: follows depth and optimizer."""
     weight_decay: float = 0.1
