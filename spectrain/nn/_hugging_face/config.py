@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectrain._files.read import read_object
+from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.nn._attention.attention import Attention
 from spectrain.nn._hugging_face import experts
 from spectrain.nn._models.language_model import Block, LanguageModel, SwiGLU
@@ -125,7 +125,7 @@ def _latent_eps(model: LanguageModel) -> list[float]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """What a configuration says; ``ValueError`` where it is no JSON object, or a flag neither true nor false."""
-    config = read_object(path, what="the config.json that transformers wrote")
+    config = read_object(path, what="the config.json that transformers wrote", constants=NOT_FINITE)
     for name in _FLAGS:
         if not isinstance(config.get(name), bool | None):
             raise ValueError(f"config.json: {name} must be true or false, got {config[name]!r}.")
