@@ -37,15 +37,15 @@ def read(cells):
         number=number,
         articles=[link.rpartition("/")[2] for link in links if "kexue.fm/archives/" in link],
         page=next(link for link in links if link.endswith(".md")),
-        names=re.findall(r"(?<!in )`(\w+\.\w+)`", where),
+        names=re.findall(r"(?<!in )`(\w+(?:\.\w+)+)`", where),
         issues=re.findall(r"[1-8] of 8", issues),
         today=today,
     )
 
 
 def in_package(name):
-    layer, _, attribute = name.partition(".")
-    return hasattr(importlib.import_module(f"spectrain.{layer}"), attribute)
+    place, _, attribute = name.rpartition(".")
+    return hasattr(importlib.import_module(f"spectrain.{place}"), attribute)
 
 
 def faults_of(system, root):

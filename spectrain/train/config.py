@@ -213,9 +213,11 @@ class TrainConfig(RunConfig):
         return default_lr(self.optimizer, self.depth), _LR_REASON
 
     def _default_ratios(self) -> list[tuple[str, object, str]]:
+        """Rates that are not those of the matrices; an empty field is 1."""
         if self.parametrisation == "mup":
-            return [(name, 1.0, "muP decides the rates") for name in RATIOS]
-        return [(name, default_ratio(self.optimizer, name), _RATIO_REASON) for name in RATIOS]
+            return []
+        found = {name: default_ratio(self.optimizer, name) for name in RATIOS}
+        return [(name, ratio, _RATIO_REASON) for name, ratio in found.items() if ratio != 1.0]
 
     def _default_balance_rate(self) -> list[tuple[str, object, str]]:
         if self.moe_experts is None or self.moe_balance not in ("sign", "rms"):

@@ -256,4 +256,4 @@ def test_several_runs_show_only_the_settings_that_differ(comparison_folder, tmp_
     text = report.write([comparison_folder], out=tmp_path / "report.html").read_text(encoding="utf-8")
     differences = re.search(r'<section id="configuration">.*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
     assert re.findall(r"<tr><td>(\w+)</td>", differences) == ["optimizer", "lr"]
-    assert "Muon reached AdamW&#x27;s best validation loss, 4.05, with 0.61 of its tokens." in text
+    assert "Muon reached AdamW&#x27;s validation loss, 4.05, with 0.61 of its tokens (one seed)." in text
