@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from spectrain import train
+from spectrain.train._run import jobs as _jobs
 from spectrain.train._run import recorded as _recorded
-from spectrain.train._run import table as _table
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.job import AbstractJob, Judged, Measured
 from spectrain.train.config import TrainConfig
@@ -89,7 +89,7 @@ class LineJob(AbstractJob[LineConfig]):
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     """One line in the table is all that a job needs besides its two classes."""
-    monkeypatch.setitem(_table.JOBS, "line", _table.Job(f"{__name__}:LineConfig", f"{__name__}:LineJob"))
+    monkeypatch.setitem(_jobs.JOBS, "line", _jobs.Job(f"{__name__}:LineConfig", f"{__name__}:LineJob"))
 
 
 def configuration(out, **changes):
@@ -144,9 +144,9 @@ def test_a_job_nobody_knows_is_refused(tmp_path):
         _recorded.read_any(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("name", _table.JOBS)
+@pytest.mark.parametrize("name", _jobs.JOBS)
 def test_a_line_of_the_table_names_a_configuration_and_the_job_that_takes_it(name):
-    config, job = _table.config_class(name), _table.job_class(name)
+    config, job = _jobs.config_class(name), _jobs.job_class(name)
     assert config.job == name
     assert job.__orig_bases__ == (AbstractJob[config],)
     assert issubclass(config, RunConfig)
@@ -154,5 +154,5 @@ def test_a_line_of_the_table_names_a_configuration_and_the_job_that_takes_it(nam
 
 
 def test_configurations_of_all_jobs_load_no_torch():
-    program = "import sys\nfrom spectrain.train._run import table\nfor name in table.JOBS: table.config_class(name)\n"
+    program = "import sys\nfrom spectrain.train._run import jobs\nfor name in jobs.JOBS: jobs.config_class(name)\n"
     subprocess.run([sys.executable, "-c", program + "assert 'torch' not in sys.modules"], check=True)
