@@ -11,9 +11,9 @@ from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Array
 from spectrain.lowrank import _product_terms as terms
 from spectrain.lowrank._matrix.error import frobenius
-from spectrain.lowrank._matrix.matrix import Matrix, entered
+from spectrain.lowrank._matrix.matrix import Matrix, enter
 from spectrain.lowrank._matrix.result import Factorization
-from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, unit_scaled
+from spectrain.lowrank._matrix.scale import flatten_batch, rescale, restore_batch, unit_scaled
 
 Core: TypeAlias = Literal["diagonal", "full"]
 _ALL_EXCHANGES = 1e8  # count^2 times l, up to which exchanges go on until none helps; beyond, 20 of them
@@ -106,26 +106,26 @@ def cr(
         A, kx = unit_scaled(left.dense().detach().to(_wide(left.dtype)), "cr")
         B, ky = unit_scaled(right.dense().detach().to(_wide(left.dtype)), "cr")
         batch = A.shape[:-2]
-        pairs = zip(flattened(A), flattened(B), strict=True)
+        pairs = zip(flatten_batch(A), flatten_batch(B), strict=True)
         each: dict = {"best": weights == "optimal", "core": core, "out": left.out_dtype}
         done = [_single(x, y, count, rule, draw, **each) for x, y in pairs]
-        S, W, error, expected = (rebatched(values, batch) for values in zip(*done, strict=True))
+        S, W, error, expected = (restore_batch(values, batch) for values in zip(*done, strict=True))
         W = W.to(left.out_dtype)
     k = kx + ky
     return CR.of(
         left.value(S),
         left.value(W),
         rank=left.value(torch.full(batch, count)),
-        error=left.value(rescaled(error, k)),
+        error=left.value(rescale(error, k)),
         columns=left.factor(left.dense().take_along_dim(S[..., None, :], -1)),
         rows=left.factor(right.dense().take_along_dim(S[..., :, None], -2)),
-        expected=left.value(rescaled(expected, k)),
+        expected=left.value(rescale(expected, k)),
     )
 
 
 def _pair(X: Array, Y: Array, count: int, name: str) -> tuple[Matrix, Matrix]:
     """Return both matrices after checking that they are dense, fit each other and have ``count`` terms."""
-    left, right = entered(X, name), entered(Y, name)
+    left, right = enter(X, name), enter(Y, name)
     if left.entries is None or right.entries is None:
         raise TypeError(
             f"{name}: needs dense matrices, whose columns and rows can be taken; use .toarray() or .to_dense()"
@@ -271,7 +271,7 @@ def approx_matmul(X: Array, Y: Array, *, count: int, method: str = "sampling", g
     draw = repeating_generator(generator, "approx_matmul")
     with torch.no_grad():
         wide = torch.linalg.vector_norm(left.dense(), dim=-2) * torch.linalg.vector_norm(right.dense(), dim=-1)
-        norms = flattened(wide.double()[..., None, :])[:, 0]
+        norms = flatten_batch(wide.double()[..., None, :])[:, 0]
         if method == "norms":
             S = norms.topk(count).indices
             w = torch.ones_like(S, dtype=left.dtype)
@@ -279,6 +279,6 @@ def approx_matmul(X: Array, Y: Array, *, count: int, method: str = "sampling", g
             p = torch.stack([norm_probabilities(row) for row in norms])
             S = torch.multinomial(p.to(draw.device), count, replacement=True, generator=draw).to(norms.device)
             w = (1 / (count * p.take_along_dim(S, -1))).to(left.dtype)
-        S, w = rebatched(S, left.shape[:-2]), rebatched(w, left.shape[:-2])
+        S, w = restore_batch(S, left.shape[:-2]), restore_batch(w, left.shape[:-2])
     C = left.dense().take_along_dim(S[..., None, :], -1) * w[..., None, :]
     return left.factor(C @ right.dense().take_along_dim(S[..., :, None], -2))

@@ -16,16 +16,16 @@ from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import fill_up
 from spectrain.lowrank._columns.rules import EXACT_WORK
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
-from spectrain.lowrank._matrix.matrix import Matrix, entered
+from spectrain.lowrank._matrix.matrix import Matrix, enter
 from spectrain.lowrank._matrix.probes import COUNT, FAILURE, Probes, quantile
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import (
     as_returned,
-    flattened,
+    flatten_batch,
     in_range,
-    rebatched,
-    rescaled,
-    stacked,
+    rescale,
+    restore_batch,
+    stack,
     times_two_to,
     unit_scaled,
 )
@@ -122,7 +122,7 @@ def cur(
     >>> torch.allclose(C @ U @ R, A, atol=1e-4)
     True
     """
-    matrix = entered(A, "cur")
+    matrix = enter(A, "cur")
     given = rows is not None or columns is not None
     stops = check_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="cur", required=not given)
     if core not in ("optimal", "cross"):
@@ -224,10 +224,10 @@ def _cross(A: Tensor, stops: Stops, sides: _Sides, allowed: Tensor, how: Choice,
 @torch.compiler.disable  # chosen by values: a graph breaks here once, and not at each of them
 def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels: list[float], core: Core) -> CUR:
     A, k = unit_scaled(matrix.dense(), "cur")
-    batch, items = A.shape[:-2], flattened(A)
+    batch, items = A.shape[:-2], flatten_batch(A)
     allowed = stops.allowance(matrix_norm(A, stops.norm), k)
     make = _optimal if core == "optimal" else _cross
-    tolerances, exponents = (flattened(each[..., None, None]).flatten() for each in (allowed, k))
+    tolerances, exponents = (flatten_batch(each[..., None, None]).flatten() for each in (allowed, k))
     judge = partial(_judge, matrix=matrix, norm=stops.norm)
     judges = [partial(judge, A=X, k=int(e)) for X, e in zip(items, exponents, strict=True)]
     done = [
@@ -236,21 +236,21 @@ def _of_entries(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, levels
     ]
     p, q = (max(len(indices) for indices in side) for side in zip(*((d.rows, d.columns) for d in done), strict=True))
     done = [judged(_widen(d, X, p, q)) for d, X, judged in zip(done, items, judges, strict=True)]
-    rank = rebatched(torch.tensor([d.rank for d in done], device=A.device), batch)
-    error = stacked(done, "error", batch)
-    stops.warn_of(rescaled(error, k), rescaled(allowed.double(), k), rank, "cur")
+    rank = restore_batch(torch.tensor([d.rank for d in done], device=A.device), batch)
+    error = stack(done, "error", batch)
+    stops.warn_of(rescale(error, k), rescale(allowed.double(), k), rank, "cur")
     best = None
     if min(A.shape[-2:]) * A.numel() <= EXACT_WORK:
         tails = tail_errors(torch.linalg.svdvals(A.detach()), norm=stops.norm)
         wanted = torch.full_like(rank, min(p, q)) if not stops.by_error else rank
-        best = matrix.value(rescaled(tails.take_along_dim(wanted[..., None], -1)[..., 0].double(), k))
-    rows, J = stacked(done, "rows", batch), stacked(done, "columns", batch)
+        best = matrix.value(rescale(tails.take_along_dim(wanted[..., None], -1)[..., 0].double(), k))
+    rows, J = stack(done, "rows", batch), stack(done, "columns", batch)
     return CUR.of(
         matrix.factor(matrix.dense().take_along_dim(J[..., None, :], -1)),
-        matrix.value(_core_out(times_two_to(stacked(done, "U", batch), -k), matrix)),
+        matrix.value(_core_out(times_two_to(stack(done, "U", batch), -k), matrix)),
         matrix.factor(matrix.dense().take_along_dim(rows[..., :, None], -2)),
         rank=matrix.value(rank),
-        error=matrix.value(rescaled(error, k)),
+        error=matrix.value(rescale(error, k)),
         best=best,
         norm=stops.norm,
         rows=matrix.value(rows),
@@ -316,13 +316,13 @@ def _of_operator(matrix: Matrix, stops: Stops, sides: _Sides, how: Choice, level
     found = _steadiest(cores, judge, levels)
     rank, U = torch.tensor(found.rank), found.U
     size = (probes.mean_square() if unit.squared_norm is None else unit.squared_norm).sqrt().double()
-    stops.warn_of(rescaled(found.error, k), rescaled(stops.allowance(size, k), k), rank, "cur")
+    stops.warn_of(rescale(found.error, k), rescale(stops.allowance(size, k), k), rank, "cur")
     return CUR.of(
         matrix.factor(times_two_to(C, k)),
         matrix.value(_core_out(times_two_to(U, -k), matrix)),
         matrix.factor(times_two_to(R, k)),
         rank=matrix.value(rank),
-        error=matrix.value(rescaled(found.error, k)),
+        error=matrix.value(rescale(found.error, k)),
         norm=stops.norm,
         failure=FAILURE,
         rows=matrix.value(rows),

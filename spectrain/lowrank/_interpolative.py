@@ -13,9 +13,9 @@ from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import fill_up
 from spectrain.lowrank._columns.strong_rrqr import strong_rrqr
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm, residual_error
-from spectrain.lowrank._matrix.matrix import Matrix, entered
+from spectrain.lowrank._matrix.matrix import Matrix, enter
 from spectrain.lowrank._matrix.result import Factorization
-from spectrain.lowrank._matrix.scale import flattened, rebatched, rescaled, stacked, times_two_to, unit_scaled
+from spectrain.lowrank._matrix.scale import flatten_batch, rescale, restore_batch, stack, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops
 from spectrain.lowrank._select_columns import check_rule
 
@@ -115,7 +115,7 @@ def interpolative(
     >>> torch.allclose(A[:, columns] @ Z, A, atol=1e-5)
     True
     """
-    matrix = entered(A, "interpolative")
+    matrix = enter(A, "interpolative")
     stops = check_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="interpolative")
     if axis not in ("columns", "rows", "both"):
         raise ValueError(f'interpolative: axis must be "columns", "rows" or "both", got {axis!r}')
@@ -152,21 +152,21 @@ def decompose(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
         done = [operator_id(matrix, stops, how)]
     else:
         A, k = unit_scaled(matrix.entries, "interpolative")
-        items = flattened(A)
-        allowed = flattened(stops.allowance(matrix_norm(A, stops.norm), k)[..., None, None]).flatten()
+        items = flatten_batch(A)
+        allowed = flatten_batch(stops.allowance(matrix_norm(A, stops.norm), k)[..., None, None]).flatten()
         done = [column_id(X, stops, a, how) for X, a in zip(items, allowed, strict=True)]
         width = max(len(found.columns) for found in done)
         done = [widen(found, X, width) for found, X in zip(done, items, strict=True)]
-    rank = rebatched(torch.tensor([found.rank for found in done], device=device), batch)
-    best = stacked(done, "best", batch) if done[0].best is not None else None
+    rank = restore_batch(torch.tensor([found.rank for found in done], device=device), batch)
+    best = stack(done, "best", batch) if done[0].best is not None else None
     return Decomposed(
         A,
         k,
-        stacked(done, "columns", batch),
-        stacked(done, "C", batch),
-        stacked(done, "Z", batch),
+        stack(done, "columns", batch),
+        stack(done, "C", batch),
+        stack(done, "Z", batch),
         rank,
-        stacked(done, "error", batch),
+        stack(done, "error", batch),
         best,
         done[0].failure,
     )
@@ -201,8 +201,8 @@ def _of_both(matrix: Matrix, stops: Stops, how: Choice) -> TwoSidedInterpolative
     found = decompose(matrix, stops, how)
     batch = found.C.shape[:-2]
     ranks = found.rank.reshape(-1).tolist() or [0]
-    sides = [_rows_of(C, r) for C, r in zip(flattened(found.C), ranks, strict=True)]
-    rows, X = (rebatched(each, batch) for each in zip(*sides, strict=True))
+    sides = [_rows_of(C, r) for C, r in zip(flatten_batch(found.C), ranks, strict=True)]
+    rows, X = (restore_batch(each, batch) for each in zip(*sides, strict=True))
     X = X.to(matrix.out_dtype)
     core, Z = found.C.take_along_dim(rows[..., :, None], -2), found.Z.to(matrix.out_dtype)
     return TwoSidedInterpolative.of(
@@ -238,8 +238,8 @@ def _report(matrix: Matrix, found: Decomposed, stops: Stops, factors: tuple[Tens
         error = _error_of(found, wide, stops.norm) if fresh else error + _rounding(matrix, found)
     return {
         "rank": matrix.value(found.rank),
-        "error": matrix.value(rescaled(error, found.k)),
-        "best": None if found.best is None else matrix.value(rescaled(found.best.to(error.dtype), found.k)),
+        "error": matrix.value(rescale(error, found.k)),
+        "best": None if found.best is None else matrix.value(rescale(found.best.to(error.dtype), found.k)),
         "norm": stops.norm,
         "failure": found.failure,
     }

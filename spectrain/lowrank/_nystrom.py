@@ -16,7 +16,7 @@ from spectrain.lowrank._matrix.error import frobenius, product_noise
 from spectrain.lowrank._matrix.kernel import Source, indefinite, of_function, of_matrix
 from spectrain.lowrank._matrix.matrix import Array
 from spectrain.lowrank._matrix.result import Factorization, widen
-from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
+from spectrain.lowrank._matrix.scale import exponent_of, scale_by
 from spectrain.lowrank._matrix.stops import Stops, check_stops
 
 _PART, _ROWS = 16, 1024  # landmarks taken, and rows looked at, at once
@@ -222,8 +222,8 @@ def _measure_error(source: Source, F: Tensor, error: float, eps: float) -> float
         return error
     k, wide = exponent_of(source.diagonal), F.to(source.whole.dtype)
     parts = zip(source.whole.split(_ROWS), wide.split(_ROWS), strict=True)
-    sizes = [float(frobenius(scaled_by(K - part @ wide.mH, -k))) for K, part in parts]
-    noise = float(product_noise(scaled_by(source.whole, -k), F.shape[1]))
+    sizes = [float(frobenius(scale_by(K - part @ wide.mH, -k))) for K, part in parts]
+    noise = float(product_noise(scale_by(source.whole, -k), F.shape[1]))
     size = (math.hypot(*sizes) + noise) * 2.0 ** (k // 2) * 2.0 ** (k - k // 2)
     if size > error + source.n * eps**0.5 * float(source.diagonal.max()):
         raise indefinite(f"K - F F^H has trace {error:.3g} and the larger Frobenius norm {size:.3g}")

@@ -14,9 +14,9 @@ from torch import Tensor
 from spectrain._arrays.kinds import Real
 from spectrain.lowrank._derivatives import carries_derivative, is_transformed
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm
-from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+from spectrain.lowrank._matrix.matrix import Array, Matrix, enter
 from spectrain.lowrank._matrix.result import Factorization, widen
-from spectrain.lowrank._matrix.scale import in_range, joined, rescaled, rounded_up, times_two_to, unit_scaled
+from spectrain.lowrank._matrix.scale import in_range, join_parts, rescale, round_up, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import check_stops
 from spectrain.lowrank._rank_decision import Decision, decide
 
@@ -209,7 +209,7 @@ def pinv_factors(
     V, Uh = found.Vh.mH[..., :width] * keep[..., None, :], found.U.mH[..., :width, :] * keep[..., None]
     weights = found.weights()[..., :width].to(real)
     over = _overflow(weights, k, torch.finfo(matrix.out_dtype).max)
-    W, Uh = rescaled(weights, -k - over), rescale_matrix(Uh, over)
+    W, Uh = rescale(weights, -k - over), rescale_matrix(Uh, over)
     told = {"cutoff": found.cutoff, "kept": found.smallest_kept(), "dropped": found.largest_dropped()}
     return PseudoInverse.of(
         *(matrix.factor(F) for F in (V, W, Uh)),
@@ -217,13 +217,13 @@ def pinv_factors(
         error=matrix.value(_error_out(found, matrix, k)),
         clear=matrix.value(found.clear()),
         source=source if carries_derivative(source) else None,
-        **{key: matrix.value(rescaled(number.to(real), k)) for key, number in told.items()},
+        **{key: matrix.value(rescale(number.to(real), k)) for key, number in told.items()},
     )
 
 
 def _prepare(A: Array, rtol: Real | None, atol: Real | None, name: str) -> tuple[Matrix, Real, Real, Tensor, Tensor]:
     """Return the matrix, its tolerances and a copy of unit size without gradient."""
-    matrix = entered(A, name)
+    matrix = enter(A, name)
     check_stops(matrix.shape, rank=None, rtol=rtol, atol=atol, name=name, required=False)
     if rtol is None:
         rtol = max(matrix.shape[-2:]) * torch.finfo(matrix.out_dtype).eps if atol is None else 0.0
@@ -232,7 +232,7 @@ def _prepare(A: Array, rtol: Real | None, atol: Real | None, name: str) -> tuple
 
 
 def _unit_atol(atol: Real, k: Tensor) -> Tensor:
-    return rescaled(torch.full(k.shape, float(atol), dtype=torch.float64, device=k.device), -k)
+    return rescale(torch.full(k.shape, float(atol), dtype=torch.float64, device=k.device), -k)
 
 
 def _overflow(weights: Tensor, k: Tensor, largest: float) -> Tensor:
@@ -244,7 +244,7 @@ def _overflow(weights: Tensor, k: Tensor, largest: float) -> Tensor:
 def _error_out(found: Decision, matrix: Matrix, k: Tensor) -> Tensor:
     """Return the error in the units of A^+, rounded up, with what W may lose below the smallest normal number."""
     unit = torch.finfo(matrix.out_dtype)
-    error = rounded_up(rescaled(found.error(2 * unit.eps).to(matrix.dtype.to_real()), -k))
+    error = round_up(rescale(found.error(2 * unit.eps).to(matrix.dtype.to_real()), -k))
     return error + found.keep.sum(-1).sqrt() * (unit.smallest_normal * unit.eps)
 
 
@@ -266,5 +266,5 @@ def _gram(matrix: Matrix, rtol: Real, method: str | None) -> bool:
 def rescale_matrix(X: Tensor, k: Tensor) -> Tensor:
     """Return X * 2**k for a batch of matrices, real or complex."""
     if not X.is_complex():
-        return rescaled(X, k)
-    return joined(rescaled(torch.view_as_real(X.resolve_conj()), k))
+        return rescale(X, k)
+    return join_parts(rescale(torch.view_as_real(X.resolve_conj()), k))

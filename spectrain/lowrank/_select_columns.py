@@ -9,8 +9,8 @@ from spectrain._arrays.kinds import Array, Real
 from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
 from spectrain.lowrank._columns.random import sketch_of
 from spectrain.lowrank._columns.rules import RULES, Task, choose_by
-from spectrain.lowrank._matrix.matrix import Matrix, entered
-from spectrain.lowrank._matrix.scale import flattened, rebatched, unit_scaled
+from spectrain.lowrank._matrix.matrix import Matrix, enter
+from spectrain.lowrank._matrix.scale import flatten_batch, restore_batch, unit_scaled
 from spectrain.lowrank._matrix.stops import check_stops
 
 
@@ -64,7 +64,7 @@ def select_columns(
     >>> sorted(select_columns(A, 2).tolist())
     [0, 3]
     """
-    matrix = entered(A, "select_columns")
+    matrix = enter(A, "select_columns")
     check_stops(matrix.shape, rank=rank, rtol=None, atol=None, name="select_columns")
     draw = check_rule(method, bound=bound, oversample=oversample, power=power, block=block, generator=generator)
     options = {"bound": bound, "oversample": oversample, "power": power, "block": block}
@@ -100,5 +100,5 @@ def indices(
         A, _ = unit_scaled(A.detach(), "select_columns")
         if method == "pivoted_qr" and not refine:
             return pivoted_qr(A, rank).columns
-        items = [choose_by(method, Task(X, rank, draw, **options), refine=refine) for X in flattened(A)]
-        return rebatched(items, A.shape[:-2])
+        items = [choose_by(method, Task(X, rank, draw, **options), refine=refine) for X in flatten_batch(A)]
+        return restore_batch(items, A.shape[:-2])

@@ -11,9 +11,9 @@ from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Real
 from spectrain.lowrank._derivatives import carries_derivative
 from spectrain.lowrank._matrix.error import product_noise, residual_error
-from spectrain.lowrank._matrix.matrix import Array, Matrix, entered, of_entries, to_numpy
+from spectrain.lowrank._matrix.matrix import Array, Matrix, enter, of_entries, to_numpy
 from spectrain.lowrank._matrix.result import Factorization, widen
-from spectrain.lowrank._matrix.scale import canonical, in_range, rescaled, rounded_up, unit_scaled
+from spectrain.lowrank._matrix.scale import canonical, in_range, rescale, round_up, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops, tail_errors
 from spectrain.lowrank._subspace.krylov import randomized_ritz
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards
@@ -94,7 +94,7 @@ def svd(
     draw = None if torch.compiler.is_compiling() else repeating_generator(generator, "svd")
     if draw is not None and (isinstance(A, RowBlocks | np.memmap) or hasattr(A, "full_tensor")) and A.ndim == 2:
         return _by_rows(A, rank=rank, rtol=rtol, atol=atol, norm=norm, method=method, out=out, draw=draw)
-    matrix = entered(A, "svd")
+    matrix = enter(A, "svd")
     stops = check_stops(matrix.shape, rank=rank, rtol=rtol, atol=atol, norm=norm, name="svd", required=False)
     columns = _columns(matrix, stops, rank=rank, oversample=oversample, power=power, block=block)
     if method not in (None, "exact", "krylov"):
@@ -176,7 +176,7 @@ def _exact(matrix: Matrix, stops: Stops) -> SVD:
     best = tail_errors(known, norm=stops.norm).take_along_dim(rank[..., None], -1)[..., 0]
     letters = _letters(matrix, U, S, Vh, k)
     error = _residual(A, letters, k, stops.norm)
-    stops.warn_of(rescaled(error, k), rescaled(allowed, k), rank, "svd")
+    stops.warn_of(rescale(error, k), rescale(allowed, k), rank, "svd")
     return _result(matrix, letters, k, rank=rank, error=error, best=best, stops=stops)
 
 
@@ -206,7 +206,7 @@ def _by_krylov(
 def _letters(matrix: Matrix, U: Tensor, S: Tensor, Vh: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the factors as they go out: canonical phases, scale undone, in the output dtype."""
     U, Vh = canonical(U, Vh)
-    U, S, Vh = (F.to(matrix.dtype_of(F)) for F in (U, rescaled(S, k), Vh))
+    U, S, Vh = (F.to(matrix.dtype_of(F)) for F in (U, rescale(S, k), Vh))
     return U, in_range(S, "svd", "a singular value"), Vh
 
 
@@ -214,7 +214,7 @@ def _residual(A: Tensor, letters: tuple[Tensor, Tensor, Tensor], k: Tensor, norm
     """Return a bound on ||A - U diag(S) Vh|| for the factors as they go out; A is scaled by 2**-k."""
     real = A.dtype.to_real()
     U, S, Vh = (F.detach().to(A.dtype if F.is_complex() or not A.is_complex() else real) for F in letters)
-    return residual_error(A.detach(), (U, rescaled(S, -k)[..., :, None] * Vh), norm=norm)
+    return residual_error(A.detach(), (U, rescale(S, -k)[..., :, None] * Vh), norm=norm)
 
 
 def _result(
@@ -233,8 +233,8 @@ def _result(
     return SVD.of(
         *(matrix.value(F) for F in letters),
         rank=matrix.value(rank),
-        error=matrix.value(rounded_up(rescaled(error.to(dtype), k))),
-        best=None if best is None else matrix.value(rescaled(best.to(dtype), k)),
+        error=matrix.value(round_up(rescale(error.to(dtype), k))),
+        best=None if best is None else matrix.value(rescale(best.to(dtype), k)),
         norm=stops.norm,
         failure=failure,
     )

@@ -23,8 +23,8 @@ from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
     Real,
-    checked_tolerance,
-    entered,
+    check_tolerance,
+    enter,
     like,
     real_dtype,
     refuse,
@@ -50,11 +50,11 @@ def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = N
     >>> mpsd(torch.tensor([[0.0, 2.0], [2.0, 0.0]])).round(decimals=6).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    A, leave = entered(A, "mpsd", embed=False)
+    A, leave = enter(A, "mpsd", embed=False)
     if A.shape[-1] != A.shape[-2]:
         raise ValueError(f"mpsd: needs square matrices, got shape {tuple(A.shape)}; X.mT @ X is square")
     dtype = like(A, out_dtype, "mpsd")
-    checked_tolerance(tol, real_dtype(dtype), "mpsd")
+    check_tolerance(tol, real_dtype(dtype), "mpsd")
     Y, _ = _operator(flat(A), None if tol is None else float(tol), dtype)
     return leave(Y.reshape(A.shape))
 
@@ -68,7 +68,7 @@ def _compute(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, 
     size = _norm(unit)
     delta = _norm(S - torch.bmm(V * L[:, None, :], adjoint(V))) + torch.finfo(S.dtype).eps * A.shape[-1] ** 0.5 * size
     error = torch.where(size > 0, 2 * delta / torch.where(size > 0, size, 1.0), 0.0)
-    limit = checked_tolerance(tol, real_dtype(dtype), "mpsd") - torch.finfo(dtype).eps / 2
+    limit = check_tolerance(tol, real_dtype(dtype), "mpsd") - torch.finfo(dtype).eps / 2
     if not bool((error <= limit).all()):
         refuse(
             f"mpsd: cannot prove an error of {limit:g} ||A||, the bound is {float(error.max()):.2g}; ask for a larger "
@@ -128,7 +128,7 @@ def apply_function(
     f: Callable[[Tensor], Tensor], X: Array, *, name: str, rtol: Real = 0.0, out_dtype: torch.dtype | None = None
 ) -> Array:
     """Return what :func:`mapply` does, with the name of the function that was called in its errors."""
-    X, leave = entered(X, name, embed=False)
+    X, leave = enter(X, name, embed=False)
     dtype = like(X, out_dtype, name)
     if not 0 <= rtol < 1:
         raise ValueError(f"{name}: rtol must be in [0, 1), got {rtol}")

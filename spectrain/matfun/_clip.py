@@ -23,9 +23,9 @@ from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
     Real,
-    checked_out_dtype,
-    checked_tolerance,
-    entered,
+    check_out_dtype,
+    check_tolerance,
+    enter,
     real_dtype,
     refuse,
     rounded,
@@ -66,17 +66,17 @@ def mthreshold(X: Array, threshold: Real, *, tol: Real | None = None, out_dtype:
     >>> mthreshold(torch.tensor([[0.0, 1.0], [-3.0, 0.0]]), 2.0).tolist()
     [[0.0, 0.0], [-1.0, 0.0]]
     """
-    X, leave = entered(X, "mthreshold")
+    X, leave = enter(X, "mthreshold")
     if not threshold >= 0:
         raise ValueError(f"mthreshold: threshold must not be negative, got {threshold}")
     out_dtype = real_dtype(out_dtype or X.dtype)
-    checked_tolerance(tol, out_dtype, "mthreshold")
+    check_tolerance(tol, out_dtype, "mthreshold")
     Y, _ = _threshold(flat(X), float(threshold), None if tol is None else float(tol), out_dtype)
     return leave(Y.reshape(X.shape))
 
 
 def _soft_threshold(X: Tensor, threshold: float, tol: float | None, out_dtype: torch.dtype) -> tuple[Tensor, ...]:
-    limit = checked_tolerance(tol, out_dtype, "mthreshold") - torch.finfo(out_dtype).eps / 2
+    limit = check_tolerance(tol, out_dtype, "mthreshold") - torch.finfo(out_dtype).eps / 2
     wide = X.double()
     found = clip(wide, Interval(0.0, threshold, 0.0), tol=limit, method=None)
     if not bool((found.error <= limit).all()):
@@ -145,14 +145,14 @@ def mclip(
     >>> [[round(v, 4) for v in row] for row in mclip(X, 0.2, 1.0).tolist()]
     [[0.0, 0.2, 0.0], [-1.0, 0.0, 0.0]]
     """
-    source, (X, leave) = X, entered(X, "mclip")
+    source, (X, leave) = X, enter(X, "mclip")
     _check_request(lower, upper, tol, steps, method, rtol)
     interval = Interval(float(lower), float(upper), float(rtol))
-    checked_out_dtype(out_dtype, "mclip")
+    check_out_dtype(out_dtype, "mclip")
     out_dtype = real_dtype(out_dtype or X.dtype)
     if steps is not None or method == "signs":
         return leave(_by_steps(X, interval, steps or 4).to(out_dtype).reshape(X.shape))
-    checked_tolerance(tol, out_dtype, "mclip")
+    check_tolerance(tol, out_dtype, "mclip")
     slack = rounding_of_complex(source, out_dtype)
     Y, _ = _operator(flat(X), *interval, None if tol is None else float(tol), method, slack, out_dtype)
     return leave(Y.reshape(X.shape))
@@ -195,7 +195,7 @@ def _compute(
     slack: float,
     out_dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:
-    limit = checked_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2 - slack
+    limit = check_tolerance(tol, out_dtype, "mclip") - torch.finfo(out_dtype).eps / 2 - slack
     found = clip(X, Interval(lower, upper, rtol), tol=limit, method=method)
     _check(found.error, limit, asked=tol is not None)
     return rounded(found.Y, out_dtype, "mclip"), found.error

@@ -12,7 +12,7 @@ from spectrain._arrays.finite import locate_errors
 from spectrain.approx import Schedule
 from spectrain.matfun._derivative.derivative import change_of_sign, is_differentiated, spectral_function
 from spectrain.matfun._entry.batches import flat, in_batches
-from spectrain.matfun._entry.input import Array, Real, checked_tolerance, entered, is_complex, real_dtype
+from spectrain.matfun._entry.input import Array, Real, check_tolerance, enter, is_complex, real_dtype
 from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe
 from spectrain.matfun._proven.algorithms import methods
@@ -68,7 +68,7 @@ class _Request:
     def check(self, X: Tensor) -> None:
         """Raise ValueError where the tolerance or the plan does not fit X."""
         dtype = self.out_dtype or X.dtype
-        checked_tolerance(self.tol, dtype, "msign")
+        check_tolerance(self.tol, dtype, "msign")
         if self.plan is not None and (self.plan.shape, self.plan.dtype) != (tuple(X.shape[-2:]), dtype):
             raise ValueError(
                 f"msign: the plan is for matrices {self.plan.shape} and results in {self.plan.dtype}, got "
@@ -193,7 +193,7 @@ def msign(
     request = _Request(
         tol, steps, schedule, method, rtol, out_dtype, dtype, lower, plan, embedded=any(map(is_complex, given))
     )
-    doors = [entered(matrix, "msign") for matrix in given]
+    doors = [enter(matrix, "msign") for matrix in given]
     matrices = [matrix for matrix, _ in doors]
     if not request.iterates:
         for matrix in matrices:

@@ -15,7 +15,7 @@ from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, refusal, times_power_of_two, to_unit
 from spectrain.matfun._derivative.differences import Once, widen
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.input import Array, Real, entered, scalar_door
+from spectrain.matfun._entry.input import Array, Real, enter, scalar_door
 from spectrain.matfun._iteration.plain import gram
 
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -52,7 +52,7 @@ def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array
     if not 0 < power < float("inf") or (power != 1 and kind != "entropy"):
         raise ValueError(f'effective_rank: power={power} must be positive and finite, and goes with kind="entropy"')
     numbers = scalar_door(X)
-    X, _ = entered(X, "effective_rank", embed=False)
+    X, _ = enter(X, "effective_rank", embed=False)
     if min(X.shape[-2:]) == 0:
         return numbers(torch.zeros(X.shape[:-2], dtype=_answer(X.dtype), device=X.device))
     S = torch.linalg.svdvals(_unit(flat(X)))
@@ -116,7 +116,7 @@ def spectral_norm(X: Array) -> NormBounds:
     True
     """
     numbers = scalar_door(X)
-    X, _ = entered(X, "spectral_norm")
+    X, _ = enter(X, "spectral_norm")
     with torch.autocast(X.device.type, enabled=False):
         lower, upper = _differentiable(flat(X))
     return NormBounds(numbers(lower.reshape(X.shape[:-2])), numbers(upper.reshape(X.shape[:-2])))

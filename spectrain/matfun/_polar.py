@@ -9,9 +9,9 @@ from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
     Real,
-    checked_rtol,
-    checked_tolerance,
-    entered,
+    check_rtol,
+    check_tolerance,
+    enter,
     is_complex,
     real_dtype,
     rounded,
@@ -36,11 +36,11 @@ def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype
     >>> mstep(X).tolist(), mstep(X, 0.1).tolist()
     ([[0.0, 0.0], [-1.0, 0.0]], [[0.0, 1.0], [-1.0, 0.0]])
     """
-    source, (X, leave) = X, entered(X, "mstep")
+    source, (X, leave) = X, enter(X, "mstep")
     if not 0 <= threshold < float("inf"):
         raise ValueError(f"mstep: threshold must be a finite number from 0 up, got {threshold}")
     out_dtype = real_dtype(out_dtype or X.dtype)
-    checked_tolerance(tol, out_dtype, "mstep")
+    check_tolerance(tol, out_dtype, "mstep")
     slack = rounding_of_complex(source, out_dtype)
     Y = sign(flat(X), tol=tol, out_dtype=out_dtype, name="mstep", slack=slack, threshold=threshold).Y
     return leave(Y.reshape(X.shape))
@@ -82,10 +82,10 @@ def polar(
     """
     complex_input, numbers = is_complex(X), scalar_door(X)
     source = X
-    X, leave = entered(X, "polar")
+    X, leave = enter(X, "polar")
     out_dtype = real_dtype(out_dtype or X.dtype)
-    checked_tolerance(tol, out_dtype, "polar")
-    checked_rtol(rtol, "polar")
+    check_tolerance(tol, out_dtype, "polar")
+    check_rtol(rtol, "polar")
     slack = rounding_of_complex(source, out_dtype)
     with torch.autocast(X.device.type, enabled=False):
         Y, error, rank, _ = sign(flat(X), tol=tol, rtol=rtol, out_dtype=out_dtype, name="polar", slack=slack)

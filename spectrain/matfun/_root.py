@@ -17,9 +17,9 @@ from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
     Real,
-    checked_rtol,
-    checked_tolerance,
-    entered,
+    check_rtol,
+    check_tolerance,
+    enter,
     like,
     real_dtype,
     refuse,
@@ -76,11 +76,11 @@ def mroot(
     >>> mroot(P, 4, -3).diagonal().mul(216).tolist()
     [27.0, 8.0]
     """
-    P, leave = entered(P, "mroot", embed=False)
+    P, leave = enter(P, "mroot", embed=False)
     _check_request(P, r, s, side, steps, tol, rtol)
-    right = None if times is None else _fit(entered(times, "mroot(times=)", embed=False)[0], P, side)
+    right = None if times is None else _fit(enter(times, "mroot(times=)", embed=False)[0], P, side)
     dtype = like(P if right is None or P.is_complex() else _complex_if(right, P), out_dtype, "mroot")
-    checked_tolerance(tol, real_dtype(dtype), "mroot")
+    check_tolerance(tol, real_dtype(dtype), "mroot")
     if steps is not None:
         return leave(rounded(_by_steps(P, right, r, s, steps, side), dtype, "mroot"))
     options = (r, s, None if tol is None else float(tol), None if rtol is None else float(rtol))
@@ -106,7 +106,7 @@ def _check_request(
             raise ValueError(
                 f"mroot: {name} must be at most {_LARGEST:,} in size, got one of {value.bit_length()} bits"
             )
-    checked_rtol(rtol, "mroot")
+    check_rtol(rtol, "mroot")
     if r < 1:
         raise ValueError(f"mroot: r must be at least 1, got {r}; a negative power is s < 0")
     if side not in ("left", "right"):
@@ -168,7 +168,7 @@ def _powers(
         _check_signs(found)
         image = torch.where(found.keep, torch.where(found.keep, found.L, 1.0) ** (s / r), 0.0)
         bound = error_of_power(found, image, s / r)
-        limit = checked_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2
+        limit = check_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2
         _check_bound(bound, found, limit, "the rounding noise" if rtol is None else f"rtol = {rtol:g}", tol is not None)
         return torch.where(found.keep, image * torch.exp2(k.double() * (s / r))[:, None], 0.0), found.V, bound
 

@@ -110,13 +110,13 @@ def test_an_operator_is_certified_by_probes(given, norm, check):
 
 def test_the_bound_of_the_probes_fails_as_seldom_as_it_says():
     """A residual of one direction is the worst case; at failure 0.1 it must fail in at most 10 % of draws."""
-    from spectrain.lowrank._matrix.matrix import entered
+    from spectrain.lowrank._matrix.matrix import enter
     from spectrain.lowrank._matrix.probes import Probes
 
     A = with_singular_values([1.0], 6, 5, generator=0)
     Q = torch.zeros(6, 1, dtype=torch.float64)
     draw = torch.Generator().manual_seed(0)
-    bounds = torch.stack([Probes.of(entered(A, "test"), draw).bound(Q, 0.1) for _ in range(2000)])
+    bounds = torch.stack([Probes.of(enter(A, "test"), draw).bound(Q, 0.1) for _ in range(2000)])
     assert 0.001 < (bounds < 1).double().mean() <= 0.1
     naive = bounds * bounds.min()  # the mean itself instead of its quantile: a wrong bound that the same count rejects
     assert (naive < 1).double().mean() > 0.1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lowrank._derivatives import refuse_derivative
-from spectrain.lowrank._matrix.matrix import Array, Matrix, entered
+from spectrain.lowrank._matrix.matrix import Array, Matrix, enter
 
 Function = Callable[[Array, Array], Array]
 _SLICE = 64  # points whose kernel is taken at once for the diagonal
@@ -26,7 +26,7 @@ class Source(NamedTuple):
 
 def of_matrix(K: Array, points: Array | None) -> Source:
     """Return a kernel that is given by its entries, after checking what a semidefinite matrix must have."""
-    matrix = entered(K, "nystrom")
+    matrix = enter(K, "nystrom")
     if points is not None:
         raise ValueError("nystrom: points= belong to a kernel that is a function; K is a matrix here")
     if matrix.entries is None:
@@ -59,7 +59,7 @@ def of_function(K: Function, points: Array | None, block: int | None) -> Source:
     """
     if points is None:
         raise ValueError("nystrom: a kernel that is a function needs points=, one row for each of its arguments")
-    matrix = entered(points if getattr(points, "ndim", 2) > 1 else points[:, None], "nystrom")
+    matrix = enter(points if getattr(points, "ndim", 2) > 1 else points[:, None], "nystrom")
     probes = _probe(K, points)
     if probes[0].is_complex():
         kind = torch.promote_types(matrix.dtype, torch.complex64)

@@ -11,7 +11,7 @@ from spectrain._arrays.finite import all_finite, refusal
 from spectrain._arrays.kinds import Array, same, tensor_of, to_numpy
 from spectrain.lowrank._matrix.accepted import WORKING, check_matrix
 from spectrain.lowrank._matrix.operator import products_of
-from spectrain.lowrank._matrix.scale import scaled_by
+from spectrain.lowrank._matrix.scale import scale_by
 from spectrain.lowrank._matrix.skinny import adjoint_times, times
 
 
@@ -59,8 +59,8 @@ class Matrix:
         scaled = replace(
             self,
             exponent=0,
-            times=lambda X: scaled_by(times(X), -k),
-            adjoint_times=lambda Y: scaled_by(adjoint_times(Y), -k),
+            times=lambda X: scale_by(times(X), -k),
+            adjoint_times=lambda Y: scale_by(adjoint_times(Y), -k),
         )
         return scaled, k
 
@@ -91,7 +91,7 @@ class Matrix:
         return self.leave(X)
 
 
-def entered(A: Array, name: str) -> Matrix:
+def enter(A: Array, name: str) -> Matrix:
     """Return A as a checked matrix in its working dtype, with what turns results into the kind of array A was.
 
     Dense tensors and NumPy arrays (other arrays by DLPack) may have batch dimensions; torch sparse and SciPy sparse

@@ -10,7 +10,7 @@ from torch import Tensor
 from spectrain._arrays.kinds import from_numpy
 from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.accepted import check_matrix
-from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
+from spectrain.lowrank._matrix.scale import exponent_of, scale_by
 
 
 class Products(NamedTuple):
@@ -57,7 +57,7 @@ def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
         device=A.device,
         times=lambda Y: torch.sparse.mm(X, Y),
         adjoint_times=lambda Y: torch.sparse.mm(adjoint, Y.resolve_conj()),
-        squared_norm=scaled_by(wide, -exponent).abs().square().sum(),
+        squared_norm=scale_by(wide, -exponent).abs().square().sum(),
         exponent=exponent,
         numpy=numpy,
     )
@@ -130,7 +130,7 @@ def _check_adjoint(A: Products, name: str) -> int:
             f"{tuple(x.shape)}; got {tuple(Ax.shape)} and {tuple(Ay.shape)}"
         )
     k = max(exponent_of(Ax), exponent_of(Ay)) if bool(torch.isfinite(Ax).all() & torch.isfinite(Ay).all()) else 0
-    Ax, Ay = scaled_by(Ax, -k), scaled_by(Ay, -k)
+    Ax, Ay = scale_by(Ax, -k), scale_by(Ay, -k)
     left, right = (Ax.conj() * y).sum(), (x.conj() * Ay).sum()
     size = Ax.norm() * y.norm() + x.norm() * Ay.norm()
     if not bool((left - right).abs() <= 1e-2 * size):

@@ -38,10 +38,10 @@ def unit_scaled(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
     if not far_from_one(norm):
         return X, torch.zeros_like(norm, dtype=torch.int32)
     scaled, k = to_unit(flat, name)
-    return (joined(scaled.unflatten(-1, (-1, 2))) if X.is_complex() else scaled), k
+    return (join_parts(scaled.unflatten(-1, (-1, 2))) if X.is_complex() else scaled), k
 
 
-def rescaled(S: Tensor, k: Tensor) -> Tensor:
+def rescale(S: Tensor, k: Tensor) -> Tensor:
     """Return S * 2**k for numbers S (*batch) or singular values (*batch, r)."""
     shape = S.shape
     if not S.numel():
@@ -57,16 +57,16 @@ def exponent_of(X: Tensor) -> int:
     return k if largest and abs(k) > 20 else 0
 
 
-def scaled_by(X: Tensor, k: int) -> Tensor:
+def scale_by(X: Tensor, k: int) -> Tensor:
     """Return X * 2**k, real or complex, exactly but for underflow; X itself for k = 0."""
     if not k:
         return X
     if X.is_complex():
-        return joined(scaled_by(torch.view_as_real(X.resolve_conj()), k))
+        return join_parts(scale_by(torch.view_as_real(X.resolve_conj()), k))
     return times_power_of_two(X.reshape(1, -1), torch.tensor(k, device=X.device)).reshape(X.shape)
 
 
-def joined(parts: Tensor) -> Tensor:
+def join_parts(parts: Tensor) -> Tensor:
     """Return complex numbers (*shape) from their real and imaginary parts (*shape, 2).
 
     Not by ``view_as_complex``: torch.compile (2.13) refuses a complex view into real numbers of another shape.
@@ -76,7 +76,7 @@ def joined(parts: Tensor) -> Tensor:
 
 def as_returned(X: Tensor, k: int, dtype: torch.dtype) -> Tensor:
     """Return X as rounding leaves it where X * 2**k goes out in ``dtype``, with its smallest and largest number."""
-    return scaled_by(scaled_by(X, k).to(dtype).to(X.dtype), -k)
+    return scale_by(scale_by(X, k).to(dtype).to(X.dtype), -k)
 
 
 def in_range(X: Tensor, name: str, what: str) -> Tensor:
@@ -89,26 +89,26 @@ def in_range(X: Tensor, name: str, what: str) -> Tensor:
     return X
 
 
-def rounded_up(X: Tensor) -> Tensor:
+def round_up(X: Tensor) -> Tensor:
     """Return the next number above positive X, and 0 for 0: a bound that was rounded to nearest is one again."""
     return torch.where(X > 0, torch.nextafter(X, torch.full_like(X, torch.inf)), X)
 
 
-def flattened(A: Num[Tensor, "*batch m n"]) -> Num[Tensor, "items m n"]:
+def flatten_batch(A: Num[Tensor, "*batch m n"]) -> Num[Tensor, "items m n"]:
     """Return a batch as a list of matrices; in the place of no matrices one of zeros, that tells shapes of results."""
     flat = A.reshape(A.shape[:-2].numel(), *A.shape[-2:])
     return flat if len(flat) else flat.new_zeros(1, *A.shape[-2:])
 
 
-def rebatched(values: Sequence[Tensor] | Tensor, batch: torch.Size) -> Tensor:
-    """Return the results of :func:`flattened` matrices, equal in shape, with the dimensions of the batch."""
+def restore_batch(values: Sequence[Tensor] | Tensor, batch: torch.Size) -> Tensor:
+    """Return the results of :func:`flatten_batch` matrices, equal in shape, with the dimensions of the batch."""
     flat = values if isinstance(values, Tensor) else torch.stack(list(values))
     return flat[: batch.numel()].reshape((*batch, *flat.shape[1:]))
 
 
-def stacked(done: Sequence[object], key: str, batch: torch.Size) -> Tensor:
+def stack(done: Sequence[object], key: str, batch: torch.Size) -> Tensor:
     """Return the attribute ``key`` of all results as one tensor with these batch dimensions."""
-    return rebatched([getattr(found, key) for found in done], batch)
+    return restore_batch([getattr(found, key) for found in done], batch)
 
 
 def times_two_to(X: Num[Tensor, "*batch m n"], k: Int[Tensor, "*batch"]) -> Num[Tensor, "*batch m n"]:
@@ -116,5 +116,5 @@ def times_two_to(X: Num[Tensor, "*batch m n"], k: Int[Tensor, "*batch"]) -> Num[
     if not bool(k.any()):
         return X
     parts = torch.view_as_real(X.resolve_conj()).flatten(-2) if X.is_complex() else X
-    whole = rescaled(parts.flatten(-2), k).reshape(parts.shape)
-    return joined(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole
+    whole = rescale(parts.flatten(-2), k).reshape(parts.shape)
+    return join_parts(whole.unflatten(-1, (-1, 2))) if X.is_complex() else whole

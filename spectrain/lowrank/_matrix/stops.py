@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain._arrays.kinds import Real
-from spectrain.lowrank._matrix.scale import rescaled
+from spectrain.lowrank._matrix.scale import rescale
 
 Norm: TypeAlias = Literal["fro", 2]
 
@@ -40,7 +40,7 @@ class Stops:
         if not self.by_error:
             return torch.full_like(size, -1.0)
         absolute = torch.full_like(size, float(self.atol or 0.0))
-        return torch.maximum(size * (self.rtol or 0.0), absolute if exponent is None else rescaled(absolute, -exponent))
+        return torch.maximum(size * (self.rtol or 0.0), absolute if exponent is None else rescale(absolute, -exponent))
 
     def ranks(
         self, S: Float[Tensor, "*batch k"], allowed: Float[Tensor, "*batch"], beyond: Tensor | Real = 0.0

@@ -12,7 +12,7 @@ from spectrain._arrays.kinds import check_readable, from_numpy
 from spectrain._arrays.scale import refusal
 from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.accepted import WORKING
-from spectrain.lowrank._matrix.scale import exponent_of, scaled_by
+from spectrain.lowrank._matrix.scale import exponent_of, scale_by
 
 _BYTES = 2**25  # of one block in double precision: 32 MiB
 _LEAST = 2**20  # minus the exponent of a block of zeros
@@ -73,7 +73,7 @@ class RowBlocks:
             if k > -_LEAST:
                 self.exponent = max(before, k)
             now = self.exponent or 0
-            yield scaled_by(block, -now), now - before if k > -_LEAST else 0
+            yield scale_by(block, -now), now - before if k > -_LEAST else 0
 
     def agree(self, k: int) -> int:
         """Return the largest k of all processes: here there is one."""
@@ -173,7 +173,7 @@ def triangular(source: RowBlocks, each: Callable[[Tensor, int], None] | None = N
     """Return R, A / 2**exponent = Q R, by QR of each block below what is known (TSQR; Demmel and others 2012)."""
     R: Tensor | None = None
     for block, fall in source.unit():
-        R = torch.linalg.qr(block if R is None else torch.cat([scaled_by(R, -fall), block]), mode="r")[1]
+        R = torch.linalg.qr(block if R is None else torch.cat([scale_by(R, -fall), block]), mode="r")[1]
         if each is not None:
             each(block, fall)
     assert R is not None
@@ -186,6 +186,6 @@ def gram(source: RowBlocks) -> Tensor:
     G: Tensor | None = None
     for block, fall in source.unit():
         part = block.mH @ block
-        G = part if G is None else scaled_by(scaled_by(G, -fall), -fall) + part
+        G = part if G is None else scale_by(scale_by(G, -fall), -fall) + part
     assert G is not None
     return source.sum(G)

@@ -8,7 +8,7 @@ from torch import Tensor
 from spectrain._arrays.kinds import Real
 from spectrain.lowrank._matrix.error import frobenius
 from spectrain.lowrank._matrix.matrix import gaussian
-from spectrain.lowrank._matrix.scale import as_returned, canonical, in_range, rescaled, scaled_by
+from spectrain.lowrank._matrix.scale import as_returned, canonical, in_range, rescale, scale_by
 from spectrain.lowrank._matrix.stops import check_stops, tail_errors
 from spectrain.lowrank._subspace.row_blocks import RowBlocks, Shards, gram, triangular
 
@@ -64,14 +64,14 @@ def tall_svd(
     real = source.dtype.to_real() if source.dtype.is_complex else source.dtype
     S, Vh, kept = _significant(S, Vh, r, rows, by_gram=by_gram)
     U, error = _second_pass(source, S, Vh, (as_returned(S, int(k), real), Vh.to(source.dtype)), out)
-    stops.warn_of(rescaled(error, k), rescaled(allowed, k), kept, "svd")
+    stops.warn_of(rescale(error, k), rescale(allowed, k), kept, "svd")
     return Tall(
         U,
-        in_range(rescaled(S, k).to(real), "svd", "a singular value"),
+        in_range(rescale(S, k).to(real), "svd", "a singular value"),
         Vh.to(source.dtype),
         kept,
-        rescaled(error, k),
-        rescaled(torch.minimum(best, error), k),  # values from squares are known to sqrt(eps) of the largest
+        rescale(error, k),
+        rescale(torch.minimum(best, error), k),  # values from squares are known to sqrt(eps) of the largest
     )
 
 
@@ -169,7 +169,7 @@ def _one_pass(
             drawn = gaussian(n, wanted, dtype=block.dtype, device=block.device, generator=draw)
             W.append(torch.eye(n, dtype=block.dtype) if wanted == n else drawn)
         if fall:
-            parts[:] = [scaled_by(part, -fall) for part in parts]
+            parts[:] = [scale_by(part, -fall) for part in parts]
         parts.append(block @ W[0])
 
     R = triangular(source, sketch)
@@ -190,5 +190,5 @@ def _one_pass(
     V, turn = canonical(Vh[:r].mH, (inverse @ UB[:, :r]).mH)
     U = torch.cat([(parts.pop(0) @ turn.mH).to(source.dtype) for _ in range(len(parts))])
     best = tail_errors(known)[min(r, len(known))]
-    S, error, best = (rescaled(X, exponent) for X in (S[:r], error, torch.minimum(best, error)))
+    S, error, best = (rescale(X, exponent) for X in (S[:r], error, torch.minimum(best, error)))
     return Tall(U, in_range(S.to(real), "svd", "a singular value"), V.mH.to(source.dtype), torch.tensor(r), error, best)

@@ -45,7 +45,7 @@ _DEFAULT_TOL = {torch.bfloat16: 5e-2, torch.float16: 5e-2, torch.float32: 1e-4, 
 _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
-def entered(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callable[[Tensor], Array]]:
+def enter(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callable[[Tensor], Array]]:
     """Return X as a checked tensor, and what turns a matrix that results into the kind of array that X was.
 
     NumPy arrays come back as NumPy arrays; whatever else has ``__dlpack__`` comes back as a torch.Tensor. Memory is
@@ -87,7 +87,7 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
     return _REAL_OF.get(dtype, dtype)
 
 
-def checked_out_dtype(out_dtype: torch.dtype | None, name: str) -> None:
+def check_out_dtype(out_dtype: torch.dtype | None, name: str) -> None:
     """Raise TypeError for a dtype that no result has."""
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(
@@ -121,9 +121,9 @@ def rounding_floor(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2
 
 
-def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Real:
+def check_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Real:
     """Return tol or the default for the output dtype; ValueError when no result in that dtype can honour it."""
-    checked_out_dtype(out_dtype, name)
+    check_out_dtype(out_dtype, name)
     if tol is None:
         return default_tolerance(out_dtype)
     if not tol < float("inf"):
@@ -139,7 +139,7 @@ def checked_tolerance(tol: Real | None, out_dtype: torch.dtype, name: str) -> Re
     return tol
 
 
-def checked_rtol(rtol: Real | None, name: str) -> None:
+def check_rtol(rtol: Real | None, name: str) -> None:
     """Raise ValueError for a relative size that is none."""
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"{name}: rtol must be in [0, 1), got {rtol}")
@@ -147,7 +147,7 @@ def checked_rtol(rtol: Real | None, name: str) -> None:
 
 def like(X: Tensor, out_dtype: torch.dtype | None, name: str) -> torch.dtype:
     """Return the output dtype for X: its own, or that asked for, complex where X is complex. Else TypeError."""
-    checked_out_dtype(out_dtype, name)
+    check_out_dtype(out_dtype, name)
     if out_dtype is None or not X.is_complex() or out_dtype.is_complex:
         return out_dtype or X.dtype
     return torch.promote_types(out_dtype, torch.complex64)

@@ -10,7 +10,7 @@ import torch
 
 from spectrain._files.read import parse_json
 from spectrain._files.values import number, row, table, whole
-from spectrain.matfun._entry.input import Real, checked_tolerance, real_dtype
+from spectrain.matfun._entry.input import Real, check_tolerance, real_dtype
 from spectrain.matfun._proven.algorithm import Asked
 from spectrain.matfun._proven.algorithms import ALGORITHMS, LAST, in_words
 from spectrain.matfun._proven.costs import CostTable, costs_in_force
@@ -78,7 +78,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "shape": (whole(shape[0], "a side", least=0), whole(shape[1], "a side", least=0)),
         "dtype": dtype,
-        "tol": checked_tolerance(number(given["tol"], "tol", least=0), dtype, "Plan.from_json"),
+        "tol": check_tolerance(number(given["tol"], "tol", least=0), dtype, "Plan.from_json"),
         "stages": tuple(stages),
         "seconds": tuple(number(value, "seconds", least=0) for value in seconds),
     }
@@ -112,7 +112,7 @@ def plan(
     if not all(side == int(side) and side >= 0 for side in shape):
         raise ValueError(f"plan: the sides of a matrix are whole numbers from 0 up, got {tuple(shape)}")
     dtype = real_dtype(dtype)
-    tol = float(checked_tolerance(tol, dtype, "plan"))
+    tol = float(check_tolerance(tol, dtype, "plan"))
     return _plan((shape[-2], shape[-1]), dtype, tol, costs or costs_in_force())
 
 

@@ -38,11 +38,11 @@ def polynomials(schedule: approx.Schedule, *, name: str) -> dict[str, Any]:
 def build_optimizer(config: RunConfig, job: AbstractJob[Any]) -> torch.optim.Optimizer:
     """What ``--optimizer`` names for the matrices, with AdamW for the rest; only matrices decay."""
     make = pkgutil.resolve_name(OPTIMIZERS[config.optimizer].make)
-    optimizer: torch.optim.Optimizer = make(*divided(config, job), config)
+    optimizer: torch.optim.Optimizer = make(*parameter_groups(config, job), config)
     return optimizer
 
 
-def divided(config: RunConfig, job: AbstractJob[Any]) -> tuple[Groups, Groups]:
+def parameter_groups(config: RunConfig, job: AbstractJob[Any]) -> tuple[Groups, Groups]:
     """Groups of the matrices, and of all else, which every optimizer leaves to AdamW.
 
     Where a parameter's rate is another multiple of ``--lr`` (:meth:`AbstractJob.rates`) its group says so.
@@ -50,7 +50,7 @@ def divided(config: RunConfig, job: AbstractJob[Any]) -> tuple[Groups, Groups]:
     assert config.lr is not None
     scaled = job.parametrisation()
     if scaled is not None:
-        groups = _scaled_groups(scaled, config)
+        groups = _groups_by_role(scaled, config)
         return [g for g in groups if "matrix" in g], [g for g in groups if "matrix" not in g]
     if config.optimizer == "adamw":
         decayed = job.matrices()
@@ -72,7 +72,7 @@ def _by_rate(group: dict[str, Any], rates: Mapping[torch.nn.Parameter, float], l
         yield group | own | {key: [group[key][i] for i in mine] for key in ("params", "reasons") if key in group}
 
 
-def _scaled_groups(scaled: optim.Parametrisation, config: RunConfig) -> list[dict[str, Any]]:
+def _groups_by_role(scaled: optim.Parametrisation, config: RunConfig) -> list[dict[str, Any]]:
     """Groups whose rate and decay follow from role and width; only hidden matrices decay."""
     assert config.lr is not None
     groups = scaled.groups(

@@ -132,7 +132,7 @@ def _describe(session: Session, screen: Progress) -> None:
         write_json(session.folder.polynomials, polynomials(muon_schedule(session.config), name="Muon's matrix sign"))
     else:
         scaled = session.job.parametrisation()
-        rows = _moved_by(session) if scaled is None else scaled.rows("adamw")
+        rows = _routing_rows(session) if scaled is None else scaled.rows("adamw")
     write_json(session.folder.routing, rows)
     by_algorithm: dict[str, int] = {}
     sizes = {name: p.numel() for name, p in session.model.named_parameters()}
@@ -145,7 +145,7 @@ def _describe(session: Session, screen: Progress) -> None:
     screen.say(f"model: {total:,} parameters ({parts}); {session.job.cost()}")
 
 
-def _moved_by(session: Session) -> list[dict[str, object]]:
+def _routing_rows(session: Session) -> list[dict[str, object]]:
     """Which algorithm moves each parameter under an optimizer that does not say so itself."""
     chosen, matrices, rates = session.config.optimizer, session.job.matrices(), session.job.rates()
     return [

@@ -57,7 +57,7 @@ def torch_muon(matrices: Groups, rest: Groups, config: RunConfig) -> Optimizer:
         momentum=config.momentum,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Together(peer, adamw([], _unnamed(rest), config))
+    return Together(peer, adamw([], _drop_names(rest), config))
 
 
 def soap(matrices: Groups, rest: Groups, config: RunConfig) -> Optimizer:
@@ -72,7 +72,7 @@ def soap(matrices: Groups, rest: Groups, config: RunConfig) -> Optimizer:
         weight_decay=config.weight_decay,
         precondition_frequency=10,
     )
-    return Together(peer, adamw([], _unnamed(rest), config))
+    return Together(peer, adamw([], _drop_names(rest), config))
 
 
 def muon_schedule(config: RunConfig) -> approx.Schedule:
@@ -87,7 +87,7 @@ def _decaying(groups: Groups, weight_decay: float) -> list[dict[str, Any]]:
     return [{"weight_decay": weight_decay, **group} for group in groups]
 
 
-def _unnamed(groups: Groups) -> list[dict[str, Any]]:
+def _drop_names(groups: Groups) -> list[dict[str, Any]]:
     """Groups without names and without what only our Muon reads."""
     keys = ("lr", "lr_factor", "weight_decay")
     return [
@@ -103,7 +103,7 @@ def _flat(matrices: Groups, config: RunConfig) -> list[dict[str, Any]]:
         raise ValueError(
             f"--optimizer {config.optimizer} moves matrices only, and {odd[0]} is none; take muon or adamw."
         )
-    return _unnamed(matrices)
+    return _drop_names(matrices)
 
 
 class Together(Optimizer):

@@ -17,7 +17,7 @@ from spectrain.train._run.prepare import measure
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.descent import Found, Ladder, Point, coordinate_descent
 from spectrain.train._studies.ratio import YARDSTICK, Curve, Row, summarise
-from spectrain.train._studies.settings import SHORT, controlled, ladders, start
+from spectrain.train._studies.settings import SHORT, hold_the_rest, ladders, start
 from spectrain.train.config import TrainConfig
 
 DEFAULT_STEPS = 400
@@ -69,7 +69,7 @@ def compare(
         dataclasses.replace(base, seed=seed)
     with claimed(folder):
         runs = Runs(with_fixed_choices(base, folder / "base.json"), folder, progress)
-        found = _tuned(runs, grid, seeds, tune, points or {}) if tune else _swept(runs, grid, seeds)
+        found = _tune(runs, grid, seeds, tune, points or {}) if tune else _sweep(runs, grid, seeds)
         result = {"horizon": min(base.limits()), "rows": list(runs.rows.values()), **found}
         write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
         return result
@@ -101,12 +101,12 @@ class Runs:
         return {"runs": [row["run"] for row in rows], **found}
 
 
-def _swept(runs: Runs, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> dict[str, Any]:
+def _sweep(runs: Runs, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> dict[str, Any]:
     points = {name: [{"lr": rate} for rate in rates] for name, rates in grid.items()}
     return {"tables": {"swept": runs.table(points, seeds)}}
 
 
-def _tuned(
+def _tune(
     runs: Runs, optimizers: Mapping[str, Any], seeds: Sequence[int], budget: int, points: Mapping[str, Point]
 ) -> dict[str, Any]:
     found: dict[str, Found] = {}
@@ -122,13 +122,13 @@ def _tuned(
         if name != YARDSTICK:
             best = coordinate_descent(
                 lambda at, name=name: float(  # type: ignore[misc]
-                    runs.row(name, controlled(yardstick, at["lr"]), seeds[0])["final_loss"]
+                    runs.row(name, hold_the_rest(yardstick, at["lr"]), seeds[0])["final_loss"]
                 ),
                 ladders={"lr": Ladder((1.0,), factor=2.0)},
                 start={"lr": found[name].point["lr"]},
                 budget=budget,
             )  # fmt: skip
-            alone[name] = controlled(yardstick, best.point["lr"])
+            alone[name] = hold_the_rest(yardstick, best.point["lr"])
     return {
         "tuned": {name: dataclasses.asdict(ended) for name, ended in found.items()},
         "tables": {

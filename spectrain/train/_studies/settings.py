@@ -38,7 +38,7 @@ def start(optimizer: str, base: TrainConfig) -> Point:
     return point
 
 
-def controlled(yardstick: Point, lr: float | int) -> Point:
+def hold_the_rest(yardstick: Point, lr: float | int) -> Point:
     """The yardstick's settings under another rate of the matrices: all else keeps the rate that it has there."""
     kept = {name: yardstick.get(name, 1.0) * yardstick["lr"] / lr for name in RATIOS}
     return {**yardstick, **kept, "lr": lr}
