@@ -5,14 +5,13 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.abc import InspectLoader
 
 
 def door(place: str, moved: Mapping[str, str] | None = None) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return the ``__getattr__`` and ``__dir__`` of PEP 562 for a layer or for a public room of one.
 
-    There is one list: the imports under ``TYPE_CHECKING`` in the source of the place, which type checkers read and
-    which are carried out here, one by one, when somebody asks for the name. ``moved``: old names, and where under the
+    There is one list: the first imports under ``TYPE_CHECKING`` in the source of the place. Type checkers read it, and
+    they are carried out here, one by one, when somebody asks for the name. ``moved``: old names, and where under the
     place they are now; they warn, and work for one release.
     """
     homes, old = _names_of(place), moved or {}
@@ -51,7 +50,8 @@ def _warn_and_load(place: str, name: str, now: str) -> object:
 def _names_of(place: str) -> dict[str, str]:
     """The module of each name that the source of a place imports under ``TYPE_CHECKING``."""
     spec = sys.modules[place].__spec__
-    source = spec.loader.get_source(place) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+    read = getattr(spec.loader, "get_source", None) if spec is not None else None  # of a file, of a zip
+    source = read(place) if read is not None else None
     if source is None:
         raise ImportError(f"{place}: its names are read from its source, which is not here; install the .py files too")
     promised = next(

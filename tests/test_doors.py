@@ -3,8 +3,10 @@
 import ast
 import functools
 import importlib
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,8 @@ def source(place: str) -> str:
 
 def promised(place: str) -> list[str]:
     """Names that a type checker sees at a door."""
-    imports = [n for n in ast.walk(ast.parse(source(place))) if isinstance(n, ast.ImportFrom) and n.module != "typing"]
-    return sorted(a.asname for n in imports for a in n.names if a.asname)
+    first = next(node for node in ast.parse(source(place)).body if isinstance(node, ast.If))
+    return sorted(str(a.asname) for n in first.body if isinstance(n, ast.ImportFrom) for a in n.names)
 
 
 def rooms(layer: str) -> set[str]:
@@ -112,6 +114,30 @@ def test_an_old_name_works_and_names_the_new_one(old):
     assert now == f"spectrain.{RENAMED[old]}" if old in RENAMED else last == name
     assert last in dir(importlib.import_module(place))
     assert getattr(importlib.import_module(place), last) is found
+
+
+@pytest.mark.parametrize("layer", BEFORE)
+def test_old_names_are_types_too(layer):
+    """A type checker reads them beside the door: each is an import of what it is now, and none else is there."""
+    body = ast.parse(source(layer)).body
+    old = [node for node in body if isinstance(node, ast.If)][1]
+    read = {a.asname: a.name for n in old.body if isinstance(n, ast.ImportFrom) for a in n.names if a.asname}
+    read |= {n.targets[0].id: ast.unparse(n.value) for n in old.body if isinstance(n, ast.Assign)}  # under another name
+    moved = next(ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and n.targets[0].id == "_MOVED")
+    assert read == {name: now.rpartition(".")[2] for name, now in moved.items()}
+
+
+def test_a_door_opens_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "ours.zip", "w") as archive:
+        for file in PACKAGE.rglob("*.py"):
+            archive.write(file, file.relative_to(PACKAGE.parent))
+    code = "from spectrain import approx; print(approx.__file__, approx.minimax.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "ours.zip")},
+    )  # fmt: skip
+    assert "ours.zip" in done.stdout
+    assert done.stdout.split()[1] == "minimax"
 
 
 def test_an_old_name_is_warned_of_where_it_is_used(tmp_path):

@@ -16,8 +16,8 @@ from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._runs import TINY
 from spectrain._drawing import Line, Picture, save
-from spectrain.train._studies.lr_transfer import lr_transfer
 from spectrain.train.internal import TransferConfig
+from spectrain.train.studies import lr_transfer
 
 ADAMW = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 MUON = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)

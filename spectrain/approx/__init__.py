@@ -24,4 +24,8 @@ _MOVED = {
     "step_curves": "curves.step_curves",
 }
 
+if TYPE_CHECKING:  # old names are types, too
+    from spectrain.approx._curve import error_curve as error_curve
+    from spectrain.approx._curve import step_curves as step_curves
+
 __getattr__, __dir__ = door(__name__, moved=_MOVED)

@@ -37,4 +37,17 @@ _MOVED = {
     "split_pairs": "text.split_pairs",
 }
 
+if TYPE_CHECKING:  # old names are types, too
+    from spectrain.data._generator import generator as generator
+    from spectrain.data._images import Images as Images
+    from spectrain.data._processes.generated import Generated as Generated
+    from spectrain.data._processes.workers import WorkerError as WorkerError
+    from spectrain.data._processes.workers import Workers as Workers
+    from spectrain.data._streams.index import IndexStream as IndexStream
+    from spectrain.data._text.compression import compressed_bits_per_byte as compressed_bits_per_byte
+    from spectrain.data._text.document import Document as Document
+    from spectrain.data._text.pairs import Pair as Pair
+    from spectrain.data._text.pairs import split_pairs as split_pairs
+    from spectrain.data._text.read import iterate_documents as iterate_documents
+
 __getattr__, __dir__ = door(__name__, moved=_MOVED)

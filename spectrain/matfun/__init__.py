@@ -26,4 +26,9 @@ _MOVED = {
     "tries": "planning.tries",
 }
 
+if TYPE_CHECKING:  # old names are types, too
+    from spectrain.matfun._iteration.bounded import tries as tries
+    from spectrain.matfun._iteration.design import design as design
+    from spectrain.matfun._proven.costs import calibrate as calibrate
+
 __getattr__, __dir__ = door(__name__, moved=_MOVED)

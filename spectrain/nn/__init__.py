@@ -40,4 +40,21 @@ _MOVED = {
     "SwiGLU": "models.SwiGLU",
 }
 
+if TYPE_CHECKING:  # old names are types, too
+    from spectrain.nn._attention.rotary import Rotary as Rotary
+    from spectrain.nn._attention.to_latent import to_latent as to_latent
+    from spectrain.nn._capture.capture import Capture as Capture
+    from spectrain.nn._capture.statistics import Statistics as Statistics
+    from spectrain.nn._capture.statistics import statistics as statistics
+    from spectrain.nn._capture.tap import Tap as Tap
+    from spectrain.nn._experts.balance import Balance as Balance
+    from spectrain.nn._experts.balance import Loads as Loads
+    from spectrain.nn._experts.balance import quantile_bias as quantile_bias
+    from spectrain.nn._experts.loads import expert_loads as expert_loads
+    from spectrain.nn._experts.moe import auxiliary_loss as auxiliary_loss
+    from spectrain.nn._experts.moe import scaling_factor as scaling_factor
+    from spectrain.nn._experts.penalty import Penalty as Penalty
+    from spectrain.nn._models.language_model import SwiGLU as SwiGLU
+    from spectrain.nn._models.language_model import initialise as initialise
+
 __getattr__, __dir__ = door(__name__, moved=_MOVED)

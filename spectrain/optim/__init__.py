@@ -31,4 +31,15 @@ _MOVED = {
     "Schedule": "WarmupDecay",
 }
 
+if TYPE_CHECKING:  # old names are types, too
+    from spectrain.optim._averaging import averaging_coefficients as averaging_coefficients
+    from spectrain.optim._averaging import schedule_from_coefficients as schedule_from_coefficients
+    from spectrain.optim._averaging import weight_rms as weight_rms
+    from spectrain.optim._ranks.cost import Machine as Machine
+    from spectrain.optim._ranks.plan import plan_shards
+    from spectrain.optim._schedule import UniformMemory as UniformMemory
+
+    Schedule = WarmupDecay
+    plan = plan_shards
+
 __getattr__, __dir__ = door(__name__, moved=_MOVED)

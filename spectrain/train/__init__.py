@@ -27,4 +27,11 @@ _MOVED = {
     "Member": "studies.Member",
 }
 
+if TYPE_CHECKING:  # old names are types, too
+    from spectrain.train._run.optimizer import polynomials as polynomials
+    from spectrain.train._run.progress import Progress as Progress
+    from spectrain.train._run.signals import StopRequest as StopRequest
+    from spectrain.train._studies.lr_transfer import lr_transfer as lr_transfer
+    from spectrain.train._studies.measure import Member as Member
+
 __getattr__, __dir__ = door(__name__, moved=_MOVED)
