@@ -193,8 +193,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     def rates(self) -> dict[torch.nn.Parameter, float]:
         """What ``--vector-lr``, ``--head-lr`` and ``--embedding-lr`` say; a tied head is the embedding."""
-        config, model = self.config, self.model
-        rest = [p for p in model.parameters() if p not in self.matrices()]
+        config, model, matrices = self.config, self.model, self.matrices()
+        rest = [p for p in model.parameters() if p not in matrices]
         named = {model.head.weight: config.head_lr, model.embedding.weight: config.embedding_lr}
         return {p: named.get(p, config.vector_lr) or 1.0 for p in rest}
 

@@ -1,5 +1,6 @@
 """A run in memory: job, optimizer and counters, built from a configuration or a checkpoint."""
 
+import functools
 import math
 import time
 from dataclasses import dataclass, field
@@ -87,13 +88,20 @@ class Session:
         limit = self.config.clip or math.inf
         if isinstance(self.optimizer, optim.Muon):
             return optim.clip_grad_norm_(self.optimizer, limit).total.item()
-        matrices = self.job.matrices()
-        parts = [[p for p in self.model.parameters() if (p in matrices) == inside] for inside in (True, False)]
+        matrices, rest = self._parts
         free = self.config.optimizer == "torch-muon"
         norms = [
-            torch.nn.utils.clip_grad_norm_(part, math.inf if free and part is parts[0] else limit) for part in parts
+            torch.nn.utils.clip_grad_norm_(matrices, math.inf if free else limit),
+            torch.nn.utils.clip_grad_norm_(rest, limit),
         ]
         return math.hypot(*(norm.item() for norm in norms))
+
+    @functools.cached_property
+    def _parts(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+        """The matrices and all else: found once, since a step should not walk through the modules."""
+        matrices = self.job.matrices()
+        inside, outside = ([p for p in self.model.parameters() if (p in matrices) == held] for held in (True, False))
+        return inside, outside
 
     def save(self) -> _checkpoint.Checkpoint:
         """Write a checkpoint of this moment.

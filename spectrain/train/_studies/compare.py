@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,9 @@ def compare(
         raise ValueError("compare needs runs of one length: give --max-steps or --max-tokens, not --max-minutes.")
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
-    for optimizer, rates in grid.items():
+    for optimizer, rates in grid.items():  # what is wrong is said now, not when its turn comes
         for rate in rates:
-            dataclasses.replace(
-                base, optimizer=optimizer, lr=rate
-            )  # what is wrong is said now, not when its turn comes
+            dataclasses.replace(base, optimizer=optimizer, lr=rate)
         if tune and tune <= len(ladders(optimizer)):
             least = 1 + len(ladders(optimizer))
             raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
@@ -94,6 +92,22 @@ class Runs:
             self.rows[name] = {"optimizer": optimizer, **point, "seed": seed, **run_or_read(one, where, self.progress)}
         return self.rows[name]
 
+    def tune(
+        self,
+        optimizer: str,
+        ladders: Mapping[str, Ladder],
+        start: Point,
+        *,
+        seed: int,
+        budget: int,
+        place: Callable[[Point], Point] = dict,
+    ) -> Found:
+        """Descend on ladders to the least final loss; ``place`` makes the settings of a run of a point on them."""
+        return coordinate_descent(
+            lambda at: float(self.row(optimizer, place(at), seed)["final_loss"]),
+            ladders=ladders, start=start, budget=budget,
+        )  # fmt: skip
+
     def table(self, points: Mapping[str, Sequence[Point]], seeds: Sequence[int]) -> dict[str, Any]:
         """Every optimizer at its points on all seeds."""
         rows = [self.row(name, point, seed) for seed in seeds for name, those in points.items() for point in those]
@@ -112,23 +126,18 @@ def _tune(
     found: dict[str, Found] = {}
     for name in optimizers:
         begin = {**start(name, runs.base), **points.get(name, {})}
-        found[name] = coordinate_descent(
-            lambda at, name=name: float(runs.row(name, at, seeds[0])["final_loss"]),  # type: ignore[misc]
-            ladders=ladders(name), start=begin, budget=budget,
-        )  # fmt: skip
+        found[name] = runs.tune(name, ladders(name), begin, seed=seeds[0], budget=budget)
     yardstick = found[YARDSTICK].point
+
+    def place(at: Point) -> Point:
+        return hold_the_rest(yardstick, at["lr"])
+
     alone = {YARDSTICK: yardstick}
     for name in optimizers:
         if name != YARDSTICK:
-            best = coordinate_descent(
-                lambda at, name=name: float(  # type: ignore[misc]
-                    runs.row(name, hold_the_rest(yardstick, at["lr"]), seeds[0])["final_loss"]
-                ),
-                ladders={"lr": Ladder((1.0,), factor=2.0)},
-                start={"lr": found[name].point["lr"]},
-                budget=budget,
-            )  # fmt: skip
-            alone[name] = hold_the_rest(yardstick, best.point["lr"])
+            rates, begin = {"lr": Ladder((1.0,), factor=2.0)}, {"lr": found[name].point["lr"]}
+            best = runs.tune(name, rates, begin, seed=seeds[0], budget=budget, place=place)
+            alone[name] = place(best.point)
     return {
         "tuned": {name: dataclasses.asdict(ended) for name, ended in found.items()},
         "tables": {
