@@ -12,9 +12,10 @@ import torch
 
 from spectrain import data, train
 from spectrain.train._jobs import image_judge
-from spectrain.train._jobs.draw import default_patch, pack
+from spectrain.train._jobs.draw import pack
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._jobs.image_judge import Judge, frechet, nearest
+from spectrain.train._jobs.pictures import default_patch
 
 TINY = {
     "width": 32, "depth": 1, "max_steps": 12, "batch_size": 16, "warmup": 2, "eval_interval": 6, "eval_pictures": 40,

@@ -11,7 +11,7 @@ from torch import Tensor
 from spectrain import data, nn, objectives
 from spectrain._files.write import write_json
 from spectrain.train._jobs.classify_config import ClassifyConfig
-from spectrain.train._jobs.draw import default_patch
+from spectrain.train._jobs.pictures import about_pictures, about_source, block_matrices, cost, default_patch
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
@@ -77,13 +77,11 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
 
     def about_data(self) -> list[str]:
         """Pictures and classes, and how far the mean picture of each class gets."""
-        channels, size = self.train.pixels.shape[1:3]
-        kind = "grey" if channels == 1 else "colour"
         left = f"held-out pictures that are also to learn from, and do not count: {self.copies:,}"
         return [
-            f"pictures from {self.train.source}: {len(self.train):,} to learn from, {len(self.held_out):,} held out",
+            about_source(self.train, self.held_out),
             *([left] if self.copies else []),
-            f"pictures are {kind}, {size} x {size}, of {len(self.train.classes)} classes",
+            about_pictures(self.train),
             f"the nearest mean of a class is right for {self.by_means:.1%} of the held-out pictures",
         ]
 
@@ -176,8 +174,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
 
     def matrices(self) -> set[torch.nn.Parameter]:
         """The weights of the linear layers inside the blocks."""
-        linear = (m for m in self.model.transformer.blocks.modules() if isinstance(m, torch.nn.Linear))
-        return {p for m in linear for p in m.parameters() if p.dim() == 2}
+        return block_matrices(self.model.transformer)
 
     def watch_list(self) -> list[str]:
         """The matrices of the first and the last block."""
@@ -186,8 +183,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
 
     def cost(self) -> str:
         """Floating-point operations of forward and backward."""
-        patches = self.model.transformer.places.num_embeddings
-        return f"{6 * patches * sum(p.numel() for p in self.matrices()) / 1e6:.3g} MFLOP a picture"
+        return cost(self.model.transformer)
 
 
 def divide(

@@ -11,6 +11,7 @@ from torch import Tensor
 from spectrain import data, nn, objectives, optim
 from spectrain.train._jobs.draw_config import DrawConfig
 from spectrain.train._jobs.image_judge import Judge, Verdict
+from spectrain.train._jobs.pictures import about_pictures, about_source, block_matrices, cost, default_patch
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 
@@ -37,12 +38,10 @@ class DrawJob(AbstractJob[DrawConfig]):
 
     def about_data(self) -> list[str]:
         """Pictures, and how well the judge knows them."""
-        channels, size = self.train.pixels.shape[1:3]
-        kind = "grey" if channels == 1 else "colour"
         known = f"recognises {self.judge.accuracy:.1%} of the held-out pictures"
         return [
-            f"pictures from {self.train.source}: {len(self.train):,} to learn from, {len(self.held_out):,} held out",
-            f"pictures are {kind}, {size} x {size}, of {len(self.train.classes)} classes",
+            about_source(self.train, self.held_out),
+            about_pictures(self.train),
             f"judge: {known}; their Frechet distance is {self.judge.frechet:.2f}, larger for being few",
         ]
 
@@ -179,8 +178,7 @@ class DrawJob(AbstractJob[DrawConfig]):
 
     def matrices(self) -> set[torch.nn.Parameter]:
         """The weights of the linear layers inside the blocks."""
-        linear = (m for m in self.model.blocks.modules() if isinstance(m, torch.nn.Linear))
-        return {p for m in linear for p in m.parameters() if p.dim() == 2}
+        return block_matrices(self.model)
 
     def watch_list(self) -> list[str]:
         """The matrices of the first and the last block."""
@@ -189,17 +187,7 @@ class DrawJob(AbstractJob[DrawConfig]):
 
     def cost(self) -> str:
         """Floating-point operations of forward and backward."""
-        patches = self.model.places.num_embeddings
-        return f"{6 * patches * sum(p.numel() for p in self.matrices()) / 1e6:.3g} MFLOP a picture"
-
-
-def default_patch(size: int) -> int:
-    """Pixels along a patch: the largest that divides ``size`` into at least 4 patches a side.
-
-    >>> [default_patch(size) for size in (8, 28, 32, 7)]
-    [2, 7, 8, 1]
-    """
-    return max(p for p in range(1, size + 1) if size % p == 0 and (size // p >= 4 or p == 1))
+        return cost(self.model)
 
 
 def pack(sheet: Tensor) -> dict[str, object]:
