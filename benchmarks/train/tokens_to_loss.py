@@ -4,21 +4,23 @@
     python -m benchmarks.train.tokens_to_loss --depth 4 --horizons 160 640
     python -m benchmarks.train.tokens_to_loss --data FILE --text x  # other text
 
-For each horizon every optimizer is tuned on the first seed by coordinate descent (see `train.compare`), from where it
-stood at the horizon before; then both tables, controlled and each at its best, on all seeds. Finished runs in --runs
-are kept, so that an interrupted benchmark goes on. Steps are timed at the end, the optimizers in turns.
+At the first horizon every optimizer is tuned on the first seed by coordinate descent (see `train.compare`) from START.
+At each longer one the settings of the one before are tuned again, in fewer runs: those of AGAIN. Then both tables,
+controlled and each at its best, on all seeds; and runs of all other optimizers that end at --shares of the longest,
+schedule and all, which say what the curve of a longer run cannot: whether fewer tokens do. Finished runs in --runs are
+kept, so that an interrupted benchmark goes on. Steps are timed at the end, the optimizers in turns.
 """
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY
+from benchmarks._runs import FIXED, TINY, summary
 from spectrain import train
 from spectrain.train import TrainConfig
 from spectrain.train._run.folder import RunFolder
@@ -26,11 +28,19 @@ from spectrain.train._run.job import load_job
 from spectrain.train._run.loop import step
 from spectrain.train._run.prepare import decide
 from spectrain.train._run.session import build
+from spectrain.train._studies.ratio import YARDSTICK
 from spectrain.train._studies.settings import SHORT
 from spectrain.train.config import default_lr
 from spectrain.train.internal import in_words
 
-MODEL = {"eval_interval": 10, "eval_tokens": 2**15, "save_interval": 1000, "log_interval": 1000, "threads": 1}
+MODEL = {"validation_fraction": 0.02, "save_interval": 1000, "log_interval": 1000, "threads": 1, "compile": True}
+START = {
+    "adamw": {"lr": 4e-3, "embedding_lr": 4.0, "head_lr": 4.0},
+    "soap": {"lr": 4e-3, "embedding_lr": 4.0, "head_lr": 4.0},
+}
+"""Where tuning begins, the rest at the defaults: AdamW where a sweep by hand had found it best at depth 2."""
+AGAIN = (None, ("lr", "embedding_lr", "weight_decay"), ("lr",))
+"""Which settings are tuned at each horizon in turn, and at all after the last; None: all."""
 _HEAD = ["table", "optimizer", "seed", "final loss", "bits/byte", "tokens to AdamW's loss", "settings"]
 
 
@@ -42,24 +52,53 @@ def measure(
     depth: int = 2,
     horizons: tuple[int, ...] = (160, 640),
     optimizers: tuple[str, ...] = ("adamw", "muon", "torch-muon"),
-    tune: int = 20,
+    tune: tuple[int, ...] = (20, 6, 3),
+    shares: tuple[float, ...] = (0.5, 0.65, 0.8),
     seeds: tuple[int, ...] = (0, 1, 2),
     rounds: int = 15,
     model: Mapping[str, Any] = MODEL,
 ) -> Iterator[Found]:
-    """``tune``: runs of each optimizer on the first seed, at most; ``text`` names the data in the record."""
+    """``tune``: runs of each optimizer on the first seed, at most, at each horizon; ``text`` names the data."""
     base = {**FIXED, "data": data, "depth": depth, **model}
     results: dict[int, dict[str, Any]] = {}
-    points: dict[str, dict[str, float]] = {}
-    for horizon in horizons:
-        config = TrainConfig(**{**base, "max_steps": horizon})
+    points: Mapping[str, Mapping[str, float]] = START
+    for at, horizon in enumerate(horizons):
+        config = TrainConfig(**{"eval_interval": max(1, horizon // 10), **base, "max_steps": horizon})
         grid = {name: [default_lr(name, config.depth)] for name in optimizers}
         folder = runs / f"{text}-d{config.depth}-{horizon}"
-        result = train.compare(config, grid=grid, seeds=seeds, folder=folder, tune=tune, points=points)
+        budget, again = tune[min(at, len(tune) - 1)], AGAIN[min(at, len(AGAIN) - 1)]
+        known = {name: point for name, point in points.items() if name in optimizers}
+        result = train.compare(config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=known, settings=again)
         points = {name: found["point"] for name, found in result["tuned"].items()}
+        ended = _ended(config, points, result, folder, shares, seeds) if horizon == max(horizons) else []
         paces = pace(config, points, runs / "pace", rounds)
-        results[horizon] = {**result, "step_seconds": paces}
-        yield _found(results, f"{text}_d{config.depth}", tune)
+        results[horizon] = {**result, "step_seconds": paces, "ended": ended, "budget": budget}
+        yield _found(results, f"{text}_d{config.depth}")
+
+
+def _ended(
+    base: TrainConfig,
+    points: Mapping[str, Mapping[str, float]],
+    result: Mapping[str, Any],
+    folder: Path,
+    shares: Sequence[float],
+    seeds: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Runs of the other optimizers, at their best settings, that end after a share of the horizon."""
+    targets = {int(seed): loss for seed, loss in result["tables"]["best"]["targets_by_seed"].items()}
+    rows = []
+    for name, point in points.items():
+        for share in shares if name != YARDSTICK else ():
+            steps = round(share * min(base.limits()))
+            for seed in seeds:
+                made = folder / f"ended-{name}-{steps}-seed{seed}"
+                if not (made / "summary.json").exists():
+                    one = {**vars(base), **point, "optimizer": name, "seed": seed, "eval_interval": steps}
+                    train.train(TrainConfig(**{**one, "max_steps": steps, "out_dir": str(made), "resume": "auto"}))
+                loss = summary(made)["validation_loss"]
+                rows.append({"optimizer": name, "share": share, "seed": seed, "final_loss": loss,
+                             "over_target": loss - targets[seed]})  # fmt: skip
+    return rows
 
 
 def pace(base: TrainConfig, points: Mapping[str, Mapping[str, float]], scratch: Path, rounds: int) -> dict[str, float]:
@@ -80,7 +119,7 @@ def pace(base: TrainConfig, points: Mapping[str, Mapping[str, float]], scratch: 
     return {name: statistics.median(times[2:]) for name, times in seconds.items()}
 
 
-def _found(results: Mapping[int, Mapping[str, Any]], part: str, tune: int) -> Found:
+def _found(results: Mapping[int, Mapping[str, Any]], part: str) -> Found:
     rows, lines, words, figures = [], [], [], {}
     for horizon, result in results.items():
         by_run = {row["run"]: row for row in result["rows"]}
@@ -103,13 +142,15 @@ def _found(results: Mapping[int, Mapping[str, Any]], part: str, tune: int) -> Fo
         for horizon, result in results.items()
         for name, found in result["tuned"].items()
     ]
+    budgets = ", ".join(f"{result['budget']} at {horizon} steps" for horizon, result in results.items())
     ratios = _record.table(
         ["steps", "table", "optimizer", "tokens over AdamW's", "a step's time over AdamW's", "seconds over AdamW's"],
         words,
     )
     body = (
         f"{ratios}\n\n{_record.table(_HEAD, lines)}\n\n"
-        f"Tuned on the first seed by coordinate descent, {tune} runs each at most. {' '.join(edges)}\n\n"
+        f"{_shorter(results)}\n\n"
+        f"Tuned on the first seed by coordinate descent; runs of each at most: {budgets}. {' '.join(edges)}\n\n"
         "The target of a seed is the final validation loss of AdamW in the same table; tokens to it are read off the "
         "validation curve of a run of the same length, linear between validations. The schedule of such a run has not "
         "ended there, so a run that ends at the target needs fewer tokens. Seconds: tokens times the time of a step, "
@@ -120,9 +161,21 @@ def _found(results: Mapping[int, Mapping[str, Any]], part: str, tune: int) -> Fo
         f"{other} {in_words(against)}" for other, against in results[longest]["tables"]["best"]["against"].items()
     )
     figures |= {"said": said, "longest": longest}
-    data = {str(horizon): {key: result[key] for key in ("tuned", "tables", "step_seconds")}
+    data = {str(horizon): {key: result[key] for key in ("tuned", "tables", "step_seconds", "ended", "budget")}
             for horizon, result in results.items()}  # fmt: skip
     return Found(rows=rows, body=body, figures=figures, data={"horizons": data}, part=part)
+
+
+def _shorter(results: Mapping[int, Mapping[str, Any]]) -> str:
+    """The table of runs that end at a share of AdamW's tokens: how far from its loss, in nats."""
+    lines = []
+    for horizon, result in results.items():
+        for name, share in dict.fromkeys((row["optimizer"], row["share"]) for row in result["ended"]):
+            over = [r["over_target"] for r in result["ended"] if (r["optimizer"], r["share"]) == (name, share)]
+            lines.append([horizon, name, share, f"{statistics.fmean(over):+.4f}", ", ".join(f"{o:+.4f}" for o in over)])
+    return _record.table(
+        ["steps of AdamW", "optimizer", "ended at a share of", "loss over AdamW's, mean", "by seed"], lines
+    )
 
 
 def _reached(tokens: float | None) -> str:
@@ -141,7 +194,8 @@ if __name__ == "__main__":
         smoke={
             "model": TINY | {"eval_interval": 1, "threads": 1},
             "horizons": (2,),
-            "tune": 9,
+            "tune": (9,),
+            "shares": (0.5,),
             "seeds": (0,),
             "optimizers": ("adamw", "muon"),
             "rounds": 2,

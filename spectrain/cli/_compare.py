@@ -6,7 +6,7 @@ from typing import Any
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
-from spectrain.train.config import TrainConfig, default_lr
+from spectrain.train.config import EVERY_TOKEN, TrainConfig, default_lr
 from spectrain.train.internal import OPTIMIZERS, in_words, named_folder
 
 RATES = [5e-4, 1e-3, 2e-3, 4e-3]
@@ -41,6 +41,11 @@ def main(argv: list[str]) -> int:
     for flag, given, instead in (
         ("--seed", base.seed != 0, "--seeds"),
         ("--optimizer", base.optimizer != "muon", "--optimizers"),
+        (
+            "--eval-tokens",
+            base.eval_tokens not in (TrainConfig.eval_tokens, EVERY_TOKEN),
+            "--validation-fraction, since every validation reads all of the held-out text",
+        ),
         ("--resume", base.resume != "never", "the same --out-dir, which goes on by itself"),
     ):
         if given:

@@ -104,6 +104,8 @@ class TrainConfig(RunConfig):
     """Sequences in an optimizer step."""
     micro_batch_size: int | None = None
     """Sequences in memory at once; must divide --batch-size. Default: all of them."""
+    compile: bool = False
+    """Compile loss and gradient by Inductor, once for each shape. Pays from a few hundred steps on."""
     validation_fraction: float = 0.05
     """Share of the text held out, by document."""
     max_tokens: int | None = None
@@ -127,6 +129,7 @@ class TrainConfig(RunConfig):
         self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
         good = all(0 < weight < float("inf") for weight in self.data_weights)
         self.require(good, "data_weights", "positive and finite")
+        self.require(not (self.compile and self.moe_experts), "compile", "left out with --moe-experts")
         self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
         for name in RATIOS:
             ratio = getattr(self, name)
@@ -233,6 +236,8 @@ class TrainConfig(RunConfig):
         return (self.micro_batch * self.block, self.width, self.hidden), (4 * self.depth, self.width, self.width)
 
 
+EVERY_TOKEN = 10**15
+"""As ``--eval-tokens``: all of the held-out text, of any size."""
 RATIOS = ("embedding_lr", "head_lr", "vector_lr")
 """Learning rates as multiples of ``--lr``."""
 _DEFAULT_RATIOS: dict[str, dict[str, float]] = {}

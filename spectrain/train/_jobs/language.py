@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from spectrain import data, nn, objectives, optim
+from spectrain import data, nn, optim
 from spectrain._files.write import write_file
 from spectrain.nn.internal import kinds
 from spectrain.train._jobs import samples
@@ -108,11 +108,15 @@ class LanguageJob(AbstractJob[TrainConfig]):
         nats = 0.0
         for x, y, owners in _micro_batches(inputs, targets, documents, self.config.micro_batch):
             with self.autocast:
-                logits = self.model(x, documents=owners)
-            loss = objectives.negative_log_likelihood(logits, y)
+                loss = self.likelihood(self.model, x, y, documents=owners)
             (loss / total).backward()
             nats += loss.item()
         return nats
+
+    @property
+    def likelihood(self) -> Callable[..., Tensor]:
+        """The sum of nats, compiled with ``--compile``."""
+        return samples.compiled_likelihood() if self.config.compile else samples.likelihood
 
     def first_bad_tensor(self, step: int) -> str:
         """Name the first tensor that is not finite on batch ``step``."""
@@ -148,6 +152,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
             autocast=self.autocast,
             device=self.device,
             end_of_text=self.text.tokenizer.end_of_text if self.config.packing == "documents" else None,
+            score=self.likelihood,
+            rows=self.config.micro_batch if self.config.compile else 0,
         )
         self.model.train()
         return score

@@ -1,12 +1,15 @@
 """Held-out text scored, every token exactly once; and text written by the model, for people to read."""
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch._inductor import cpp_builder
 
 from spectrain import data, nn, objectives
 
@@ -30,26 +33,56 @@ class Score:
         return objectives.bits_per_byte(self.nats, bytes=self.bytes)
 
 
+def likelihood(model: nn.LanguageModel, inputs: Tensor, targets: Tensor, *, documents: Tensor | None = None) -> Tensor:
+    """The sum of nats of all targets, from the features on in pieces: the logits of a batch never exist at once."""
+    features = model.features(inputs, documents=documents)
+    return objectives.linear_negative_log_likelihood(features, model.head.weight, targets)
+
+
+@functools.cache
+def compiled_likelihood() -> Callable[..., Tensor]:
+    """:func:`likelihood` by torch.compile: one graph a shape, shared by all models of that shape in this process.
+
+    Raises ``ValueError`` where there is no C++ compiler for the CPU's kernels.
+    """
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:  # whatever Inductor says of a missing compiler, differently from release to release
+        raise ValueError(
+            "--compile needs a C++ compiler, and Inductor finds none: install g++, or leave --compile out."
+        ) from error
+    return torch.compile(likelihood, dynamic=False, fullgraph=True)
+
+
+def fill_rows(rows: int, *parts: Tensor) -> tuple[Tensor, ...]:
+    """Inputs and targets of a last, shorter batch filled up with rows that do not count, so that one graph serves."""
+    missing = rows - len(parts[0])
+    return tuple(F.pad(part, (0, 0, 0, missing), value=fill) for part, fill in zip(parts, (0, -100), strict=True))
+
+
 @torch.no_grad()
 def evaluate(
-    model: torch.nn.Module,
+    model: nn.LanguageModel,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     byte_lengths: np.ndarray,
     autocast: torch.autocast,
     device: torch.device,
     end_of_text: int | None = None,
+    score: Callable[..., Tensor] = likelihood,
+    rows: int = 0,
 ) -> Score:
     """Score ``model`` on ``(inputs, targets)`` batches; targets of -100 do not count.
 
-    With ``end_of_text``, which begins a document, tokens see their own document only.
+    With ``end_of_text``, which begins a document, tokens see their own document only. ``score`` is what computes the
+    likelihood, on batches of ``rows`` rows at least.
     """
     nats, tokens, size = [], 0, 0
-    for inputs, targets in batches:
+    for batch in batches:
+        inputs, targets = fill_rows(max(rows, len(batch[0])), *batch)
         with autocast:
             apart = {} if end_of_text is None else {"documents": document_numbers(inputs, end_of_text).to(device)}
-            logits = model(inputs.to(device), **apart)
-        nats.append(objectives.negative_log_likelihood(logits, targets.to(device)).item())
+            nats.append(score(model, inputs.to(device), targets.to(device), **apart).item())
         counted, length = count(targets, byte_lengths)
         tokens, size = tokens + counted, size + length
     return Score(math.fsum(nats), tokens, size)

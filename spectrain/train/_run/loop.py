@@ -17,6 +17,7 @@ from spectrain.train._run import observe, recorded
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
 from spectrain.train._run.job import AbstractJob, Measured
+from spectrain.train._run.machine import keep_memory
 from spectrain.train._run.prepare import prepare
 from spectrain.train._run.progress import Progress
 from spectrain.train._run.session import Session
@@ -59,11 +60,13 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
     the same weights and metrics, bit for bit, as if it had not been, on the same machine and thread
     count; the times alone differ.
 
+    Memory that a step frees is kept for the next one, to the end of the process (glibc only; see ``keep_memory``).
     The folder is held against every other process meanwhile. Raises ``FolderInUse``, an ``OSError``, where another one
     has it, ``ValueError`` for a configuration or data that cannot be used, ``OSError`` for a folder that
     cannot be written (a full disk among the reasons), ``FloatingPointError`` naming the first tensor
     that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
     """
+    keep_memory()
     with (
         recorded.in_folder(wanted) as config,
         progress or Progress(interval=wanted.log_interval) as screen,

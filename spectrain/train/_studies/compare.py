@@ -18,7 +18,7 @@ from spectrain.train._run.progress import Progress
 from spectrain.train._studies.descent import Found, Ladder, Point, coordinate_descent
 from spectrain.train._studies.ratio import YARDSTICK, Curve, Row, summarise
 from spectrain.train._studies.settings import SHORT, hold_the_rest, ladders, start
-from spectrain.train.config import TrainConfig
+from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 DEFAULT_STEPS = 400
 _MEASURED = ("device", "threads", "autocast", "muon_dtype")
@@ -32,6 +32,7 @@ def compare(
     folder: Path,
     tune: int = 0,
     points: Mapping[str, Point] | None = None,
+    settings: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train every optimizer on the same text, weights and batches; report tokens to the best AdamW loss.
@@ -39,10 +40,12 @@ def compare(
     ``grid``: learning rates of the matrices for each optimizer, at the settings of ``base``. With ``tune`` they are
     not used: each optimizer is tuned on the first seed by coordinate descent, in at most so many runs, the same for
     each, over the rates of matrices, embedding and head, warm-up, decay, last rate, and betas or momentum; it begins
-    at the defaults, or at its one of ``points``. Two tables follow on all seeds. ``best``: each as it was tuned.
+    at the defaults, or at its one of ``points``, whose other settings stay where only ``settings`` are tuned. Two
+    tables follow on all seeds. ``best``: each as it was tuned.
     ``controlled``: what moves the matrices is the only difference. All else has AdamW's tuned settings, down to the
     rates of embedding, head and gains; each optimizer's own rate of the matrices is tuned for that.
 
+    Every validation reads all of the held-out text, so that one measure tunes, sets the target and is followed to it.
     Each table is that of :func:`~spectrain.train._studies.ratio.summarise`. ``tuned`` says where each descent ended,
     after how many runs, and which settings stand at the edge of what was tried. ``horizon`` is the length of every
     run, without which no ratio means anything. Written to ``compare.json`` in ``folder``, one run folder each beside
@@ -57,17 +60,18 @@ def compare(
         raise ValueError("compare needs runs of one length: give --max-steps or --max-tokens, not --max-minutes.")
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
+    base = dataclasses.replace(base, eval_tokens=EVERY_TOKEN)
     for optimizer, rates in grid.items():  # what is wrong is said now, not when its turn comes
         for rate in rates:
             dataclasses.replace(base, optimizer=optimizer, lr=rate)
-        if tune and tune <= len(ladders(optimizer)):
-            least = 1 + len(ladders(optimizer))
+        if tune and tune <= len(tuned := ladders(optimizer, settings)):
+            least = 1 + len(tuned)
             raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
     for seed in seeds:
         dataclasses.replace(base, seed=seed)
     with claimed(folder):
         runs = Runs(with_fixed_choices(base, folder / "base.json"), folder, progress)
-        found = _tune(runs, grid, seeds, tune, points or {}) if tune else _sweep(runs, grid, seeds)
+        found = _tune(runs, grid, seeds, tune, points or {}, settings) if tune else _sweep(runs, grid, seeds)
         result = {"horizon": min(base.limits()), "rows": list(runs.rows.values()), **found}
         write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
         return result
@@ -121,12 +125,17 @@ def _sweep(runs: Runs, grid: Mapping[str, Sequence[float]], seeds: Sequence[int]
 
 
 def _tune(
-    runs: Runs, optimizers: Mapping[str, Any], seeds: Sequence[int], budget: int, points: Mapping[str, Point]
+    runs: Runs,
+    optimizers: Mapping[str, Any],
+    seeds: Sequence[int],
+    budget: int,
+    points: Mapping[str, Point],
+    settings: Sequence[str] | None,
 ) -> dict[str, Any]:
     found: dict[str, Found] = {}
     for name in optimizers:
         begin = {**start(name, runs.base), **points.get(name, {})}
-        found[name] = runs.tune(name, ladders(name), begin, seed=seeds[0], budget=budget)
+        found[name] = runs.tune(name, ladders(name, settings), begin, seed=seeds[0], budget=budget)
     yardstick = found[YARDSTICK].point
 
     def place(at: Point) -> Point:
@@ -182,7 +191,7 @@ def run_or_read(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
     summary = read_object(RunFolder(run).summary, what="the summary.json of this run", constants=NOT_FINITE)
     return {
         "run": run.name,
-        "final_loss": curve(run)[-1][1],
+        "final_loss": summary["validation_loss"],
         "final_bits_per_byte": summary["bits_per_byte"],
         "tokens": summary["tokens"],
         "seconds": summary["seconds"],

@@ -1,5 +1,7 @@
 """What a comparison tunes: the ladders of each optimizer, and what a controlled comparison holds fixed."""
 
+from collections.abc import Sequence
+
 from spectrain.train._run.optimizers import OPTIMIZERS
 from spectrain.train._studies.descent import Ladder, Point
 from spectrain.train.config import RATIOS, TrainConfig, default_lr, default_ratio
@@ -18,15 +20,18 @@ SHORT = {
 """What the name of a run's folder calls each setting."""
 
 
-def ladders(optimizer: str) -> dict[str, Ladder]:
+def ladders(optimizer: str, only: Sequence[str] | None = None) -> dict[str, Ladder]:
     """The settings of an optimizer that are tuned, those that matter most first; as many for each of them.
+
+    ``only`` names some of them.
 
     Rates go on beyond what was tried by factors of two. Of AdamW both betas are tuned, of the others what only they
     have and the first beta of the AdamW beside them.
     """
     rates = {name: Ladder((1.0,), factor=2.0) for name in ("lr", "embedding_lr", "head_lr")}
     own = {name: OWN[name] for name in OPTIMIZERS[optimizer].own}
-    return {**rates, **SCHEDULE, **own, **{name: BETAS[name] for name in list(BETAS)[len(own) :]}}
+    every = {**rates, **SCHEDULE, **own, **{name: BETAS[name] for name in list(BETAS)[len(own) :]}}
+    return {name: ladder for name, ladder in every.items() if only is None or name in only}
 
 
 def start(optimizer: str, base: TrainConfig) -> Point:
