@@ -3,8 +3,8 @@
     python -m benchmarks.train.depths                     depths 2, 3, 4 and 6 on the standard library's source
     python -m benchmarks.train.depths --data FILE         other text
 
-Each model gets tokens in proportion to its weights. Learning rates are the defaults of `spectrain train`, which follow
-depth and optimizer. Finished runs in --runs are kept, so that an interrupted benchmark goes on.
+Each model gets tokens in proportion to its weights, and each optimizer is tuned at each depth.
+Finished runs in --runs are kept, so that an interrupted benchmark goes on.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,15 @@ def measure(
     steps: int = 80,
     depths: tuple[int, ...] = (2, 3, 4, 6),
     seeds: tuple[int, ...] = (0,),
+    tune: int = 3,
+    settings: tuple[str, ...] = ("lr",),
     model: Mapping[str, Any] = MODEL,
 ) -> Found:
     """``steps`` at depth 4, other depths in proportion to their weights."""
     base = TrainConfig(**{**FIXED, "threads": 1, "data": data, **model, "max_steps": steps})
-    result = train.compare_depths(base, depths=depths, optimizers=["muon", "adamw"], seeds=seeds, folder=runs)
+    result = train.compare_depths(
+        base, depths=depths, optimizers=["muon", "adamw"], seeds=seeds, folder=runs, tune=tune, settings=settings
+    )
     report.write([runs], out=runs / "report.html")
     print(depths_table(result))
     rows = sorted(result["rows"], key=lambda row: (row["optimizer"], row["depth"], row["seed"]))
@@ -48,22 +52,30 @@ def measure(
     )  # fmt: skip
     body += "\n\n" + "; ".join(f"{n} C^-{fit['b']:.3f} (95 %: +- {fit['b_half']:.3f})" for n, fit in fits.items())
     body += (
-        f".\n\n{steps} steps at depth 4, other depths in proportion to their weights; width is 64 x depth, and "
-        "all other settings are the defaults of `spectrain train`: learning rates fall as 1 / depth from a sweep at "
-        "depth 4, and are not tuned at each depth; AdamW's runs with few steps end in or just after the warm-up of 20, "
-        "and may spike there. So this says what the defaults do, in short runs. Loss is that of all held-out text, in "
+        f".\n\n{steps} steps at depth 4, other depths in proportion to their weights; width is 64 x depth. At each "
+        f"depth each optimizer is tuned on the first seed over {', '.join(settings)} in at most {tune} runs, all other "
+        "settings being the defaults of `spectrain train`. Loss is that of all held-out text, in "
         "nats a token. The fit is log loss = a - b log C, C = (6 weights + 6 depth block width) tokens. With as many "
         "models as here the intervals say how well a line fits them, not what larger models would do."
     )
-    figures = {f"{name} power": fit["b"] for name, fit in fits.items()} | result["scaling"]["saved"]
+    figures = {f"{name} power": fit["b"] for name, fit in fits.items()} | {"saved": _saved(result["scaling"])}
     return Found(rows=rows, body=body, figures=figures, data={"scaling": result["scaling"]})
+
+
+def _saved(found: Mapping[str, Any]) -> str:
+    saved = found.get("saved")
+    if saved is None:
+        return "the losses of the two do not overlap, so no saving is read off"
+    return (
+        f"to the lowest loss that both reached Muon needs 1/{saved['ratio']:.2f} of AdamW's compute "
+        f"(95 %: 1/{saved['low']:.2f} to 1/{saved['high']:.2f})"
+    )
 
 
 if __name__ == "__main__":
     main(
         "depths",
-        "Loss against compute C over depths {depths}: Muon C^-{muon power:.3f}, AdamW C^-{adamw power:.3f}; Muon needs "
-        "1/{ratio:.2f} of AdamW's compute (95 %: 1/{low:.2f} to 1/{high:.2f})",
+        "Loss against compute C over depths {depths}: Muon C^-{muon power:.3f}, AdamW C^-{adamw power:.3f}; {saved}",
         measure,
-        smoke={"model": TINY, "steps": 2, "depths": (1, 2, 3)},
+        smoke={"model": TINY, "steps": 2, "depths": (1, 2, 3), "tune": 2},
     )

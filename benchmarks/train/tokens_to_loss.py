@@ -34,13 +34,15 @@ from spectrain.train.config import default_lr
 from spectrain.train.internal import in_words
 
 MODEL = {"validation_fraction": 0.02, "save_interval": 1000, "log_interval": 1000, "threads": 1, "compile": True}
+OUTSIDE = {"embedding_lr": 16.0, "head_lr": 4.0}
 START = {
     "adamw": {"lr": 4e-3, "embedding_lr": 4.0, "head_lr": 4.0},
-    "soap": {"lr": 4e-3, "embedding_lr": 4.0, "head_lr": 4.0},
-}
-"""Where tuning begins, the rest at the defaults: AdamW where a sweep by hand had found it best at depth 2."""
-AGAIN = (None, ("lr", "embedding_lr", "weight_decay"), ("lr",))
-"""Which settings are tuned at each horizon in turn, and at all after the last; None: all."""
+    "muon": OUTSIDE, "torch-muon": OUTSIDE, "normuon": OUTSIDE, "muoneq": OUTSIDE, "soap": {"lr": 4e-3, **OUTSIDE},
+}  # fmt: skip
+"""Where tuning begins, the rest at the defaults: AdamW where a sweep by hand had found it best at depth 2, all others
+with an embedding near where AdamW's descent from there had led, so that nobody spends a budget on the way there."""
+AGAIN = (None, ("lr",))
+"""Which settings are tuned at the first horizon and at all others; None: all."""
 _HEAD = ["table", "optimizer", "seed", "final loss", "bits/byte", "tokens to AdamW's loss", "settings"]
 
 
@@ -63,7 +65,7 @@ def measure(
     results: dict[int, dict[str, Any]] = {}
     points: Mapping[str, Mapping[str, float]] = START
     for at, horizon in enumerate(horizons):
-        config = TrainConfig(**{"eval_interval": max(1, horizon // 10), **base, "max_steps": horizon})
+        config = TrainConfig(**{"eval_interval": max(40, horizon // 10), **base, "max_steps": horizon})
         grid = {name: [default_lr(name, config.depth)] for name in optimizers}
         folder = runs / f"{text}-d{config.depth}-{horizon}"
         budget, again = tune[min(at, len(tune) - 1)], AGAIN[min(at, len(AGAIN) - 1)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectrain import report
+from spectrain.cli._parse import parse
 from spectrain.train.internal import CheckConfig, TransferConfig, check_config, mean_losses, named_folder
 from spectrain.train.studies import lr_transfer
 
@@ -61,9 +62,7 @@ def _transfer(rest: list[str]) -> int:
 @contextmanager
 def _asked(kind: type[Any], what: str, rest: list[str]) -> Iterator[Any]:
     """The configuration that the flags ask for, in a folder of its own unless they name one; it is held."""
-    import tyro
-
-    asked = tyro.cli(kind, args=rest, prog=f"spectrain check {what}", description=DESCRIPTIONS[what])
+    asked = parse(kind, rest, prog=f"spectrain check {what}", description=DESCRIPTIONS[what])
     with named_folder(asked.out_dir, f"check-{what}") as folder:
         yield dataclasses.replace(asked, out_dir=str(folder))
 

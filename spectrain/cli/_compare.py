@@ -6,8 +6,9 @@ from typing import Any
 
 from spectrain import report, train
 from spectrain.cli._flags import run_config
+from spectrain.cli._parse import Parser
 from spectrain.train.config import EVERY_TOKEN, TrainConfig, default_lr
-from spectrain.train.internal import OPTIMIZERS, in_words, named_folder
+from spectrain.train.internal import OPTIMIZERS, SHORT, in_words, named_folder
 
 RATES = [5e-4, 1e-3, 2e-3, 4e-3]
 DESCRIPTION = """Train the same model on the same batches under several optimizers and learning rates, and count the
@@ -17,7 +18,9 @@ Besides every flag of train: --optimizers NAME... (muon adamw), --lr RATE... (5e
 --tune N: on the first seed tune each optimizer by coordinate descent in at most N runs (rates of matrices, embedding
 and head, warm-up, decay, last rate, betas or momentum); then two tables on all seeds: nothing but the update of the
 matrices different, and each at its best.
---depths D...: models of several depths instead, each on tokens in proportion to its weights, and loss against compute.
+--settings NAME...: tune only these of them (lr embedding_lr head_lr warmup weight_decay final_lr ...).
+--depths D...: models of several depths instead, each on tokens in proportion to its weights, each optimizer tuned at
+each depth in --tune runs over --settings (lr), and loss against compute.
 Run it again with the same --out-dir to go on where it was stopped."""
 _HEAD = f"{'optimizer':12}{'lr':>10}{'seed':>6}{'final loss':>12}{'bits/byte':>11}{'tokens to target':>18}"
 _TITLES = {
@@ -29,10 +32,11 @@ _TITLES = {
 
 def main(argv: list[str]) -> int:
     """Train the grid, print the table, write compare.json and the report."""
-    parser = argparse.ArgumentParser(prog="spectrain compare", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="spectrain compare", add_help=False, allow_abbrev=False)
     parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], choices=[*OPTIMIZERS])
     parser.add_argument("--lr", nargs="+", type=float)
     parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--settings", nargs="+", choices=list(SHORT))
     parser.add_argument("--depths", nargs="+", type=int)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out-dir", type=Path)
@@ -52,8 +56,8 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"compare does not take {flag}: give {instead}.")
     if known.lr and (known.tune or known.depths):
         raise ValueError(f"{'--tune' if known.tune else '--depths'} decides the learning rates: leave --lr out.")
-    if known.tune and known.depths:
-        raise ValueError("--tune tunes at one depth: leave out --tune or --depths.")
+    if known.settings and not known.tune:
+        raise ValueError("--settings says what --tune tunes: give --tune N.")
     rates = {o: [default_lr(o, base.depth)] if known.tune else known.lr or RATES for o in known.optimizers}
     with named_folder(known.out_dir, "compare") as folder:
         return _run(base, known, rates, folder)
@@ -63,9 +67,12 @@ def _run(base: TrainConfig, known: argparse.Namespace, rates: dict[str, list[flo
     shared = {"seeds": known.seeds, "folder": folder}
     try:
         if known.depths:
-            result = train.compare_depths(base, depths=known.depths, optimizers=known.optimizers, **shared)
+            shared["settings"] = known.settings or ["lr"]
+            result = train.compare_depths(
+                base, depths=known.depths, optimizers=known.optimizers, tune=known.tune, **shared
+            )
         else:
-            result = train.compare(base, grid=rates, tune=known.tune, **shared)
+            result = train.compare(base, grid=rates, tune=known.tune, settings=known.settings, **shared)
     except train.runs.StopRequest as stop:
         print(f"{stop}. To go on, give the same compare command with --out-dir {folder}")
         return 0
@@ -128,7 +135,7 @@ def depths_table(result: dict[str, Any]) -> str:
         )
     if saved := result["scaling"].get("saved"):
         lines.append(
-            f"Muon needs 1/{saved['ratio']:.2f} of AdamW's compute at {saved['at_flops']:.2g} FLOP "
-            f"(95 %: 1/{saved['low']:.2f} to 1/{saved['high']:.2f})"
+            f"Muon needs 1/{saved['ratio']:.2f} of AdamW's {saved['at_flops']:.2g} FLOP to the lowest loss that both "
+            f"reached (95 %: 1/{saved['low']:.2f} to 1/{saved['high']:.2f})"
         )
     return "\n".join(lines)

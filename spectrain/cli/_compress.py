@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spectrain import train
+from spectrain.cli._parse import parse
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Compress:
 
 def main(argv: list[str]) -> int:
     """Compress, print the table, and say where the folder is."""
-    asked = tyro.cli(Compress, args=argv, prog="spectrain compress")
+    asked = parse(Compress, argv, prog="spectrain compress")
     size = asked.params if asked.params is not None else asked.rtol
     out = asked.out_dir or asked.run.with_name(f"{asked.run.name}-{asked.method}-{size}")
     folder = train.compress(

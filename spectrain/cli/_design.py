@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from spectrain import approx
 from spectrain.cli._designs import KINDS, curves, write
 from spectrain.cli._designs import main as designs
+from spectrain.cli._parse import parse
 from spectrain.train.internal import claimed
 
 
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
         argv = argv[1:]
     elif argv and not argv[0].startswith("-"):
         raise ValueError(f"design: the kinds are sign (default), {', '.join(KINDS)}, got {argv[0]!r}.")
-    asked = tyro.cli(Design, args=argv, prog="spectrain design")
+    asked = parse(Design, argv, prog="spectrain design")
     with claimed(asked.out or Path("design")) as folder:
         _run(asked, folder)
     return 0

@@ -15,6 +15,7 @@ import tyro
 from spectrain import approx
 from spectrain._drawing import Line, Picture, save
 from spectrain._files.write import write_json, write_text
+from spectrain.cli._parse import parse
 from spectrain.train.internal import claimed
 
 FUNCTIONS = (
@@ -213,7 +214,7 @@ KINDS: dict[str, tuple[type, tuple[Any, ...]]] = {
 def main(kind: str, argv: list[str]) -> int:
     """Run ``spectrain design KIND ARGV``; no other process writes into its folder meanwhile."""
     make, more = KINDS[kind]
-    asked: Any = tyro.cli(make, args=argv, prog=f"spectrain design {kind}")
+    asked: Any = parse(make, argv, prog=f"spectrain design {kind}")
     lists_only = isinstance(asked, Recipe) and not asked.name
     with contextlib.nullcontext() if lists_only else claimed(asked.out):
         asked.run(*more)

@@ -1,9 +1,9 @@
 """``spectrain embed``: pairs in, a search and a report out; with a run and --query, the search itself."""
 
-import argparse
 import textwrap
 
 from spectrain.cli import _job
+from spectrain.cli._parse import Parser
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
 
 
 def _search(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="spectrain embed", description="Search the documents of a run.")
+    parser = Parser(prog="spectrain embed", description="Search the documents of a run.")
     parser.add_argument("run", help="the folder that spectrain embed wrote")
     parser.add_argument(
         "--query", nargs="+", required=True, help="what to look for; several are asked one after another"

@@ -8,6 +8,7 @@ import tyro
 
 from spectrain import nn, train
 from spectrain._files.write import write_json
+from spectrain.cli._parse import parse
 from spectrain.train.internal import LOCK, claimed
 
 
@@ -23,7 +24,7 @@ class Export:
 
 def main(argv: list[str]) -> int:
     """Write configuration, weights and tokenizer, and say how they are read."""
-    asked = tyro.cli(Export, args=argv, prog="spectrain export")
+    asked = parse(Export, argv, prog="spectrain export")
     with claimed(asked.out):
         if any(path.name != LOCK for path in asked.out.iterdir()):
             raise ValueError(f"--out {asked.out} is there and not empty; give a new folder.")

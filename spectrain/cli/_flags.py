@@ -1,9 +1,10 @@
 """Flags from frozen dataclasses by tyro, with ``--config FILE`` as their defaults."""
 
-import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
+from spectrain.cli._parse import Parser, parse
 from spectrain.train.internal import Config, fresh_config, read_config
 
 _LIMITS = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
@@ -17,14 +18,15 @@ def run_config(
 
     Raises ``ValueError`` as :func:`spectrain.train._run.recorded.read_config` does; exits with 2 on a wrong flag.
     """
-    import tyro
-
     file, rest = _config_file(argv)
+    for word, after in itertools.pairwise([*rest, "--"]):
+        if word == "--data" and after.startswith("--"):  # nothing would mean the default text, in silence
+            raise ValueError("--data needs at least one file, folder or glob; leave it out for the default.")
     default = kind() if file is None else fresh_config(read_config(file, kind))
     default = default if recorded is None else recorded
-    asked = tyro.cli(
+    asked = parse(
         kind,
-        args=rest,
+        rest,
         default=default,
         prog=f"spectrain {verb}",
         description=f"{description}\n\n{_CONFIG_HELP}",
@@ -36,7 +38,7 @@ def run_config(
 
 
 def _config_file(argv: list[str]) -> tuple[Path | None, list[str]]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     known, rest = parser.parse_known_args(argv)
     return known.config, rest

@@ -11,6 +11,7 @@ import tyro
 
 from spectrain import gallery
 from spectrain._drawing import save
+from spectrain.cli._parse import parse
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
         return _run(name, argv[1:])
     except (ValueError, OSError) as problem:
         return _complain(str(problem))
-    except SystemExit as leaving:  # tyro has printed the help, or what is wrong with a flag
+    except SystemExit as leaving:  # tyro has printed the help
         return leaving.code if isinstance(leaving.code, int) else 2
 
 
@@ -48,7 +49,7 @@ def _run(name: str, flags: list[str]) -> int:
     out = dataclasses.field(default=Path(f"{name}.html"))
     fields: list[Any] = [("show", Annotated[show, tyro.conf.OmitArgPrefixes]), ("out", Annotated[Path, where], out)]
     command = dataclasses.make_dataclass("Command", fields)
-    given: Any = tyro.cli(command, prog=f"spectrain gallery {name}", description=show.__doc__, args=flags)
+    given: Any = parse(command, flags, prog=f"spectrain gallery {name}", description=show.__doc__)
     text, picture = given.show()
     print(text)
     save(picture, given.out)

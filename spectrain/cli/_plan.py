@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 
 from spectrain import nn, optim
 from spectrain._files.write import write_json
+from spectrain.cli._parse import parse
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Plan:
 
 def main(argv: list[str]) -> int:
     """Print the plan."""
-    asked = tyro.cli(Plan, args=argv, prog="spectrain plan")
+    asked = parse(Plan, argv, prog="spectrain plan")
     width = asked.width or 64 * asked.depth
     sizes = {name: getattr(asked, name) for name in ("width", "heads", "kv_heads", "hidden", "vocabulary", "steps")}
     for name, value in {**sizes, "depth": asked.depth, "mesh": math.prod(asked.mesh)}.items():

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from spectrain import report
+from spectrain.cli._parse import parse
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Report:
 
 def main(argv: list[str]) -> int:
     """Write the report and say where."""
-    asked = tyro.cli(Report, args=argv, prog="spectrain report")
+    asked = parse(Report, argv, prog="spectrain report")
     if not asked.runs:
         raise ValueError("report needs at least one run folder, e.g. spectrain report runs/NAME.")
     print(report.write(list(asked.runs), out=asked.out or asked.runs[0] / "report.html"))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from spectrain import train
+from spectrain.cli._parse import parse
 from spectrain.train.config import MOST_WRITTEN
 
 _MOST_COPIES = 10_000
@@ -44,7 +45,7 @@ class Sample:
 
 def main(argv: list[str]) -> int:
     """Print each prompt and its continuation as it comes, and tokens per second on the error stream."""
-    asked = tyro.cli(Sample, args=argv, prog="spectrain sample")
+    asked = parse(Sample, argv, prog="spectrain sample")
     if not (0 <= asked.tokens <= MOST_WRITTEN and 1 <= asked.copies <= _MOST_COPIES):
         raise ValueError(
             f"--tokens must be from 0 to {MOST_WRITTEN:,} and --copies from 1 to {_MOST_COPIES:,}, got {asked.tokens} "

@@ -9,12 +9,13 @@ from pathlib import Path
 from spectrain._files.write import write_text
 from spectrain.report._document import document
 from spectrain.report._drawing.html import Section
-from spectrain.report._reading.files import Row, read_object
+from spectrain.report._reading.files import Row, number, read_object
 from spectrain.report._reading.run import Run, find, is_run, read
 from spectrain.report._sections.check import check
 from spectrain.report._sections.compare import comparison, of_runs
 from spectrain.report._sections.curves import curves
 from spectrain.report._sections.experts import experts
+from spectrain.report._sections.horizons import horizons
 from spectrain.report._sections.overview import activations
 from spectrain.report._sections.pictures import pictures
 from spectrain.report._sections.polynomials import polynomials
@@ -70,10 +71,10 @@ def write(runs: Sequence[Path], *, out: Path) -> Path:
     return target
 
 
-def _compared(given: Sequence[Path]) -> Row:
-    """The ``compare.json`` of the first folder of runs that has one."""
+def _compared(given: Sequence[Path]) -> list[Row]:
+    """The ``compare.json`` of each folder of runs that has one."""
     written = [folder / "compare.json" for folder in given if not is_run(folder)]
-    return next((read_object(path, notes=[]) for path in written if path.is_file()), {})
+    return [read_object(path, notes=[]) for path in written if path.is_file()]
 
 
 def _told_apart(runs: list[Run]) -> list[Run]:
@@ -85,8 +86,9 @@ def _told_apart(runs: list[Run]) -> list[Run]:
     ]
 
 
-def sections(runs: Sequence[Run], *, compared: Row) -> list[Section]:
-    """The sections that these runs have something for."""
-    compares = [comparison(compared or of_runs(runs))] if len(runs) > 1 else []
+def sections(runs: Sequence[Run], *, compared: Sequence[Row]) -> list[Section]:
+    """The sections that these runs have something for; of several comparisons, the longest and how they go on."""
+    longest = max(compared, key=lambda one: number(one.get("horizon")) or 0.0, default={})
+    compares = [horizons(compared), comparison(longest or of_runs(runs))] if len(runs) > 1 else []
     built = [*compares, *(section(runs) for section in _SECTIONS)]
     return [section for section in built if section is not None]

@@ -26,5 +26,6 @@ if TYPE_CHECKING:
     from spectrain.train._studies.check_config import TransferConfig as TransferConfig
     from spectrain.train._studies.lr_transfer import mean_losses as mean_losses
     from spectrain.train._studies.ratio import in_words as in_words
+    from spectrain.train._studies.settings import SHORT as SHORT
 
 __getattr__, __dir__ = door(__name__)

@@ -114,15 +114,43 @@ ENDLESS = [
 @pytest.mark.parametrize("words", ENDLESS, ids=" ".join)
 def test_a_number_beyond_all_bounds_is_refused_with_its_flag(words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    try:
-        code = main(words)
-    except SystemExit as leaving:  # tyro has drawn a box around it
-        code = leaving.code
+    code = main(words)
     assert code == 2
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     flag = next(word for word in reversed(words) if word.startswith("--"))
     assert flag.rstrip("s") in said or words[1] == "lr-transfer"
     assert "must be" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+WRONG_FLAGS = {
+    "train --lr x": "--lr takes FLOAT, got 'x'",
+    "train --dept 3": "has no --dept. Did you mean --depth?",
+    "train --optimizer lion": "--optimizer must be one of muon, normuon",
+    "train --attention lion": "--attention must be one of gqa",
+    "train --data": "--data needs at least one file",
+    "train --data --depth 2": "--data needs at least one file",
+    "train --depth": "--depth",
+    "train stray": "spectrain train has no stray",
+    "compare --optimizers lion": "--optimizers: invalid choice: 'lion'",
+    "compare --lr x": "--lr: invalid float value: 'x'",
+    "classify --widht 3": "has no --widht. Did you mean --width?",
+    "sample": "Missing from spectrain sample: PATH The run folder.",
+    "plan --depth x": "--depth takes INT, got 'x'",
+    "check coordinates --steps x": "--steps takes INT, got 'x'",
+    "gallery kepler --nope 1": "spectrain gallery kepler has no --nope",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_FLAGS)
+def test_a_wrong_flag_is_one_line_that_names_it(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("spectrain")
+    assert WRONG_FLAGS[words] in said.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,8 +9,10 @@ import pytest
 from spectrain import report
 from spectrain.report._drawing.series import MOST_POINTS, front, running_mean, series, thin
 from spectrain.report._headline import headline, title
+from spectrain.report._page import sections
 from spectrain.report._sections.compare import comparison, of_runs, verdict
 from spectrain.report._sections.curves import gradient_norm, learning_rate, progress
+from spectrain.report._sections.horizons import horizons
 from spectrain.report._sections.polynomials import alternates, alternation, composed, polynomials, step_error
 from spectrain.report._sections.routing import group, routing, sentence
 from spectrain.report._sections.settings import configuration, samples
@@ -205,6 +207,31 @@ def test_the_sweep_draws_each_run_and_the_best_rates(comparison_folder, runs):
     assert drawn == len(found["rows"]) == 4
     for row in comparison(of_runs(runs)).figures[0].first.traces:
         assert set(row["x"]) == {1e-3, 2e-3}
+
+
+def compared_at(horizon, ratio, seconds, bound=None):
+    against = {"ratio": ratio, "ratio_low": ratio and ratio - 0.1, "ratio_high": ratio and ratio + 0.2,
+               "ratio_at_least": bound or ratio, "seconds_ratio": seconds}  # fmt: skip
+    return {"horizon": horizon, "tables": {"best": {"target": 2.0, "against": {"muon": against}}}}
+
+
+def test_ratios_are_drawn_against_the_horizon_with_their_intervals():
+    section = horizons([compared_at(640, 0.7, 0.75), compared_at(160, 0.6, 0.66), compared_at(2560, None, None, 0.9)])
+    (fig,) = section.figures
+    assert fig.controls == [("table", ["each at its best"]), ("cost", ["tokens", "seconds"])]
+    tokens, bound = fig.views[0, 0].traces
+    assert (tokens["x"], tokens["y"]) == ([160, 640], [0.6, 0.7])
+    assert tokens["error_y"]["array"] == pytest.approx([0.2, 0.2])
+    assert tokens["error_y"]["arrayminus"] == pytest.approx([0.1, 0.1])
+    assert (bound["x"], bound["y"], bound["marker"]["symbol"]) == ([2560], [0.9], "triangle-up")
+    assert fig.views[0, 1].traces[0]["y"] == [0.66, 0.75]
+    assert fig.first.title == "Share of AdamW's tokens after 2,560 steps: Muon at least 0.9"
+    assert horizons([compared_at(640, 0.7, 0.75)]) is None
+
+
+def test_of_several_comparisons_the_page_shows_the_longest_and_how_they_go_on(runs):
+    found = [*sections(runs, compared=[compared_at(640, 0.7, 0.8), compared_at(160, 0.6, 0.7)])]
+    assert [section.name for section in found[:1]] == ["horizons"]
 
 
 def test_a_comparison_that_failed_says_so():

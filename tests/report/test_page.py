@@ -92,7 +92,7 @@ def test_every_view_is_a_valid_plotly_figure_with_titled_axes(folder, request):
     """plotly's own schema is the judge of traces and layouts; colours stand in for palette names."""
     root = request.getfixturevalue(folder)
     runs = [report.read(path) for path in ([root] if folder == "run_folder" else sorted(root.glob("*-*")))]
-    figures = [fig for section in sections(runs, compared={}) for fig in section.figures]
+    figures = [fig for section in sections(runs, compared=[]) for fig in section.figures]
     assert len(figures) >= 12
     for fig in figures:
         for view in plain_figure(fig)["views"].values():
@@ -217,7 +217,7 @@ def spoiled_page(make_run, folder, data):
     path.write_text("\n".join(json.dumps(spoil(json.loads(line), key, odd)) for line in lines), encoding="utf-8")
     try:
         run = report.read(folder)
-        parts = sections([run], compared={})
+        parts = sections([run], compared=[])
         assert parts
         assert title([run])
         assert headline([run])

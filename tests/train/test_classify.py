@@ -188,10 +188,7 @@ def test_a_mistake_is_one_clear_message_and_exit_code_2(name, tmp_path, capsys):
         "--max-steps",
         "1",
     ]
-    try:
-        code = main(words)
-    except SystemExit as leaving:  # tyro has drawn a box around it
-        code = leaving.code
+    code = main(words)
     said = capsys.readouterr().err
     assert code == 2
     assert "Traceback" not in said

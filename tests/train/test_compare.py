@@ -107,6 +107,29 @@ def test_each_is_tuned_on_the_first_seed_and_runs_on_all(tiny, tmp_path):
     assert "muon in 9 runs: lr " in said
 
 
+def test_one_measure_tunes_and_is_followed_to_the_target(tiny, tmp_path):
+    """All held-out text, at every validation: a part of it could rank the optimizers otherwise."""
+    base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 4, "eval_tokens": 32, "eval_interval": 2})
+    result = train.compare(base, grid={"adamw": [2e-3], "muon": [4e-3]}, seeds=[0], folder=tmp_path)
+    for row in result["rows"]:
+        summary = json.loads((tmp_path / row["run"] / "summary.json").read_text(encoding="utf-8"))
+        rows = [json.loads(line) for line in (tmp_path / row["run"] / "metrics.jsonl").read_text("utf-8").splitlines()]
+        validations = [r["loss"] for r in rows if r["kind"] == "eval"]
+        assert row["final_loss"] == summary["validation_loss"] == pytest.approx(validations[-1], rel=1e-12)
+        assert row["final_bits_per_byte"] == summary["bits_per_byte"]
+
+
+def test_only_the_settings_that_are_named_are_tuned(tiny, tmp_path):
+    base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 2})
+    points = {name: {"lr": 1e-3, "warmup": 60} for name in ("adamw", "muon")}
+    result = train.compare(base, grid={"adamw": [2e-3], "muon": [4e-3]}, seeds=[0], folder=tmp_path, tune=3,
+                           points=points, settings=["lr"])  # fmt: skip
+    for row in result["rows"]:
+        ran = json.loads((tmp_path / row["run"] / "config.json").read_text(encoding="utf-8"))
+        assert ran["warmup"] == 60
+    assert all(found["runs"] == 3 for found in result["tuned"].values())
+
+
 def moved_alike(optimizer, matrices):
     """What an optimizer does with everything but the matrices: rate, decay, betas and eps of each parameter."""
     found = {}
@@ -241,6 +264,15 @@ def test_the_interval_over_three_seeds_is_students():
     assert found["ratio_high"] == pytest.approx(0.5 + half, rel=1e-6)
 
 
+def test_the_ratio_of_seconds_is_that_of_tokens_times_that_of_median_steps():
+    rows = [{"optimizer": o, "seed": 0, "run": o, "final_loss": f, "tokens": 100, "step_seconds": t}
+            for o, f, t in (("adamw", 2.0, 0.5), ("muon", 1.0, 0.6))]  # fmt: skip
+    curves = {"adamw": [(0, 4.0), (100, 2.0)], "muon": [(0, 4.0), (50, 2.0), (100, 1.0)]}
+    found = summarise(rows, curves=curves)["against"]["muon"]
+    assert (found["ratio"], found["step_time_ratio"]) == (0.5, pytest.approx(1.2))
+    assert found["seconds_ratio"] == found["seconds_ratio_at_least"] == pytest.approx(0.6)
+
+
 def test_a_target_reached_before_the_first_step_is_reached():
     rows, curves = rows_of([2.0])
     curves["muon0"] = [(0, 1.0), (100, 2.0)]
@@ -258,7 +290,8 @@ def test_a_rate_that_is_none_is_said_before_anything_runs(grid, tiny, tmp_path):
 def test_depths_share_tokens_by_weights_and_are_drawn(tiny, tmp_path):
     small = tiny | {"lr": None, "width": None, "heads": None, "max_steps": 3, "depth": 2}
     base = train.TrainConfig(**small)
-    result = train.compare_depths(base, depths=[1, 2, 3], optimizers=["adamw", "muon"], seeds=[0], folder=tmp_path)
+    result = train.compare_depths(base, depths=[1, 2, 3], optimizers=["adamw", "muon"], seeds=[0],
+                                  folder=tmp_path, tune=2)  # fmt: skip
     tokens = {row["depth"]: row["tokens"] for row in result["rows"]}
     weights = {row["depth"]: row["weights"] for row in result["rows"]}
     for depth in (1, 3):
@@ -299,18 +332,30 @@ def test_the_interval_of_the_saving_covers_the_truth():
     assert not any(one["low"] <= truth**-1 <= one["high"] for one in found)  # the ratio turned over
 
 
+def test_no_saving_is_read_off_where_nothing_was_measured():
+    """Muon below all that AdamW reached: how much more AdamW would need, no run has shown."""
+    assert "saved" not in scaling(power_law(0.002, 0, factor=0.5))
+    found = scaling([row for row in power_law(0.0, 0) if row["optimizer"] == "adamw" or row["flops"] < 2e13])["saved"]
+    assert found["at_flops"] == pytest.approx(1e13 * 0.95 ** (-1 / 0.05), rel=1e-6)  # AdamW's to Muon's last loss
+    assert found["ratio"] == pytest.approx(0.95 ** (-1 / 0.05), rel=1e-6)
+
+
 def test_two_depths_are_no_line(tiny, tmp_path):
     with pytest.raises(ValueError, match="three depths"):
-        train.compare_depths(train.TrainConfig(**tiny), depths=[1, 2], optimizers=["muon"], seeds=[0], folder=tmp_path)
+        train.compare_depths(train.TrainConfig(**tiny), depths=[1, 2], optimizers=["muon"], seeds=[0],
+                             folder=tmp_path, tune=2)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--tune", "3", "--lr", "1e-3"], "leave --lr out"),
-        (["--depths", "1", "2", "3", "--tune", "3"], "leave out --tune or --depths"),
-        (["--depths", "1", "2", "3", "--max-minutes", "1"], "give --max-steps"),
+        (["--depths", "1", "2", "3"], "give --tune 2 or more, got 0"),
+        (["--depths", "1", "2", "3", "--settings", "lr", "warmup", "--tune", "2"], "give --tune 3 or more, got 2"),
+        (["--settings", "lr"], "give --tune N"),
+        (["--depths", "1", "2", "3", "--max-minutes", "1", "--tune", "2"], "give --max-steps"),
         (["--tune", "-1"], "give at least 9"),
+        (["--eval-tokens", "1024"], "--validation-fraction"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, said, text_folder, tmp_path):

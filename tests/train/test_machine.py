@@ -1,6 +1,10 @@
 """The choice of a precision: several rounds in turns, the best of each, and only where it is clear."""
 
 import itertools
+import platform
+import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -67,3 +71,32 @@ def test_rules_that_a_disturbance_turns_are_told_from_ours(rule):
     disturbed = [[(50.0, 1.0)] + [(1.0, 1.0)] * 6, [(1.0, 1.0)] * 6 + [(1.0, 0.1)]]
     assert any(rule(rounds) for rounds in disturbed)
     assert not any(_machine.faster(rounds)[0] for rounds in disturbed)
+
+
+FAULTS = """
+import resource, sys, torch
+from spectrain.train._run.machine import keep_memory
+if sys.argv[1] == "kept":
+    assert keep_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.set_num_threads(1)
+for i in range(22):
+    if i == 12:  # the first blocks lie apart
+        before = faults()
+    torch.ones(64 << 20, dtype=torch.uint8)
+print(faults() - before)
+"""
+
+
+def faults(how):
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is asked")
+def test_memory_that_was_freed_is_taken_again():
+    """Ten blocks of 64 MiB, one after the other: every page of each faults anew, or hardly one does."""
+    pages = (64 << 20) // resource.getpagesize()
+    assert faults("kept") < pages / 10
+    assert faults("as it comes") > pages / 10

@@ -18,7 +18,7 @@ def saving(found: Row) -> str | None:
     """The compute that Muon saves in a sentence, or None where no scaling was fitted.
 
     >>> saving({"scaling": {"saved": {"ratio": 2.0, "low": 1.5, "high": 2.6, "at_flops": 1e15}}})
-    'Muon needs 1/2 of the compute with which AdamW reaches its loss at 1e+15 FLOP (95 %: 1/1.5 to 1/2.6).'
+    'To the lowest loss that both reached Muon needs 1/2 of the 1e+15 FLOP that AdamW needs (95 %: 1/1.5 to 1/2.6).'
     """
     scaled = found.get("scaling")
     saved = scaled.get("saved") if isinstance(scaled, dict) else None
@@ -28,7 +28,7 @@ def saving(found: Row) -> str | None:
     if ratio is None or low is None or high is None or at is None:
         return None
     return (
-        f"Muon needs 1/{digits(ratio, 2)} of the compute with which AdamW reaches its loss at {at:.2g} FLOP "
+        f"To the lowest loss that both reached Muon needs 1/{digits(ratio, 2)} of the {at:.2g} FLOP that AdamW needs "
         f"(95 %: 1/{digits(low, 2)} to 1/{digits(high, 2)})."
     )
 
@@ -65,7 +65,9 @@ def scaling(found: Row) -> Figure | None:
         "yaxis": log_axis("final validation loss (nats per token)", ys),
         "hovermode": "closest",
     }
-    caption = "Each point is a run; tokens in proportion to weights. Lines: least squares in logarithms."
+    tuned = ", ".join(str(name) for name in found.get("tuned_settings") or ())
+    how = f"tuned at each depth ({tuned})" if tuned else "not tuned at each depth"
+    caption = f"Each point is a run, {how}; tokens in proportion to weights. Lines: least squares in logarithms."
     return figure("scaling", "Loss falls as a power of compute", traces, layout, caption=caption)
 
 

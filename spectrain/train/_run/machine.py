@@ -113,9 +113,9 @@ def keep_memory() -> bool:
     """Ask the C library to keep freed memory for the next step; whether it could be asked.
 
     glibc maps each block of more than 32 MiB anew and gives it back when freed, so that every step pays for the pages
-    of all its large tensors again: on CPUs a third to a half of a small model's time. The peak does not move: what a
-    step frees, the next one takes. It holds for the process, to its end. Elsewhere (musl, macOS, Windows) nothing is
-    done.
+    of all its large tensors again: on CPUs a third to a half of a small model's time. What a step frees the next one
+    takes; blocks that do not fit each other's places cost some memory at first. It holds for the process, to its end.
+    Elsewhere (musl, macOS, Windows) nothing is done.
     """
     no_mapping, no_trimming, kept_beyond = (-4, 0), (-1, -1), (-2, 64 << 20)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,13 @@ def compare(
 class Runs:
     """The runs of a comparison in its folder, each trained once."""
 
-    def __init__(self, base: TrainConfig, folder: Path, progress: Progress | None) -> None:
-        self.base, self.folder, self.progress = base, folder, progress
+    def __init__(self, base: TrainConfig, folder: Path, progress: Progress | None, *, prefix: str = "") -> None:
+        self.base, self.folder, self.progress, self.prefix = base, folder, progress, prefix
         self.rows: dict[str, Row] = {}
 
     def row(self, optimizer: str, point: Point, seed: int) -> Row:
         """What a run came to; trained, resumed or read."""
-        name = _name(optimizer, point, self.base, seed)
+        name = self.prefix + _name(optimizer, point, self.base, seed)
         if name not in self.rows:
             where = self.folder / name
             one = dataclasses.replace(
@@ -195,8 +196,16 @@ def run_or_read(one: TrainConfig, run: Path, progress: Progress | None) -> Row:
         "final_bits_per_byte": summary["bits_per_byte"],
         "tokens": summary["tokens"],
         "seconds": summary["seconds"],
+        "step_seconds": _pace(run),
         "optimizer_share": summary["optimizer_share"],
     }
+
+
+def _pace(run: Path) -> float | None:
+    """The median time of a step, which validations, compilation and short loads of the machine do not touch."""
+    rows = read_rows(RunFolder(run).metrics, what="the metrics.jsonl of this run", constants=NOT_FINITE)
+    seconds = [row["step_seconds"] for row in rows if row["kind"] == "step"]
+    return statistics.median(seconds) if seconds else None
 
 
 def curve(run: Path) -> Curve:

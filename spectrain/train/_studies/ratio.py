@@ -20,6 +20,8 @@ def summarise(rows: Sequence[Row], *, curves: Mapping[str, Curve]) -> dict[str, 
     is never reached there is no mean: ``ratio`` is None, ``not_reached`` says after how many tokens each such seed was
     given up, and ``ratio_at_least`` is the mean with these tokens in place of those that would have been needed.
     ``ratio_low`` and ``ratio_high`` are Student's 95 % interval of the mean over the seeds, from three on.
+    ``step_time_ratio`` is the median time of a step over AdamW's, and each of the four has its product with it as
+    ``seconds_ratio...``; runs one after the other are timed on a machine whose speed may drift meanwhile.
 
     >>> rows = [{"optimizer": o, "seed": 0, "run": o, "final_loss": f, "tokens": 100} for o, f in
     ...         (("adamw", 2.0), ("muon", 1.0))]
@@ -37,11 +39,26 @@ def summarise(rows: Sequence[Row], *, curves: Mapping[str, Curve]) -> dict[str, 
         for row in same:
             row["tokens_to_target"] = crossing(curves[row["run"]], best["final_loss"])
     others = dict.fromkeys(row["optimizer"] for row in rows if row["optimizer"] != YARDSTICK)
+    against = {name: _against([r for r in rows if r["optimizer"] == name], targets) for name in others}
     return {
         "target": statistics.fmean(best["final_loss"] for best in targets.values()),
         "targets_by_seed": {seed: best["final_loss"] for seed, best in targets.items()},
-        "against": {name: _against([r for r in rows if r["optimizer"] == name], targets) for name in others},
+        "against": {name: {**found, **_seconds(found, rows, name)} for name, found in against.items()},
     }
+
+
+def _seconds(found: Mapping[str, Any], rows: Sequence[Row], name: str) -> dict[str, float | None]:
+    """The ratios of tokens as ratios of time, by the median step of each."""
+    paces = [
+        [row["step_seconds"] for row in rows if row["optimizer"] == one and row.get("step_seconds")]
+        for one in (name, YARDSTICK)
+    ]
+    if not all(paces):
+        return {}
+    times = statistics.median(paces[0]) / statistics.median(paces[1])
+    ratios = {"": "ratio", "_low": "ratio_low", "_high": "ratio_high", "_at_least": "ratio_at_least"}
+    known = {f"seconds_ratio{end}": found[key] for end, key in ratios.items()}
+    return {"step_time_ratio": times, **{key: None if v is None else v * times for key, v in known.items()}}
 
 
 def _against(rows: Sequence[Row], targets: Mapping[int, Row]) -> dict[str, Any]:

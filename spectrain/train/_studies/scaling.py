@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from spectrain._files.write import write_json
 from spectrain.train._jobs.language import build_model
 from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
-from spectrain.train._studies.compare import DEFAULT_STEPS, run_or_read, with_fixed_choices
+from spectrain.train._studies.compare import DEFAULT_STEPS, Runs, with_fixed_choices
 from spectrain.train._studies.ratio import Row
-from spectrain.train.config import TrainConfig
+from spectrain.train._studies.settings import ladders, start
+from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 Array = npt.NDArray[np.float64]
 _DRAWS = 4000
@@ -30,16 +31,21 @@ def compare_depths(
     optimizers: Sequence[str],
     seeds: Sequence[int],
     folder: Path,
+    tune: int,
+    settings: Sequence[str] = ("lr",),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train models of several depths, each on tokens in proportion to its weights, and fit loss against compute.
 
     The tokens of ``base`` (``--max-tokens`` or ``--max-steps``) are those of ``base.depth``; a model with twice the
-    weights gets twice as many. Learning rates follow depth and optimizer unless ``base.lr`` is given. The fit is
-    loss = exp(a) C^-b, C the floating-point operations of training (Kaplan et al. 2020; section 3.2 of Moonlight,
-    arXiv 2502.16982), for each optimizer. Written to ``compare.json`` in ``folder``; finished runs are kept.
+    weights gets twice as many. At each depth each optimizer is tuned on the first seed over ``settings``, in at most
+    ``tune`` runs, from the defaults of that depth: a line through settings that suit one depth says how they age, not
+    how the optimizer scales. The fit is loss = exp(a) C^-b, C the floating-point operations of training (Kaplan et al.
+    2020; section 3.2 of Moonlight, arXiv 2502.16982), for each optimizer. Written to ``compare.json`` in ``folder``;
+    finished runs are kept.
 
-    Raises ``ValueError`` for fewer than three depths: two points make a line of any two numbers.
+    Raises ``ValueError`` for fewer than three depths, since two points make a line of any two numbers, and for a
+    ``tune`` too small to try each setting once.
     """
     if len(set(depths)) < 3:
         raise ValueError(
@@ -47,38 +53,46 @@ def compare_depths(
         )
     if base.max_minutes is not None:
         raise ValueError("--depths gives each model its share of the tokens: give --max-steps or --max-tokens.")
+    least = 1 + max(len(ladders(name, settings)) for name in optimizers)
+    if tune < least:
+        raise ValueError(
+            f"--depths compares optimizers that are tuned at each depth: give --tune {least} or more, got {tune}."
+        )
     with claimed(folder):
-        return _compare(base, depths, optimizers, seeds, folder, progress)
+        rows = list(_at_depths(base, depths, optimizers, seeds, folder, tune, settings, progress))
+        result = {"rows": rows, "scaling": scaling(rows), "tuned_settings": list(settings), "budget": tune}
+        write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
+        return result
 
 
-def _compare(
+def _at_depths(
     base: TrainConfig,
     depths: Sequence[int],
     optimizers: Sequence[str],
     seeds: Sequence[int],
     folder: Path,
+    tune: int,
+    settings: Sequence[str],
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Iterator[Row]:
+    """One row for each depth, optimizer and seed: the best that tuning found."""
     steps = min(base.limits(), default=DEFAULT_STEPS)
-    base = with_fixed_choices(dataclasses.replace(base, max_steps=steps, max_tokens=None), folder / "base.json")
+    base = with_fixed_choices(
+        dataclasses.replace(base, max_steps=steps, max_tokens=None, eval_tokens=EVERY_TOKEN), folder / "base.json"
+    )
     whole, _ = weights_and_operations(base)
-    rows: list[Row] = []
     for depth in sorted(set(depths)):
         sized = dataclasses.replace(base, depth=depth)
         weights, each = weights_and_operations(sized)
         sized = dataclasses.replace(sized, max_steps=max(1, round(steps * weights / whole)))
+        runs = Runs(sized, folder, progress, prefix=f"d{depth}-")
         for optimizer in optimizers:
+            tried = ladders(optimizer, settings)
+            found = runs.tune(optimizer, tried, start(optimizer, sized), seed=seeds[0], budget=tune)
             for seed in seeds:
-                name = f"{optimizer}-d{depth}-seed{seed}"
-                one = dataclasses.replace(
-                    sized, optimizer=optimizer, seed=seed, out_dir=str(folder / name), resume="auto"
-                )  # fmt: skip
-                found = run_or_read(one, folder / name, progress)
-                rows.append({"optimizer": optimizer, "depth": depth, "seed": seed, "weights": weights,
-                             "flops": each * found["tokens"], **found})  # fmt: skip
-    result = {"rows": rows, "scaling": scaling(rows)}
-    write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
-    return result
+                row = runs.row(optimizer, found.point, seed)
+                yield {**row, "depth": depth, "weights": weights, "flops": each * row["tokens"],
+                       "edge": list(found.edge), "open": list(found.open)}  # fmt: skip
 
 
 def weights_and_operations(config: TrainConfig) -> tuple[int, int]:
@@ -97,8 +111,10 @@ def weights_and_operations(config: TrainConfig) -> tuple[int, int]:
 def scaling(rows: Sequence[Mapping[str, Any]], *, level: float = 0.95) -> dict[str, Any]:
     """Fit log loss = a - b log C for each optimizer, with intervals, and the compute that Muon saves.
 
-    Intervals of a and b are Student's; ``saved`` is AdamW's largest C over the C at which Muon's line has AdamW's
-    fitted loss there, with the quantiles of that ratio when both lines are drawn from their sampling distributions.
+    Intervals of a and b are Student's. ``saved`` compares the two C at which the lines of AdamW and Muon have the
+    lowest loss that both reach *within the compute that was spent*, with the quantiles of their ratio when both lines
+    are drawn from their sampling distributions. Where their losses do not overlap there is no ``saved``: it would be
+    read off where nothing was measured.
 
     >>> rows = [{"optimizer": o, "flops": c, "final_loss": k * c ** -0.05} for c in (1e12, 1e13, 1e14)
     ...         for o, k in (("adamw", 10.0), ("muon", 9.5))]
@@ -106,16 +122,17 @@ def scaling(rows: Sequence[Mapping[str, Any]], *, level: float = 0.95) -> dict[s
     >>> round(found["fits"]["adamw"]["b"], 6), round(found["saved"]["ratio"], 3)
     (0.05, 2.79)
     """
-    fits = {}
+    fits, spent = {}, {}
     for optimizer in dict.fromkeys(str(row["optimizer"]) for row in rows):
         good = [r for r in rows if r["optimizer"] == optimizer and r["flops"] > 0 and math.isfinite(r["final_loss"])]
         if len({row["flops"] for row in good}) < 3:
             continue
-        fits[optimizer] = _fit([float(r["flops"]) for r in good], [r["final_loss"] for r in good], level)
+        flops = [float(r["flops"]) for r in good]
+        fits[optimizer] = _fit(flops, [r["final_loss"] for r in good], level)
+        spent[optimizer] = (math.log(min(flops)), math.log(max(flops)))
     result: dict[str, Any] = {"fits": fits, "level": level}
-    if {"adamw", "muon"} <= fits.keys():
-        at = max(row["flops"] for row in rows if row["optimizer"] == "adamw")
-        result["saved"] = {"at_flops": at, **_saving(fits["adamw"], fits["muon"], math.log(at), level)}
+    if {"adamw", "muon"} <= fits.keys() and (saved := _saving(fits, spent, level)):
+        result["saved"] = saved
     return result
 
 
@@ -134,18 +151,30 @@ def _fit(flops: Sequence[float], losses: Sequence[float], level: float) -> dict[
     }  # fmt: skip
 
 
-def _saving(slow: Mapping[str, Any], fast: Mapping[str, Any], at: float, level: float) -> dict[str, float]:
+def _saving(
+    fits: Mapping[str, Mapping[str, Any]], spent: Mapping[str, tuple[float, float]], level: float
+) -> dict[str, float] | None:
+    """AdamW's compute over Muon's at the lowest log loss that both lines have between their ends."""
+
+    def loss(name: str, at: float) -> float:
+        return float(fits[name]["log_loss"] - fits[name]["b"] * (at - fits[name]["log_flops"]))
+
+    both = ("adamw", "muon")
+    highest, lowest = (pick(loss(name, spent[name][end]) for name in both) for pick, end in ((min, 0), (max, 1)))
+    if lowest > highest:
+        return None
     draw = np.random.Generator(np.random.Philox(0))
+
+    def compute(name: str, a: Array, b: Array) -> Array:
+        return np.asarray(fits[name]["log_flops"] + (a - lowest) / b)
+
     lines = []
-    for fit in (slow, fast):
-        t = draw.standard_t(fit["points"] - 2, size=(2, _DRAWS))
-        lines += [fit["log_loss"] + fit["log_loss_error"] * t[0], fit["b"] + fit["b_error"] * t[1]]
-
-    def ratio(a_slow: Array, b_slow: Array, a_fast: Array, b_fast: Array) -> Array:
-        target = a_slow - b_slow * (at - slow["log_flops"])
-        log_ratio = at - fast["log_flops"] - (a_fast - target) / b_fast
-        return np.asarray(np.exp(np.clip(log_ratio, -600, 600)))  # a slope drawn near zero says nothing
-
-    low, high = np.quantile(ratio(*lines), [0.5 - level / 2, 0.5 + level / 2])
-    best = ratio(*(np.asarray(fit[name]) for fit in (slow, fast) for name in ("log_loss", "b")))
-    return {"ratio": float(best), "low": float(low), "high": float(high)}
+    for name in both:
+        fit, t = fits[name], draw.standard_t(fits[name]["points"] - 2, size=(2, _DRAWS))
+        lines.append(compute(name, fit["log_loss"] + fit["log_loss_error"] * t[0], fit["b"] + fit["b_error"] * t[1]))
+    # a slope drawn near zero says nothing
+    low, high = np.quantile(np.exp(np.clip(lines[0] - lines[1], -600, 600)), [0.5 - level / 2, 0.5 + level / 2])
+    slow, fast = (
+        float(compute(name, np.asarray(fits[name]["log_loss"]), np.asarray(fits[name]["b"]))) for name in both
+    )
+    return {"ratio": math.exp(slow - fast), "low": float(low), "high": float(high), "at_flops": math.exp(slow)}
