@@ -131,7 +131,7 @@ def uniform(A: Num[Tensor, "m n"], k: int, draw: torch.Generator) -> Int[Tensor,
 
 
 def near_centres(A: Num[Tensor, "m n"], k: int, draw: torch.Generator, *, rounds: int = 20) -> Int[Tensor, " k"]:
-    """Return the columns nearest to the k centres of k-means, seeded by k-means++ (article 10501).
+    """Return the columns nearest to the k centres of k-means, seeded by k-means++ (article 10662).
 
     Clusters of columns are represented by one each. Seeding is within O(log k) of the best clustering in the mean
     (Arthur and Vassilvitskii 2007), rounds of Lloyd's method only improve it; nothing follows for the span.
