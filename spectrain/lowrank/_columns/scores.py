@@ -88,7 +88,8 @@ def draw_columns(weights: Float[Tensor, " n"], k: int, draw: torch.Generator) ->
     """Return k different columns, drawn one after the other with probability in proportion to ``weights``.
 
     With leverage as weights, O(k log k / eps^2) columns give (1 + eps) times the best error of rank k with constant
-    probability (Drineas, Mahoney and Muthukrishnan 2008). Columns of weight zero come only when nothing else is left.
+    probability (Drineas, Mahoney and Muthukrishnan 2008); with norms (article 10662) equal columns share nothing, and
+    there is no guarantee. Columns of weight zero come only when nothing else is left.
     """
     weights = weights.double().to(draw.device)
     tiny = torch.finfo(torch.float64).tiny
