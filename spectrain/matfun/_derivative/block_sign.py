@@ -27,8 +27,8 @@ def by_block_sign(X: Tensor, Y: Tensor, D: Tensor, *, tol: float) -> tuple[Float
     """Return the change of Y = msign(X) for wide X (b, m, n) in float64, and a bound on its relative Frobenius error.
 
     The bound is that of the linear equations for the H = X Y^T at hand, by residuals in float64: with
-    r = ||S - H K - K H|| the error of K is at most r ||H^-1|| / 2, and ||H^-1|| at most ||N|| / (1 - ||I - H N||) for the
-    N that was computed. No step of the iteration is trusted. It is infinite where H is not definite to rounding.
+    r = ||S - H K - K H|| the error of K is at most r ||H^-1|| / 2, and ||H^-1|| at most ||N|| / (1 - ||I - H N||) for
+    the N that was computed. No step of the iteration is trusted. It is infinite where H is not definite to rounding.
     """
     T = X @ Y.mT
     H = 0.5 * (T + T.mT)
