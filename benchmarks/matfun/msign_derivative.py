@@ -76,8 +76,8 @@ def measure(*, shapes: tuple[tuple[int, int], ...] = SHAPES, rounds: int = 15) -
 if __name__ == "__main__":
     main(
         "msign_derivative",
-        "From 256 rows on the backward of msign takes at most {ratio:.2f} of the time of five unrolled steps, the block "
-        "sign {block:.2f} on a CPU",
+        "From 256 rows on the backward of msign takes at most {ratio:.2f} of the time of five unrolled steps, the "
+        "block sign {block:.2f} on a CPU",
         measure,
         smoke={"shapes": ((16, 16), (16, 24)), "rounds": 1},
     )
