@@ -32,6 +32,11 @@ _SAFER: Rows = (
 )
 
 
+def _over_1024(*rows: tuple[int, int, int]) -> Rows:
+    """Coefficients that were published as whole numbers over 1024."""
+    return tuple(tuple(c / 1024 for c in row) for row in rows)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A published schedule: one row of coefficients of x, x^(r+1), x^(2r+1), ... a step, r = ``stride`` (2: odd).
@@ -125,7 +130,54 @@ RECIPES: dict[str, Recipe] = {
         ),
         "NVIDIA Emerging-Optimizers (2026), after arXiv 2606.00371: cubics for singular values above 7e-3",
     ),
-    "pade-10": Recipe(((15 / 8, -5 / 4, 3 / 8),) * 10, "the limit polynomial at every step; article 10922"),
+    "su-5": Recipe(((3.3748, -4.6969, 2.1433),) * 5, "article 10922 (kexue.fm/archives/10922): one quintic, by Adam"),
+    "you-6": Recipe(
+        _over_1024(
+            (3955, -8306, 5008),
+            (3735, -6681, 3463),
+            (3799, -6499, 3211),
+            (4019, -6385, 2906),
+            (2677, -3029, 1162),
+            (2172, -1833, 682),
+        ),
+        "J. You (2025), as article 10922 gives it: six quintics",
+    ),
+    "su-6-x": Recipe(
+        _over_1024(
+            (4140, -7553, 3571),
+            (3892, -6637, 2973),
+            (3668, -6456, 3021),
+            (3248, -6211, 3292),
+            (2792, -5759, 3796),
+            (3176, -5507, 4048),
+        ),
+        'article 10922, "Ours-X": the 50 worst of 10000 points',
+    ),
+    "su-6-x2": Recipe(
+        _over_1024(
+            (4059, -7178, 3279),
+            (3809, -6501, 2925),
+            (3488, -6308, 3063),
+            (2924, -5982, 3514),
+            (2439, -5439, 4261),
+            (3148, -5464, 4095),
+        ),
+        'article 10922, "Ours-X2": the 200 worst points',
+    ),
+    "su-5-x3": Recipe(
+        (
+            (4.6182, -12.9582, 9.3299),
+            (3.8496, -7.9585, 4.3052),
+            (3.5204, -7.2918, 4.0606),
+            (3.2067, -6.8243, 4.2802),
+            (3.2978, -5.7848, 3.8917),
+        ),
+        'article 10922, "Ours-X3": five quintics',
+    ),
+    "pade-10": Recipe(
+        ((15 / 8, -5 / 4, 3 / 8),) * 10,
+        "the limit polynomial at every step; articles 10592 and 10996 (kexue.fm/archives/10592, /10996)",
+    ),
 }
 """Recipes for the sign, on singular values in (0, 1]."""
 

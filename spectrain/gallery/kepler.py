@@ -12,13 +12,14 @@ has the solver), and the same equation carries the motion through the parabola a
 keep theirs.
 
 Source: Battin, An Introduction to the Mathematics and Methods of Astrodynamics (1999), chapters 3 and 4; Markley,
-Celestial Mechanics 63 (1995) 101-111; the blog's old series on two-body motion.
+Celestial Mechanics 63 (1995) 101-111; article 561 (kexue.fm/archives/561), vis-viva integral and Kepler's equation.
 
 >>> E = eccentric_anomaly(1.0, 0.5)
 >>> bool(abs(E - 0.5 * np.sin(E) - 1.0) < 1e-15)
 True
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -37,6 +38,9 @@ class Orbit(NamedTuple):
     """The integrals of the motion: energy, angular momentum, eccentricity (Laplace) vector, and what they decide.
 
     ``gap`` is 1 - e with digits of its own: 1e-16 on a nearly radial orbit, where ``eccentricity`` is 1.0.
+    ``semi_major_axis`` is a = -mu/(2 energy), the mean of the least and the greatest distance: inf on a parabola, and
+    negative on a hyperbola. ``period`` is 2 pi sqrt(a^3/mu): inf where the body does not come back, or later than a
+    float can say.
     """
 
     energy: float
@@ -46,6 +50,8 @@ class Orbit(NamedTuple):
     periapsis: float
     kind: Literal["ellipse", "parabola", "hyperbola"]
     gap: float
+    semi_major_axis: float
+    period: float
 
 
 class Elements(NamedTuple):
@@ -115,13 +121,17 @@ def orbit(r: Numbers, v: Numbers, mu: Real = 1.0) -> Orbit:
     ('ellipse', 'parabola', 'hyperbola')
     >>> round(orbit([1, 0, 0], [0, 1e-8, 0]).gap * 1e16, 12)          # e itself has no digits left for it
     1.0
+    >>> orbit([1, 0, 0], [0, 1, 0]).period == 2 * np.pi, orbit([1, 0, 0], [0, 2, 0]).semi_major_axis
+    (True, -0.5)
     """
     found = integrals(r, v, mu)
     _, P, _ = _start(found, r, mu)
     kind: Literal["ellipse", "parabola", "hyperbola"]
     kind = "parabola" if found.alpha == 0 else "ellipse" if found.alpha > 0 else "hyperbola"
     q = found.parameter / (1 + found.e)
-    return Orbit(found.energy, found.momentum, found.e * P, found.e, q, kind, found.gap)
+    a = 1 / found.alpha if found.alpha else math.inf
+    period = 2 * math.pi * math.sqrt(a) * (a / math.sqrt(mu)) if kind == "ellipse" else math.inf
+    return Orbit(found.energy, found.momentum, found.e * P, found.e, q, kind, found.gap, a, period)
 
 
 def propagate(r: Numbers, v: Numbers, t: Numbers, mu: Real = 1.0) -> tuple[Array, Array]:

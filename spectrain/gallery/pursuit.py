@@ -6,7 +6,8 @@ the constant rate v (n^2 - 1), and d sin(phi)/tan(phi/2)^n is constant: that is 
 path the equation is integrated, and what happens is decided with a certificate: a bound on the closing speed, a
 closed form, or a contraction (``_outcomes.py``).
 
-Source: the blog's old series on pursuit (the cow, the thief, the missile); Nahin, Chases and Escapes (2007), ch. 1, 2.
+Source: article 1047 (kexue.fm/archives/1047), the thief, the cow and the missile; Nahin, Chases and Escapes (2007),
+ch. 1, 2.
 
 >>> cow = Straight((0.0, 0.0), (0.0, 1.0))                     # 300 m away, walking across; the farmer at 4/3
 >>> chase = pursue(cow, 4 / 3, (300.0, 0.0))
@@ -213,12 +214,24 @@ def _closest(target: Path, run: Run) -> float:
     return min(float(gaps[i]), float(minimize_scalar(gap, bounds=span, method="bounded", options={"xatol": 1e-9}).fun))
 
 
+_COW = Straight((0.0, 0.0), (0.0, 1.0))
+# Of each problem the target, where the pursuer starts, and its reaction time.
+_SCENES: dict[str, tuple[Path, tuple[float, float], float]] = {
+    "cow": (_COW, (300.0, 0.0), 0.0),
+    "lead": (_COW, (300.0, 0.0), 0.0),
+    "thief": (Round(1.0, 1.0), (2.5, 0.0), 0.0),
+    "missile": (Straight((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0), 0.0),
+    "delay": (_COW, (300.0, 0.0), 30.0),
+}
+
+
 @dataclass(frozen=True)
 class Show:
     """One of the classical pursuits; the page plays it."""
 
-    problem: Literal["cow", "thief", "missile", "ring", "lead"] = "cow"
-    """cow: straight flight; thief: round a block; missile: with reaction time; ring: four dogs; lead: both laws"""
+    problem: Literal["cow", "thief", "missile", "delay", "ring", "lead"] = "cow"
+    """cow: straight flight; thief: round a block; missile: from (0, 0) at a ship on the line x = 1;
+    delay: with reaction time; ring: four dogs; lead: both laws"""
     ratio: float = 4 / 3
     """speed of the pursuer over the speed of the target"""
 
@@ -226,13 +239,12 @@ class Show:
         """The outcome with its certificate, and the paths."""
         if self.problem == "ring":
             return _four_dogs()
-        cow = Straight((0.0, 0.0), (0.0, 1.0))
-        target: Path = Round(1.0, 1.0) if self.problem == "thief" else cow
-        start = (2.5, 0.0) if self.problem == "thief" else (300.0, 0.0)
-        runs = {"pursuit": pursue(target, self.ratio, start, delay=30.0 if self.problem == "missile" else 0.0)}
+        target, start, delay = _SCENES[self.problem]
+        runs = {"pursuit": pursue(target, self.ratio, start, delay=delay)}
         if self.problem == "lead":
             runs["lead (constant bearing)"] = pursue(target, self.ratio, start, law="lead")
-        span = min(max(run.time for run in runs.values()), 12 * start[0] / self.ratio)
+        first = float(np.linalg.norm(np.subtract(target(0.0), start)))
+        span = min(max(run.time for run in runs.values()), 12 * max(first, start[0]) / self.ratio)
         times = np.linspace(0.0, span, 481)
         prey = np.array([target(float(t)) for t in times], dtype=float).T
         paths = {name: np.array([run.position(min(t, run.time)) for t in times]).T for name, run in runs.items()}

@@ -1,4 +1,4 @@
-"""Which columns of a matrix say the rest: sixteen rules behind one function."""
+"""Which columns of a matrix say the rest: eighteen rules behind one function."""
 
 import torch
 from jaxtyping import Int
@@ -47,7 +47,8 @@ def select_columns(
                         O(k log k) columns
     ``deim``, ``qdeim`` spectral error <= ||inv(Vh[:k, J])||_2 sigma_(k+1), known after the fact
     ``kmeans``          none for the span: columns nearest to the centres of k clusters
-    ``norms``, ``uniform`` none: baselines
+    ``optim_rid``       none: pivoted QR among ``rank + oversample`` columns drawn evenly (article 10501)
+    ``norms``, ``norm_sampling``, ``uniform`` none: the largest, drawn in proportion to the norm, drawn evenly
     =================== ==================================================================================
 
     ``refine=True`` follows any rule by exchanges of one column for another, always the best, until none lowers e. It

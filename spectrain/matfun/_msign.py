@@ -10,7 +10,8 @@ from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
 from spectrain.approx import Schedule
-from spectrain.matfun._derivative.derivative import change_of_sign, is_differentiated, spectral_function
+from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
+from spectrain.matfun._derivative.sign import change_of_sign
 from spectrain.matfun._entry.batches import flat, in_batches
 from spectrain.matfun._entry.input import Array, Real, check_tolerance, enter, is_complex, real_dtype
 from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype

@@ -52,8 +52,8 @@ if TYPE_CHECKING:  # old names are types, too
     from spectrain.nn._experts.balance import quantile_bias as quantile_bias
     from spectrain.nn._experts.loads import expert_loads as expert_loads
     from spectrain.nn._experts.moe import auxiliary_loss as auxiliary_loss
-    from spectrain.nn._experts.moe import scaling_factor as scaling_factor
     from spectrain.nn._experts.penalty import Penalty as Penalty
+    from spectrain.nn._experts.scaling import scaling_factor as scaling_factor
     from spectrain.nn._models.language_model import SwiGLU as SwiGLU
     from spectrain.nn._models.language_model import initialise as initialise
 

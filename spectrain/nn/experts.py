@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from spectrain.nn._experts.loads import expert_loads as expert_loads
     from spectrain.nn._experts.moe import MoE as MoE
     from spectrain.nn._experts.moe import auxiliary_loss as auxiliary_loss
-    from spectrain.nn._experts.moe import scaling_factor as scaling_factor
     from spectrain.nn._experts.penalty import Penalty as Penalty
+    from spectrain.nn._experts.scaling import scaling_factor as scaling_factor
     from spectrain.nn._topk.soft_topk import soft_topk as soft_topk
 
 __getattr__, __dir__ = door(__name__)

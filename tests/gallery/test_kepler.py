@@ -151,6 +151,43 @@ def test_the_integrals_are_those_of_exact_arithmetic():
         np.testing.assert_allclose([o.eccentricity, o.periapsis], [0.5, scale], rtol=1e-14)
 
 
+BOUND = [
+    ([1, 0, 0], [0, 1, 0]),
+    ([1, 0.2, 0], [0.3, 0.9, 0.4]),
+    ([1, 0, 0], [0, 1e-9, 0]),
+    ([1, 0, 0], [1.4142135, 1e-4, 0]),
+]
+
+
+@pytest.mark.parametrize("mu", [1.0, 3.0, 1e-200])
+@pytest.mark.parametrize(("r", "v"), BOUND, ids=str)
+def test_semi_major_axis_and_period_are_those_of_50_digits(r, v, mu):
+    v = np.array(v) * np.sqrt(mu)
+    with mpmath.workdps(DIGITS):
+        far, square = (mpmath.sqrt(mpmath.fsum(mpmath.mpf(float(x)) ** 2 for x in a)) for a in (r, v))
+        a = 1 / (2 / far - square**2 / mpmath.mpf(mu))
+        truth = [float(a), float(2 * mpmath.pi * a * mpmath.sqrt(a / mpmath.mpf(mu)))]
+        rough = [float(a), float(2 * mpmath.pi * a**2 / mpmath.sqrt(mpmath.mpf(mu)))]
+    o = kepler.orbit(r, v, mu)
+    np.testing.assert_allclose([o.semi_major_axis, o.period], truth, rtol=2e-15)
+    assert truth[0] == pytest.approx(1) or not np.allclose(rough, truth, rtol=1e-3)  # the power matters
+
+
+@pytest.mark.parametrize(("r", "v"), [STATE for STATE in BOUND if STATE[1][1] > 1e-6], ids=str)
+def test_the_body_is_back_after_a_period_and_not_after_half_of_it(r, v):
+    period = kepler.orbit(r, v).period
+    position, _ = kepler.propagate(r, v, np.array([0.5, 1.0]) * period)
+    np.testing.assert_allclose(position[1], r, rtol=0, atol=1e-13 + 2 * np.spacing(period) * np.linalg.norm(v))
+    assert np.abs(position[0] - r).max() > 0.5
+
+
+def test_what_never_comes_back_has_no_period():
+    parabola, hyperbola = kepler.orbit([2, 0, 0], [0, 1, 0]), kepler.orbit([2, 0, 0], [0, 2, 0])
+    assert (parabola.semi_major_axis, parabola.period) == (np.inf, np.inf)
+    assert (hyperbola.semi_major_axis, hyperbola.period) == (pytest.approx(-1 / 3, rel=1e-15), np.inf)
+    assert kepler.orbit([1e250, 0, 0], [0, 1e-125, 0]).period == np.inf  # 6e375
+
+
 def test_thin_orbits_have_elements_and_come_back():
     elements = kepler.to_elements([1, 0, 0], [0.3, 1e-8, 0])
     assert 1e-17 < elements.gap < 1e-16

@@ -43,6 +43,20 @@ def test_straight_flight_is_captured_at_the_closed_form(speed, start):
     assert "had to" in chase.certificate
 
 
+@pytest.mark.parametrize("n", [1.2, 5.0, 30.0])
+def test_the_missile_hits_the_ship_where_the_textbook_says(n):
+    """From (0, 0) at (1, 0) along x = 1: y' = sinh(q) with q = -log(1 - x) / n, so the hit is at y = n / (n^2 - 1)."""
+    text, picture = pursuit.Show("missile", n)()
+    assert text.startswith("pursuit: capture")
+    path = np.array([picture.lines[1].x, picture.lines[1].y])
+    np.testing.assert_allclose(path[:, -1], [1.0, n / (n * n - 1)], atol=2e-9)
+    path = path[:, path[0] < 0.999]  # near the end the curve turns into the line x = 1, and y says nothing of x
+    left = 1 - path[0]
+    curve = n / (n * n - 1) + left ** (1 + 1 / n) / (2 + 2 / n) - left ** (1 - 1 / n) / (2 - 2 / n)
+    np.testing.assert_allclose(path[1], curve, atol=1e-8)
+    assert not np.allclose(path[1], path[0] * n / (n * n - 1), atol=1e-3)  # no straight line
+
+
 WRONG = {
     "as if the target stood still": lambda n, p: np.hypot(*p) / n,
     "lead guidance": lambda n, p: intercept(UP, n, p),
@@ -263,7 +277,7 @@ def test_bad_input_is_refused(call, word):
         call()
 
 
-@pytest.mark.parametrize("problem", ["cow", "thief", "missile", "ring", "lead"])
+@pytest.mark.parametrize("problem", ["cow", "thief", "missile", "delay", "ring", "lead"])
 def test_every_show_draws(problem):
     text, picture = pursuit.Show(problem, 1.5)()
     assert len(picture.lines) >= 2

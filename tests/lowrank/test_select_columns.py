@@ -19,6 +19,7 @@ from spectrain.testing import zoo
 sys.path.insert(0, str(Path(__file__).parent))
 from columns_zoo import TABLES, best_error, hard_cases, kahan, left_over, optimum, table
 
+UNGUIDED = {"norms", "norm_sampling", "uniform", "leverage", "leverage_sampling", "kmeans", "optim_rid"}
 GUARANTEED = ("auto", "osinsky", "exhaustive")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -41,6 +42,8 @@ WRONG = {
     "largest norms": lambda A, k: lowrank.select_columns(A, k, method="norms"),
     "largest leverage": lambda A, k: lowrank.select_columns(A, k, method="leverage"),
     "uniform": lambda A, k: lowrank.select_columns(A, k, method="uniform"),
+    "norms as chances": lambda A, k: lowrank.select_columns(A, k, method="norm_sampling"),
+    "pivots of some": lambda A, k: lowrank.select_columns(A, k, method="optim_rid", oversample=0),
     "centres of clusters": lambda A, k: lowrank.select_columns(A, k, method="kmeans"),
     "columns least explained, not most": lambda A, k: pivoted_qr(A, A.shape[1]).columns[-k:] if len(A) > k else None,
     "osinsky on the rows": lambda A, k: lowrank.select_columns(A.mT, k, method="osinsky") % A.shape[1],
@@ -196,6 +199,43 @@ def test_interpolation_points_keep_their_bound():
             assert error <= amplified * S[k] * (1 + 1e-6) + 1e-13 * S[0]
 
 
+@pytest.mark.parametrize("extra", [0, 3])
+def test_optim_rid_takes_the_pivots_of_lapack_among_columns_drawn_evenly(extra):
+    """Which columns were drawn shows: all that are taken, and none that would have come before them."""
+    A = torch.randn(20, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -4, 12)
+    A, k, draws = A.flip(1), 4, 600
+    among = {
+        tuple(subset[i] for i in scipy.linalg.qr(A.numpy()[:, subset], mode="r", pivoting=True)[1][:k])
+        for subset in map(list, itertools.combinations(range(12), k + extra))
+    }
+    found, draw = [], torch.Generator().manual_seed(1)
+    for _ in range(draws):
+        found.append(lowrank.select_columns(A, k, method="optim_rid", oversample=extra, generator=draw).tolist())
+    assert {tuple(J) for J in found} <= among
+    # The largest column, the last one, is the first pivot wherever it is drawn, which is in (k + extra) / 12 of all.
+    share, expected = sum(J[0] == 11 for J in found) / draws, (k + extra) / 12
+    assert abs(share - expected) < 4 * (0.25 / draws) ** 0.5
+    whole = lowrank.select_columns(A, k, method="optim_rid", oversample=12)
+    assert whole.tolist() == scipy.linalg.qr(A.numpy(), mode="r", pivoting=True)[1][:k].tolist()
+
+
+def test_columns_are_drawn_in_proportion_to_their_norms():
+    norms, draws = torch.tensor([4.0, 3.0, 2.0, 1.0]).double(), 2000
+    A, draw = torch.eye(6, 4, dtype=torch.float64) * norms, torch.Generator().manual_seed(0)
+    first = torch.zeros(4).double()
+    second = torch.zeros(4).double()
+    for _ in range(draws):
+        i, j = lowrank.select_columns(A, 2, method="norm_sampling", generator=draw).tolist()
+        first[i] += 1 / draws
+        second[j] += 1 / draws
+    share = norms / 10
+    after = torch.stack([share[i] * share / (1 - share[i]) * (torch.arange(4) != i) for i in range(4)]).sum(0)
+    for found, truth in ((first, share), (second, after)):
+        assert (found - truth).abs().max() < 4 * (0.25 / draws) ** 0.5
+    for wrong in (norms.square() / norms.square().sum(), torch.full((4,), 0.25).double()):
+        assert (first - wrong).abs().max() > 4 * (0.25 / draws) ** 0.5
+
+
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_one_suite_for_every_rule(rule):
     draw = torch.Generator().manual_seed(5)
@@ -223,7 +263,7 @@ def test_one_suite_for_every_rule(rule):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("rule", sorted(set(RULES) - {"norms", "uniform", "leverage", "leverage_sampling", "kmeans"}))
+@pytest.mark.parametrize("rule", sorted(set(RULES) - UNGUIDED))
 def test_sparse_matrices_and_operators_find_the_independent_columns(rule):
     dense = np.zeros((30, 20))
     dense[:, [3, 7, 11]] = np.random.default_rng(0).standard_normal((30, 3))

@@ -58,6 +58,10 @@ if not KIND:
     for call in (lambda x: checkpoint(compiled, x, use_reentrant=False), inside):
         call(shown[:, :-1]).square().mean().backward()
         assert [layer.update_bias().tokens for layer in layers(other)] == [8 * len(shown)] * {depth}
+    there = torch.arange(8).expand(len(shown), 8) < 5
+    for call in (compiled, other):
+        call(shown[:, :-1], counted=there).square().mean().backward()
+        assert [layer.update_bias().tokens for layer in layers(other)] == [5 * len(shown)] * {depth}
     first, second = (compiled(part[:, :-1]).sum() for part in tokens.split({parts}))
     first.backward()
     try:

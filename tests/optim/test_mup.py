@@ -299,7 +299,7 @@ def test_what_cannot_be_decided_is_an_error_with_its_cure():
         (lambda m: mup(m, roles={"upp.weight": "hidden"}), "matches no parameter"),
         (lambda m: mup(m, rules={"upp.weight": "muon"}), "match no parameter"),
         (lambda m: mup(m, base_width=0), "at least 1, got 0"),
-        (lambda m: mup(m).groups("sgd", lr=0.1), "one of adamw, muon, got 'sgd'"),
+        (lambda m: mup(m).groups("lion", lr=0.1), "one of adamw, muon, sgd, got 'lion'"),
         (lambda m: mup(m).groups("muon", lr=0.1, scale="sqrt_max"), "is not offered"),
     ],
 )
@@ -365,3 +365,117 @@ def test_a_module_states_its_role_whatever_it_is_called():
     model[2].weight = model[1].weight
     with pytest.raises(ValueError, match=r"share 1\.weight state other roles of it: output, hidden"):
         mup(model)
+
+
+def updates_of_sgd(width, factors):
+    """Spectral norms over sqrt(out / in) of three real steps; of vectors the root mean square of the entries."""
+    torch.manual_seed(0)
+    model = Chain(width, vocabulary=16)
+    model.head.bias = nn.Parameter(torch.zeros(16))
+    scaled = mup(model, base_width=64)
+    scaled.initialise(generator=0)
+    groups = scaled.groups("sgd", lr=0.5, weight_decay=0.0)
+    for group in groups:
+        group["lr"] *= factors(group) / group["lr_factor"]
+    optimizer = torch.optim.SGD([{**g, "params": [p for _, p in g["params"]]} for g in groups])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        tokens = torch.randint(0, 16, (256,), generator=draw)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(tokens), (5 * tokens + 3) % 16).backward()
+        optimizer.step()
+    norms = {}
+    for name, p in model.named_parameters():
+        change = p.detach() - before[name]
+        if p.ndim == 1:
+            norms[name] = float(change.square().mean().sqrt())
+            continue
+        out, in_ = (p.shape[1], 1) if name.startswith("embedding") else p.shape
+        norms[name] = float(torch.linalg.matrix_norm(change, ord=2)) / math.sqrt(out / in_)
+    return norms
+
+
+def powers_of_sgd(factors=lambda group: group["lr_factor"]):
+    found = [updates_of_sgd(width, factors) for width in WIDTHS]
+    return {name: exponent([norms[name] for norms in found]) for name in found[0]}
+
+
+def test_sgd_moves_every_matrix_and_vector_alike_at_every_width():
+    """Article 10795: eta ~ out / in; of vectors of features n, of the head's bias 1. Real gradients and steps."""
+    powers = powers_of_sgd()
+    assert max(map(abs, powers.values())) < 0.45, powers  # the tolerance of `spectrain check` for changes
+
+
+WRONG_SGD = {
+    "one rate for all": lambda g: 1.0,
+    "vectors left out": lambda g: 1.0 if g["role"] == "vector" else g["lr_factor"],
+    "the head left out": lambda g: 1.0 if g["role"] == "output" else g["lr_factor"],
+    "upside down": lambda g: 1 / g["lr_factor"],
+    "only vectors": lambda g: g["lr_factor"] if g["role"] == "vector" else 1.0,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SGD.values(), ids=WRONG_SGD)
+def test_the_check_of_sgd_rejects_wrong_rates(wrong):
+    powers = powers_of_sgd(wrong)
+    assert max(map(abs, powers.values())) > 0.8, powers
+
+
+def test_rates_and_decay_of_sgd_follow_the_table_of_article_10795():
+    table = {"embedding.weight": 1, "up.weight": 0, "down.weight": 0, "head.weight": -1, "norm.weight": 1, "up.bias": 1}
+    for name, power in table.items():
+        assert exponent([factors(w, "sgd")[name] for w in WIDTHS]) == pytest.approx(power, abs=1e-12), name
+        taken = [factors(w, "sgd")[name] * factors(w, "sgd", "decay_factor")[name] for w in WIDTHS]
+        assert taken == pytest.approx([1.0] * len(WIDTHS))
+    assert factors(256, "sgd")["norm.weight"] == factors(256, "sgd")["embedding.weight"] == 1.0
+    tied = {row["name"]: row["lr_factor"] for row in mup(Chain(512, tied=True)).rows("sgd")}
+    assert tied["embedding.weight"] == 2.0
+
+
+def matrices(width):
+    """Every role, a fused projection cut into heads, and a convolution; with (out, in) and the singular values."""
+    model = nn.Sequential()
+    model.add_module("first", nn.Conv2d(3, width, 5))
+    model.add_module("fused", nn.Linear(width, 2 * width, bias=False))
+    model.add_module("last", nn.Linear(width, 7))
+    rules = {"fused.weight": Matrix(split=(width, width // 2, width // 2), heads=(4, 2, 2))}
+    return model, mup(model, base_width=32, rules=rules)
+
+
+def pieces(model, width):
+    fused = model.fused.weight.detach().split([width, width // 2, width // 2])
+    for W in (model.first.weight.detach().flatten(1), *fused, model.last.weight.detach()):
+        yield torch.linalg.svdvals(W.double()) / math.sqrt(W.shape[0] / W.shape[1])
+
+
+@pytest.mark.parametrize("method", ["spectral", "msign"])
+def test_initial_weights_meet_the_spectral_condition_exactly(method):
+    """Singular values by LAPACK in float64; normal weights of the same roles are off by up to a factor of two."""
+    model, scaled = matrices(48)
+    scaled.initialise(generator=3, method=method, norm=0.5)
+    for S in pieces(model, 48):
+        assert float(S.max()) == pytest.approx(0.5, rel=1e-4)
+        if method == "msign":
+            assert float(S.min()) == pytest.approx(0.5, rel=1e-3)
+        else:
+            assert float(S.min()) < 0.4
+    scaled.initialise(generator=3)
+    assert any(abs(float(S.max()) - 1) > 0.2 for S in pieces(model, 48))
+    assert not model.last.bias.any()
+
+
+def test_other_initialisations_leave_tables_and_zeros_alone_and_repeat():
+    model = Chain(32)
+    nn.init.zeros_(model.down.weight)
+    mup(model).initialise(generator=0, method="msign", embedding_std=0.25)
+    assert float(model.embedding.weight.detach().std()) == pytest.approx(0.25, rel=0.1)
+    assert not model.down.weight.any()
+    first = model.up.weight.detach().clone()
+    mup(model).initialise(generator=0, method="msign", embedding_std=0.25)
+    assert torch.equal(model.up.weight, first)
+    for wrong in ({"method": "orthogonal"}, {"method": "msign", "norm": 0.0}):
+        with pytest.raises(ValueError, match="method must be one of normal, spectral, msign and norm positive"):
+            mup(model).initialise(generator=0, **wrong)
+    with pytest.raises(ValueError, match="one of deviations"):
+        mup(model).standard().initialise(generator=0, method="spectral")

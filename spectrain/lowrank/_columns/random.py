@@ -48,6 +48,17 @@ def by_elimination(Y: Num[Tensor, "size n"], k: int) -> Int[Tensor, " k"]:
     return torch.tensor(order[:k], device=Y.device)
 
 
+def pivots_of_some(A: Num[Tensor, "m n"], k: int, *, extra: int, draw: torch.Generator) -> Int[Tensor, " k"]:
+    """Return the k pivots of QR among k + extra columns drawn evenly: Optim-RID (article 10501).
+
+    Lucas, Stahnke and others, "Efficient algorithms for constructing an interpolative decomposition", arXiv 2105.07076:
+    columns, and no mixtures of rows, so that m (k + extra) numbers are read instead of m n. No guarantee: a column that
+    nothing else says is drawn with probability (k + extra) / n only. Where k + extra >= n these are the pivots of QR.
+    """
+    drawn = torch.randperm(A.shape[-1], generator=draw, device=draw.device)[: k + extra].sort().values.to(A.device)
+    return drawn[pivoted_qr(A[:, drawn], k).columns]
+
+
 def random_pivoting(A: Num[Tensor, "m n"], k: int, *, block: int, draw: torch.Generator) -> Int[Tensor, " k"]:
     """Return k columns, each block drawn with probability |e_j|^2 / ||E||_F^2 and filtered (block = 1: one by one).
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spectrain.lowrank._columns.exchanges import exhaustive, fit, greedy, swap
 from spectrain.lowrank._columns.pivoted_qr import fill_up, pivoted_qr
-from spectrain.lowrank._columns.random import by_elimination, random_pivoting, row_sketch
+from spectrain.lowrank._columns.random import by_elimination, pivots_of_some, random_pivoting, row_sketch
 from spectrain.lowrank._columns.scores import (
     adaptive_random,
     by_leverage,
@@ -95,7 +95,9 @@ RULES: dict[str, Callable[[Task], Int[Tensor, " k"]]] = {
     "deim": lambda task: deim(task.leading),
     "qdeim": lambda task: qdeim(task.leading),
     "kmeans": lambda task: near_centres(task.R, task.k, task.draw),
+    "optim_rid": lambda task: pivots_of_some(task.A, task.k, extra=task.oversample, draw=task.draw),
     "norms": lambda task: by_norm(task.A, task.k),
+    "norm_sampling": lambda task: draw_columns(torch.linalg.vector_norm(task.A, dim=0), task.k, task.draw),
     "uniform": lambda task: uniform(task.A, task.k, task.draw),
 }
 

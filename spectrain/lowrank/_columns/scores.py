@@ -88,7 +88,8 @@ def draw_columns(weights: Float[Tensor, " n"], k: int, draw: torch.Generator) ->
     """Return k different columns, drawn one after the other with probability in proportion to ``weights``.
 
     With leverage as weights, O(k log k / eps^2) columns give (1 + eps) times the best error of rank k with constant
-    probability (Drineas, Mahoney and Muthukrishnan 2008). Columns of weight zero come only when nothing else is left.
+    probability (Drineas, Mahoney and Muthukrishnan 2008); with norms (article 10662) equal columns share nothing, and
+    there is no guarantee. Columns of weight zero come only when nothing else is left.
     """
     weights = weights.double().to(draw.device)
     tiny = torch.finfo(torch.float64).tiny
@@ -131,7 +132,7 @@ def uniform(A: Num[Tensor, "m n"], k: int, draw: torch.Generator) -> Int[Tensor,
 
 
 def near_centres(A: Num[Tensor, "m n"], k: int, draw: torch.Generator, *, rounds: int = 20) -> Int[Tensor, " k"]:
-    """Return the columns nearest to the k centres of k-means, seeded by k-means++ (article 10501).
+    """Return the columns nearest to the k centres of k-means, seeded by k-means++ (article 10662).
 
     Clusters of columns are represented by one each. Seeding is within O(log k) of the best clustering in the mean
     (Arthur and Vassilvitskii 2007), rounds of Lloyd's method only improve it; nothing follows for the span.

@@ -1,9 +1,9 @@
 """Derivatives of functions of singular values, from the input and the result alone: no step of an iteration is kept.
 
 The derivative of X -> U f(S) V^T in a direction D is a linear map of D that is its own adjoint, so that one function,
-"the change", serves forward and backward mode. The change of msign and of its parts is written with Sylvester
-equations, which can be differentiated again (article 11025, kexue.fm/archives/11025; Kenney and Laub, SIMAX 12, 1991).
-Everything runs in float64.
+"the change", serves forward and backward mode. Those of parts of msign are written here, and that of msign itself in
+``sign.py``, with Sylvester equations, which can be differentiated again (article 11025, kexue.fm/archives/11025; Kenney
+and Laub, SIMAX 12, 1991). Everything runs in float64.
 
 Sylvester equations and pseudo-inverses of symmetric matrices, differentiable any number of times.
 
@@ -226,22 +226,6 @@ class _ChangedTwice(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
         raise RuntimeError(_TOO_MANY)
-
-
-def change_of_sign(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:
-    """Return the change of Y = msign(X).
-
-    X = H Y with H symmetric on the short side; the change is K Y + H^+ D (I - Y^T Y), H K + K H = D Y^T - Y D^T.
-    At a rank below full the directions that would change the rank contribute zero.
-    """
-    if X.shape[-2] > X.shape[-1]:
-        return change_of_sign(X.mT, Y.mT, D.mT).mT.contiguous()
-    X, Y, wide = X.double(), Y.double(), D.double()
-    T = X @ Y.mT
-    H = 0.5 * (T + T.mT)
-    C = wide @ Y.mT
-    change = sylvester(H, H, C - C.mT) @ Y + inverse(H) @ (wide - C @ Y)
-    return change.to(D.dtype)
 
 
 def change_of_part(X: Tensor, W: Tensor, D: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spectrain._arrays.scale import to_unit
-from spectrain.matfun._derivative.derivative import change_of_part, change_of_sign
+from spectrain.matfun._derivative.derivative import change_of_part
 from spectrain.matfun._derivative.node import Operator
+from spectrain.matfun._derivative.sign import change_of_sign
 from spectrain.matfun._entry.input import Real, default_tolerance, refuse
 from spectrain.matfun._proven.algorithm import Algorithm, Sign
 from spectrain.matfun._proven.algorithms import by_names, from_words

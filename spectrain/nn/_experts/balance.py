@@ -5,11 +5,12 @@ loads or of scores.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BINS = 1024
@@ -28,6 +29,10 @@ class Balance:
     the next one's. With a threshold in place of top-k sign steps hold the number of experts a token at ``top_k`` with
     ``budget_rate`` times their rate.
 
+    ``target`` are the shares of all assignments that the experts are to take, in their order (None: 1 / n each; whether
+    that is best is the question of article 10945). The rules by sign and rms step by F - Q, those by quantile let
+    expert j exceed its margin for k Q_j of the tokens. A share is at most that of one expert in each token, 1 / k.
+
     >>> Balance(rule="rms", rate=2e-3).rate
     0.002
     """
@@ -37,6 +42,7 @@ class Balance:
     centred: bool = True
     budget_rate: float = 1.0
     decay: float = 0.5
+    target: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -46,6 +52,16 @@ class Balance:
             raise ValueError(f"Balance: rates must be finite, rate above 0, got {self.rate} and {self.budget_rate}.")
         if not 0 <= self.decay < 1:
             raise ValueError(f"Balance: decay must be at least 0 and below 1, got {self.decay}.")
+        check_target("Balance", self.target)
+
+    def check_shares(self, experts: int, top_k: int) -> None:
+        """Raise ValueError where the target cannot be that of as many experts with ``top_k`` a token."""
+        if self.target is not None and (len(self.target) != experts or max(self.target) * top_k >= 1):
+            raise ValueError(
+                f"MoE: the target of the balance needs a share for each of {experts} experts, each below 1 / top_k = "
+                f"{1 / top_k:.3g}, since a token takes an expert once; got {len(self.target)} shares, the largest "
+                f"{max(self.target):.3g}."
+            )
 
     @property
     def by_quantile(self) -> bool:
@@ -53,15 +69,22 @@ class Balance:
         return self.rule in ("quantile", "histogram")
 
     def evidence(
-        self, scores: Float[Tensor, "tokens experts"], bias: Float[Tensor, " experts"], *, top_k: int | None
+        self,
+        scores: Float[Tensor, "tokens experts"],
+        bias: Float[Tensor, " experts"],
+        *,
+        top_k: int | None,
+        counted: Bool[Tensor, " tokens"] | None = None,
     ) -> Tensor | None:
         """What a rule by quantile keeps of a micro-batch: margins, or their histogram; ``top_k`` None: a threshold.
 
-        Tokens whose scores are not finite are left out.
+        Tokens whose scores are not finite are left out, and those that are not ``counted``.
         """
         if not self.by_quantile:
             return None
         above = margins(scores.detach(), bias, top_k=top_k)
+        if counted is not None:
+            above = above.masked_fill(~counted[:, None], math.nan)
         return above[above.isfinite().all(dim=1)] if self.rule == "quantile" else histogram(above)
 
     def moved(
@@ -81,11 +104,12 @@ class Balance:
                 rate=self.rate,
                 centred=self.centred,
                 budget_rate=budget_rate,
+                target=self.target,
             )
         assert evidence is not None
-        rank = expected_load(loads.tokens, top_k, len(bias))
+        rank = expected_load(loads.tokens, top_k, len(bias), target=self.target)
         if self.rule == "quantile":
-            shift = evidence.kthvalue(len(evidence) - rank, dim=0).values
+            shift = exceeded_by(evidence, rank)
         else:
             shift = histogram_quantile(evidence, rank=rank)
         new = bias - (1 - self.decay) * shift.to(bias.dtype)
@@ -109,6 +133,18 @@ class Loads(NamedTuple):
         total = int(self.counts.sum())
         return int(self.counts.max()) * len(self.counts) / total - 1 if total else 0.0
 
+    def violation(self, target: Sequence[float]) -> float:
+        """The largest load over the one that ``target`` gives the expert, minus 1: MaxVio where shares differ.
+
+        >>> import torch
+        >>> Loads(torch.tensor([3, 1]), tokens=4).violation((0.75, 0.25))
+        0.0
+        """
+        total = int(self.counts.sum())
+        if len(target) != len(self.counts):
+            raise ValueError(f"Loads.violation: {len(target)} shares for {len(self.counts)} experts.")
+        return max(c / (total * q) for c, q in zip(self.counts.tolist(), target, strict=True)) - 1 if total else 0.0
+
     @property
     def experts_a_token(self) -> float:
         """Mean number of experts that a token took."""
@@ -125,19 +161,23 @@ def loss_free_step(
     rate: float = 1e-3,
     centred: bool = True,
     budget_rate: float = 0.0,
+    target: Sequence[float] | None = None,
 ) -> Float[Tensor, " experts"]:
-    """The bias after one loss-free step: ``b - rate * (d(F - 1/n) + budget_rate * sign(A - k))``.
+    """The bias after one loss-free step: ``b - rate * (d(F - Q) + budget_rate * sign(A - k))``.
 
-    F is the share of each expert in all assignments, A their number a token, ``d`` the sign (articles 10757, 10815:
-    kexue.fm/archives/10757, 10815) or, with ``rule="rms"``, division by the root mean square. ``centred`` subtracts the
+    Q is the ``target`` (None: 1/n each), F the share of each expert in all assignments, A their number a token, ``d``
+    the sign (articles 10757, 10815: kexue.fm/archives/10757, 10815) or, with ``rule="rms"``, division by the root mean square.
+    ``centred`` subtracts the
     mean of d, which leaves the choice of the ``top_k`` largest as it is and keeps the mean of the bias for the budget.
-    Signs are those of integers: exact.
+    Signs are those of integers, exact, without a target.
 
     >>> loss_free_step(torch.zeros(3), torch.tensor([8, 2, 2]), tokens=6, top_k=2, rate=1.0, centred=False).tolist()
     [-1.0, 1.0, 1.0]
     """
     total = int(loads.sum())
     gap = loads * len(loads) - total  # n * total * (F - 1/n), an integer
+    if target is not None:
+        gap = loads.double() - total * torch.tensor(target, dtype=torch.float64, device=loads.device)
     if rule == "sign":
         step = gap.sign().to(bias.dtype)
     else:
@@ -171,13 +211,15 @@ def quantile_bias(
     top_k: int,
     dynamic: bool = False,
     iterations: int = 1,
+    target: Sequence[float] | None = None,
 ) -> Float[Tensor, " experts"]:
     """The bias that balances these scores: ``-beta`` of the dual of the optimal assignment.
 
     Each of ``iterations`` alternates two exact minimisations: alpha, the (k+1)-th largest of each token, and beta, the
     (m k / n + 1)-th largest of each expert. From ``bias`` it is warm-started and one is enough; from None (zero) take
     tens. With ``dynamic`` tokens take any number of experts, and one is exact. Source: articles 11619 and, dynamic,
-    11626 (kexue.fm/archives/11619, 11626). Cost: a selection over the tokens for each expert and iteration.
+    11626 (kexue.fm/archives/11619, 11626). With a ``target`` expert j takes its share of the m k assignments. Cost: a
+    selection over the tokens for each expert and iteration.
 
     >>> s = torch.rand(1000, 8, generator=torch.Generator().manual_seed(0)) + torch.linspace(0, 1, 8)
     >>> b = quantile_bias(s, top_k=2, dynamic=True)
@@ -185,16 +227,33 @@ def quantile_bias(
     [250]
     """
     bias = scores.new_zeros(scores.shape[1]) if bias is None else bias.to(scores.dtype)
-    rank = expected_load(len(scores), top_k, scores.shape[1])
+    rank = expected_load(len(scores), top_k, scores.shape[1], target=target)
     for _ in range(iterations):
         above = margins(scores, bias, top_k=None if dynamic else top_k)
-        bias = bias - above.kthvalue(len(above) - rank, dim=0).values
+        bias = bias - exceeded_by(above, rank)
     return bias
 
 
-def expected_load(tokens: int, top_k: int, experts: int) -> int:
+def expected_load(tokens: int, top_k: int, experts: int, *, target: Sequence[float] | None = None) -> list[int]:
     """Tokens of each expert in balance, rounded down, and below the number of tokens."""
-    return min(tokens * top_k // experts, tokens - 1)
+    if target is None:
+        return [min(tokens * top_k // experts, tokens - 1)] * experts
+    return [min(math.floor(tokens * top_k * share + 1e-9), tokens - 1) for share in target]
+
+
+def exceeded_by(above: Float[Tensor, "tokens experts"], rank: Sequence[int]) -> Float[Tensor, " experts"]:
+    """The margin of each expert that as many tokens exceed as its ``rank`` says."""
+    if len(set(rank)) == 1:
+        return above.kthvalue(len(above) - rank[0], dim=0).values
+    return torch.stack(
+        [column.kthvalue(len(above) - r).values for column, r in zip(above.unbind(1), rank, strict=True)]
+    )
+
+
+def check_target(name: str, target: Sequence[float] | None) -> None:
+    """Raise ValueError for shares that are none."""
+    if target is not None and not (len(target) and min(target) > 0 and abs(sum(target) - 1) <= 1e-6):
+        raise ValueError(f"{name}: target must be positive and sum to 1, got {tuple(target)}.")
 
 
 def histogram(above: Float[Tensor, "tokens experts"]) -> Int[Tensor, "experts bins"]:
@@ -213,11 +272,12 @@ def histogram(above: Float[Tensor, "tokens experts"]) -> Int[Tensor, "experts bi
     return flat.new_zeros(columns * BINS).scatter_add_(0, flat, ones).view(columns, BINS)
 
 
-def histogram_quantile(counts: Int[Tensor, "experts bins"], *, rank: int) -> Float[Tensor, " experts"]:
-    """The margin that ``rank`` tokens of each expert exceed, interpolated inside its bin."""
+def histogram_quantile(counts: Int[Tensor, "experts bins"], *, rank: int | Sequence[int]) -> Float[Tensor, " experts"]:
+    """The margin that ``rank`` tokens of each expert (or one number for each) exceed, interpolated inside its bin."""
     above = counts.flip(1).cumsum(dim=1).flip(1)  # tokens in this bin or a higher one
-    bin_ = (above > rank).sum(dim=1, keepdim=True).sub(1).clamp_min(0)
+    ranks = torch.as_tensor(rank, device=counts.device).reshape(-1, 1)
+    bin_ = (above > ranks).sum(dim=1, keepdim=True).sub(1).clamp_min(0)
     inside, up_to = counts.gather(1, bin_).double(), above.gather(1, bin_).double()
-    place = bin_ + (up_to - rank) / inside.clamp_min(1)
+    place = bin_ + (up_to - ranks) / inside.clamp_min(1)
     top = math.asinh(WIDEST / FINEST)
     return ((place / (BINS / 2) - 1) * top).sinh().squeeze(1) * FINEST

@@ -1,15 +1,10 @@
-"""A mixture of experts that counts every token once, and moves its bias after the step.
+"""A mixture of experts that counts every token once, and moves its bias after the step."""
 
-Beside it the factor of routed experts next to shared ones, which the layer computes for its own shape.
-"""
-
-import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from spectrain._arrays.generators import fresh_generator
@@ -17,71 +12,10 @@ from spectrain.nn._experts.balance import BINS, Balance, Loads
 from spectrain.nn._experts.count_once import count_once
 from spectrain.nn._experts.experts import Experts
 from spectrain.nn._experts.penalty import Penalty
-from spectrain.nn._experts.router import Router, Routing, activate
+from spectrain.nn._experts.router import Router, Routing
+from spectrain.nn._experts.scaling import scaling_factor
 from spectrain.nn._models.language_model import SwiGLU
 from spectrain.nn._numbers import check_positive
-
-CHUNK = 4096
-
-
-class Estimate(NamedTuple):
-    """A mean and its standard error."""
-
-    value: float
-    error: float
-
-
-@lru_cache(maxsize=64)
-def scaling_factor(
-    experts: int,
-    *,
-    active: int,
-    shared: int,
-    activation: str = "softmax",
-    renormalise: bool = False,
-    rtol: float = 1e-3,
-    seed: int = 0,
-) -> Estimate:
-    """The factor that makes routed and shared experts equally long at initialisation.
-
-    ``sqrt(shared) * E[1 / |p|]``, p the gates of the ``active - shared`` best of ``experts - shared`` routed experts
-    with standard normal logits, experts taken as orthogonal and of equal length. ``experts`` and ``active`` count the
-    shared ones. Draws until the standard error is at most ``rtol`` of the value. With relu p is zero now and then and
-    that mean infinite: there it is ``sqrt(shared / E[|p|^2])``. Source: article 10945 (kexue.fm/archives/10945).
-
-    >>> value, error = scaling_factor(257, active=9, shared=1, activation="sigmoid", renormalise=True)
-    >>> round(value, 2), error <= 1e-3 * value                       # DeepSeek-V3 ships 2.5
-    (2.83, True)
-    """
-    if not 1 <= shared < active <= experts:
-        raise ValueError(
-            f"scaling_factor needs 1 <= shared < active <= experts, got shared {shared}, active {active} and "
-            f"experts {experts}; active and experts count the shared ones."
-        )
-    if not 0 < rtol < 1:
-        raise ValueError(f"scaling_factor: rtol must be between 0 and 1, got {rtol}.")
-    generator = torch.Generator().manual_seed(seed)
-    count, mean, spread = 0, 0.0, 0.0
-    while True:
-        logits = torch.randn(CHUNK, experts - shared, generator=generator, dtype=torch.float64, device="cpu")
-        gates = activate(logits, activation).topk(active - shared, dim=1).values
-        if renormalise:
-            gates = gates / gates.sum(dim=1, keepdim=True).clamp_min(torch.finfo(gates.dtype).tiny)
-        power = gates.square().sum(dim=1)
-        sample = power if activation == "relu" else (shared / power).sqrt()
-        total, before = count + CHUNK, mean
-        mean += (sample.mean().item() - before) * CHUNK / total
-        spread += ((sample - sample.mean()).square().sum()).item()
-        spread += (sample.mean().item() - before) ** 2 * count * CHUNK / total
-        count = total
-        error = math.sqrt(spread / (count - 1) / count)
-        if activation == "relu":
-            value = math.sqrt(shared / mean)
-            error *= value / (2 * mean)
-        else:
-            value = mean
-        if error <= rtol * value:
-            return Estimate(value, error)
 
 
 class MoE(nn.Module):
@@ -96,7 +30,9 @@ class MoE(nn.Module):
     **Balance.** ``balance`` is a :class:`Balance` or the name of its rule. Call :meth:`update_bias` once after each
     optimizer step. A token is counted when its gradient passes, in training mode: so gradient accumulation,
     activation checkpointing of either kind and evaluation in between all count each trained token exactly once. Tokens
-    whose scores are not finite are left out: NaN in one of them is no reason to move the bias of an expert.
+    whose scores are not finite are left out: NaN in one of them is no reason to move the bias of an expert. So is
+    padding, where ``forward(x, counted=)`` says which tokens there are: copies of one token would look like a load.
+    A ``target`` of the balance holds for the initial bias of a threshold, too.
     Counts are integer buffers, saved with the bias. Adding up ``loads``, ``tokens`` and ``histogram`` over ranks before
     ``update_bias`` is exact. ``DistributedDataParallel`` broadcasts the buffers of rank 0 before a forward pass: a step
     of several micro-batches needs its ``no_sync()`` for all but the last, or ``broadcast_buffers=False``; with neither
@@ -120,6 +56,8 @@ class MoE(nn.Module):
     >>> loads.tokens, loads.experts_a_token
     (40, 2.0)
     """
+
+    counts_tokens: ClassVar[bool] = True  # forward takes counted=, and a model hands it on
 
     bias: Tensor
     loads: Tensor
@@ -157,6 +95,7 @@ class MoE(nn.Module):
         self.balance = Balance(rule=balance) if isinstance(balance, str) else balance
         if self.balance.by_quantile and top_k == experts:
             raise ValueError(f"MoE: nothing to balance with all {experts} experts chosen; use balance='none'.")
+        self.balance.check_shares(experts, top_k)
         self.penalty = penalty
         self.router = Router(
             width,
@@ -189,10 +128,15 @@ class MoE(nn.Module):
         if self.bias.device.type != "meta":
             self.initialise(generator=fresh_generator(generator, "MoE"))
 
-    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Apply the layer to the last dimension."""
+    def forward(
+        self, x: Float[Tensor, "*batch width"], *, counted: Bool[Tensor, "*batch"] | None = None
+    ) -> Float[Tensor, "*batch width"]:
+        """Apply the layer to the last dimension.
+
+        ``counted``: False for padding, which is computed as any token and neither counted nor penalised.
+        """
         flat = x.reshape(-1, x.shape[-1])
-        routing = self.router(flat, self.bias)
+        routing = self.router(flat, self.bias, counted=None if counted is None else counted.reshape(-1))
         pairs = len(flat) * self.router.top_k if self.router.select == "top_k" else None
         out: Tensor = self.experts(flat, routing.chosen, routing.weights, pairs=pairs)
         if self.scale != 1:
@@ -283,7 +227,8 @@ class MoE(nn.Module):
         for part in (self.router, self.experts, self.shared):
             if part is not None:
                 part.initialise(generator=generator)
-        self.bias.fill_(self.router.initial_bias())
+        shares = self.balance.target or (1 / len(self.bias),)
+        self.bias.copy_(torch.tensor([self.router.initial_bias(share=share) for share in shares]))
         if self.expected is not None:
             self.expected.zero_()
         self.discard_counts()
@@ -292,7 +237,7 @@ class MoE(nn.Module):
         """``out``, with what the balance needs to know of these tokens counted when its gradient passes."""
         with torch.no_grad():
             top_k = self.router.top_k if self.router.select == "top_k" else None
-            evidence = self.balance.evidence(routing.scores, self.bias, top_k=top_k)
+            evidence = self.balance.evidence(routing.scores, self.bias, top_k=top_k, counted=routing.counted)
             counts = [routing.loads, routing.sound.sum()]
         totals = [self.loads, self.tokens]
         if evidence is not None and self.histogram is not None:

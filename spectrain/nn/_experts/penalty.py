@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from spectrain.nn._experts.balance import check_target
 from spectrain.nn._experts.router import Routing
 from spectrain.nn._numbers import check_not_negative
 
@@ -56,15 +57,15 @@ class Penalty:
         check_not_negative("Penalty", weight=self.weight, z_weight=self.z_weight)
         if not (self.weight >= 0 and self.z_weight >= 0 and self.weight + self.z_weight > 0):
             raise ValueError(f"Penalty: weights must be 0 or more and not both 0, got {self.weight}, {self.z_weight}.")
-        if self.target is not None and not (min(self.target) > 0 and abs(sum(self.target) - 1) <= 1e-6):
-            raise ValueError(f"Penalty: target must be positive and sum to 1, got {tuple(self.target)}.")
+        check_target("Penalty", self.target)
 
     def __call__(
         self, routing: Routing, *, sequence: int, expected: Int[Tensor, " experts"] | None = None
     ) -> Float[Tensor, ""]:
         """The loss of one forward pass, whose tokens lie in sequences of length ``sequence``.
 
-        ``expected``: with ``scope="global"`` the loads that F is made of, all zero for unknown. No tokens: 0.
+        ``expected``: with ``scope="global"`` the loads that F is made of, all zero for unknown. No tokens: 0. Padding,
+        which is not ``counted``, is in no share and no mean; a sequence of it alone has no loss.
         """
         scores = routing.scores
         if not len(scores):
@@ -75,15 +76,24 @@ class Penalty:
         if len(target) != n:
             raise ValueError(f"Penalty: target holds {len(target)} shares and the router {n} experts.")
         tiny = torch.finfo(scores.dtype).tiny
-        shares = (scores / scores.sum(dim=1, keepdim=True).clamp_min(tiny)).view(-1, length, n).mean(dim=1)
+        there = torch.ones_like(scores[:, 0], dtype=torch.bool) if routing.counted is None else routing.counted
+        size = there.view(-1, length).sum(dim=1).to(scores.dtype)
+        normal = scores / scores.sum(dim=1, keepdim=True).clamp_min(tiny)
+        shares = _where(there, normal).view(-1, length, n).sum(dim=1) / size.clamp_min(1)[:, None]
         if self.scope == "global":
             assert expected is not None, "a global penalty is that of expected loads"
             counts = torch.where(expected.any(), expected.to(scores.dtype), target).unsqueeze(0)
         else:
-            counts = routing.chosen.view(-1, length, n).sum(dim=1).to(scores.dtype)
+            counts = (routing.chosen & there[:, None]).view(-1, length, n).sum(dim=1).to(scores.dtype)
         total = counts.sum(dim=1, keepdim=True).clamp_min(tiny)
         loss = _LOSS[self.kind](counts / total, shares, target, 0.5 / total.clamp_min(1))
-        return self.weight * loss.mean() + self.z_weight * routing.logits.logsumexp(dim=1).square().mean()
+        seen = size > 0
+        z = _where(there, routing.logits.logsumexp(dim=1, keepdim=True).square()).sum() / size.sum().clamp_min(1)
+        return self.weight * (loss * seen).sum() / seen.sum().clamp_min(1) + self.z_weight * z
+
+
+def _where(there: Tensor, values: Tensor) -> Tensor:
+    return torch.where(there[:, None], values, 0.0)
 
 
 def _product(loads: Tensor, shares: Tensor, target: Tensor, _: Tensor) -> Tensor:

@@ -19,11 +19,14 @@ class Routing(NamedTuple):
     chosen: Bool[Tensor, "tokens experts"]
     weights: Float[Tensor, "tokens experts"]
     """Factor of each expert's output; zero where it is not chosen."""
+    counted: Bool[Tensor, " tokens"] | None = None
+    """Which tokens are any at all; None: all, without padding."""
 
     @property
     def sound(self) -> Bool[Tensor, " tokens"]:
-        """Which tokens have finite scores; what was chosen for the others says nothing, and is not counted."""
-        return self.scores.isfinite().all(dim=-1)
+        """Which tokens count: those with finite scores that are no padding. What others chose says nothing."""
+        finite = self.scores.isfinite().all(dim=-1)
+        return finite if self.counted is None else finite & self.counted
 
     @property
     def loads(self) -> Int[Tensor, " experts"]:
@@ -74,8 +77,14 @@ class Router(nn.Module):
         self.activation, self.selection, self.select = activation, selection, select
         self.weight = nn.Parameter(torch.empty(experts, width))
 
-    def forward(self, x: Float[Tensor, "tokens width"], bias: Float[Tensor, " experts"]) -> Routing:
-        """Route each token."""
+    def forward(
+        self,
+        x: Float[Tensor, "tokens width"],
+        bias: Float[Tensor, " experts"],
+        *,
+        counted: Bool[Tensor, " tokens"] | None = None,
+    ) -> Routing:
+        """Route each token; those that are not ``counted`` too, but nothing is learned from where they go."""
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, torch.float32)
             logits = x.to(dtype) @ self.weight.to(dtype).T
@@ -87,7 +96,7 @@ class Router(nn.Module):
             weights = gates * chosen
             if self.renormalise:
                 weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
-        return Routing(logits, scores, chosen, weights)
+        return Routing(logits, scores, chosen, weights, counted)
 
     def choose(self, biased: Float[Tensor, "tokens experts"]) -> Bool[Tensor, "tokens experts"]:
         """Which experts each token takes."""
@@ -96,8 +105,10 @@ class Router(nn.Module):
         best = biased.topk(self.top_k, dim=-1, sorted=False).indices
         return torch.zeros_like(biased, dtype=torch.bool).scatter_(-1, best, True)
 
-    def initial_bias(self, *, deviation: float = 1.0) -> float:
-        """The bias all experts start from: 0 for top-k; for a threshold, minus the score that k of n exceed.
+    def initial_bias(self, *, deviation: float = 1.0, share: float | None = None) -> float:
+        """The bias an expert starts from: 0 for top-k; for a threshold, minus the score that k of n exceed.
+
+        An expert that is to take the ``share`` of all assignments (None: 1 / n) takes k times that of the tokens.
 
         Logits are taken as normal of mean 0 and ``deviation``: ``-selection(deviation * Phi^-1(1 - k / n))``, the
         denominator of softmax from the quantiles at ``i / (n + 1)`` (article 11626, kexue.fm/archives/11626).
@@ -108,7 +119,10 @@ class Router(nn.Module):
         if self.select == "top_k":
             return 0.0
         n = len(self.weight)
-        quantiles = [1 - self.top_k / n, *((n + 1 - i) / (n + 1) for i in range(1, n + 1))]
+        quantiles = [
+            1 - self.top_k * (1 / n if share is None else share),
+            *((n + 1 - i) / (n + 1) for i in range(1, n + 1)),
+        ]
         logits = torch.special.ndtri(torch.tensor(quantiles, dtype=torch.float64)) * deviation / self.temperature
         if self.selection == "softmax":
             return -float(logits[0].exp() / logits[1:].exp().sum())

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from spectrain._arrays.generators import fresh_generator
@@ -80,10 +80,12 @@ class Block(nn.Module):
         cache: Cache | None = None,
         documents: Tensor | None = None,
         absorbed: bool | None = None,
+        counted: Tensor | None = None,
     ) -> Tensor:
         """Apply both halves."""
         x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
-        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        there = {"counted": counted} if getattr(self.feed_forward, "counts_tokens", False) else {}
+        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x), **there)
         return out
 
 
@@ -165,9 +167,14 @@ class LanguageModel(nn.Module):
         caches: list[Cache] | None = None,
         documents: Int[Tensor, "batch length"] | None = None,
         absorbed: bool | None = None,
+        counted: Bool[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length vocabulary"]:
-        """Logits of the token that follows each position; all other arguments as in :meth:`Attention.forward`."""
-        out: Tensor = self.head(self.features(tokens, caches=caches, documents=documents, absorbed=absorbed))
+        """Logits of the token that follows each position.
+
+        ``counted`` is for experts: False for padding (:meth:`MoE.forward`); all others as in :meth:`Attention.forward`.
+        """
+        x = self.features(tokens, caches=caches, documents=documents, absorbed=absorbed, counted=counted)
+        out: Tensor = self.head(x)
         return out
 
     def features(
@@ -177,6 +184,7 @@ class LanguageModel(nn.Module):
         caches: list[Cache] | None = None,
         documents: Int[Tensor, "batch length"] | None = None,
         absorbed: bool | None = None,
+        counted: Bool[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length width"]:
         """What the head sees: the normalised residual stream."""
         end = tokens.shape[1] + (caches[0].seen if caches else 0)
@@ -187,7 +195,7 @@ class LanguageModel(nn.Module):
             x = F.rms_norm(x, (self.embedding.embedding_dim,))
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
-            x = block(x, cache=cache, documents=documents, absorbed=absorbed)
+            x = block(x, cache=cache, documents=documents, absorbed=absorbed, counted=counted)
         out: Tensor = self.norm(x)
         return out
 

@@ -12,6 +12,8 @@ SCALES = ("scale", "scaling", "softmax_scale")
 
 # Exponents e of the factor (width / base_width)^e on the learning rate, by role.
 ADAMW = {"input": 0.0, "hidden": -1.0, "output": -1.0, "tied": 0.0, "vector": 0.0}
+# Of SGD: eta ~ out / in (article 10795): gradients have the norm sqrt(in / out), and updates need its inverse.
+SGD = {"input": 1.0, "hidden": 0.0, "output": -1.0, "tied": 1.0}
 
 # The spectral norm that an update may have, and the one that a scale mode gives: sqrt(out/in) as powers of the width
 # (a hidden matrix has out ~ in ~ width). Their difference is the exponent of Muon's learning rate.
@@ -94,9 +96,12 @@ def rate(part: Part, algorithm: str, scale: str, *, base_width: int) -> float:
     """Return the factor on the learning rate of one parameter; 1 where its growing side is ``base_width``.
 
     ``algorithm`` as ``route`` names it. ``"sign"`` moves each entry by ``lr``, as AdamW does, and ``"rows"`` each row
-    by sqrt(width) times the scale mode, as Muon moves an input.
+    by sqrt(width) times the scale mode, as Muon moves an input. ``"sgd"`` moves by ``lr`` times the gradient; its
+    vectors are not decided here, for they go by their length.
     """
     ratio = part.width / base_width
+    if algorithm == "sgd":
+        return float(ratio ** SGD[part.role])
     if algorithm in ("adamw", "sign") or part.role == "vector":
         return float(ratio ** ADAMW[part.role])
     exponent = TARGET[part.role] - GIVEN[canonical(scale)][part.role]

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from spectrain.optim._layout.spread import local, spread_like, whole
 from spectrain.optim._mup.factors import multiply_input, rate, scale_attention, standard_deviation
+from spectrain.optim._mup.initial import INITIAL, drawn
 from spectrain.optim._mup.roles import Part, parts_of
 from spectrain.optim._routing.explain import Row, table
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.scale import canonical
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "muon", "sgd")
 COLUMNS = ("name", "shape", "role", "algorithm", "std", "lr_factor", "decay_factor", "reason")
 
 
@@ -33,15 +34,17 @@ def mup(
     and every update of it have spectral norm Theta(sqrt(out / in)). With n = width / ``base_width``, where the width
     is the side of the parameter that grows (``in`` of hidden and output matrices, ``out`` of inputs):
 
-    ======== ==================== =========== ================= ================================================
-    role     initial deviation    lr, AdamW   lr, Muon spectral lr, Muon match_rms_adamw / original / none
-    ======== ==================== =========== ================= ================================================
-    input    1/sqrt(in); rows: 1  1           1                 1 / 1 / sqrt(n)
-    hidden   sqrt(min(1,o/i) / i) 1/n         1                 1/sqrt(n) / 1 / 1
-    output   sqrt(base_width)/in  1/n         1                 1/n / 1/sqrt(n) / 1/sqrt(n)
-    tied     1/sqrt(base_width)   1           1                 as input; the head reads its input divided by n
-    vector   as it is             1           (AdamW)           (AdamW)
-    ======== ==================== =========== ================= ================================================
+    ======== ==================== ========= ======= ================= ============================================
+    role     initial deviation    lr, AdamW lr, SGD lr, Muon spectral lr, Muon match_rms_adamw / original / none
+    ======== ==================== ========= ======= ================= ============================================
+    input    1/sqrt(in); rows: 1  1         n       1                 1 / 1 / sqrt(n)
+    hidden   sqrt(min(1,o/i) / i) 1/n       1       1                 1/sqrt(n) / 1 / 1
+    output   sqrt(base_width)/in  1/n       1/n     1                 1/n / 1/sqrt(n) / 1/sqrt(n)
+    tied     1/sqrt(base_width)   1         n       1                 as input; the head reads its input divided by n
+    vector   as it is             1         n       (AdamW)           (AdamW)
+    ======== ==================== ========= ======= ================= ============================================
+
+    Vectors are gains and biases with an entry for each feature; with SGD others (the bias of an output) have 1.
 
     Decay is multiplied by the inverse of the rate's factor, so that ``lr * weight_decay``, what a step takes from a
     weight, is the same at every width (Wang and Aitchison, arXiv 2405.13698).
@@ -97,14 +100,38 @@ class Parametrisation:
 
     @torch.no_grad()
     def initialise(
-        self, *, generator: torch.Generator | int, embedding_std: float = 1.0, keep_zeros: bool = True
+        self,
+        *,
+        generator: torch.Generator | int,
+        embedding_std: float = 1.0,
+        keep_zeros: bool = True,
+        method: str = "normal",
+        norm: float = 1.0,
     ) -> None:
-        """Draw all matrices in place, normal, and set the biases of linear maps to zero.
+        """Draw all matrices in place, and set the biases of linear maps to zero.
+
+        ``method`` says how (article 10795), W' independent normal entries and sqrt(out / in) that of each matrix:
+
+        - ``"normal"``: W' times the deviation of the role, whose spectral norm is about 1 to 2 times sqrt(out / in);
+        - ``"spectral"``: norm sqrt(out / in) W' / ||W'||_2, the condition itself;
+        - ``"msign"``: norm sqrt(out / in) msign(W'), all singular values alike: the limit of clipping them.
+
+        Tables of rows (embeddings, tied ones too) are normal under each: what reads them is one row, no product.
 
         A matrix that is zero everywhere stays so (``keep_zeros``): it was made so on purpose. Norms and other vectors
         are left as they are. Drawn on the CPU in float32, in the order of the parameters, so that one generator gives
-        the same weights on every device and however they are sharded.
+        the same weights on every device and however they are sharded. Cost: one SVD without vectors, or one msign,
+        of each matrix. ValueError for an unknown method, a norm that is not positive, and for a method other than
+        normal in the standard parametrisation, which is a rule for deviations.
         """
+        if method not in INITIAL or not 0 < norm < float("inf"):
+            raise ValueError(
+                f"mup: method must be one of {', '.join(INITIAL)} and norm positive, got {method!r} and {norm}."
+            )
+        if method != "normal" and not self.scaled:
+            raise ValueError(
+                f'mup: the standard parametrisation is one of deviations; {method!r} takes method="normal".'
+            )
         if isinstance(generator, int):
             generator = torch.Generator().manual_seed(generator)
         for part in self.parts:
@@ -113,22 +140,16 @@ class Parametrisation:
                 if part.reason == "bias":
                     local(p).zero_()
                 continue
-            drawn = torch.randn(p.shape, generator=generator)
+            unit = torch.randn(p.shape, generator=generator)
             if keep_zeros and not bool(whole(torch.linalg.vector_norm(p)) > 0):
                 continue
-            drawn[_kept_zero(self.model, p)] = 0.0
-            p.copy_(spread_like((drawn * self._deviations(part, embedding_std)).to(p.device, p.dtype), p))
-
-    def _deviations(self, part: Part, embedding_std: float) -> Tensor:
-        """The standard deviation of every entry; fused pieces have their own."""
-        shape = part.param.shape
-        if part.in_ == 1 and part.role == "input":
-            return torch.full(shape, embedding_std)
-        matrix, std = part.matrix, torch.empty(shape)
-        for view in replace(matrix, heads=()).views(std) if matrix is not None else [std]:
-            out = view.shape[0] if matrix is not None else part.out
-            view.fill_(standard_deviation(part, out, base_width=self.base_width, standard=not self.scaled))
-        return std
+            if not (part.in_ == 1 and part.role == "input"):
+                standard = not self.scaled
+                weights = drawn(part, unit, method, base_width=self.base_width, standard=standard, norm=norm)
+            else:
+                weights = unit * embedding_std
+            weights[_kept_zero(self.model, p)] = 0.0
+            p.copy_(spread_like(weights.to(p.device, p.dtype), p))
 
     def groups(
         self,
@@ -141,12 +162,13 @@ class Parametrisation:
         adamw_weight_decay: float | None = None,
         decay: str = "decoupled",
     ) -> list[dict[str, Any]]:
-        """Return parameter groups for ``torch.optim.AdamW`` (``"adamw"``) or ``optim.Muon`` (``"muon"``).
+        """Return parameter groups for ``torch.optim.AdamW`` (``"adamw"``), ``torch.optim.SGD`` (``"sgd"``) or
+        ``optim.Muon`` (``"muon"``).
 
         Each has its ``lr`` and ``weight_decay`` multiplied, and says by what in ``lr_factor`` and ``decay_factor``, and
         its ``role``; schedulers that multiply the rate of each group keep the ratios. ``adamw_lr`` and
-        ``adamw_weight_decay`` are those of inputs and outputs (with AdamW for all: their decay only) where they differ;
-        vectors do not decay. ``scale`` and ``decay`` as in ``Muon``: independent decay needs no factor.
+        ``adamw_weight_decay`` are those of inputs and outputs (with one algorithm for all: their decay only) where they
+        differ; vectors do not decay. ``scale`` and ``decay`` as in ``Muon``: independent decay needs no factor.
         """
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"mup: groups are for one of {', '.join(OPTIMIZERS)}, got {optimizer!r}.")
@@ -169,12 +191,23 @@ class Parametrisation:
         return list(found.values())
 
     def _rate(self, part: Part, algorithm: str, scale: str) -> float:
-        return rate(part, algorithm, scale, base_width=self.base_width) if self.scaled else 1.0
+        if not self.scaled:
+            return 1.0
+        if algorithm == "sgd" and part.role == "vector":
+            return len(part.param) / self.base_width if self._grows(part) else 1.0
+        return rate(part, algorithm, scale, base_width=self.base_width)
+
+    def _grows(self, part: Part) -> bool:
+        """Whether a vector has an entry for each feature: as many as a side that grows, and no bias of an output."""
+        answers = {other.name.rpartition(".")[0] for other in self.parts if other.role == "output"}
+        if part.name.rpartition(".")[0] in answers or part.param.ndim != 1:
+            return False
+        return any(len(part.param) in _growing_sides(other) for other in self.parts)
 
     def _routed(self, optimizer: str) -> list[tuple[Part, str, bool]]:
         """Every part with the algorithm that moves it, and whether Muon reads its layout."""
-        if optimizer == "adamw":
-            return [(part, "adamw", False) for part in self.parts]
+        if optimizer != "muon":
+            return [(part, optimizer, False) for part in self.parts]
         known = {part.name: _plain_rule(part) for part in self.parts if not part.typed}
         routes = route(self.model, rules={**self.rules, **known})
         algorithms = {p: group["algorithm"] for group in routes for _, p in group["params"]}
@@ -208,6 +241,11 @@ class Parametrisation:
         found = self.rows(optimizer, scale=scale)
         print(table(found, COLUMNS))
         return found
+
+
+def _growing_sides(part: Part) -> tuple[int, ...]:
+    sides = {"input": (part.out,), "tied": (part.out,), "hidden": (part.out, part.in_), "output": (part.in_,)}
+    return sides.get(part.role, ())
 
 
 def _muon_keys(part: Part, algorithm: str, scale: str, decay: str) -> dict[str, Any]:
