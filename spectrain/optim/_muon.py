@@ -3,7 +3,7 @@
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ class Muon(Optimizer):
     the RMS of AdamW's, so that AdamW's learning rate and decay stay valid (article 10739,
     kexue.fm/archives/10739; Liu et al., arXiv 2502.16982).
 
-    - ``params_or_model``: an ``nn.Module``, which ``route`` divides (with ``rules``); or parameters, named
+    - ``params_or_model``: an ``nn.Module``, which ``route`` divides (with ``rules``, ``heads``); or parameters, named
       parameters or groups. Groups choose by ``algorithm="muon" | "adamw" | "sign" | "rows"`` or by
       ``use_muon=True | False``, and say ``matrix=Matrix(...)`` where a shape is not plain ``out x in``.
     - How exact msign is: ``steps`` (default 5) of a schedule designed for the working dtype, or ``tol``, or
@@ -124,6 +124,7 @@ class Muon(Optimizer):
         capturable: bool = False,
         check_finite: bool | None = None,
         rules: Mapping[str, Any] | None = None,
+        heads: Sequence[str] | None = None,
         process_group: Any = None,
         machine: Machine | None = None,
         streams: int = 1,
@@ -152,12 +153,12 @@ class Muon(Optimizer):
             "capturable": capturable,
             "check_finite": check_capturable(capturable=capturable, finite=check_finite),
         }
-        if rules is not None and not isinstance(params_or_model, nn.Module):
-            raise ValueError("Muon: rules= needs the model; groups of parameters say algorithm= and matrix=.")
         model = isinstance(params_or_model, nn.Module)
+        if not model and (rules is not None or heads is not None):
+            raise ValueError("Muon: rules= and heads= need the model; groups of parameters say algorithm= and matrix=.")
         self.model = weakref.ref(params_or_model) if model else None
         Settings.of(complete({"algorithm": "adamw"}, defaults)).check_tensors()  # used or not
-        super().__init__(route(params_or_model, rules=rules) if model else params_or_model, defaults)
+        super().__init__(route(params_or_model, rules=rules, heads=heads) if model else params_or_model, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; see the class for its keys. Everything is checked here, before the first step."""

@@ -12,7 +12,7 @@ from spectrain.optim._layout.held import Here
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.spread import whole
 from spectrain.optim._routing.explain import Row
-from spectrain.optim._routing.route import route
+from spectrain.optim._routing.route import divide
 from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.update import updates_here
 from spectrain.optim._variants.variant import Turn
@@ -74,7 +74,7 @@ def _matrices(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Ten
     if all("algorithm" in group for group in optimizer.param_groups):
         yield from ((names[p], p, group) for p, group in owner.items() if group["algorithm"] == "muon" and p in names)
         return
-    for routed in route(model):
+    for routed in divide(model)[0]:
         if routed["algorithm"] == "muon":
             yield from (
                 (name, p, {**owner[p], "matrix": routed["matrix"]}) for name, p in routed["params"] if p in owner

@@ -137,7 +137,7 @@ ZOO = {
     "embedding bag": (lambda: nn.EmbeddingBag(20, 8), {}),
     "declared experts": (Experts, {"up": "4 * 16x8", "down": "4 * 8x16"}),
     "shared Linear": (
-        lambda: nn.ModuleDict({"a": (layer := nn.Linear(8, 8)), "b": layer, "c": nn.Linear(8, 4)}),
+        lambda: nn.ModuleDict({"a": (layer := nn.Linear(8, 8)), "b": layer, "head": nn.Linear(8, 4)}),
         {"a.weight": "8x8"},
     ),
 }
@@ -171,13 +171,48 @@ def test_a_tie_holds_from_either_side():
 
 
 def test_ambiguity_is_an_error_that_names_everything():
-    with pytest.raises(ValueError, match="do not say") as error:
+    with pytest.raises(ValueError, match="Nothing says what") as error:
         route(Raw())
-    for words in ("matrix  (8, 6)", "table  (1, 5, 8)", "rules={'matrix': 'adamw'}", "transposed=True"):
+    for words in ("matrix  (8, 6)  of Raw", "table  (1, 5, 8)", '"table": "adamw",', "transposed=True"):
         assert words in str(error.value)
     assert "cls" not in str(error.value)
     with pytest.raises(ValueError, match="weight"):
         route(nn.Bilinear(3, 4, 5))
+
+
+def test_what_is_printed_can_be_pasted():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(Raw() for _ in range(2))
+            self.stack = nn.Parameter(torch.ones(4, 8, 6))
+
+    with pytest.raises(ValueError, match="paste it") as error:
+        route(Mixed())
+    pasted = str(error.value).partition("\nrules=")[2].partition("\n}")[0] + "\n}"
+    rules = eval(pasted, {"Matrix": Matrix})
+    assert set(rules) == {"blocks.*.matrix", "blocks.*.table", "stack"}
+    found = table(Mixed(), rules=rules)
+    assert (found["blocks.1.matrix"]["matrix"], found["stack"]["matrix"]) == ("8x6", "4 * 8x6")
+    assert found["blocks.0.table"]["algorithm"] == "adamw"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_direction_of_a_normed_weight_is_the_layers_matrix(old):
+    layer = nn.Conv1d(8, 6, 3, groups=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        norm = nn.utils.weight_norm if old else nn.utils.parametrizations.weight_norm
+        model = nn.ModuleDict(
+            {"conv": norm(layer, dim=2), "head": nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))}
+        )
+    assert list(muon(model).values()) == ["2 * 3x12"]
+    heads = [name for name, row in table(model).items() if row["reason"].startswith("output head")]
+    assert heads == ["head.parametrizations.weight.original1"]
+    normed = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4))
+    assert list(muon(normed).values()) == ["4x6"]
+    with pytest.raises(ValueError, match=r"parametrizations\.weight\.original"):
+        route(nn.utils.parametrizations.orthogonal(nn.Linear(6, 6)))
 
 
 def test_weights_used_in_two_ways_are_an_error():

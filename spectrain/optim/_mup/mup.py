@@ -209,7 +209,8 @@ class Parametrisation:
         if optimizer != "muon":
             return [(part, optimizer, False) for part in self.parts]
         known = {part.name: _plain_rule(part) for part in self.parts if not part.typed}
-        routes = route(self.model, rules={**self.rules, **known})
+        heads = [part.name for part in self.parts if part.reason.startswith("output head")]
+        routes = route(self.model, rules={**self.rules, **known}, heads=heads)
         algorithms = {p: group["algorithm"] for group in routes for _, p in group["params"]}
         return [(part, algorithms[part.param], algorithms[part.param] == "muon") for part in self.parts]
 

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from spectrain.optim._layout.matrix import Matrix
-from spectrain.optim._routing.route import Role, Use, decide, name_pattern, output_heads, refuse_idle_rules, uses_of
+from spectrain.optim._routing.heads import Heads, name_pattern, output_heads, warn_of_guess
+from spectrain.optim._routing.known import POSITIONS, RATES, TOKENS
+from spectrain.optim._routing.role import Role
+from spectrain.optim._routing.route import Use, decide, refuse_idle_rules, uses_of
 
 ROLES = ("input", "hidden", "output", "tied", "vector")
 
@@ -43,6 +46,8 @@ def parts_of(model: nn.Module, *, roles: Mapping[str, str], rules: Mapping[str, 
     _check_roles(roles, paths)
     refuse_idle_rules(dict(rules), paths)
     heads, first = output_heads(model), _first_map(model)
+    if heads.guess is not None and not _is_told(uses[heads.guess], [*roles, *rules]):
+        warn_of_guess(uses[heads.guess][0].path, stacklevel=3)
     found = [_part(p, places, roles, rules, heads, first) for p, places in uses.items()]
     unclear = [f"  {name}  {tuple(p.shape)}" for name, p, role, *_ in found if not role and p.requires_grad]
     if unclear:
@@ -57,7 +62,7 @@ def _part(
     places: list[Use],
     roles: Mapping[str, str],
     rules: Mapping[str, Any],
-    heads: Mapping[Tensor, str],
+    heads: Heads,
     first: Mapping[Tensor, str],
 ) -> Part:
     """One parameter; its role is empty where nothing decides it."""
@@ -75,8 +80,14 @@ def _part(
     else:
         role, reason = _role(p, places, typed, first)
     rows = any(isinstance(place.module, (nn.Embedding, nn.EmbeddingBag)) for place in places)
-    out, in_ = _sides(p, role, matrix, rows=rows or (typed is None and role == "input" and matrix is None))
+    rows = rows or (role == "input" and matrix is None and (typed is None or typed.matrix is None))
+    out, in_ = _sides(p, role, matrix, rows=rows)
     return Part(places[0].path, p, role, out, in_, matrix, reason, typed is not None)
+
+
+def _is_told(places: list[Use], patterns: list[str]) -> bool:
+    """Whether the caller or a module says what the parameter at these places is."""
+    return _told(places) is not None or any(fnmatchcase(place.path, k) for place in places for k in patterns)
 
 
 def _told(places: list[Use]) -> tuple[str, str] | None:
@@ -95,8 +106,10 @@ def _role(p: Tensor, places: list[Use], typed: Role | None, first: Mapping[Tenso
     """The role that module types give, and why; empty where they give none."""
     if typed is None:
         return "", ""
-    if p.ndim < 2 or typed.reason.startswith(("norm", "bias", "vector", "depthwise")):
+    if p.ndim < 2 or typed.reason.startswith(("norm", "bias", "vector", "depthwise", RATES)):
         return "vector", typed.reason
+    if typed.reason.startswith((POSITIONS, TOKENS)):
+        return "input", typed.reason
     if typed.reason.startswith("embedding"):
         tied = any(isinstance(place.module, nn.Linear) for place in places)
         return ("tied", "embedding and output head") if tied else ("input", typed.reason)
