@@ -1,7 +1,7 @@
 """Held-out text scored, every token exactly once; and text written by the model, for people to read."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,10 +39,12 @@ def evaluate(
     autocast: torch.autocast,
     device: torch.device,
     end_of_text: int | None = None,
+    told: Callable[[int], object] = lambda tokens: None,
 ) -> Score:
     """Score ``model`` on ``(inputs, targets)`` batches; targets of -100 do not count.
 
-    With ``end_of_text``, which begins a document, tokens see their own document only.
+    With ``end_of_text``, which begins a document, tokens see their own document only. ``told`` hears after each batch
+    how many tokens are scored.
     """
     nats, tokens, size = [], 0, 0
     for inputs, targets in batches:
@@ -52,6 +54,7 @@ def evaluate(
         nats.append(objectives.negative_log_likelihood(logits, targets.to(device)).item())
         counted, length = count(targets, byte_lengths)
         tokens, size = tokens + counted, size + length
+        told(tokens)
     return Score(math.fsum(nats), tokens, size)
 
 
@@ -66,9 +69,9 @@ def count(targets: Tensor, byte_lengths: np.ndarray) -> tuple[int, int]:
     return scored.size, int(byte_lengths[scored].sum(dtype=np.int64))
 
 
-def prompts(validation_text: str) -> list[str]:
+def prompts(opening_text: str) -> list[str]:
     """Nothing at all, and the first line with some letters of the held-out text."""
-    lines = (line.rstrip() for line in validation_text.splitlines())
+    lines = (line.rstrip() for line in opening_text.splitlines())
     opening = next((line for line in lines if sum(c.isalpha() for c in line) >= 8), "")
     return ["", *([opening[:80] + "\n"] if opening else [])]
 
