@@ -37,6 +37,7 @@ from spectrain.data._text.tokenizer import Tokenizer, load_tokenizer
 from spectrain.data._text.tokenizer_training import train_on
 
 _PROGRESS = "progress.json"
+_NAMED = 3  # paths that a title lists
 _COMMIT = 16  # jobs between two moments that a kill cannot undo
 
 
@@ -261,4 +262,7 @@ def _finish(folder: Path, settings: dict[str, Any], text: Scan, told: Told) -> N
 
 
 def _title(group: Group) -> str:
-    return "the standard library" if group is None else ", ".join(map(str, group))
+    if group is None:
+        return "the standard library"
+    more = f" and {len(group) - _NAMED} more" if len(group) > _NAMED else ""
+    return ", ".join(map(str, group[:_NAMED])) + more

@@ -23,8 +23,12 @@ class HeldOut:
 
     def count(self, tokens: int | None) -> int:
         """Of the first ``tokens``, or of the last validation: how many there are."""
-        most = self.config.final_eval_tokens if tokens is None else tokens
-        return len(self) if isinstance(most, str) else min(most, len(self))
+        if tokens is not None:
+            return min(tokens, len(self))
+        most, block = self.config.final_eval_tokens, self.config.block
+        if isinstance(most, str) or most >= len(self):
+            return len(self)
+        return max(most - most % block, min(most, block))
 
     def batches(self, tokens: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets: of the first ``tokens``, or those of the last validation, spread over all."""
