@@ -13,9 +13,9 @@ from spectrain.train.internal import Pace, claimed, workers_here
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Tokenize text once, into files that runs of 'spectrain train --data FOLDER' map instead of reading it.
+    """Tokenize text once, into a folder that --data of a run can name: it maps the files instead of reading text.
 
-    Text of any size goes through the memory of a few megabytes. After a kill the same command goes on where it was.
+    Text of any size goes through the memory of some megabytes. After a kill the same command goes on where it was.
     """
 
     data: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Prepare:
     out_dir: Path
     """The folder to write."""
     apart: bool = False
-    """Keep each --data as a source of its own, for --data-weights of 'spectrain train'."""
+    """Keep each --data as a source of its own, for --data-weights of a run."""
     text_field: str = "text"
     """Where JSON lines and Parquet have the text."""
     tokenizer: Literal["bpe", "bytes"] = "bpe"

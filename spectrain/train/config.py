@@ -35,8 +35,8 @@ class TrainConfig(RunConfig):
     }
 
     data: tuple[str, ...] = ()
-    """Text: files, folders, globs, JSON lines, Parquet, .gz, or a folder that 'spectrain prepare' wrote. None: the
-    Python standard library's source."""
+    """Text: files, folders, globs, JSON lines, Parquet, .gz, or a folder of prepared text (the verb prepare). None:
+    the Python standard library's source."""
     data_weights: tuple[float, ...] = ()
     """Mix the --data in these proportions, one number for each, exactly and all the time. None: as much as there is."""
     text_field: str = "text"
