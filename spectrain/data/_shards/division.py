@@ -1,5 +1,6 @@
 """Which characters of each document are learned from: the split of ``split_documents``, by lengths and digests."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from spectrain.data._text.document import DataError
 from spectrain.data._text.split import at_line, cut_at, rank, those_that_fit
 
 LEFT_OUT = -1
+_HASH = np.dtype("S32")
 
 
 def divide(scan: Scan, *, fraction: float, seed: int) -> Int64[np.ndarray, " documents"]:
@@ -19,11 +21,10 @@ def divide(scan: Scan, *, fraction: float, seed: int) -> Int64[np.ndarray, " doc
     trains on its text. Groups are divided one by one. Raises DataError where one cannot be.
     """
     cuts = np.empty(len(scan.chars), np.int64)
-    groups, names = scan.groups, list(scan.names()) if len(scan.found.groups) > 1 else None
+    groups, names = scan.groups, scan.names()
     for group in range(len(scan.found.groups)):
         here = np.flatnonzero(groups == group)
-        own = scan.names() if names is None else (names[i] for i in here)
-        cuts[here] = _divide(scan, here, own, fraction, seed)
+        cuts[here] = _divide(scan, here, itertools.islice(names, len(here)), fraction, seed)
     if len(scan.found.groups) > 1:
         _leave_out(scan, cuts)
     return cuts
@@ -51,22 +52,30 @@ def _whole_documents(
     _, copies = np.unique(digests, return_inverse=True)
     sizes = np.zeros(copies.max() + 1, np.int64)
     np.add.at(sizes, copies, chars)
-    first: dict[int, str] = {}  # the name that decides for all copies
-    for copy, name in zip(copies.tolist(), names, strict=True):
-        first[copy] = min(first.get(copy, name), name)
-    order = np.array(sorted(first, key=lambda copy: rank(first[copy], seed)))
+    order = np.argsort(_ranks(copies, names, seed))
     chosen = np.zeros(len(sizes), bool)
-    chosen[order[those_that_fit(sizes[order].tolist(), room)]] = True
+    chosen[order[those_that_fit(map(int, sizes[order]), room)]] = True
     return chosen[copies]
+
+
+def _ranks(copies: Int64[np.ndarray, " documents"], names: Iterator[str], seed: int) -> np.ndarray:
+    """The hash of each text: of its document's name, of the first name in order where there are copies."""
+    several = np.bincount(copies) > 1
+    ranks, first = np.empty(len(several), _HASH), dict[int, str]()
+    for copy, name in zip(map(int, copies), names, strict=True):
+        if several[copy]:
+            name = first[copy] = min(first.get(copy, name), name)
+        ranks[copy] = rank(name, seed)
+    return ranks
 
 
 def _ends(scan: Scan, here: Int64[np.ndarray, " some"], fraction: float) -> Int64[np.ndarray, " some"]:
     """Where the last part of each document begins, at a line: for that they are read once more."""
     cuts = scan.chars.copy()
-    mine = set(here.tolist())
+    mine = np.isin(np.arange(len(cuts)), here)
     for i, flow in scan.read():
         length = int(scan.chars[i])
-        if i in mine and length >= 2:
+        if mine[i] and length >= 2:
             cut = cut_at(length, fraction)
             cuts[i] = at_line(cut, _lines_around(flow.parts, cut), length, fraction)
     return cuts[here]

@@ -94,7 +94,8 @@ def prepare(
 
     The text is read three times: for lengths and digests, for the tokenizer's sample, and to tokenize it; a file that
     is one large document is read part by part, and once more where it is itself divided. ``workers`` processes
-    tokenize, at about 5 MB/s each. Kept in memory: 32 bytes a document, some megabytes a worker. A folder in which
+    tokenize, at about 5 MB/s each. Kept in memory: 32 bytes a document,
+    about a hundred while it is divided, and some megabytes a worker. A folder in which
     this was interrupted is gone on with.
 
     ``told`` hears of progress. Raises DataError as ``read_documents`` and ``split_documents`` do, for files that change
