@@ -14,6 +14,7 @@ from spectrain.cli._process import OutputLost, interrupts, standard_streams
 from spectrain.train.internal import JOBS, config_class
 
 TOOLS = {
+    "prepare": "tokenize text once, into files that training maps instead of reading it",
     "sample": "let a trained model continue a prompt",
     "export": "write a trained model in Hugging Face's format",
     "compare": "train the same model under several optimizers and count tokens to the same loss",

@@ -7,6 +7,7 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.data import images as images
     from spectrain.data import processes as processes
+    from spectrain.data import shards as shards
     from spectrain.data import streams as streams
     from spectrain.data import text as text
     from spectrain.data._images import read_images as read_images

@@ -29,10 +29,14 @@ class TrainConfig(RunConfig):
     """
 
     job: ClassVar[str] = "train"
-    added: ClassVar[Mapping[str, object]] = dict.fromkeys(("embedding_lr", "head_lr", "vector_lr"), 1.0)
+    added: ClassVar[Mapping[str, object]] = {
+        **dict.fromkeys(("embedding_lr", "head_lr", "vector_lr"), 1.0),
+        "final_eval_tokens": "all",
+    }
 
     data: tuple[str, ...] = ()
-    """Text: files, folders, globs, JSON lines, Parquet, .gz. None: the Python standard library's source."""
+    """Text: files, folders, globs, JSON lines, Parquet, .gz, or a folder of prepared text (the verb prepare). None:
+    the Python standard library's source."""
     data_weights: tuple[float, ...] = ()
     """Mix the --data in these proportions, one number for each, exactly and all the time. None: as much as there is."""
     text_field: str = "text"
@@ -111,9 +115,11 @@ class TrainConfig(RunConfig):
     max_tokens: int | None = None
     """Stop after this many tokens."""
     eval_interval: int = 50
-    """Steps between validations on the first --eval-tokens tokens; the last one reads all."""
+    """Steps between validations on the first --eval-tokens held-out tokens."""
     eval_tokens: int = 65_536
     """Tokens of a validation on the way."""
+    final_eval_tokens: int | str = 1_048_576
+    """Tokens of the last validation, spread over the held-out text where that has more; 'all': every one."""
     sample_tokens: int = 160
     """Tokens of a sample; 0: none."""
 
@@ -125,7 +131,10 @@ class TrainConfig(RunConfig):
         self.require(0 <= self.moe_shared <= 2**24, "moe_shared", f"from 0 to {2**24:,}")
         rate = self.moe_balance_rate
         self.require(rate is None or 0 < rate < math.inf, "moe_balance_rate", "positive and finite")
-        each = len(self.data_weights) in (0, len(self.data))
+        final = self.final_eval_tokens
+        good = final == "all" or (not isinstance(final, str) and 1 <= final <= 10**15)
+        self.require(good, "final_eval_tokens", "a number from 1 on, or all")
+        each = len(self.data_weights) in (0, len(self.data)) or len(self.data) == 1  # prepared text has several
         self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
         good = all(0 < weight < float("inf") for weight in self.data_weights)
         self.require(good, "data_weights", "positive and finite")

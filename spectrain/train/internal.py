@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.train._jobs.large import workers_here as workers_here
+    from spectrain.train._jobs.pace import Pace as Pace
     from spectrain.train._run.claim import LOCK as LOCK
     from spectrain.train._run.claim import claimed as claimed
     from spectrain.train._run.claim import named_folder as named_folder

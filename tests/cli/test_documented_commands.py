@@ -36,6 +36,7 @@ SMALL = {
                  "--autocast": "off", "--muon-dtype": "float32", "--spectrum-interval": "0"},
     "check coordinates": CHECK, "check spectrum": CHECK, "check lr-transfer": {**CHECK, "--rates": "1e-3 2e-3 4e-3"},
     "compress": {"--calibration-tokens": "256"},
+    "prepare": {"--vocabulary": "300", "--workers": "1"},
     "sample": {"--tokens": "4"},
 }  # fmt: skip
 """What is appended where the command as shown would take long, by verb."""
@@ -118,6 +119,8 @@ def workshop(tmp_path_factory):
     before = Path.cwd()
     os.chdir(place)
     try:
+        words = ["--data", "prose/", "code.jsonl.gz", "--apart", "--out-dir", "tokens"]
+        assert main(["prepare", *words, *flags(SMALL["prepare"], [])]) == 0
         for verb, run in (("train", "runs/a"), ("train", "runs/six"), ("embed", "runs/e")):
             assert main([verb, *flags({"--data": "prose.txt", **SMALL[verb]}, []), "--out-dir", run]) == 0
     finally:
@@ -165,7 +168,7 @@ def typed(command):
 def is_name(command):
     """Whether the page speaks of a verb that does nothing without more words: its name, no command line."""
     return command in ("spectrain check", "spectrain gallery", "spectrain sample", "spectrain export",
-                       "spectrain report", "spectrain compress")  # fmt: skip
+                       "spectrain report", "spectrain compress", "spectrain prepare")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not is_name(command)])
@@ -183,7 +186,7 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
 
 def test_the_pages_show_what_is_looked_for():
     verbs = {command.split()[1] for command in COMMANDS}
-    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample"} <= verbs
+    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample", "prepare"} <= verbs
 
 
 @pytest.mark.parametrize(

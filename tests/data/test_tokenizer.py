@@ -367,7 +367,8 @@ def test_the_sample_is_spread_over_the_text(monkeypatch):
     monkeypatch.setattr(training, "_SAMPLE", 20_000)
     monkeypatch.setattr(training, "_PIECE", 1_000)
     documents = [data.text.Document(name=str(i), text=f"{i:03}: text\n" * 100) for i in range(400)]
-    sample = list(training._sample(documents))
+    texts = [document.text for document in documents]
+    sample = list(training.sample(texts, sum(map(len, texts))))
     assert 18_000 < sum(map(len, sample)) < 24_000
     taken = {int(piece[:3]) for piece in sample}
     assert max(np.diff(sorted({0, 399} | taken))) < 60

@@ -58,7 +58,7 @@ def test_rows_come_in_the_proportions_asked_for(tiny, two, tmp_path):
     )
     assert job.stream.counts(400) == [300, 100]
     assert any("mixture" in line and "0.75" in line for line in job.about_data())
-    held_out = set(job.text.validation_text.splitlines())
+    held_out = set(job.text.opening().splitlines())
     assert any(line.startswith("def ") for line in held_out), "every source is held out in part"
     assert any(line.endswith(".") for line in held_out)
 
@@ -66,7 +66,7 @@ def test_rows_come_in_the_proportions_asked_for(tiny, two, tmp_path):
 def held_out_and_learned(config):
     text = _text.load(config, tokenizer_file=None)
     learned = "".join(text.tokenizer.decode(tokens) for tokens in text.sources)
-    words = [set(re.findall(r"<\d\d\d>", part)) for part in (text.validation_text, learned)]
+    words = [set(re.findall(r"<\d\d\d>", part)) for part in (text.opening(), learned)]
     assert len(words[0] | words[1]) == 200
     return words[0] & words[1]
 

@@ -13,7 +13,7 @@ _IGNORE = -100  # what torch.nn.functional.cross_entropy leaves out by default
 
 
 def validation_batches(
-    tokens: np.ndarray, *, block: int, batch: int
+    tokens: np.ndarray, *, block: int, batch: int, most: int | None = None
 ) -> Iterator[tuple[Int64[Tensor, "rows block"], Int64[Tensor, "rows block"]]]:
     """Yield ``(inputs, targets)`` over all N tokens in order, every token being a target exactly once.
 
@@ -24,6 +24,9 @@ def validation_batches(
     of the last block is padded with input 0 and target -100, which ``cross_entropy`` ignores.
     Average by ``(targets != -100).sum()``, not by batches, whose sizes differ.
 
+    ``most`` bounds the number of tokens: where there are more, most // block blocks (or one of ``most`` tokens) are
+    taken, spread evenly over the text, so that every part of it has its share.
+
     Raises DataError when there is no token and TypeError or ValueError for arrays that are not tokens.
 
     >>> batches = list(validation_batches(np.arange(5), block=2, batch=2))
@@ -33,21 +36,21 @@ def validation_batches(
             [   0, -100]])
     """
     check_tokens("validation_batches", tokens, block=1, batch=batch)
-    if block < 1:
-        raise ValueError(f"validation_batches: block must be at least 1, got {block}")
-    return _batches(tokens, block, batch)
+    if block < 1 or (most is not None and most < 1):
+        raise ValueError(f"validation_batches: block and most must be at least 1, got {block} and {most}")
+    if most is None or most >= len(tokens):
+        return _batches(tokens, np.arange(-(-len(tokens) // block)), block, batch)
+    block = min(block, most)
+    blocks, count = -(-len(tokens) // block), most // block
+    return _batches(tokens, np.arange(count) * blocks // count, block, batch)
 
 
 def _batches(
-    tokens: np.ndarray, block: int, batch: int
+    tokens: np.ndarray, chosen: Int64[np.ndarray, " blocks"], block: int, batch: int
 ) -> Iterator[tuple[Int64[Tensor, "rows block"], Int64[Tensor, "rows block"]]]:
-    count = len(tokens)
-    for start in range(0, count, block * batch):
-        stop = min(start + block * batch, count)
-        rows = -(-(stop - start) // block)
-        inputs = torch.zeros(rows * block, dtype=torch.int64)
-        targets = torch.full((rows * block,), _IGNORE)
-        ring = np.take(tokens, np.arange(start, stop + 1), mode="wrap").astype(np.int64)
-        inputs[: stop - start] = torch.from_numpy(ring[:-1])
-        targets[: stop - start] = torch.from_numpy(ring[1:])
-        yield inputs.view(rows, block), targets.view(rows, block)
+    for first in range(0, len(chosen), batch):
+        places = chosen[first : first + batch, None] * block + np.arange(block + 1)
+        ring = np.take(tokens, places, mode="wrap").astype(np.int64)
+        outside = places[:, :-1] >= len(tokens)
+        inputs = torch.from_numpy(np.where(outside, 0, ring[:, :-1]))
+        yield inputs, torch.from_numpy(np.where(outside, _IGNORE, ring[:, 1:]))

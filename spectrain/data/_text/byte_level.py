@@ -6,7 +6,7 @@ They happen within the pre-tokens of a text, which come from one pattern that tw
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -37,8 +37,10 @@ _BORDER = re.compile(f"\n(?=[^{_SPACE}])")
 END_OF_TEXT = "<|endoftext|>"
 
 
-def pieces(text: str, *, size: int = 1 << 16) -> Iterator[str]:
+def pieces(text: str | Iterable[str], *, size: int = 1 << 16) -> Iterator[str]:
     r"""Yield consecutive parts of ``text`` of about ``size`` characters, together the whole text.
+
+    A text may come in parts of any size: where it is cut does not depend on them.
 
     A part ends after a newline before anything but space: no pre-token crosses that, so the parts
     have the pre-tokens of the whole. A text without such a place within another ``size`` characters
@@ -47,11 +49,18 @@ def pieces(text: str, *, size: int = 1 << 16) -> Iterator[str]:
     >>> list(pieces("one\ntwo\n  three\nfour", size=10))
     ['one\ntwo\n  three\n', 'four']
     """
-    start = 0
-    while start < len(text):
-        border = _BORDER.search(text, start + size, start + 2 * size + 1)
+    parts = iter((text,) if isinstance(text, str) else text)
+    held, start, more = "", 0, True
+    while True:
+        while more and len(held) - start <= 2 * size:  # what follows decides where a piece ends
+            part = next(parts, None)
+            more = part is not None
+            held, start = held[start:] + (part or ""), 0
+        if start >= len(held):
+            return
+        border = _BORDER.search(held, start + size, start + 2 * size + 1)
         stop = border.end() if border else start + 2 * size
-        yield text[start:stop]
+        yield held[start:stop]
         start = stop
 
 

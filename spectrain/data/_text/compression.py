@@ -1,12 +1,13 @@
 """What a general compressor needs for a text: the yardstick beside a model's bits per byte."""
 
 import lzma
+from collections.abc import Iterable, Iterator
 
 _CHUNK = 1 << 20  # characters; bounds the memory beside the text itself
 
 
-def compressed_bits_per_byte(text: str) -> float:
-    r"""Size of ``xz -6`` of ``text`` in bits, over the number of its UTF-8 bytes.
+def compressed_bits_per_byte(text: str | Iterable[bytes]) -> float:
+    r"""Size of ``xz -6`` of ``text`` in bits, over the number of its UTF-8 bytes, which may also come in parts.
 
     This is the LZMA2 coder of xz with its default preset (8 MiB window), container included, so it
     equals ``8 * $(xz -6 -T1 -c FILE | wc -c) / $(wc -c < FILE)``. A language model that claims to
@@ -19,12 +20,16 @@ def compressed_bits_per_byte(text: str) -> float:
     >>> compressed_bits_per_byte("abc\n" * 100_000) < 0.01
     True
     """
-    if not text:
-        raise ValueError("compressed_bits_per_byte: the text is empty, so it has no bits per byte")
     compressor = lzma.LZMACompressor(format=lzma.FORMAT_XZ, preset=6)
     plain = packed = 0
-    for start in range(0, len(text), _CHUNK):
-        chunk = text[start : start + _CHUNK].encode()
+    for chunk in _encoded(text) if isinstance(text, str) else text:
         plain += len(chunk)
         packed += len(compressor.compress(chunk))
+    if not plain:
+        raise ValueError("compressed_bits_per_byte: the text is empty, so it has no bits per byte")
     return 8 * (packed + len(compressor.flush())) / plain
+
+
+def _encoded(text: str) -> Iterator[bytes]:
+    for start in range(0, len(text), _CHUNK):
+        yield text[start : start + _CHUNK].encode()

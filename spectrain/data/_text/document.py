@@ -1,5 +1,6 @@
 """What a text is made of, and the one error that bad data raises."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -20,3 +21,14 @@ class Document:
 
     name: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A document read as it comes, for text larger than memory; read it before the next one is asked for.
+
+    What is wrong in a file is raised where its parts are read, and names the file.
+    """
+
+    name: str
+    parts: Iterator[str]

@@ -3,8 +3,11 @@
 And the text that every Python brings along: the source of its standard library.
 """
 
+import codecs
+import itertools
 import os
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 from spectrain.data._text.document import DataError, Document
@@ -20,28 +23,37 @@ def read_text(path: Path, *, pipe: bool = False) -> str:
 
     What is binary is told by its beginning, before the rest is read. Raises UnusableFileError.
     """
-    parts: list[bytes] = []
-    for piece in chunks(path, pipe=pipe):
-        if not parts:
+    return "".join(read_parts(path, pipe=pipe))
+
+
+def read_parts(path: Path, *, pipe: bool = False) -> Iterator[str]:
+    """The text of :func:`read_text`, about a megabyte at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, line, begun = 0, 0, False
+    for piece in itertools.chain(chunks(path, pipe=pipe), [b""]):
+        if piece and not offset:
             _refuse_binary(piece, path)
-        parts.append(piece)
-    raw = b"".join(parts)
-    if not raw:
+        waiting = len(decoder.getstate()[0])  # bytes of a character that the piece before began
+        try:
+            text = decoder.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error, offset - waiting, line) from None
+        if text:
+            yield text if begun else text.removeprefix("\ufeff")
+            begun = True
+        offset, line = offset + len(piece), line + piece.count(10)
+    if not offset:
         raise UnusableFileError("empty", f"{path} is empty; name a file with text in it")
-    return decode(raw, str(path))
 
 
-def decode(raw: bytes, where: str) -> str:
-    """The UTF-8 text of bytes; UnusableFileError that names the byte which is none."""
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UnusableFileError(
-            "not UTF-8",
-            f"{where} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start} "
-            f"(line {raw.count(10, 0, error.start) + 1}); if it is Latin-1, convert it with: "
-            f"iconv -f LATIN1 -t UTF-8",
-        ) from None
+def _not_utf8(path: Path, error: UnicodeDecodeError, offset: int, line: int) -> UnusableFileError:
+    """The error about a byte of a part that begins at ``offset``, with ``line`` ends of line before it."""
+    raw, at = error.object, error.start
+    return UnusableFileError(
+        "not UTF-8",
+        f"{path} is not UTF-8: byte 0x{raw[at]:02x} at offset {offset + at} (line {line + raw.count(10, 0, at) + 1}); "
+        "if it is Latin-1, convert it with: iconv -f LATIN1 -t UTF-8",
+    )
 
 
 def _refuse_binary(start: bytes, path: Path) -> None:
@@ -57,10 +69,10 @@ def read_standard_library() -> list[Document]:
     (``config-*`` folders, ``_sysconfigdata*``, links that lead out). Names are relative to the root of the
     library and written with ``/``. DataError when there is no source, as in a Python packed as a zip.
     """
-    root = Path(sysconfig.get_path("stdlib"))
+    root = standard_library()
     documents = [
         Document(name=path.relative_to(root).as_posix(), text=text)
-        for path in _modules(root)
+        for path in modules(root)
         if (text := _text_or_nothing(path))
     ]
     if not documents:
@@ -72,7 +84,13 @@ def read_standard_library() -> list[Document]:
     return sorted(documents, key=lambda document: document.name)
 
 
-def _modules(root: Path) -> list[Path]:
+def standard_library() -> Path:
+    """Its root."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def modules(root: Path) -> list[Path]:
+    """The files of :func:`read_standard_library`."""
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith("config-")]

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from spectrain.data._text.document import DataError, Document
-from spectrain.data._text.files import read_text
+from spectrain.data._text.document import DataError, Flow
+from spectrain.data._text.files import read_parts
 from spectrain.data._text.json_line import list_names, parse, string
 from spectrain.data._text.open import UnusableFileError, lines
 
@@ -21,7 +21,7 @@ def is_saved_dataset(folder: Path) -> bool:
     return all(os.path.isfile(folder / name) for name in ("dataset_info.json", "state.json"))
 
 
-def documents_in(path: Path, name: str, *, text_field: str, pipe: bool = False) -> Iterator[Document]:
+def flows_in(path: Path, name: str, *, text_field: str, pipe: bool = False) -> Iterator[Flow]:
     """The documents of one file, by its ending: a row each of JSON lines and Parquet, else the file as a whole.
 
     ``pipe``: it may be a pipe. A row is named ``NAME:NUMBER``, counted from 1. Rows whose text is empty are left out.
@@ -31,18 +31,18 @@ def documents_in(path: Path, name: str, *, text_field: str, pipe: bool = False) 
     elif path.suffix == ".parquet":
         rows = _parquet_texts(path, text_field)
     else:
-        yield Document(name=name, text=read_text(path, pipe=pipe))
+        yield Flow(name, read_parts(path, pipe=pipe))
         return
     found = False
     for number, text in rows:
         if text:
             found = True
-            yield Document(name=f"{name}:{number}", text=text)
+            yield Flow(f"{name}:{number}", iter([text]))
     if not found:
         raise UnusableFileError("empty", f"{path} holds no text; name a file with text in it")
 
 
-def documents_of(dataset: Any, *, name: str, text_field: str) -> Iterator[Document]:
+def flows_of(dataset: Any, *, name: str, text_field: str) -> Iterator[Flow]:
     """The rows of a Hugging Face dataset, map-style or streamed."""
     columns = dataset.column_names
     if isinstance(columns, dict):
@@ -55,7 +55,7 @@ def documents_of(dataset: Any, *, name: str, text_field: str) -> Iterator[Docume
         where = f"{name}, row {number}"
         text = string(row.get(text_field), text_field, where=where, names=row, advice=_NAME_IT)
         if text:
-            yield Document(name=f"{name}:{number}", text=text)
+            yield Flow(f"{name}:{number}", iter([text]))
 
 
 def load_saved(folder: Path) -> Any:

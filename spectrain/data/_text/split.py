@@ -64,16 +64,23 @@ def _whole_documents(documents: Sequence[Document], room: float, seed: int) -> l
     copies: dict[str, list[Document]] = {}
     for document in _sort(documents):
         copies.setdefault(document.text, []).append(document)
-    chosen: list[Document] = []
-    for group in sorted(copies.values(), key=lambda group: _rank(group[0].name, seed)):
-        size = sum(len(document.text) for document in group)
+    groups = sorted(copies.values(), key=lambda group: rank(group[0].name, seed))
+    sizes = [sum(len(document.text) for document in group) for group in groups]
+    return [document for i in those_that_fit(sizes, room) for document in groups[i]]
+
+
+def those_that_fit(sizes: Iterable[int], room: float) -> list[int]:
+    """Which of these in turn are taken while they fit; none that is empty."""
+    chosen: list[int] = []
+    for i, size in enumerate(sizes):
         if 0 < size <= room:
-            chosen += group
+            chosen.append(i)
             room -= size
     return chosen
 
 
-def _rank(name: str, seed: int) -> bytes:
+def rank(name: str, seed: int) -> bytes:
+    """The hash by which documents are put into an order."""
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", errors="surrogateescape")).digest()
 
 
@@ -91,10 +98,19 @@ def _cut(text: str, fraction: float) -> int:
     """Where the last ``fraction`` of a text begins: at the nearest line, unless none is near."""
     if len(text) < 2:
         return len(text)
-    cut = min(max(round(len(text) * (1 - fraction)), 1), len(text) - 1)
-    lines = (text.rfind("\n", 0, cut) + 1, text.find("\n", cut) + 1)
-    line = min((i for i in lines if 0 < i < len(text)), key=lambda i: abs(i - cut), default=cut)
-    return line if abs(line - cut) <= fraction * len(text) / 2 else cut
+    cut = cut_at(len(text), fraction)
+    return at_line(cut, (text.rfind("\n", 0, cut) + 1, text.find("\n", cut) + 1), len(text), fraction)
+
+
+def cut_at(length: int, fraction: float) -> int:
+    """Where the last ``fraction`` of at least two characters begins, whatever stands there."""
+    return min(max(round(length * (1 - fraction)), 1), length - 1)
+
+
+def at_line(cut: int, lines: tuple[int, int], length: int, fraction: float) -> int:
+    """The nearer of the ``lines`` that begin before and behind ``cut`` (0: there is none), unless both are far."""
+    line = min((i for i in lines if 0 < i < length), key=lambda i: abs(i - cut), default=cut)
+    return line if abs(line - cut) <= fraction * length / 2 else cut
 
 
 def _sort(documents: Iterable[Document]) -> list[Document]:

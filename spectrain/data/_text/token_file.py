@@ -1,16 +1,19 @@
 """Tokens in a file: written as they come, read in place."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Integer
 
 from spectrain._files.write import write_file
 from spectrain.data._text.document import DataError
+from spectrain.data._text.growing import Growing
+
+_PART = 1 << 22  # tokens hashed at once
 
 
 def write_tokens(
@@ -23,18 +26,25 @@ def write_tokens(
 
 
 def _fill(temporary: Path, parts: Iterable[Integer[np.ndarray, " some"]], dtype: np.dtype, *, told: str) -> None:
-    count = 0
-    with open(temporary, "wb") as out:
-        _header(out, dtype, 0)
+    file = Growing(temporary, dtype)
+    try:
         for part in parts:
-            out.write(part.astype(dtype).tobytes())
-            count += len(part)
-        if not count:
+            file.append(part)
+        if not file.count:
             raise DataError(f"{told}: there is no document to write the tokens of")
-        out.seek(0)
-        _header(out, dtype, count)
+        file.sync()
+    finally:
+        file.close()
 
 
-def _header(out: BinaryIO, dtype: np.dtype, count: int) -> None:
-    """NumPy's header; it leaves room for a count of any length, so that it can be written again."""
-    np.lib.format.write_array_header_1_0(out, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
+def fingerprint(*tokens: Integer[np.ndarray, " _"]) -> str:
+    """A digest of these tokens, whatever the integers they are kept in; of a memory map one part after the other.
+
+    >>> fingerprint(np.arange(5)) == fingerprint(np.arange(3, dtype=np.uint16), np.arange(3, 5))
+    True
+    """
+    digest = hashlib.sha256()
+    for array in tokens:
+        for start in range(0, len(array), _PART):
+            digest.update(np.ascontiguousarray(array[start : start + _PART], dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]

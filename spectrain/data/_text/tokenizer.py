@@ -58,6 +58,11 @@ class Tokenizer:
         """How many tokens there are, end-of-text included."""
         return len(self._bytes)
 
+    @property
+    def dtype(self) -> np.dtype:
+        """What tokens are kept in: uint16 when the vocabulary fits, int32 otherwise."""
+        return np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.int32)
+
     @functools.cached_property
     def byte_lengths(self) -> Int32[np.ndarray, " vocabulary"]:
         """How many bytes of text each token stands for; 0 for end-of-text.
@@ -83,13 +88,12 @@ class Tokenizer:
         with ``iterate_documents``, text larger than memory needs the memory of one document. DataError when there is
         none.
         """
-        dtype = np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.int32)
         if file is not None:
-            return write_tokens(file, self._parts(documents), dtype=dtype)
-        tokens = array.array("H" if dtype == np.uint16 else "i")
+            return write_tokens(file, self._parts(documents), dtype=self.dtype)
+        tokens = array.array("H" if self.dtype == np.uint16 else "i")
         for part in self._parts(documents):
-            tokens.frombytes(part.astype(dtype).tobytes())
-        return np.frombuffer(tokens, dtype=dtype)
+            tokens.frombytes(part.astype(self.dtype).tobytes())
+        return np.frombuffer(tokens, dtype=self.dtype)
 
     def _parts(self, documents: Iterable[Document]) -> Iterator[Int32[np.ndarray, " some"]]:
         for document in documents:
@@ -102,13 +106,21 @@ class Tokenizer:
 
         ``decode(encode(text)) == text`` for every text. Raises ValueError for an id out of range.
         """
+        return self.to_bytes(ids).decode("utf-8", errors="replace")
+
+    def to_bytes(self, ids: Sequence[int | np.integer] | Integer[np.ndarray, " tokens"]) -> bytes:
+        """The bytes that tokens stand for, which may begin or end inside of a character. Raises as ``decode`` does."""
         flat = np.asarray(ids, dtype=np.int64)
         if len(flat) and not 0 <= flat.min() <= flat.max() < self.vocabulary_size:
             raise ValueError(
                 f"Tokenizer.decode: ids must be between 0 and {self.vocabulary_size - 1}, "
                 f"got {flat.min()}...{flat.max()}; was this text encoded by another tokenizer?"
             )
-        return b"".join(map(self._bytes.__getitem__, flat.tolist())).decode("utf-8", errors="replace")
+        return b"".join(map(self._bytes.__getitem__, flat.tolist()))
+
+    def same_as(self, other: "Tokenizer") -> bool:
+        """Whether the other one makes the same tokens of every text, by its definition."""
+        return bool(self._backend.to_str() == other._backend.to_str())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write tokenizer.json, which ``tokenizers.Tokenizer.from_file`` reads as well."""

@@ -1,7 +1,7 @@
 """Training a tokenizer on the text at hand, in a few seconds and always to the same result."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import tokenizers
@@ -37,6 +37,14 @@ def train_tokenizer(
     >>> tokenizer.vocabulary_size, len(tokenizer.encode("la la la lala\\n"))
     (260, 5)
     """
+    total = sum(len(document.text) for document in documents)
+    return train_on(kind, (document.text for document in documents), total, vocabulary_size)
+
+
+def train_on(
+    kind: Literal["bytes", "bpe"], texts: Iterable[str | Iterable[str]], total: int, vocabulary_size: int
+) -> Tokenizer:
+    """:func:`train_tokenizer` of texts that come in parts, ``total`` characters in all."""
     if kind == "bytes":
         return Tokenizer(assemble([]))
     if kind != "bpe":
@@ -46,7 +54,7 @@ def train_tokenizer(
             "train_tokenizer: a byte-level vocabulary has 256 bytes and an end-of-text, so vocabulary_size "
             f"must be at least 257, got {vocabulary_size}"
         )
-    return Tokenizer(assemble(_learn_merges(_sample(documents), vocabulary_size - 257)))
+    return Tokenizer(assemble(_learn_merges(sample(texts, total), vocabulary_size - 257)))
 
 
 def _learn_merges(texts: Iterator[str], count: int) -> list[tuple[str, str]]:
@@ -57,13 +65,12 @@ def _learn_merges(texts: Iterator[str], count: int) -> list[tuple[str, str]]:
     return [(left, right) for left, right in json.loads(backend.to_str())["model"]["merges"]]
 
 
-def _sample(documents: Sequence[Document]) -> Iterator[str]:
-    """All text, or evenly spread pieces of it when there is more than is needed."""
-    total = sum(len(document.text) for document in documents)
+def sample(texts: Iterable[str | Iterable[str]], total: int) -> Iterator[str]:
+    """All of these texts, or evenly spread pieces of them when their ``total`` characters are more than is needed."""
     if not total:
         raise DataError("train_tokenizer: there is no text to learn merges from; name more text, or use 'bytes'")
     seen = kept = 0
-    for piece in (piece for document in documents for piece in pieces(document.text, size=_PIECE)):
+    for piece in (piece for text in texts for piece in pieces(text, size=_PIECE)):
         seen += len(piece)
         if total <= _SAMPLE or kept * total <= seen * _SAMPLE:
             kept += len(piece)

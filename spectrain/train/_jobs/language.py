@@ -11,6 +11,8 @@ from spectrain._files.write import write_file
 from spectrain.nn.internal import kinds
 from spectrain.train._jobs import samples
 from spectrain.train._jobs import text as _text
+from spectrain.train._jobs.held_out import HeldOut
+from spectrain.train._jobs.pace import Pace
 from spectrain.train._jobs.samples import Score, count, evaluate
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
@@ -31,6 +33,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
         self.fingerprint = self.text.fingerprint
         self.stream = _text.stream(config, self.text)
 
+    @property
+    def held_out(self) -> HeldOut:
+        """What the job is judged by."""
+        return HeldOut(self.text, self.config)
+
     def about_data(self) -> list[str]:
         """Documents, bytes and tokens of both parts, and the tokenizer."""
         text = self.text
@@ -38,9 +45,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
         parts = zip(("training", "validation"), text.documents, text.bytes, tokens, strict=True)
         density = text.bytes[1] / max(1, len(text.validation))
         return [
+            *([f"tokens: {text.origin}"] if text.origin else []),
             *(f"{part} text: {n} documents, {size:,} bytes, {count:,} tokens" for part, n, size, count in parts),
             *self._about_stream(),
             f"tokenizer: {text.tokenizer.vocabulary_size} tokens, {density:.2f} bytes a token on held-out text",
+            *self.held_out.about(),
         ]
 
     def _about_stream(self) -> Iterator[str]:
@@ -48,7 +57,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         stream = self.stream
         streams = stream.streams if isinstance(stream, data.Mixture) else (stream,)
         if isinstance(stream, data.Mixture):
-            shares = zip(self.config.data, stream.weights, self.text.sources, strict=True)
+            shares = zip(self.text.names, stream.weights, self.text.sources, strict=True)
             rows = ", ".join(f"{path} {w / sum(stream.weights):.3g} ({len(t):,} tokens)" for path, w, t in shares)
             yield f"mixture: {rows}"
         packed = [part for part in streams if isinstance(part, data.PackedStream)]
@@ -129,31 +138,31 @@ class LanguageJob(AbstractJob[TrainConfig]):
         return first_bad_tensor(self.model, forward)
 
     def validate(self, *, whole: bool) -> Judged:
-        """Score the held-out text, or its first ``--eval-tokens`` tokens."""
+        """Score the held-out text, as much as ``--final-eval-tokens`` says, or its first ``--eval-tokens`` tokens."""
         with nn.experts.expert_loads(self.model) as loads:
             score = self.score(tokens=None if whole else self.config.eval_tokens)
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
-            words = f"{score.bytes:,} held-out bytes: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
+            words = f"{self.held_out.words(score)}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
         balance = _violations(list(loads.values()))
         if balance:
             words += f", MaxVio {balance['moe_max_violation']:.3f}"
         return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte, **balance}, words)
 
     def score(self, *, tokens: int | None = None) -> Score:
-        """Nats on the held-out text, or on its first ``tokens`` tokens."""
+        """Nats on the first ``tokens`` held-out tokens; without a number on those of ``--final-eval-tokens``."""
         self.model.eval()
+        pace, total = Pace("tokens"), self.held_out.count(tokens)
         score = evaluate(
             self.model,
-            data.validation_batches(
-                self.text.validation[:tokens], block=self.config.block, batch=self.config.micro_batch
-            ),
+            self.held_out.batches(tokens),
             byte_lengths=self.text.tokenizer.byte_lengths,
             autocast=self.autocast,
             device=self.device,
             end_of_text=self.text.tokenizer.end_of_text if self.config.packing == "documents" else None,
             score=self.likelihood,
             rows=self.config.micro_batch if self.config.compile else 0,
+            told=lambda done: pace("validation", done, total),
         )
         self.model.train()
         return score
@@ -163,7 +172,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         if not self.config.sample_tokens:
             return
         with self.autocast, open(folder.samples, "a", encoding="utf-8") as file:
-            for i, prompt in enumerate(samples.prompts(self.text.validation_text)):
+            for i, prompt in enumerate(samples.prompts(self.text.opening())):
                 written = samples.write(
                     self.model,
                     self.text.tokenizer,
@@ -177,18 +186,19 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     def summary(self, judged: Judged, *, steps: int) -> tuple[dict[str, object], list[str]]:
         """Loss and bits a byte, beside what ``xz`` makes of the same text."""
-        xz = data.text.compressed_bits_per_byte(self.text.validation_text)
+        xz = data.text.compressed_bits_per_byte(self.held_out.bytes_at_the_end())
         row: dict[str, object] = {
             "validation_loss": judged.loss,
             "bits_per_byte": judged.figures["bits_per_byte"],
             "xz_bits_per_byte": xz,
             "validation_bytes": judged.seen["bytes"],
             "validation_tokens": judged.seen["tokens"],
+            "held_out_tokens": len(self.held_out),
             "epochs": self.stream.epoch(steps),
             **{name: value for name, value in judged.figures.items() if name.startswith("moe_")},
         }
         if isinstance(self.stream, data.Mixture):
-            row["epochs_by_source"] = dict(zip(self.config.data, self.stream.epochs(steps), strict=True))
+            row["epochs_by_source"] = dict(zip(self.text.names, self.stream.epochs(steps), strict=True))
         return row, [f"xz -6 on the same bytes: {xz:.4f} bits/byte (it has seen nothing else, and needs no training)"]
 
     def matrices(self) -> set[torch.nn.Parameter]:

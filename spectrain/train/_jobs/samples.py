@@ -71,11 +71,12 @@ def evaluate(
     end_of_text: int | None = None,
     score: Callable[..., Tensor] = likelihood,
     rows: int = 0,
+    told: Callable[[int], object] = lambda tokens: None,
 ) -> Score:
     """Score ``model`` on ``(inputs, targets)`` batches; targets of -100 do not count.
 
     With ``end_of_text``, which begins a document, tokens see their own document only. ``score`` is what computes the
-    likelihood, on batches of ``rows`` rows at least.
+    likelihood, on batches of ``rows`` rows at least. ``told`` hears after each batch how many tokens are scored.
     """
     nats, tokens, size = [], 0, 0
     for batch in batches:
@@ -85,6 +86,7 @@ def evaluate(
             nats.append(score(model, inputs.to(device), targets.to(device), **apart).item())
         counted, length = count(targets, byte_lengths)
         tokens, size = tokens + counted, size + length
+        told(tokens)
     return Score(math.fsum(nats), tokens, size)
 
 
@@ -99,9 +101,9 @@ def count(targets: Tensor, byte_lengths: np.ndarray) -> tuple[int, int]:
     return scored.size, int(byte_lengths[scored].sum(dtype=np.int64))
 
 
-def prompts(validation_text: str) -> list[str]:
+def prompts(opening_text: str) -> list[str]:
     """Nothing at all, and the first line with some letters of the held-out text."""
-    lines = (line.rstrip() for line in validation_text.splitlines())
+    lines = (line.rstrip() for line in opening_text.splitlines())
     opening = next((line for line in lines if sum(c.isalpha() for c in line) >= 8), "")
     return ["", *([opening[:80] + "\n"] if opening else [])]
 

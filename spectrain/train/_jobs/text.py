@@ -1,53 +1,70 @@
-"""From paths to tokens: read, split by document, tokenize; the same on every resume."""
+"""From paths to tokens: read, split by document, tokenize; the same on every resume. Large text goes through shards."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from spectrain import data
+from spectrain.train._jobs.large import large_text
 from spectrain.train.config import TrainConfig
+
+_OPENING = 1 << 16
 
 
 @dataclass(frozen=True)
 class Text:
-    """What a run learns from and is judged by."""
+    """What a run learns from and is judged by: arrays in memory, or maps of files."""
 
     tokenizer: data.Tokenizer
+    names: tuple[str, ...]
+    """What the sources are called."""
     sources: tuple[np.ndarray, ...]
-    """Training tokens: one array, or with ``--data-weights`` one for each ``--data``."""
+    """Training tokens: one array, or with ``--data-weights`` one for each source."""
+    starts: tuple[np.ndarray | None, ...]
+    """Where the documents of a source begin, if that is known."""
     validation: np.ndarray
     documents: tuple[int, int]
     bytes: tuple[int, int]
-    validation_text: str
     fingerprint: str
+    origin: str = ""
+    """Where the tokens come from, when they do not come from the text itself."""
+
+    def opening(self) -> str:
+        """How the held-out text begins."""
+        return self.tokenizer.decode(self.validation[:_OPENING])
 
 
 def load(config: TrainConfig, *, tokenizer_file: Path | None) -> Text:
-    """Read the text of ``config`` and tokenize it, with the run's own tokenizer when a run goes on.
+    """The text of ``config`` as tokens, with the run's own tokenizer when a run goes on.
 
-    Raises ``ValueError`` (see ``data.read_documents``) for text that cannot be used, and for a run's
-    tokenizer that is missing or has more tokens than the configuration says.
+    A folder of prepared text is opened; text of more than about 128 MiB is prepared first, in the user's cache, and
+    found there the next time; anything less is read and tokenized in memory.
+
+    Raises ``ValueError`` (see ``data.read_documents``) for text that cannot be used, for shards that are damaged, of
+    another tokenizer or made with other settings, and for a run's tokenizer that is missing or has more tokens than
+    the configuration says.
     """
-    parts = _parts(config)
-    train = [document for part, _ in parts for document in part]
-    held_out = [document for _, part in parts for document in part]
-    validation = held_out if len(parts) == 1 else _new(train, held_out)
-    if tokenizer_file is not None:
-        tokenizer = _read_tokenizer(tokenizer_file, config)
-    else:
-        tokenizer = data.train_tokenizer(config.tokenizer, train, vocabulary_size=config.vocabulary)
-    sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
-    validation_tokens = tokenizer.encode_documents(validation)
+    own = None if tokenizer_file is None else _read_tokenizer(tokenizer_file, config)
+    prepared = large_text(config)
+    if prepared is None:
+        return _in_memory(config, own)
+    if own is not None and not own.same_as(prepared.tokenizer):
+        raise ValueError(
+            f"{tokenizer_file} is another tokenizer than that of the shards in {prepared.folder}, so their token "
+            "numbers mean something else to this run. Restore the one that is the run's, or the text it began with."
+        )
+    shards = prepared.sources
     return Text(
-        tokenizer=tokenizer,
-        sources=sources,
-        validation=validation_tokens,
-        documents=(len(train), len(validation)),
-        bytes=(_size(train), _size(validation)),
-        validation_text="".join(document.text for document in validation),
-        fingerprint=_fingerprint(*sources, validation_tokens),
+        tokenizer=prepared.tokenizer,
+        names=tuple(shard.name for shard in shards),
+        sources=tuple(shard.tokens for shard in shards),
+        starts=tuple(shard.starts for shard in shards),
+        validation=prepared.held_out.tokens,
+        documents=(sum(len(shard.starts) for shard in shards), len(prepared.held_out.starts)),
+        bytes=(sum(shard.bytes for shard in shards), prepared.held_out.bytes),
+        fingerprint=prepared.fingerprint,
+        origin=f"shards in {prepared.folder}, {prepared.checked}",
     )
 
 
@@ -63,8 +80,29 @@ def stream(config: TrainConfig, text: Text) -> data.TokenStream | data.PackedStr
 def _of_source(config: TrainConfig, text: Text, k: int, sizes: dict[str, int]) -> data.TokenStream | data.PackedStream:
     seed = data.streams.generator(config.seed, "source", k).initial_seed() if config.data_weights else config.seed
     if config.packing == "documents":
-        return data.PackedStream(text.sources[k], end_of_text=text.tokenizer.end_of_text, seed=seed, **sizes)
+        end, starts = text.tokenizer.end_of_text, text.starts[k]
+        return data.PackedStream(text.sources[k], end_of_text=end, seed=seed, starts=starts, **sizes)
     return data.TokenStream(text.sources[k], seed=seed, **sizes)
+
+
+def _in_memory(config: TrainConfig, own: data.Tokenizer | None) -> Text:
+    parts = _parts(config)
+    train = [document for part, _ in parts for document in part]
+    held_out = [document for _, part in parts for document in part]
+    validation = held_out if len(parts) == 1 else _new(train, held_out)
+    tokenizer = own or data.train_tokenizer(config.tokenizer, train, vocabulary_size=config.vocabulary)
+    sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
+    validation_tokens = tokenizer.encode_documents(validation)
+    return Text(
+        tokenizer=tokenizer,
+        names=config.data if config.data_weights else (", ".join(config.data),),
+        sources=sources,
+        starts=(None,) * len(sources),
+        validation=validation_tokens,
+        documents=(len(train), len(validation)),
+        bytes=(_size(train), _size(validation)),
+        fingerprint=data.shards.fingerprint(*sources, validation_tokens),
+    )
 
 
 def _parts(config: TrainConfig) -> list[tuple[list[data.text.Document], list[data.text.Document]]]:
@@ -104,10 +142,3 @@ def _read_tokenizer(file: Path, config: TrainConfig) -> data.Tokenizer:
 
 def _size(documents: list[data.text.Document]) -> int:
     return sum(len(document.text.encode()) for document in documents)
-
-
-def _fingerprint(*tokens: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for part in tokens:
-        digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
-    return digest.hexdigest()[:16]
