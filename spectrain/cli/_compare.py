@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         (
             "--eval-tokens",
             base.eval_tokens not in (TrainConfig.eval_tokens, EVERY_TOKEN),
-            "--validation-fraction, since every validation reads all of the held-out text",
+            "--final-eval-tokens, since every validation reads what the last one does",
         ),
         ("--resume", base.resume != "never", "the same --out-dir, which goes on by itself"),
     ):

@@ -246,7 +246,7 @@ class TrainConfig(RunConfig):
 
 
 EVERY_TOKEN = 10**15
-"""As ``--eval-tokens``: all of the held-out text, of any size."""
+"""As ``--eval-tokens``: what the last validation reads, which is all of the held-out text up to a bound."""
 RATIOS = ("embedding_lr", "head_lr", "vector_lr")
 """Learning rates as multiples of ``--lr``."""
 _DEFAULT_RATIOS: dict[str, dict[str, float]] = {}

@@ -355,7 +355,7 @@ def test_two_depths_are_no_line(tiny, tmp_path):
         (["--settings", "lr"], "give --tune N"),
         (["--depths", "1", "2", "3", "--max-minutes", "1", "--tune", "2"], "give --max-steps"),
         (["--tune", "-1"], "give at least 9"),
-        (["--eval-tokens", "1024"], "--validation-fraction"),
+        (["--eval-tokens", "1024"], "--final-eval-tokens"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, said, text_folder, tmp_path):

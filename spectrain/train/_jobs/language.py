@@ -16,7 +16,7 @@ from spectrain.train._jobs.pace import Pace
 from spectrain.train._jobs.samples import Score, count, evaluate
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
-from spectrain.train.config import TrainConfig
+from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 _LOOKED_AT = ("blocks.*.attention", "blocks.*.feed_forward", "blocks.*.queries", "norm")
 
@@ -140,7 +140,9 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def validate(self, *, whole: bool) -> Judged:
         """Score the held-out text, as much as ``--final-eval-tokens`` says, or its first ``--eval-tokens`` tokens."""
         with nn.experts.expert_loads(self.model) as loads:
-            score = self.score(tokens=None if whole else self.config.eval_tokens)
+            score = self.score(
+                tokens=None if whole or self.config.eval_tokens >= EVERY_TOKEN else self.config.eval_tokens
+            )
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
             words = f"{self.held_out.words(score)}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"

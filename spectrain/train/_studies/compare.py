@@ -46,7 +46,7 @@ def compare(
     ``controlled``: what moves the matrices is the only difference. All else has AdamW's tuned settings, down to the
     rates of embedding, head and gains; each optimizer's own rate of the matrices is tuned for that.
 
-    Every validation reads all of the held-out text, so that one measure tunes, sets the target and is followed to it.
+    Every validation reads what the last one does, so that one measure tunes, sets the target and is followed to it.
     Each table is that of :func:`~spectrain.train._studies.ratio.summarise`. ``tuned`` says where each descent ended,
     after how many runs, and which settings stand at the edge of what was tried. ``horizon`` is the length of every
     run, without which no ratio means anything. Written to ``compare.json`` in ``folder``, one run folder each beside
