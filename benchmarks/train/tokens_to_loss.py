@@ -34,13 +34,9 @@ from spectrain.train.config import default_lr
 from spectrain.train.internal import in_words
 
 MODEL = {"validation_fraction": 0.02, "save_interval": 1000, "log_interval": 1000, "threads": 1, "compile": True}
-OUTSIDE = {"embedding_lr": 16.0, "head_lr": 4.0}
-START = {
-    "adamw": {"lr": 4e-3, "embedding_lr": 4.0, "head_lr": 4.0},
-    "muon": OUTSIDE, "torch-muon": OUTSIDE, "normuon": OUTSIDE, "muoneq": OUTSIDE, "soap": {"lr": 4e-3, **OUTSIDE},
-}  # fmt: skip
-"""Where tuning begins, the rest at the defaults: AdamW where a sweep by hand had found it best at depth 2, all others
-with an embedding near where AdamW's descent from there had led, so that nobody spends a budget on the way there."""
+START: dict[str, float] = {"lr": 0.016, "embedding_lr": 16.0, "head_lr": 4.0}
+"""Where tuning begins for all of them alike, the rest at the defaults: in the region that a first descent of AdamW's at
+depth 2 had found, so that nobody spends a budget on the way there."""
 AGAIN = (None, ("lr",))
 """Which settings are tuned at the first horizon and at all others; None: all."""
 _HEAD = ["table", "optimizer", "seed", "final loss", "bits/byte", "tokens to AdamW's loss", "settings"]
@@ -63,14 +59,15 @@ def measure(
     """``tune``: runs of each optimizer on the first seed, at most, at each horizon; ``text`` names the data."""
     base = {**FIXED, "data": data, "depth": depth, **model}
     results: dict[int, dict[str, Any]] = {}
-    points: Mapping[str, Mapping[str, float]] = START
+    points: Mapping[str, Mapping[str, float]] = dict.fromkeys(optimizers, START)
     for at, horizon in enumerate(horizons):
         config = TrainConfig(**{"eval_interval": max(40, horizon // 10), **base, "max_steps": horizon})
         grid = {name: [default_lr(name, config.depth)] for name in optimizers}
         folder = runs / f"{text}-d{config.depth}-{horizon}"
         budget, again = tune[min(at, len(tune) - 1)], AGAIN[min(at, len(AGAIN) - 1)]
-        known = {name: point for name, point in points.items() if name in optimizers}
-        result = train.compare(config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=known, settings=again)
+        result = train.compare(
+            config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=points, settings=again
+        )
         points = {name: found["point"] for name, found in result["tuned"].items()}
         ended = _ended(config, points, result, folder, shares, seeds) if horizon == max(horizons) else []
         paces = pace(config, points, runs / "pace", rounds)

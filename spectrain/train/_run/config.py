@@ -57,6 +57,9 @@ class RunConfig:
     """Peak learning rate. Default: follows depth and optimizer."""
     weight_decay: float = 0.1
     """Decoupled decay, of matrices only."""
+    decay: Literal["decoupled", "cautious", "spectral"] = "decoupled"
+    """How our Muon's matrices decay: all of a matrix, only entries that the update shrinks too, or only its largest
+    singular value."""
     momentum: float = 0.95
     """Muon's momentum."""
     beta1: float = 0.9

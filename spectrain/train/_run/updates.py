@@ -19,6 +19,7 @@ def muon(matrices: Groups, rest: Groups, config: RunConfig, *, variant: str = "p
         [*matrices, *rest],
         lr=config.lr,
         weight_decay=config.weight_decay,
+        decay=config.decay,
         momentum=config.momentum,
         scale=config.scale,
         adamw_betas=(config.beta1, config.beta2),
