@@ -44,6 +44,8 @@ class TrainConfig(RunConfig):
     packing: Literal["none", "documents"] = "none"
     """'documents': rows of whole documents that do not see each other; 'none': the text as it runs, cut into rows."""
 
+    init_from: str | None = None
+    """Begin with the weights, the shape and the tokenizer of this finished run. Default: weights are drawn."""
     depth: int = 4
     """The one dial: blocks of the model; width, heads and learning rate follow."""
     width: int | None = None
@@ -184,6 +186,12 @@ class TrainConfig(RunConfig):
         """Every limit on the number of steps that needs no clock."""
         by_tokens = [] if self.max_tokens is None else [max(1, self.max_tokens // self.tokens_per_step)]
         return super().limits() + by_tokens
+
+    def begun(self) -> "TrainConfig":
+        """With the shape of the run that ``--init-from`` names."""
+        from spectrain.train._jobs.beginning import inherit  # loads torch, which a configuration does without
+
+        return inherit(self)
 
     def derive(self) -> tuple["TrainConfig", list[str]]:
         """Fill in what follows from the dial, and say why: the full configuration and a line for each choice.

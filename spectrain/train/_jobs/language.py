@@ -9,7 +9,7 @@ from torch import Tensor
 from spectrain import data, nn, optim
 from spectrain._files.write import write_file
 from spectrain.nn.internal import kinds
-from spectrain.train._jobs import samples
+from spectrain.train._jobs import beginning, samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.held_out import HeldOut
 from spectrain.train._jobs.pace import Pace
@@ -29,7 +29,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     def __init__(self, config: TrainConfig, folder: RunFolder, *, resuming: bool) -> None:
         self.config = config
-        self.text = _text.load(config, tokenizer_file=folder.tokenizer if resuming else None)
+        self.folder = folder
+        self.text = _text.load(config, tokenizer_file=beginning.tokenizer_file(config, folder, resuming=resuming))
         self.fingerprint = self.text.fingerprint
         self.stream = _text.stream(config, self.text)
 
@@ -76,6 +77,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         scaled = parametrisation(config, model)
         if scaled is not None:
             scaled.initialise(generator=data.streams.generator(config.seed, "weights"))
+        beginning.load_first_weights(model, config, self.folder)
         return model
 
     def parametrisation(self) -> optim.Parametrisation | None:

@@ -180,6 +180,10 @@ class RunConfig:
         """With a parametrisation by width: Muon's learning rate over AdamW's, which ``--scale`` decides."""
         return 1.0
 
+    def begun(self) -> "RunConfig":
+        """With what another run decides, where a new one goes on from that."""
+        return self
+
     def derive(self) -> tuple["RunConfig", list[str]]:
         """Fill in what follows from other fields, and say why: the full configuration, a line for each choice."""
         raise TypeError(f"{type(self).__name__} does not say what follows from its fields; each job's does.")

@@ -67,7 +67,7 @@ def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
         _tie.check(folder)
         return folder, recorded, True
     _tie.check_unused(folder)
-    return folder, wanted, False
+    return folder, wanted.begun(), False
 
 
 def decide(wanted: RunConfig) -> tuple[RunConfig, list[str]]:
