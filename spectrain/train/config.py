@@ -187,12 +187,6 @@ class TrainConfig(RunConfig):
         by_tokens = [] if self.max_tokens is None else [max(1, self.max_tokens // self.tokens_per_step)]
         return super().limits() + by_tokens
 
-    def begun(self) -> "TrainConfig":
-        """With the shape of the run that ``--init-from`` names."""
-        from spectrain.train._jobs.beginning import inherit  # loads torch, which a configuration does without
-
-        return inherit(self)
-
     def derive(self) -> tuple["TrainConfig", list[str]]:
         """Fill in what follows from the dial, and say why: the full configuration and a line for each choice.
 

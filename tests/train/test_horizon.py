@@ -1,9 +1,15 @@
 """Learning rates: up, then down to zero; the same before and after a clock has fixed the steps."""
 
-import pytest
+import math
 
-from spectrain.train._run.horizon import CALIBRATION, known_steps, learning_rate_factor, steps_by_clock
+import pytest
+import torch
+
+from spectrain import train
+from spectrain.train._run.horizon import CALIBRATION, factors, known_steps, learning_rate_factor, steps_by_clock
 from spectrain.train.config import TrainConfig
+
+from .test_run import assert_same_run, interrupted
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(20, 300), (1, 10), (0, 5), (50, 60), (100, 20), (2, 1), (0, 1)])
@@ -64,3 +70,62 @@ def test_a_clock_gives_steps_that_fit_and_never_fewer_than_were_done():
     assert 2.0 + (steps - CALIBRATION) * 0.1 <= 60
     assert steps_by_clock(one, step_seconds=0.1, elapsed=1000.0) == CALIBRATION + 1
     assert steps_by_clock(TrainConfig(max_minutes=1.0, max_steps=25), step_seconds=0.1, elapsed=2.0) == 25
+
+
+CLOSED = {
+    "linear": lambda x: 1 - x,
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+    "wsd": lambda x: 1.0 if x < 0.8 else 1 - math.sqrt((x - 0.8) / 0.2),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_a_schedule_is_its_closed_form_after_warm_up(name, final):
+    config = TrainConfig(schedule=name, final_lr=final, warmup=10, max_steps=110, lr=0.01)
+    for step in range(10, 110):
+        wanted = final + (1 - final) * CLOSED[name]((step - 10) / 100)
+        assert factors(config, step, steps=110) == (pytest.approx(wanted, abs=1e-12), 1.0)
+        others = [CLOSED[other]((step - 10) / 100) for other in CLOSED if other != name]
+        assert step != 95 or all(abs(other - CLOSED[name](0.85)) > 0.01 for other in others)
+
+
+@pytest.mark.parametrize("name", ["uniform", "uniform-joint"])
+@pytest.mark.parametrize("steps", [40, 200])
+def test_under_a_uniform_schedule_every_update_after_warm_up_weighs_the_same(name, steps):
+    """By multiplying out what decay does to each update, wherever the run ends."""
+    config = TrainConfig(schedule=name, lr=0.02, weight_decay=0.5, warmup=8, max_steps=steps)
+    rates, decays = zip(*(factors(config, step, steps=steps) for step in range(steps)), strict=True)
+    weights = []
+    for t in range(steps):
+        kept = math.prod(1 - 0.02 * rates[s] * 0.5 * decays[s] for s in range(t + 1, steps))
+        weights.append(0.02 * rates[t] * kept)
+    assert max(weights[7:]) - min(weights[7:]) < 1e-15
+    assert max(weights[:7]) < weights[7]
+    assert (set(decays) == {1.0}) == (name == "uniform")
+
+
+def test_a_decay_that_moves_along_reaches_the_groups_and_comes_back_after_a_resume(tiny, tmp_path):
+    flags = {**tiny, "schedule": "uniform-joint", "weight_decay": 0.5, "lr": 0.05}
+    whole = train.train(TrainConfig(**flags, out_dir=str(tmp_path / "whole")))
+    interrupted(flags, tmp_path / "half", 6)
+    half = train.train(TrainConfig(**flags, out_dir=str(tmp_path / "half"), resume="auto"))
+    assert_same_run(half, whole)
+    state = torch.load(sorted((whole / "checkpoints").iterdir())[-1] / "state.pt", weights_only=False)
+    decayed = {group["weight_decay"] for group in state["optimizer"]["param_groups"]}
+    fall = factors(TrainConfig(**flags), 11, steps=12).weight_decay
+    assert fall < 0.9
+    assert 0.5 * fall in decayed
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"max_minutes": 1.0}, "--max-minutes must be left out with --schedule uniform"),
+        ({"final_lr": 0.1}, "--final-lr must be left out with --schedule uniform"),
+        ({"weight_decay": 0.0}, "--weight-decay must be positive with --schedule uniform"),
+    ],
+)
+def test_what_a_schedule_without_an_end_cannot_be_given(flags, said):
+    with pytest.raises(ValueError, match=said):
+        TrainConfig(schedule="uniform", **flags)

@@ -34,6 +34,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
         self.fingerprint = self.text.fingerprint
         self.stream = _text.stream(config, self.text)
 
+    @classmethod
+    def begun(cls, config: TrainConfig) -> TrainConfig:
+        """With the shape of the run that ``--init-from`` names."""
+        return beginning.inherit(config)
+
     @property
     def held_out(self) -> HeldOut:
         """What the job is judged by."""

@@ -76,7 +76,10 @@ class RunConfig:
     clip: float = 1.0
     """Largest global gradient norm for the parameters on AdamW; Muon's are left alone. 0: no clipping."""
     warmup: int = 20
-    """Steps of linear warm-up; then linearly to --final-lr."""
+    """Steps of linear warm-up."""
+    schedule: Literal["linear", "cosine", "wsd", "uniform", "uniform-joint"] = "linear"
+    """After warm-up: to --final-lr in a line, by a cosine, or constant and down in the last fifth; 'uniform': the rate
+    under which every update weighs the same in the weights, wherever the run ends; 'uniform-joint': the decay along."""
     final_lr: float = 0.0
     """Where the learning rate ends, as a share of --lr."""
 
@@ -119,6 +122,10 @@ class RunConfig:
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f"--optimizer {self.optimizer} needs {package}; pip install 'spectrain[peers]'.")
         self.require(0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")
+        if self.schedule.startswith("uniform"):
+            self.require(self.final_lr == 0, "final_lr", f"left out with --schedule {self.schedule}, which has no end")
+            self.require(self.weight_decay > 0, "weight_decay", f"positive with --schedule {self.schedule}")
+            self.require(self.max_minutes is None, "max_minutes", f"left out with --schedule {self.schedule}")
         for name in ("momentum", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("lr", "max_minutes"):
@@ -179,10 +186,6 @@ class RunConfig:
     def scale_ratio(self) -> float:
         """With a parametrisation by width: Muon's learning rate over AdamW's, which ``--scale`` decides."""
         return 1.0
-
-    def begun(self) -> "RunConfig":
-        """With what another run decides, where a new one goes on from that."""
-        return self
 
     def derive(self) -> tuple["RunConfig", list[str]]:
         """Fill in what follows from other fields, and say why: the full configuration, a line for each choice."""

@@ -1,7 +1,10 @@
-"""How many steps a run has, and the learning rate at each."""
+"""How many steps a run has, and the learning rate and decay at each."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from spectrain.optim.schedules import Factors, UniformMemory, WarmupDecay
 from spectrain.train._run.config import RunConfig
 
 CALIBRATION = 20
@@ -32,8 +35,35 @@ def steps_by_clock(config: RunConfig, *, step_seconds: float, elapsed: float) ->
     return min([affordable, *config.limits()])
 
 
-def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bool, final: float = 0.0) -> float:
-    """Linear warm-up to 1, then linearly to ``final`` just after the last step.
+FALLS: dict[str, dict[str, Any]] = {"cosine": {"tail": "cosine"}, "wsd": {"decay": 0.2, "tail": "1-sqrt"}}
+"""How a rate falls where it is no line: arguments of ``WarmupDecay``."""
+
+
+def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
+    """What a step's learning rate and weight decay are multiplied by, as ``--schedule`` says."""
+    if config.schedule.startswith("uniform"):
+        assert config.lr is not None
+        warmup = config.warmup if steps is None else min(config.warmup, steps // 2)
+        joint = config.schedule == "uniform-joint"
+        return UniformMemory(lr=config.lr, weight_decay=config.weight_decay, joint=joint, warmup=warmup)(step)
+    fall = FALLS.get(config.schedule)
+    clock = by_clock(config)
+    return Factors(
+        learning_rate_factor(step, warmup=config.warmup, steps=steps, clock=clock, final=config.final_lr, fall=fall),
+        1.0,
+    )
+
+
+def learning_rate_factor(
+    step: int,
+    *,
+    warmup: int,
+    steps: int | None,
+    clock: bool,
+    final: float = 0.0,
+    fall: Mapping[str, Any] | None = None,
+) -> float:
+    """Linear warm-up to 1, then to ``final`` just after the last step: in a line, or as ``fall`` says.
 
     ``step`` counts from 0. While ``steps`` is unknown the factor is what it will be once it is known:
     under a ``clock`` the decay never starts before the calibration ends, and a warm-up that would take
@@ -50,5 +80,7 @@ def learning_rate_factor(step: int, *, warmup: int, steps: int | None, clock: bo
     peak = min(1.0, start / ramp) if ramp else 1.0
     if step < start:
         return min(1.0, (step + 1) / max(1, ramp))
+    if fall is not None:
+        return peak * WarmupDecay(steps=max(1, steps - start), final=final, **fall)(step - start).lr
     left = (steps - step) / max(1, steps - start)
     return peak * left if final == 0 else peak * (final + (1 - final) * left)

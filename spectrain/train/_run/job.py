@@ -62,6 +62,11 @@ class AbstractJob(abc.ABC, Generic[Config]):
     @abc.abstractmethod
     def __init__(self, config: Config, folder: RunFolder, *, resuming: bool) -> None: ...
 
+    @classmethod
+    def begun(cls, config: Config) -> Config:
+        """The configuration of a new run, with what another run decides where this one goes on from that."""
+        return config
+
     @abc.abstractmethod
     def about_data(self) -> list[str]:
         """Lines for the screen about what was read."""

@@ -17,6 +17,7 @@ from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.horizon import known_steps
 from spectrain.train._run.job import load_job
+from spectrain.train._run.jobs import job_class
 from spectrain.train._run.machine import choose_device
 from spectrain.train._run.optimizer import polynomials
 from spectrain.train._run.progress import Progress
@@ -67,7 +68,7 @@ def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
         _tie.check(folder)
         return folder, recorded, True
     _tie.check_unused(folder)
-    return folder, wanted.begun(), False
+    return folder, job_class(wanted.job).begun(wanted), False
 
 
 def decide(wanted: RunConfig) -> tuple[RunConfig, list[str]]:

@@ -12,7 +12,7 @@ from spectrain import optim
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.horizon import by_clock, learning_rate_factor
+from spectrain.train._run.horizon import factors
 from spectrain.train._run.job import AbstractJob
 from spectrain.train._run.machine import choose_device
 from spectrain.train._run.optimizer import build_optimizer
@@ -63,21 +63,17 @@ class Session:
     @property
     def lr_factor(self) -> float:
         """Where the schedule stands at this step: the share of the peak learning rate."""
-        return learning_rate_factor(
-            self.counters.step,
-            warmup=self.config.warmup,
-            steps=self.steps,
-            clock=by_clock(self.config),
-            final=self.config.final_lr,
-        )
+        return factors(self.config, self.counters.step, steps=self.steps).lr
 
     def set_learning_rate(self) -> float:
-        """Put this step's learning rate into the optimizer and return it."""
+        """Put this step's learning rate, and the decay where it moves, into the optimizer; return the rate."""
         assert self.config.lr is not None
-        factor = self.lr_factor
+        lr, decay = factors(self.config, self.counters.step, steps=self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor * group.get("lr_factor", 1.0)  # a factor of optim.mup
-        return self.config.lr * factor
+            group["lr"] = self.config.lr * lr * group.get("lr_factor", 1.0)  # a factor of optim.mup
+            if decay != 1.0:
+                group["weight_decay"] = decay * group.setdefault("initial_weight_decay", group["weight_decay"])
+        return self.config.lr * lr
 
     def clip_gradients(self) -> float:
         """Clip the gradients to the global norm of ``--clip``; return the norm of all of them.
