@@ -7,8 +7,8 @@ With X = H Y, H symmetric on the short side, and C = D Y^T the change is
 (article 11025, kexue.fm/archives/11025). In the eigenvectors V of H all of it is entries: with y = V^T Y, d = V^T D
 and c = d y^T it is V ((K' - c / a) y + d / a), K'_ij = (c_ij - c_ji) / (a_i + a_j). That is one decomposition in
 float64 and six products, whatever the condition, and on a CPU the cheapest way. Where decompositions are slow, on
-accelerators, ``block_sign.py`` computes the same from products and inverses with a proven error, and this is what is left for
-matrices whose error it cannot prove.
+accelerators, ``block_sign.py`` computes the same from products and inverses with a proven error, and this is what is
+left for matrices whose error it cannot prove.
 """
 
 import torch

@@ -166,10 +166,9 @@ def loss_free_step(
     """The bias after one loss-free step: ``b - rate * (d(F - Q) + budget_rate * sign(A - k))``.
 
     Q is the ``target`` (None: 1/n each), F the share of each expert in all assignments, A their number a token, ``d``
-    the sign (articles 10757, 10815: kexue.fm/archives/10757, 10815) or, with ``rule="rms"``, division by the root mean square.
-    ``centred`` subtracts the
-    mean of d, which leaves the choice of the ``top_k`` largest as it is and keeps the mean of the bias for the budget.
-    Signs are those of integers, exact, without a target.
+    the sign (articles 10757, 10815: kexue.fm/archives/10757, 10815) or, with ``rule="rms"``, division by the root mean
+    square. ``centred`` subtracts the mean of d, which leaves the choice of the ``top_k`` largest as it is and keeps the
+    mean of the bias for the budget. Signs are those of integers, exact, without a target.
 
     >>> loss_free_step(torch.zeros(3), torch.tensor([8, 2, 2]), tokens=6, top_k=2, rate=1.0, centred=False).tolist()
     [-1.0, 1.0, 1.0]
