@@ -20,9 +20,9 @@ class Refined(AbstractSchedule):
 
         eta_t proportional to G_t^-2 (1 - Q_{t-1} / Q_T)
 
-    (article 11530, kexue.fm/archives/11530; Defazio and others, arXiv 2310.07831, who found it to fit other optimizers as
-    well). Large first gradients make a warm-up of it, constant ones the linear fall of ``WarmupDecay`` (article 11494).
-    Q_{t-1} in place of the article's Q_t: no step has rate zero. The largest factor is 1.
+    (article 11530, kexue.fm/archives/11530; Defazio and others, arXiv 2310.07831, who found it to fit other optimizers
+    as well). Large first gradients make a warm-up of it, constant ones the linear fall of ``WarmupDecay`` (article
+    11494). Q_{t-1} in place of the article's Q_t: no step has rate zero. The largest factor is 1.
 
     ``norms`` are those of a run of any length; they are taken for the same shares of the ``steps`` here. Single norms
     are noise: each is the median over ``smooth`` of the run, as in the paper. ``joint`` moves the decay along with
