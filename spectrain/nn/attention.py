@@ -6,6 +6,9 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention as Attention
+    from spectrain.nn._attention.peak import attention_blocks as attention_blocks
+    from spectrain.nn._attention.peak import largest_logits as largest_logits
+    from spectrain.nn._attention.peak import watch_logits as watch_logits
     from spectrain.nn._attention.rotary import Rotary as Rotary
     from spectrain.nn._attention.to_latent import to_latent as to_latent
 

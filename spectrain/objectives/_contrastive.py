@@ -1,6 +1,6 @@
 """The gradient of a loss over the whole batch, in the memory of a chunk: dropout included."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from spectrain.objectives import _chunks
+from spectrain.objectives._batch_norm import BatchNorms, check_exact
 from spectrain.objectives._gather import gather
 from spectrain.objectives._modules import refuse_batch_statistics, without_sync
 from spectrain.objectives._replay import Randomness, Watched, buffers_kept
@@ -55,7 +56,9 @@ class Contrastive:
         length: the number of tokens of an example, for ``tokens``; default ``len``.
         collate: turns a list of examples into what the encoder takes; default: the list itself.
         batch_norm: ``'refuse'`` batch normalisation in training mode, or use it ``'per chunk'``: each chunk
-            its own statistics, running statistics updated once. That is then not the full batch's gradient.
+            its own statistics, running statistics updated once. That is then not the full batch's gradient;
+            ``'exact'`` is: statistics of the whole batch of this rank, and their derivative, for two more passes a
+            layer (``_batch_norm.py``).
         gather: take embeddings (and tensor keywords) of all ranks of ``group`` into the loss. Each rank
             differentiates its own examples.
         gradients: how gradients are reduced over ranks afterwards: ``'averaged'`` (DDP, FSDP) or ``'summed'``.
@@ -85,7 +88,7 @@ class Contrastive:
         tokens: int | None = None,
         length: Callable[[Any], int] = len,
         collate: Callable[[list[Any]], Any] | None = None,
-        batch_norm: Literal["refuse", "per chunk"] = "refuse",
+        batch_norm: Literal["refuse", "per chunk", "exact"] = "refuse",
         gather: bool = False,
         group: dist.ProcessGroup | None = None,
         gradients: Literal["averaged", "summed"] = "averaged",
@@ -97,8 +100,8 @@ class Contrastive:
         for name, value in (("chunk", chunk), ("tokens", tokens)):
             if value is not None and value < 1:
                 raise ValueError(f"Contrastive: {name} must be at least 1, got {value}.")
-        if batch_norm not in ("refuse", "per chunk"):
-            raise ValueError(f"Contrastive: batch_norm is 'refuse' or 'per chunk', got {batch_norm!r}.")
+        if batch_norm not in ("refuse", "per chunk", "exact"):
+            raise ValueError(f"Contrastive: batch_norm is 'refuse', 'per chunk' or 'exact', got {batch_norm!r}.")
         if gradients not in ("averaged", "summed"):
             raise ValueError(f"Contrastive: gradients is 'averaged' or 'summed', got {gradients!r}.")
         self.encoders, self.loss, self.chunk, self.tokens = encoders, loss, chunk, tokens
@@ -117,6 +120,8 @@ class Contrastive:
         whose second pass makes other embeddings than its first.
         """
         encoders = self._encoders(towers)
+        if self.batch_norm == "exact":
+            return self._exactly(encoders, towers, keywords, scale=scale)
         if self.batch_norm == "refuse":
             refuse_batch_statistics(encoders)
         watched = Watched(encoders)
@@ -126,6 +131,53 @@ class Contrastive:
         after = Randomness(towers)  # what follows draws as after a plain forward pass and its loss
         with buffers_kept(encoders):
             self._replay(encoders, towers, chunks, pulls)
+        after.restore()
+        return loss
+
+    def _exactly(
+        self, encoders: list[Encoder], towers: tuple[Any, ...], keywords: dict[str, Any], *, scale: float | int
+    ) -> Tensor:
+        """The same, with batch normalisations whose statistics are those of the whole batch of a tower."""
+        check_exact(encoders)
+        watched = Watched(encoders)
+        norms = [BatchNorms(encoder) for encoder in encoders]  # type: ignore[arg-type]
+        states: dict[tuple[int, int], Randomness] = {}
+
+        def through(tower: int) -> Encoder:
+            def encode(chunk: Any) -> Any:
+                norms[tower].begin()
+                with norms[tower].given():
+                    return encoders[tower](chunk)
+
+            return encode
+
+        def runner(tower: int) -> Callable[[int], None]:
+            cuts, encoder = self.cut(towers[tower]), through(tower)
+
+            def run(i: int) -> None:
+                again = states.get((tower, i))
+                if again is None:  # the first pass, which nobody stops
+                    states[tower, i] = again = Randomness(towers[tower])
+                self.encode(encoder, towers[tower], cuts[i], again=again)
+
+            return run
+
+        runs = [(norm, runner(tower), len(self.cut(towers[tower]))) for tower, norm in enumerate(norms)]
+        for norm, run, count in runs:
+            norm.measure(run, count)
+        wrapped = [through(tower) for tower in range(len(towers))]
+        chunks, embedded = self._embed(wrapped, towers, states=states)
+        watched.refuse_change()
+        loss, pulls = self._differentiate(embedded, keywords, scale=scale)
+        after = Randomness(towers)
+        with buffers_kept(encoders):
+            for norm in norms:
+                norm.fix()
+            self._replay(wrapped, towers, chunks, pulls)
+            for norm, run, count in reversed(runs):
+                norm.send_back(run, count)
+        for norm in norms:
+            norm.keep()
         after.restore()
         return loss
 
@@ -168,13 +220,20 @@ class Contrastive:
         return Encoded(outputs, before, not before.same(after))
 
     @torch.no_grad()
-    def _embed(self, encoders: list[Encoder], towers: tuple[Any, ...]) -> tuple[list[_Chunk], list[tuple[Tensor, ...]]]:
+    def _embed(
+        self,
+        encoders: list[Encoder],
+        towers: tuple[Any, ...],
+        *,
+        states: Mapping[tuple[int, int], Randomness] | None = None,
+    ) -> tuple[list[_Chunk], list[tuple[Tensor, ...]]]:
         chunks: list[_Chunk] = []
         embedded: list[tuple[Tensor, ...]] = []
         for tower, (encoder, inputs) in enumerate(zip(encoders, towers, strict=True)):
             whole: tuple[Tensor, ...] = ()
-            for index in self.cut(inputs):
-                outputs, randomness, _ = self.encode(encoder, inputs, index)
+            for i, index in enumerate(self.cut(inputs)):
+                again = None if states is None else states.get((tower, i))
+                outputs, randomness, _ = self.encode(encoder, inputs, index, again=again)
                 # One array for all examples: small ones that stay between a chunk's large ones tear the heap apart.
                 whole = whole or tuple(out.new_empty(_chunks.batch_size(inputs), *out.shape[1:]) for out in outputs)
                 for place, out in zip(whole, outputs, strict=True):

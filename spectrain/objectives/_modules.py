@@ -23,8 +23,8 @@ def refuse_batch_statistics(encoders: Sequence[object]) -> None:
                 raise ValueError(
                     f"Contrastive: {name or 'the encoder'} is a {type(module).__name__} in training mode: its output "
                     "depends on the other examples of a chunk, so chunks cannot give the full batch's gradient. Use "
-                    "LayerNorm or GroupNorm, put it into eval(), or accept statistics of each chunk with "
-                    "batch_norm='per chunk'."
+                    "LayerNorm or GroupNorm, put it into eval(), compute statistics of the whole batch with "
+                    "batch_norm='exact', or accept those of each chunk with 'per chunk'."
                 )
 
 

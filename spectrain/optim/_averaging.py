@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -41,6 +41,18 @@ def weight_rms(
     return lr * update_rms * math.sqrt(correlated / ((1 - b) * (1 + b)))
 
 
+class MeanField(NamedTuple):
+    r"""The final weights of an adaptive optimizer as one of its updates: initial theta_0 - z mbar / sqrt(vbar).
+
+    z is the sum of all coefficients, mbar = sum_j ``gradients[j]`` g_j and vbar = sum_j ``squares[j]`` g_j^2 averages
+    over the whole run. With Muon mbar / sqrt(vbar) stands for msign(mbar), and the squares are those of gradients as
+    they come. That a mean of quotients is the quotient of means is the approximation; it is exact where v is constant.
+    """
+
+    gradients: Float[np.ndarray, " steps"]
+    squares: Float[np.ndarray, " steps"]
+
+
 @dataclass(frozen=True)
 class Averaging:
     """How the final weights are made of the updates of a run.
@@ -48,12 +60,14 @@ class Averaging:
     theta_T = ``initial`` theta_0 - sum_t ``coefficients[t]`` u_t; all float64, in units of the updates.
     ``gradients``: the same for single gradients, with SGD with momentum; else None.
     ``momentum_half_life``: steps in which the momentum's own average forgets half; else None.
+    ``mean_field``: what single gradients and their squares weigh with Adam or Muon, in mean field; else None.
     """
 
     coefficients: Float[np.ndarray, " steps"]
     initial: float
     gradients: Float[np.ndarray, " steps"] | None = None
     momentum_half_life: float | None = None
+    mean_field: "MeanField | None" = None
 
     @cached_property
     def half_life(self) -> float:
@@ -86,8 +100,10 @@ def averaging_coefficients(
 
     ``lr`` and ``wd`` hold a value for each step; one of them may be a single number. ``betas``: a float is
     the momentum of SGD, u_t = m_t = beta m_{t-1} + (1 - beta) g_t, and gives the weights of single gradients
-    too. A pair is Adam's or (momentum, 0) Muon's: there u is not linear in the gradients, so that only the
-    half-life of the momentum is reported beside.
+    too. A pair is Adam's or (momentum, 0) Muon's: there u is not linear in the gradients. What they weigh is then known
+    in mean field only (the article's beta bar 1 and 2, which sum to nearly one), with c_i the weights of updates:
+
+        bar_1(j) = (1 - beta_1) sum_{i >= j} beta_1^(i - j) c_i / sum_i c_i,    bar_2(j) the same of beta_2.
 
     Raises ValueError for empty, negative or non-finite values and lengths that differ. Cost: a few passes.
     Source: article 11459 (kexue.fm/archives/11459), there with exp(-lr wd) for 1 - lr wd; the view is that of
@@ -107,8 +123,13 @@ def averaging_coefficients(
     if not 0 <= first < 1:
         raise ValueError(f"averaging_coefficients: momentum must be in [0, 1), got {first}.")
     life = float(np.log(2) / -np.log(first)) if first else 0.0
-    gradients = None if isinstance(betas, Sequence) else through_momentum(coefficients, first)
-    return Averaging(coefficients, float(after[0]), gradients, life)
+    if not isinstance(betas, Sequence):
+        return Averaging(coefficients, float(after[0]), through_momentum(coefficients, first), life)
+    if len(betas) != 2 or not 0 <= betas[1] < 1:
+        raise ValueError(f"averaging_coefficients: betas must be a pair of numbers in [0, 1), got {betas}.")
+    total = coefficients.sum() or 1.0
+    field = MeanField(*(through_momentum(coefficients / total, beta) for beta in betas))
+    return Averaging(coefficients, float(after[0]), None, life, field)
 
 
 def through_momentum(coefficients: Float[np.ndarray, " steps"], beta: float | int) -> Float[np.ndarray, " steps"]:

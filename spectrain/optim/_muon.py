@@ -67,6 +67,9 @@ class Muon(Optimizer):
       where the update shrinks the weight too), ``"spectral"`` (only the largest singular value; article 10648).
     - ``variant``: what is done before and after msign, as ``"normuon"`` or ``"adam"``; the table of ``docs/muon.md``
       has all. ``beta2`` is the rate of their averages.
+    - ``bound``: no singular value of a matrix that msign moves is above bound sqrt(out / in) after a step, by the
+      least change (article 11729): ``bound_by`` ``"post-clip"`` clips what is above, ``"pre-decay"`` shrinks the
+      largest ones before each update. Parameters must lie whole on each rank. 16-bit weights: to their rounding.
     - ``check_finite``: raise at NaN, Inf and, where Adam squares them, entries whose squares the dtype does not hold
       (above 1.8e19 in float32), before anything is changed, naming the parameter; without it such entries count as the
       largest that fit. ``capturable`` turns it off, after which a step reads no value and can be recorded into a CUDA
@@ -120,6 +123,8 @@ class Muon(Optimizer):
         decay: str = "decoupled",
         variant: str = "plain",
         beta2: float | int = 0.95,
+        bound: float | int | None = None,
+        bound_by: str = "post-clip",
         maximize: bool = False,
         capturable: bool = False,
         check_finite: bool | None = None,
@@ -149,6 +154,8 @@ class Muon(Optimizer):
             "decay": decay,
             "variant": variant,
             "beta2": beta2,
+            "bound": bound,
+            "bound_by": bound_by,
             "maximize": maximize,
             "capturable": capturable,
             "check_finite": check_capturable(capturable=capturable, finite=check_finite),

@@ -9,7 +9,7 @@ from spectrain.optim._layout.spread import local
 @torch.no_grad()
 def qk_clip_(
     query: Tensor,
-    key: Tensor,
+    key: Tensor | None,
     *,
     heads: int,
     kv_heads: int | None = None,
@@ -26,6 +26,7 @@ def qk_clip_(
         grouped queries     W_k^g <- sqrt(gamma_g) W_k^g with gamma_g the least of the group,
                             W_q^h <- gamma_h / sqrt(gamma_g) W_q^h: each head gets its own gamma_h exactly
         shared rotary key   (MLA) the shared part of the key stays, its query part gets gamma_h
+        no key (None)       keys that are values too, or that all heads share: the query gets gamma_h
 
     so that the logits of every other head stay as they were (with grouped queries through a query weight that grows as
     its key shrinks) and nothing is multiplied twice. It is a change of weights after the step,
@@ -50,6 +51,8 @@ def qk_clip_(
     """
     groups = heads if kv_heads is None else kv_heads
     width = _width(query, key, heads, groups, shared)
+    if key is None:
+        shared = width
     _check_logits(max_logits, heads, threshold)
     logits = max_logits.to(torch.promote_types(query.dtype, torch.float32))
     gamma = torch.where(logits > threshold, threshold / logits, 1.0)
@@ -58,6 +61,8 @@ def qk_clip_(
     own = width - shared
     rows = torch.cat([of_queries[:, None].expand(-1, own), gamma[:, None].expand(-1, shared)], 1).flatten()
     _scale_rows(query, rows)
+    if key is None:
+        return gamma
     of_rows = torch.cat([of_keys.repeat_interleave(own), of_keys.new_ones(shared)])
     _scale_rows(key, of_rows[: len(key)])  # the shared rows may be a weight of their own
     return gamma
@@ -69,7 +74,7 @@ def _scale_rows(weight: Tensor, factors: Tensor) -> None:
     part.copy_(part.to(factors.dtype) * factors.to(part.device)[:, None])
 
 
-def _width(query: Tensor, key: Tensor, heads: int, kv_heads: int, shared: int) -> int:
+def _width(query: Tensor, key: Tensor | None, heads: int, kv_heads: int, shared: int) -> int:
     """The rows of a query head; ValueError where the weights do not hold such heads."""
     if heads < 1 or kv_heads < 1 or heads % kv_heads or shared < 0:
         raise ValueError(
@@ -77,6 +82,8 @@ def _width(query: Tensor, key: Tensor, heads: int, kv_heads: int, shared: int) -
         )
     width, rest = divmod(query.shape[0], heads)
     expected = kv_heads * (width - shared) + shared
+    if key is None:
+        key = query.new_zeros(expected, 1)
     if query.ndim != 2 or key.ndim != 2 or rest or key.shape[0] not in (expected, expected - shared) or shared > width:
         raise ValueError(
             f"qk_clip_: query {tuple(query.shape)} and key {tuple(key.shape)} do not hold {heads} query and {kv_heads} "

@@ -62,6 +62,11 @@ if not KIND:
     for call in (compiled, other):
         call(shown[:, :-1], counted=there).square().mean().backward()
         assert [layer.update_bias().tokens for layer in layers(other)] == [5 * len(shown)] * {depth}
+    nn.attention.watch_logits(other)
+    compiled(shown[:, :-1])
+    found = nn.attention.largest_logits(other)
+    other(shown[:, :-1])
+    torch.testing.assert_close(found, nn.attention.largest_logits(other), rtol=1e-6, atol=0)
     first, second = (compiled(part[:, :-1]).sum() for part in tokens.split({parts}))
     first.backward()
     try:

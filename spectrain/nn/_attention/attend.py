@@ -3,13 +3,17 @@
 Beside it the rule of which keys a query sees, and how many: causal, windowed, packed, padded and cached alike.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spectrain.nn._capture.tap import Tap
+
+Look: TypeAlias = Callable[[Tensor, Tensor, "Visibility", float], None]
 
 _FOLD = 1024
 """Rows of one product that the queries of a key head may become; more are left to torch."""
@@ -58,10 +62,14 @@ def visibility(
     return Visibility(length, stored, mask, window)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap) -> Tensor:
-    """``(batch, heads, length, dim)`` queries on ``(batch, kv_heads, stored, dim)`` keys and values."""
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap, look: Look) -> Tensor:
+    """``(batch, heads, length, dim)`` queries on ``(batch, kv_heads, stored, dim)`` keys and values.
+
+    ``look`` sees queries and keys as they are multiplied, and which of them meet.
+    """
     group = q.shape[1] // k.shape[1]
     k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
+    look(q, k, visible, scale)
     if maps.watched:
         return _attend_with_maps(q, k, v, visible, group, scale, maps)
     # is_causal aligns the mask at the top left, which is wrong for queries at the end of more keys: there visibility

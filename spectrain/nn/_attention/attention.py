@@ -1,7 +1,7 @@
 """Causal attention, from many heads to one latent, in every form that training and decoding need."""
 
 import math
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,14 @@ from spectrain.nn._attention import kinds
 from spectrain.nn._attention.attend import Visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.kind import Kind, normalise_latent, split_heads
+from spectrain.nn._attention.peak import Peak
 from spectrain.nn._attention.rotary import Rotary, Turns
 from spectrain.nn._attention.shape import Share, attention_shape
 from spectrain.nn._capture.tap import Tap
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
 
 
-class Attention(nn.Module):
+class Attention(Peak):
     """Causal self-attention: MHA, MQA, GQA, shared keys and values, or a latent (MLA).
 
     ========================= ================================================== ===========================
@@ -122,6 +123,7 @@ class Attention(nn.Module):
         self.norm_eps = norm_eps
         self._make_maps(width, latent_norm=latent_norm)
         self.queries, self.keys, self.maps = Tap(), Tap(), Tap(costly=True)
+        self.register_buffer("peak", torch.full((heads,), -torch.inf), persistent=False)
 
     @property
     def kind(self) -> Kind:
@@ -153,6 +155,7 @@ class Attention(nn.Module):
                 nn.init.ones_(module.weight)
         if self.log_n_gain is not None:
             nn.init.ones_(self.log_n_gain)
+        self.peak.fill_(-torch.inf)
 
     def empty_cache(self) -> Cache:
         """A cache of no tokens, to be handed to :meth:`forward`, which fills it."""
@@ -181,6 +184,24 @@ class Attention(nn.Module):
         q = self.queries(self._scale_log_n(self._query(x, turns), visible))
         heads = self.kind.attend(self, q, kept, visible, turns=turns, absorbed=absorbed)
         return cast(Tensor, self.output(heads.transpose(1, 2).flatten(-2)))
+
+    def clip_arguments(self) -> dict[str, Any]:
+        """What ``optim.qk_clip_`` takes of this block, besides the largest logits and the threshold.
+
+        Queries always; keys where they are of a head or a group and nothing else. With a latent the rotated key, which
+        all heads share, stays, and with ``share`` every key does, for it is a value too: there the query takes all of
+        the factor. ``ValueError`` with ``qk_norm``, which undoes what is done to weights and bounds logits itself.
+        """
+        if self.qk_norm:
+            bound = self.scale * self.shape.head_dim
+            raise ValueError(
+                f"Attention: with qk_norm=True queries and keys are normalised, so that no weight changes a logit; "
+                f"they are at most {bound:.3g} as they are. Make the block with qk_norm=False to clip."
+            )
+        s, key = self.shape, self.kind.clipped(self)
+        shared = s.rotary_dim if s.latent is not None else 0
+        weights = {"query": self.query.weight, "key": None if key is None else key.weight}
+        return {**weights, "heads": s.heads, "kv_heads": s.kv_heads, "shared": shared}
 
     def normalise(self, x: Tensor) -> Tensor:
         """Divide queries or keys by their rms, where ``qk_norm`` says so."""

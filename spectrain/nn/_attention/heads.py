@@ -52,6 +52,10 @@ class Heads(Kind):
         key = block.rotary.turn(block.normalise(split_heads(block.key(x), groups)), turns)
         return (key, split_heads(block.value(x), groups)) if block.shape.extra_dim else (key,)
 
+    def clipped(self, block: "Attention") -> nn.Linear | None:
+        """Keys of each group."""
+        return block.key
+
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """What is kept."""
         return kept[0], kept[1]
@@ -68,7 +72,7 @@ class Heads(Kind):
     ) -> Tensor:
         """softmax(q k^T) v."""
         key, value = self.keys_and_values(block, kept)
-        return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps)
+        return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps, look=block.look)
 
 
 gqa = Choice(kind=Heads)

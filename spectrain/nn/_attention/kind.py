@@ -74,6 +74,10 @@ class Kind(ABC):
         """What decoding keeps of each token, ``(batch, heads, length, numbers)`` each."""
 
     @abstractmethod
+    def clipped(self, block: "Attention") -> nn.Linear | None:
+        """The map of keys that a head, or a group of heads, has to itself and no value shares: QK-clip shrinks it."""
+
+    @abstractmethod
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Keys and values, ``(batch, heads, stored, dim)`` each, from what is kept."""
 

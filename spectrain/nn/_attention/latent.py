@@ -78,6 +78,10 @@ class Latent(Kind):
             maps["key"] = nn.Linear(self.latent, shape.heads * shape.content_dim, bias=False)
         return maps | {"value": nn.Linear(self.latent, shape.heads * shape.value_dim, bias=False)}
 
+    def clipped(self, block: "Attention") -> nn.Linear | None:
+        """Keys of each head; the rotated part, which all share, is another map."""
+        return block.key if block.shape.content_dim else None
+
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """The normalised latent and the rotated key, side by side, as if of one head."""
         latent = normalise_latent(block.latent_norm, block.latent(x))
@@ -109,7 +113,7 @@ class Latent(Kind):
         if pays and not block.keys.watched:
             return self._absorb(block, q, kept[0], visible)
         key, value = self.keys_and_values(block, kept)
-        return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps)
+        return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps, look=block.look)
 
     def _absorb(self, block: "Attention", q: Tensor, latents: Tensor, visible: Visibility) -> Tensor:
         """q . (W_k c) = (W_k^T q) . c, sum p (W_v c) = W_v (sum p c): one key and value for all heads, the latent."""
@@ -121,7 +125,8 @@ class Latent(Kind):
             content = content.new_zeros(*content.shape[:-1], self.latent)
         value = block.value.weight.unflatten(0, (s.heads, -1))
         query = torch.cat((content, rotated), dim=-1)
-        heads = attend(query, latents, latents[..., : self.latent], visible, scale=block.scale, maps=block.maps)
+        shared = latents[..., : self.latent]
+        heads = attend(query, latents, shared, visible, scale=block.scale, maps=block.maps, look=block.look)
         return heads @ value.mT
 
 

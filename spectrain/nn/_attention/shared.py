@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import Visibility
 from spectrain.nn._attention.choice import Choice
@@ -48,6 +48,10 @@ class Content(Heads):
                 f"Attention with share='content': a value holds the {shape.content_dim} unrotated coordinates of its "
                 f"key, so value_dim must be at least that, got {shape.value_dim}."
             )
+
+    def clipped(self, block: "Attention") -> nn.Linear | None:
+        """None: what shrinks a key would shrink a value."""
+        return None
 
     def extra_dim(self, shape: AttentionShape) -> int:
         """What is not shared."""

@@ -95,6 +95,16 @@ def check_dense(grads: Mapping[str, Tensor]) -> None:
         raise ValueError(f"Muon: sparse gradient of {', '.join(sparse)}. Make the embedding with sparse=False.")
 
 
+def check_whole(params: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for matrices that no rank has whole: their singular values are nowhere."""
+    cut = [name for name, p in params.items() if local(p).shape != p.shape]
+    if cut:
+        raise ValueError(
+            f"Muon: bound= clips singular values of whole matrices, and {', '.join(cut[:3])} lies in parts on several "
+            "ranks. Leave bound= out there, or keep those parameters whole (DDP, or Replicate)."
+        )
+
+
 def check_current(model: Callable[[], nn.Module | None] | None, params: Sequence[Tensor]) -> None:
     """Raise ValueError where the model's parameters are no longer those that the optimizer was given."""
     module = None if model is None else model()
@@ -148,6 +158,8 @@ def check_gradients(groups: Sequence[Mapping[str, Any]], settings: Sequence[Sett
         named = zip(group["param_names"], group["params"], strict=True)
         grads = {name: local(p.grad) for name, p in named if p.grad is not None}
         check_dense(grads)
+        if said.bound is not None and said.algorithm == "muon":
+            check_whole(dict(zip(group["param_names"], group["params"], strict=True)))
         if said.check_finite:
             ends = [largest_entry(said, p) for p in group["params"] if p.grad is not None]
             check_finite(grads, ends)

@@ -14,6 +14,7 @@ from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.state import kept, kept_shape, ready
 
 FOREIGN = {"ns_coefficients", "ns_steps", "adjust_lr_fn"}
+NEW = ("bound", "bound_by")  # what states of earlier versions do not say
 STRUCTURE = ("algorithm", "matrix", "variant")
 LINES = "line_second_moment"
 OLD = "row_second_moment"  # what it was called when it was of rows only
@@ -67,7 +68,8 @@ def _convert(saved: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """A saved group; one of torch.optim.Muon gets our keys, for its momentum is the same average."""
     if "algorithm" in saved:
         # Torch's full state dicts drop an empty dictionary on the way, which is what a plain matrix has here.
-        return saved if "matrix" in saved else {**saved, "matrix": {}}
+        new = {key: ours[key] for key in NEW if key in ours and key not in saved}
+        return {**new, "matrix": {}, **saved}
     if not set(saved) >= FOREIGN:
         raise ValueError(
             "Muon: a parameter group of this state is neither of this optimizer nor of torch.optim.Muon; "

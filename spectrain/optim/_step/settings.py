@@ -31,8 +31,9 @@ STEPS = 5
 
 # What a group of each algorithm says beside its parameters; the rest of its dictionary is the caller's own.
 ADAMW = ("lr", "weight_decay", "maximize", "capturable", "check_finite")
+BOUNDS = ("post-clip", "pre-decay")
 EXACTNESS = ("tol", "steps", "schedule", "compute_dtype")
-MATRICES = (*ADAMW, "momentum", "nesterov", "scale", "decay", "variant", "beta2", *EXACTNESS)
+MATRICES = (*ADAMW, "momentum", "nesterov", "scale", "decay", "variant", "beta2", "bound", "bound_by", *EXACTNESS)
 
 # What was read of JSON, by its text. A graph finds it here, as an object that has a place: of a constant without one
 # nothing else can be computed while a graph is made. It cannot read JSON, so that the first reading comes before.
@@ -64,6 +65,8 @@ class Settings:
     decay: str = "decoupled"
     variant: str = "plain"
     beta2: Real = 0.95
+    bound: Real | None = None
+    bound_by: str = "post-clip"
     tol: Real | None = None
     steps: int | None = None
     schedule: Schedule | None = None
@@ -81,6 +84,7 @@ class Settings:
         _check_numbers(values)
         _check_exactness(values)
         _check_names(values)
+        _check_bound(values)
         for name in NUMBERS:
             if not isinstance(values[name], (float, int, Tensor)):
                 values[name] = float(values[name])  # as NumPy's, which a scheduler may set
@@ -97,6 +101,8 @@ class Settings:
         names = (*ADAMW, "betas", "eps") if self.algorithm == "adamw" else MATRICES
         found = {"algorithm": self.algorithm, **{name: getattr(self, name) for name in names}}
         found["matrix"] = self.matrix.as_dict()
+        if self.bound is None:  # a state without one has the keys of earlier versions
+            found = {name: value for name, value in found.items() if name not in ("bound", "bound_by")}
         if found.get("schedule") is not None:
             found["schedule"] = found["schedule"].to_json()
         if found.get("tol") is not None and self.costs is not None:
@@ -199,6 +205,18 @@ def _check_exactness(values: Mapping[str, Any]) -> None:
             raise TypeError(f"Muon: tol must be a number, got {tol!r}.")
         if not 0 < tol < 1:
             raise ValueError(f"Muon: tol is a relative error and must be between 0 and 1, got {tol}.")
+
+
+def _check_bound(values: Mapping[str, Any]) -> None:
+    bound, by = values["bound"], values["bound_by"]
+    if bound is not None and (isinstance(bound, bool) or not isinstance(bound, _REALS)):
+        raise TypeError(f"Muon: bound must be a number, got {bound!r}.")
+    if (bound is not None and not 0 < bound < math.inf) or by not in BOUNDS:
+        raise ValueError(
+            f"Muon: bound must be positive and finite, and bound_by one of {', '.join(BOUNDS)}; got {bound} and {by!r}."
+        )
+    if bound is not None and values["capturable"]:
+        raise ValueError("Muon: bound= decides by values which singular values to clip; leave capturable=True out.")
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

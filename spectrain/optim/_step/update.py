@@ -10,6 +10,7 @@ from torch import Tensor
 from spectrain import matfun
 from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._step.bound import post_clip, pre_decay
 from spectrain.optim._step.decay import ENTRYWISE
 from spectrain.optim._step.settings import STEPS, Settings
 
@@ -135,12 +136,15 @@ def assemble(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
 def apply(
     params: list[Tensor], updates: list[Tensor], settings: Settings, leading: Sequence[Tensor | None] = ()
 ) -> None:
-    """Move this rank's tensors: decay, then W <- W - lr U, in float32 or wider, rounded once.
+    """Move this rank's tensors: decay, then W <- W - lr U within the bound, in float32 or wider, rounded once.
 
     ``leading``: what spectral decay shrinks.
     """
     lr = settings.rate
     wide = [p.to(u.dtype) for p, u in zip(params, updates, strict=True)]
+    bounded = settings.bound is not None and settings.algorithm == "muon"
+    if bounded and settings.bound_by == "pre-decay":
+        pre_decay(wide, settings)
     if settings.decay == "spectral":
         for W, top in zip(wide, leading, strict=True):
             assert top is not None
@@ -151,6 +155,8 @@ def apply(
         torch._foreach_mul_(updates, lr)
     step = 1.0 if isinstance(lr, Tensor) else lr
     torch._foreach_add_(wide, updates, alpha=step if settings.maximize else -step)
+    if bounded and settings.bound_by == "post-clip":
+        post_clip(wide, settings)
     narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
     if narrow:
         torch._foreach_copy_([p for p, _ in narrow], [w for _, w in narrow])
