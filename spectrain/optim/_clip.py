@@ -2,10 +2,11 @@
 
 import functools
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer
 
 from spectrain.optim._layout.spread import local, whole
@@ -99,5 +100,16 @@ def _norms(grads: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
 
     Squares of entries above 1.8e19 leave float32: in float64 such gradients have a norm and can be clipped.
     """
-    norms = [whole(norm) for norm in torch._foreach_norm(grads, 2, dtype)]
+    norms = [whole(norm) for norm in _norms_of_kinds(grads, dtype)]
     return [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in norms]
+
+
+def _norms_of_kinds(grads: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    """One norm each, one call for each mesh and one for plain tensors: under tensor parallelism there are both."""
+    kinds: dict[Any, list[int]] = {}
+    for i, grad in enumerate(grads):
+        kinds.setdefault(grad.device_mesh if isinstance(grad, DTensor) else None, []).append(i)
+    found: dict[int, Tensor] = {}
+    for members in kinds.values():
+        found |= zip(members, torch._foreach_norm([grads[i] for i in members], 2, dtype), strict=True)
+    return [found[i] for i in range(len(grads))]

@@ -12,6 +12,7 @@ def complete(group: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, An
     if group["algorithm"] in ("sign", "rows") and settings["decay"] == "spectral" and "decay" not in group:
         settings["decay"] = "decoupled"  # of matrices only
     if group["algorithm"] == "adamw":
+        settings.pop("momentum", None)  # in a group it is a scheduler's, and beta1
         for name in ("lr", "weight_decay", "betas", "eps"):
             special = defaults[f"adamw_{name}"]
             settings[name] = group.get(name, defaults.get(name) if special is None else special)

@@ -18,7 +18,7 @@ from spectrain.optim._layout.spread import check_spread, gradient, local
 from spectrain.optim._ranks.cost import Machine
 from spectrain.optim._ranks.moves import move_entrywise, move_matrices
 from spectrain.optim._ranks.teams import Company, has_ranks
-from spectrain.optim._routing.explain import Row, rows, table
+from spectrain.optim._routing.explain import Row, explain, rows
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.adamw import adamw_step
 from spectrain.optim._step.guards import (
@@ -200,9 +200,11 @@ class Muon(Optimizer):
         return rows(self.param_groups)
 
     def explain(self) -> list[Row]:
-        """Print the table of ``rows`` and return them; below it, if it happened, what msign had to compute twice."""
-        entries = self.rows
-        print(table(entries))
+        """Print the table of ``rows``, what is frozen in one line, and return them.
+
+        Below it, if it happened, what msign had to compute twice.
+        """
+        entries = explain(self.param_groups)
         for name in dict.fromkeys(group.get("variant", "plain") for group in self.param_groups):
             if name != "plain":
                 print(f"variant {name}: {BY_NAME[name].words}")

@@ -8,6 +8,7 @@ import sys
 
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from spectrain.approx import sign_schedule
 from spectrain.optim import Matrix, Muon
@@ -90,7 +91,20 @@ def with_its_check():
     return largest(drive(params, optimizer, compiled), drive(others, reference, reference.step))
 
 
+def graphs_of_a_schedule():
+    """How many graphs a number as the rate makes under a scheduler; the second is for a rate that changes."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    params, optimizer = made(model, lr=0.01)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    compiled = torch.compile(optimizer.step, backend=counter)
+    for _ in range(6):
+        drive(params, optimizer, compiled, steps=1)
+        scheduler.step()
+    return counter.frame_count
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     found = {"every_variant": differences(sys.argv[1], every_variant)}
-    print(json.dumps(found | {"checked": (with_its_check(),)}))
+    print(json.dumps(found | {"checked": (with_its_check(),), "graphs": (graphs_of_a_schedule(),)}))

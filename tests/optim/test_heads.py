@@ -57,6 +57,7 @@ CERTAIN = {
     "declared by a method, two": (lambda: Classifier(nn.ModuleList([nn.Linear(8, 3), nn.Linear(8, 5)])),
                                   ["top.0.weight", "top.1.weight"]),
     "declared that there is none": (lambda: Classifier(nn.Identity()), []),
+    "declared inside of a wrapper, none": (lambda: of(module=Classifier(nn.Identity())), []),
     "declared inside of a wrapper": (lambda: of(module=Classifier(nn.Linear(8, 3))), ["module.top.weight"]),
     "one block": (lambda: of(blocks=nn.ModuleList([of(up=nn.Linear(8, 16), down=nn.Linear(16, 8))])), []),
     "equal blocks": (lambda: of(blocks=nn.ModuleList(nn.Linear(8, 8) for _ in range(3))), []),

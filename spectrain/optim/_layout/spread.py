@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
@@ -70,6 +70,25 @@ def check_spread(name: str, p: Tensor) -> None:
     held = tuple(p.to_local().shape)
     if held != expected and 0 not in held + expected:
         raise ValueError(f"Muon: {name}: rank {dist.get_rank()} holds {held} where {p.placements} say {expected}.")
+
+
+FLAT = (
+    "Its parts are pieces of one long vector, not rows or columns of a matrix. Use fully_shard (FSDP2), which keeps "
+    "matrices, or DistributedDataParallel with process_group=, which shares the work."
+)
+
+
+def refuse_flat_shards(model: nn.Module) -> None:
+    """Raise ValueError for a model in FSDP1, whose parameters are pieces of flat vectors."""
+    for name, module in model.named_modules():
+        if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__):
+            raise ValueError(f"Muon: {name or 'the model'} is wrapped in FullyShardedDataParallel (FSDP1). {FLAT}")
+
+
+def refuse_flat(name: str, p: Tensor) -> None:
+    """Raise ValueError for a parameter that FSDP1 has made of several, or that it has cut."""
+    if getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
+        raise ValueError(f"Muon: {name} is a parameter of FullyShardedDataParallel (FSDP1). {FLAT}")
 
 
 class Team:

@@ -1,7 +1,7 @@
 """The table that says where each parameter went, and why."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,19 @@ def rows(groups: Iterable[dict[str, Any]]) -> list[Row]:
         for settings in [Settings.of(group)]
         for p, name, reason in zip(group["params"], group["param_names"], group["reasons"], strict=True)
     ]
+
+
+def explain(groups: Sequence[dict[str, Any]]) -> list[Row]:
+    """Print the table of complete groups, frozen parameters folded into its last line, and return all rows."""
+    entries = rows(groups)
+    params = [p for group in groups for p in group["params"]]
+    moving = [entry for entry, p in zip(entries, params, strict=True) if p.requires_grad]
+    if moving:
+        print(table(moving))
+    frozen = [p for p in params if not p.requires_grad]
+    if frozen:
+        print(f"frozen, without state: {len(frozen)} parameters of {sum(p.numel() for p in frozen):,} entries")
+    return entries
 
 
 def _row(group: dict[str, Any], settings: Settings, p: Tensor, name: str, reason: str) -> Row:

@@ -57,13 +57,14 @@ def output_heads(model: nn.Module, patterns: Sequence[str] | None = None) -> Hea
     speakers, found = _declared(model)
     hidden = {p for _, _, _, p, line in known_parameters(model) if line.what == HIDDEN}
     found |= dict(_known(model))
-    if _is_bare(model):
+    if "" in _bare(model):
         return Heads(found)
     silent = [each for each in maps if not any(each.name.startswith(speaker) for speaker in speakers)]
     for name, _, weight in [*_named(silent), *_ends(silent, found)]:
         if weight not in hidden:
             found.setdefault(weight, f"output head (named {name})")
-    return Heads(found) if found or speakers else _last(model, maps)
+    without = {each.weight for each in maps if each.name.startswith((*speakers, *_bare(model)))}
+    return Heads(found) if found else _last(model, maps, hidden | without)
 
 
 def warn_of_guess(name: str, *, stacklevel: int) -> None:
@@ -142,15 +143,19 @@ def _ends(maps: list[Map], found: dict[Tensor, str]) -> list[Map]:
     return [end for above, end in last.items() if not any(name.startswith(above + ".") for name in taken)]
 
 
-def _is_bare(model: nn.Module) -> bool:
-    """Whether this is a model of transformers to which others add heads."""
-    bare = getattr(model, "base_model", None) is model
-    return bare and callable(getattr(type(model), "get_output_embeddings", None))
+def _bare(model: nn.Module) -> list[str]:
+    """The paths of models of transformers that have no head, to which others add one."""
+    return [
+        f"{path}." if path else ""
+        for path, module in model.named_modules()
+        if getattr(module, "base_model", None) is module
+        if callable(getattr(type(module), "get_output_embeddings", None))
+    ]
 
 
-def _last(model: nn.Module, maps: list[Map]) -> Heads:
+def _last(model: nn.Module, maps: list[Map], hidden: set[Tensor]) -> Heads:
     """The last map, where nothing says that it is a hidden one."""
-    if not maps or maps[-1].name == "":
+    if not maps or maps[-1].name == "" or maps[-1].weight in hidden:
         return Heads({})
     last = maps[-1]
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}

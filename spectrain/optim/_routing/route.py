@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from spectrain.optim._layout.matrix import check_shaped
-from spectrain.optim._routing.explain import Row, rows, table
+from spectrain.optim._layout.spread import refuse_flat_shards
+from spectrain.optim._routing.explain import Row, explain, rows
 from spectrain.optim._routing.heads import Heads, output_heads, warn_of_guess
 from spectrain.optim._routing.known import known_roles
 from spectrain.optim._routing.role import Role, declared_role, parametrized_role, role_of_rule, typed_role
@@ -29,13 +30,14 @@ class Routes(list[dict[str, Any]]):
     @property
     def rows(self) -> list[Row]:
         """One plain dictionary for each parameter, as with ``scale="match_rms_adamw"`` and decay 0.1."""
-        return rows({**group, **_unzip(group["params"])} for group in self)
+        return rows(self._complete())
 
     def explain(self) -> list[Row]:
-        """Print the table of ``rows`` and return them."""
-        entries = self.rows
-        print(table(entries))
-        return entries
+        """Print the table of ``rows``, what is frozen in one line, and return them."""
+        return explain(self._complete())
+
+    def _complete(self) -> list[dict[str, Any]]:
+        return [{**group, **_unzip(group["params"])} for group in self]
 
 
 def route(model: nn.Module, *, rules: Mapping[str, Any] | None = None, heads: Sequence[str] | None = None) -> Routes:
@@ -92,6 +94,7 @@ def divide(
 def uses_of(model: nn.Module) -> dict[Tensor, list[Use]]:
     """Every floating parameter with all places that hold it, in the order of ``named_parameters``."""
     uses: dict[Tensor, list[Use]] = {}
+    refuse_flat_shards(model)
     known = known_roles(model)
     for prefix, module in model.named_modules():
         for name, p in module._parameters.items():

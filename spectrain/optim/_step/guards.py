@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.optim._layout.matrix import check_shaped
-from spectrain.optim._layout.spread import local
+from spectrain.optim._layout.spread import local, refuse_flat
 from spectrain.optim._step.settings import ALGORITHMS, Settings
 from spectrain.optim._step.squares import largest_entry
 
@@ -63,6 +63,7 @@ def check_parameters(params: Mapping[str, Tensor], settings: Settings) -> None:
 
 def _check_parameter(name: str, p: Tensor, settings: Settings) -> None:
     check_shaped(name, p)
+    refuse_flat(name, p)
     where = f"Muon: {name} {tuple(p.shape)}"
     if p.is_meta:
         raise ValueError(f"{where} is on the meta device. Make the optimizer after model.to_empty(device=...).")
@@ -80,7 +81,8 @@ def _check_matrix(name: str, p: Tensor, settings: Settings) -> None:
     if p.ndim < 2:
         raise ValueError(
             f"Muon: {name} {tuple(p.shape)}: a vector has no singular values. Give the model instead of its "
-            "parameters, or put this one into a group with algorithm='adamw' (or use_muon=False)."
+            "parameters, or put this one into a group with algorithm='adamw' (or use_muon=False). In transformers' "
+            "Trainer: optimizer_cls_and_kwargs=(Muon, {'model': model, 'lr': ...})."
         )
     try:
         settings.matrix.check(p.shape)

@@ -79,9 +79,12 @@ class Settings:
         """Return the settings of a group as it is now; ValueError or TypeError for what cannot be meant.
 
         No tensor is read, so that a step may do this while a graph is being recorded; ``check_tensors`` does.
+        ``momentum`` in a group of AdamW is its first beta: schedulers that cycle momentum write it into every group.
         """
         values = {name: group.get(name, default) for name, default in _DEFAULTS.items()}
         _check_numbers(values)
+        if values["algorithm"] == "adamw" and "momentum" in group:
+            values["betas"] = (values["momentum"], values["betas"][1])
         _check_exactness(values)
         _check_names(values)
         _check_bound(values)
@@ -180,13 +183,25 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     said: list[tuple[str, Any]] = [(name, values[name]) for name in NUMBERS]
     for name, value in [*said, *(("betas", beta) for beta in betas)]:
         if isinstance(value, bool) or not isinstance(value, _NUMBERS):
-            raise TypeError(f"Muon: {name} must be a number, got {value!r}.")
+            raise TypeError(f"Muon: {name} must be a number, got {value!r}.{_hint(name, value)}")
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             bits = value.bit_length()
             raise ValueError(f"Muon: {name} must be finite as a floating-point number, got one of {bits} bits.")
         share = name in ("momentum", "beta2", "betas")
         if not isinstance(value, Tensor) and not 0 <= value < (1 if share else math.inf):
             _refuse_range(name, betas if name == "betas" else value)
+
+
+def _hint(name: str, value: object) -> str:
+    """What to do about a number that came as text."""
+    try:
+        number = float(value) if isinstance(value, str) else None
+    except ValueError:
+        number = None
+    if number is None:
+        return ""
+    yaml = " YAML reads 1e-3 as text, 1.0e-3 as a number." if "e" in str(value).lower() else ""
+    return f" That is text: write {name}={number!r}.{yaml}"
 
 
 def _refuse_range(name: str, value: object) -> NoReturn:

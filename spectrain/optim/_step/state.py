@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectrain.optim._layout.held import count, crossing
-from spectrain.optim._layout.spread import spread_like
+from spectrain.optim._layout.spread import FLAT, spread_like
 from spectrain.optim._step.settings import Settings
 from spectrain.optim._variants.variant import Kept
 
@@ -37,12 +37,25 @@ def _zeros(kind: Kept, p: Tensor, settings: Settings, dtype: torch.dtype) -> Ten
     return torch.zeros(kept_shape(kind, p, settings), dtype=dtype, device=p.device)
 
 
+def _check_matrix(p: Tensor, settings: Settings) -> None:
+    """Raise ValueError where something else than the matrix of the group stands in its place."""
+    try:
+        settings.matrix.check(p.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"Muon: a matrix of a group was replaced by a tensor of shape {tuple(p.shape)}, as DeepSpeed's ZeRO does. "
+            f"{FLAT}"
+        ) from error
+
+
 def ready(state: dict[str, Any], p: Tensor, settings: Settings) -> dict[str, Any]:
     """Return the state on the device, in the dtype and on the ranks where ``p`` is now; models move after the start.
 
     A parameter that was never moved gets zeros; AdamW's state is that of ``torch.optim.AdamW``. What is kept of
     entries lies on the ranks as ``p`` does, counts and lines are whole on every rank.
     """
+    if settings.algorithm == "muon" and "momentum_buffer" not in state:
+        _check_matrix(p, settings)
     own = p.dtype if settings.algorithm == "adamw" else state_dtype(p)
     for name, kind in kept(settings).items():
         dtype = torch.float32 if kind == "count" else own

@@ -1,0 +1,43 @@
+"""The page about other packages, run against the packages themselves; what is not installed is skipped by name."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
+SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
+BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def needs(section):
+    return re.search(r"^Needs ([\w, -]+)\.", section, re.MULTILINE)[1].split(", ")
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_section_of_the_page_runs(title, tmp_path, monkeypatch):
+    for package in needs(SECTIONS[title]):
+        pytest.importorskip(package, reason=f"{package} is an extra: the integrations")
+    monkeypatch.chdir(tmp_path)
+    blocks = BLOCK.findall(SECTIONS[title])
+    assert blocks
+    with warnings.catch_warnings():  # those of the packages are theirs
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", module="spectrain")
+        for block in blocks:
+            exec(compile(block, title, "exec"), {"__name__": "page"})
+
+
+def test_the_trainer_without_the_model_is_told_what_to_write(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate", reason="accelerate is an extra: the integrations")
+    from spectrain.optim import Muon
+
+    config = transformers.LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                                      num_attention_heads=1)  # fmt: skip
+    settings = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    given = (Muon, {"lr": 1e-3})
+    trainer = transformers.Trainer(transformers.LlamaForCausalLM(config), settings, optimizer_cls_and_kwargs=given)
+    with pytest.raises(ValueError, match=r"optimizer_cls_and_kwargs=\(Muon, \{'model': model, 'lr': \.\.\.\}\)"):
+        trainer.create_optimizer()
