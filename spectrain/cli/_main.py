@@ -21,6 +21,7 @@ TOOLS = {
     "check": "see whether outputs, spectral norms and the best learning rate depend on the width",
     "compress": "replace the linear layers of a trained model by smaller ones, and judge it again",
     "report": "make report.html from one or more run folders",
+    "watch": "show the report of a run in a browser while it trains",
     "plan": "say what Muon's step would cost each rank of a mesh: bytes, operations, balance",
     "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",
     "gallery": "five classical problems, solved and drawn",

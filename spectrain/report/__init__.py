@@ -8,5 +8,6 @@ if TYPE_CHECKING:
     from spectrain.report._page import write as write
     from spectrain.report._reading.run import Run as Run
     from spectrain.report._reading.run import read as read
+    from spectrain.report._watch import Watch as Watch
 
 __getattr__, __dir__ = door(__name__)

@@ -56,23 +56,42 @@ def write(runs: Sequence[Path], *, out: Path) -> Path:
     >>> page.count("plotly.js v"), "summary.json is missing." in page
     (1, True)
     """
-    if isinstance(runs, str | os.PathLike):
-        raise TypeError(f"report.write: runs is a list of folders, got {str(runs)!r}. Write [{str(runs)!r}].")
-    given = [Path(run) for run in runs]
-    if not given:
-        raise ValueError("report.write: at least one run folder is needed, got none. Give a folder of a run.")
-    found = list(dict.fromkeys(path for folder in given for path in find(folder)))
-    read_runs = _told_apart([read(path) for path in found])
+    page = render(runs)
     out = Path(out)
     target = out / "report.html" if out.is_dir() else out
-    page = document(read_runs, sections(read_runs, compared=_compared(given)))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, _HALF.sub("\ufffd", page))
+    write_text(target, page)
     return target
 
 
+<<<<<<< HEAD
 def _compared(given: Sequence[Path]) -> list[Row]:
     """The ``compare.json`` of each folder of runs that has one."""
+=======
+def render(runs: Sequence[Path]) -> str:
+    """The page that :func:`write` writes. Raises as it does."""
+    given = folders(runs)
+    read_runs = _told_apart([read(path) for path in found_in(given)])
+    return _HALF.sub("\ufffd", document(read_runs, sections(read_runs, compared=_compared(given))))
+
+
+def folders(runs: Sequence[Path]) -> list[Path]:
+    """The folders that were given. TypeError for one alone, ValueError for none."""
+    if isinstance(runs, str | os.PathLike):
+        raise TypeError(f"report.write: runs is a list of folders, got {str(runs)!r}. Write [{str(runs)!r}].")
+    if not runs:
+        raise ValueError("report.write: at least one run folder is needed, got none. Give a folder of a run.")
+    return [Path(run) for run in runs]
+
+
+def found_in(given: Sequence[Path]) -> list[Path]:
+    """The run folders in these folders, each once. ValueError for a folder without any."""
+    return list(dict.fromkeys(path for folder in given for path in find(folder)))
+
+
+def _compared(given: Sequence[Path]) -> Row:
+    """The ``compare.json`` of the first folder of runs that has one."""
+>>>>>>> w20-shards
     written = [folder / "compare.json" for folder in given if not is_run(folder)]
     return [read_object(path, notes=[]) for path in written if path.is_file()]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spectrain import report
 from spectrain.cli import main
 from spectrain.cli._main import VERBS
 from spectrain.train._jobs import image_judge
@@ -40,7 +41,7 @@ SMALL = {
     "sample": {"--tokens": "4"},
 }  # fmt: skip
 """What is appended where the command as shown would take long, by verb."""
-RUNS = {"embed": "runs/e", **dict.fromkeys(("sample", "export", "report", "compress"), "runs/a")}
+RUNS = {"embed": "runs/e", **dict.fromkeys(("sample", "export", "report", "compress", "watch"), "runs/a")}
 ENDS = {"check": (0, 1)}
 """A check that fails has come to its end as well."""
 
@@ -153,6 +154,8 @@ def typed(command):
         return words
     if "--config" in words:
         return [*words, "--out-dir", "runs/other"]
+    if words[0] == "watch":
+        return [*words, "--port", "0"]
     if words[0] == "embed" and "--query" in words:
         return words
     if words[0] in ("sample", "report"):
@@ -168,7 +171,7 @@ def typed(command):
 def is_name(command):
     """Whether the page speaks of a verb that does nothing without more words: its name, no command line."""
     return command in ("spectrain check", "spectrain gallery", "spectrain sample", "spectrain export",
-                       "spectrain report", "spectrain compress", "spectrain prepare")  # fmt: skip
+                       "spectrain report", "spectrain compress", "spectrain prepare", "spectrain watch")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not is_name(command)])
@@ -176,6 +179,7 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
     if "fashion-mnist" in command:
         pytest.skip("needs Debian's package dataset-fashion-mnist, which is fetched over the network")
     monkeypatch.chdir(workshop)
+    monkeypatch.setattr(report.Watch, "serve_forever", lambda server: None)  # it would never end
     monkeypatch.setattr(image_judge, "_STEPS", 8)  # a small setting that no flag has: the judge of what draw draws
     try:
         code = main(typed(command))
@@ -186,7 +190,7 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
 
 def test_the_pages_show_what_is_looked_for():
     verbs = {command.split()[1] for command in COMMANDS}
-    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample", "prepare"} <= verbs
+    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample", "prepare", "watch"} <= verbs
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from spectrain.data._shards.manifest import (
 from spectrain.data._shards.scan import DIGEST, Scan, Told, scan
 from spectrain.data._text.document import DataError
 from spectrain.data._text.growing import Growing
-from spectrain.data._text.token_file import fingerprint
+from spectrain.data._text.token_file import PART, fingerprint_of_parts
 from spectrain.data._text.tokenizer import Tokenizer, load_tokenizer
 from spectrain.data._text.tokenizer_training import train_on
 
@@ -251,7 +251,9 @@ def _finish(folder: Path, settings: dict[str, Any], text: Scan, told: Told) -> N
             "format": FORMAT,
             "settings": settings,
             "tokenizer": digest_of(folder / TOKENIZER),
-            "fingerprint": fingerprint(*(np.load(tokens, mmap_mode="r") for tokens, _ in paths)),
+            "fingerprint": fingerprint_of_parts(
+                itertools.chain.from_iterable(read_parts(tokens) for tokens, _ in paths)
+            ),
             "shards": [
                 {"name": name, "tokens": describe(tokens), "starts": describe(starts), "bytes": size}
                 for name, (tokens, starts), size in zip(names, paths, done.bytes, strict=True)
@@ -260,6 +262,15 @@ def _finish(folder: Path, settings: dict[str, Any], text: Scan, told: Told) -> N
     )
     for name in (_PROGRESS, PLAN):
         (folder / name).unlink()
+
+
+def read_parts(path: Path) -> Iterator[np.ndarray]:
+    """A file of numbers part by part: read and not mapped, for what is mapped counts as memory of the process."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        _, _, dtype = np.lib.format.read_array_header_1_0(file)
+        while len(part := np.fromfile(file, dtype, PART)):
+            yield part
 
 
 def _title(group: Group) -> str:

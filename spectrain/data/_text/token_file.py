@@ -13,7 +13,8 @@ from spectrain._files.write import write_file
 from spectrain.data._text.document import DataError
 from spectrain.data._text.growing import Growing
 
-_PART = 1 << 22  # tokens hashed at once
+PART = 1 << 22
+"""Tokens looked at together."""
 
 
 def write_tokens(
@@ -38,13 +39,17 @@ def _fill(temporary: Path, parts: Iterable[Integer[np.ndarray, " some"]], dtype:
 
 
 def fingerprint(*tokens: Integer[np.ndarray, " _"]) -> str:
-    """A digest of these tokens, whatever the integers they are kept in; of a memory map one part after the other.
+    """A digest of these tokens, whatever the integers they are kept in.
 
     >>> fingerprint(np.arange(5)) == fingerprint(np.arange(3, dtype=np.uint16), np.arange(3, 5))
     True
     """
+    return fingerprint_of_parts(array[start : start + PART] for array in tokens for start in range(0, len(array), PART))
+
+
+def fingerprint_of_parts(parts: Iterable[Integer[np.ndarray, " some"]]) -> str:
+    """The same of tokens that come in parts."""
     digest = hashlib.sha256()
-    for array in tokens:
-        for start in range(0, len(array), _PART):
-            digest.update(np.ascontiguousarray(array[start : start + _PART], dtype=np.int64).tobytes())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
     return digest.hexdigest()[:16]
