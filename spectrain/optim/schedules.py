@@ -5,11 +5,8 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from spectrain.optim._schedule import Factors as Factors
-=======
     from spectrain.optim._refined import Refined as Refined
->>>>>>> w20-articles
+    from spectrain.optim._schedule import Factors as Factors
     from spectrain.optim._schedule import ScheduleLR as ScheduleLR
     from spectrain.optim._schedule import UniformMemory as UniformMemory
     from spectrain.optim._schedule import WarmupDecay as WarmupDecay

@@ -64,10 +64,6 @@ def write(runs: Sequence[Path], *, out: Path) -> Path:
     return target
 
 
-<<<<<<< HEAD
-def _compared(given: Sequence[Path]) -> list[Row]:
-    """The ``compare.json`` of each folder of runs that has one."""
-=======
 def render(runs: Sequence[Path]) -> str:
     """The page that :func:`write` writes. Raises as it does."""
     given = folders(runs)
@@ -89,9 +85,8 @@ def found_in(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(path for folder in given for path in find(folder)))
 
 
-def _compared(given: Sequence[Path]) -> Row:
-    """The ``compare.json`` of the first folder of runs that has one."""
->>>>>>> w20-shards
+def _compared(given: Sequence[Path]) -> list[Row]:
+    """The ``compare.json`` of each folder of runs that has one."""
     written = [folder / "compare.json" for folder in given if not is_run(folder)]
     return [read_object(path, notes=[]) for path in written if path.is_file()]
 
