@@ -1,15 +1,25 @@
 """Learning rates: up, then down to zero; the same before and after a clock has fixed the steps."""
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
 
 from spectrain import train
-from spectrain.train._run.horizon import CALIBRATION, factors, known_steps, learning_rate_factor, steps_by_clock
+from spectrain.optim.schedules import Refined
+from spectrain.train._run.horizon import (
+    CALIBRATION,
+    factors,
+    gradient_norms,
+    known_steps,
+    learning_rate_factor,
+    steps_by_clock,
+)
 from spectrain.train.config import TrainConfig
 
-from .test_run import assert_same_run, interrupted
+from .test_run import assert_same_run, interrupted, rows
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(20, 300), (1, 10), (0, 5), (50, 60), (100, 20), (2, 1), (0, 1)])
@@ -129,3 +139,28 @@ def test_a_decay_that_moves_along_reaches_the_groups_and_comes_back_after_a_resu
 def test_what_a_schedule_without_an_end_cannot_be_given(flags, said):
     with pytest.raises(ValueError, match=said):
         TrainConfig(schedule="uniform", **flags)
+
+
+def test_a_refined_schedule_follows_the_norms_of_another_run_and_keeps_them(tiny, tmp_path):
+    first = train.train(TrainConfig(**tiny, out_dir=str(tmp_path / "first")))
+    flags = {**tiny, "schedule": "refined", "schedule_from": str(first), "max_steps": 8}
+    whole = train.train(TrainConfig(**flags, out_dir=str(tmp_path / "whole")))
+    lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text("utf-8").splitlines()]
+    norms = [row["grad_norm"] for row in lines if row["kind"] == "step"]
+    wanted, _ = Refined(norms=norms, steps=8).values(8, lr=3e-3, weight_decay=0.1)
+    assert [row["lr"] for row in rows(whole) if row["kind"] == "step"] == pytest.approx(wanted.tolist(), rel=1e-12)
+    interrupted(flags, tmp_path / "half", 6)
+    shutil.rmtree(first)
+    gradient_norms.cache_clear()
+    assert_same_run(train.train(TrainConfig(**flags, out_dir=str(tmp_path / "half"), resume="auto")), whole)
+
+
+def test_a_refined_schedule_needs_its_run(tiny, tmp_path):
+    with pytest.raises(ValueError, match="--schedule-from must be given with --schedule refined"):
+        TrainConfig(schedule="refined", max_steps=4)
+    with pytest.raises(ValueError, match="--schedule-from must be given with --schedule refined"):
+        TrainConfig(schedule_from="x")
+    config = TrainConfig(**tiny, schedule="refined", schedule_from=str(tmp_path), out_dir=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"is not a run folder: it has no metrics\.jsonl"):
+        train.train(config)
+    assert not (tmp_path / "run" / "config.json").exists()

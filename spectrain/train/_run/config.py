@@ -77,9 +77,12 @@ class RunConfig:
     """Largest global gradient norm for the parameters on AdamW; Muon's are left alone. 0: no clipping."""
     warmup: int = 20
     """Steps of linear warm-up."""
-    schedule: Literal["linear", "cosine", "wsd", "uniform", "uniform-joint"] = "linear"
+    schedule: Literal["linear", "cosine", "wsd", "uniform", "uniform-joint", "refined"] = "linear"
     """After warm-up: to --final-lr in a line, by a cosine, or constant and down in the last fifth; 'uniform': the rate
-    under which every update weighs the same in the weights, wherever the run ends; 'uniform-joint': the decay along."""
+    under which every update weighs the same in the weights, wherever the run ends; 'uniform-joint': the decay along;
+    'refined': from the gradient norms of the run in --schedule-from, its warm-up included."""
+    schedule_from: str | None = None
+    """With --schedule refined: a run of any length whose gradient norms are taken."""
     final_lr: float = 0.0
     """Where the learning rate ends, as a share of --lr."""
 
@@ -125,7 +128,12 @@ class RunConfig:
         if self.schedule.startswith("uniform"):
             self.require(self.final_lr == 0, "final_lr", f"left out with --schedule {self.schedule}, which has no end")
             self.require(self.weight_decay > 0, "weight_decay", f"positive with --schedule {self.schedule}")
+        refined = self.schedule == "refined"
+        if refined or self.schedule.startswith("uniform"):
             self.require(self.max_minutes is None, "max_minutes", f"left out with --schedule {self.schedule}")
+        alone = refined == (self.schedule_from is not None)
+        self.require(alone, "schedule_from", "given with --schedule refined, and only there")
+        self.require(not refined or self.final_lr == 0, "final_lr", "left out with --schedule refined, which ends at 0")
         for name in ("momentum", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("lr", "max_minutes"):

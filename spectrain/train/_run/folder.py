@@ -22,6 +22,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.summary = path / "summary.json"
         self.factors = path / "factors.json"
+        self.schedule = path / "schedule.json"
         self.checkpoints = path / "checkpoints"
 
     def record(self, kind: str, row: Mapping[str, object]) -> None:

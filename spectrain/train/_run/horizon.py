@@ -1,11 +1,16 @@
 """How many steps a run has, and the learning rate and decay at each."""
 
+import functools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from spectrain.optim.schedules import Factors, UniformMemory, WarmupDecay
+from spectrain._files.read import NOT_FINITE, read_object, read_rows
+from spectrain._files.write import write_json
+from spectrain.optim.schedules import Factors, Refined, UniformMemory, WarmupDecay
 from spectrain.train._run.config import RunConfig
+from spectrain.train._run.folder import RunFolder
 
 CALIBRATION = 20
 """Steps after which --max-minutes is turned into a number of steps."""
@@ -46,12 +51,39 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
         warmup = config.warmup if steps is None else min(config.warmup, steps // 2)
         joint = config.schedule == "uniform-joint"
         return UniformMemory(lr=config.lr, weight_decay=config.weight_decay, joint=joint, warmup=warmup)(step)
+    if config.schedule == "refined":
+        assert steps is not None
+        return Refined(norms=gradient_norms(config.out_dir, config.schedule_from), steps=steps)(step)
     fall = FALLS.get(config.schedule)
     clock = by_clock(config)
     return Factors(
         learning_rate_factor(step, warmup=config.warmup, steps=steps, clock=clock, final=config.final_lr, fall=fall),
         1.0,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def gradient_norms(out_dir: str, source: str | None) -> tuple[float, ...]:
+    """The gradient norm of each step of the run ``source``: those that the run in ``out_dir`` has kept, if it has.
+
+    Raises ``ValueError`` where there is no such run, or a step of it without a norm.
+    """
+    kept = RunFolder(Path(out_dir)).schedule
+    if kept.exists():
+        return tuple(read_object(kept, what="the gradient norms that this run follows")["norms"])
+    metrics = RunFolder(Path(source or "")).metrics
+    if not metrics.exists():
+        raise ValueError(f"--schedule-from {source} is not a run folder: it has no metrics.jsonl.")
+    rows = read_rows(metrics, what="the metrics.jsonl of --schedule-from", constants=NOT_FINITE)
+    norms = tuple(float(row["grad_norm"]) for row in rows if row["kind"] == "step")
+    Refined(norms=norms, steps=1)  # refuses what is none
+    return norms
+
+
+def keep_norms(config: RunConfig, folder: RunFolder) -> None:
+    """Write the norms that a refined schedule follows into the run, which from then on stands by itself."""
+    if config.schedule == "refined":
+        write_json(folder.schedule, {"norms": list(gradient_norms(config.out_dir, config.schedule_from))})
 
 
 def learning_rate_factor(

@@ -15,7 +15,7 @@ from spectrain.train._run import recorded as _recorded
 from spectrain.train._run import tie as _tie
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.horizon import known_steps
+from spectrain.train._run.horizon import keep_norms, known_steps
 from spectrain.train._run.job import load_job
 from spectrain.train._run.jobs import job_class
 from spectrain.train._run.machine import choose_device
@@ -47,6 +47,7 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
         _restore(session, screen)
     else:
         job.keep(folder)
+        keep_norms(full, folder)
         write_json(folder.environment, {**_machine.describe(), "choices": why, "data": job.fingerprint})
         _recorded.write(full, folder.config)  # last: a folder is a run once everything that could be refused was not
     return session
