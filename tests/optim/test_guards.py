@@ -12,7 +12,7 @@ from spectrain.optim.ranks import Machine
 
 
 def model():
-    return nn.ModuleDict({"e": nn.Embedding(9, 4), "a": nn.Linear(4, 4), "b": nn.Linear(4, 6), "c": nn.Linear(6, 9)})
+    return nn.ModuleDict({"e": nn.Embedding(9, 4), "a": nn.Linear(4, 4), "b": nn.Linear(4, 6), "head": nn.Linear(6, 9)})
 
 
 def filled(net):
@@ -22,7 +22,7 @@ def filled(net):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["a.weight", "c.bias", "e.weight"])
+@pytest.mark.parametrize("name", ["a.weight", "head.bias", "e.weight"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nan_and_inf_are_named_and_nothing_is_changed(value, name, dtype):
     net = filled(model().to(dtype))
@@ -52,9 +52,9 @@ def test_huge_finite_gradients_are_not_infinite():
 
 def test_check_finite_can_be_left_out():
     net = filled(model())
-    net["c"].bias.grad[0] = float("nan")
+    net["head"].bias.grad[0] = float("nan")
     Muon(net, check_finite=False).step()
-    assert net["c"].bias.isnan().any()
+    assert net["head"].bias.isnan().any()
 
 
 def test_zero_gradients_move_nothing_but_by_decay():
@@ -67,7 +67,7 @@ def test_zero_gradients_move_nothing_but_by_decay():
 
 
 def test_sparse_gradients_are_refused_by_name():
-    net = nn.ModuleDict({"e": nn.Embedding(9, 4, sparse=True), "a": nn.Linear(4, 4), "c": nn.Linear(4, 9)})
+    net = nn.ModuleDict({"e": nn.Embedding(9, 4, sparse=True), "a": nn.Linear(4, 4), "head": nn.Linear(4, 9)})
     optimizer = Muon(net)
     net["e"](torch.tensor([1])).sum().backward()
     with pytest.raises(ValueError, match=r"sparse gradient of e\.weight"):
@@ -93,7 +93,7 @@ def test_parameters_that_cannot_be_moved(value, algorithm, error, words):
 
 
 def test_complex_parameters_of_a_model_are_refused_by_name():
-    net = nn.ModuleDict({"a": nn.Linear(4, 4, dtype=torch.complex64), "b": nn.Linear(4, 2)})
+    net = nn.ModuleDict({"a": nn.Linear(4, 4, dtype=torch.complex64), "head": nn.Linear(4, 2)})
     with pytest.raises(TypeError, match=r"a\.weight.*complex64"):
         Muon(net)
 
@@ -115,7 +115,7 @@ SETTINGS = {
     "tol and steps": ({"tol": 1e-2, "steps": 4}, "give one of"),
     "decay": ({"decay": "l2"}, "decay must be one of"),
     "dtype": ({"compute_dtype": "fp8"}, "compute_dtype"),
-    "rules without model": ({"rules": {"*": "muon"}}, "needs the model"),
+    "rules without model": ({"rules": {"*": "muon"}}, "need the model"),
 }
 
 
@@ -173,13 +173,15 @@ def state_of(net, **settings):
 
 
 def test_the_state_of_another_model_is_refused_with_the_difference():
-    other = nn.ModuleDict({"e": nn.Embedding(9, 4), "x": nn.Linear(4, 4), "b": nn.Linear(4, 6), "c": nn.Linear(6, 9)})
+    other = nn.ModuleDict(
+        {"e": nn.Embedding(9, 4), "x": nn.Linear(4, 4), "b": nn.Linear(4, 6), "head": nn.Linear(6, 9)}
+    )
     with pytest.raises(ValueError, match=r"x\.weight.*a\.weight"):
         Muon(model()).load_state_dict(state_of(other))
 
 
 def test_the_state_of_another_width_is_refused():
-    wide = nn.ModuleDict({"e": nn.Embedding(9, 8), "a": nn.Linear(8, 8), "b": nn.Linear(8, 6), "c": nn.Linear(6, 9)})
+    wide = nn.ModuleDict({"e": nn.Embedding(9, 8), "a": nn.Linear(8, 8), "b": nn.Linear(8, 6), "head": nn.Linear(6, 9)})
     with pytest.raises(ValueError, match=r"a\.weight\.momentum_buffer: saved \(8, 8\), here \(4, 4\)"):
         Muon(model()).load_state_dict(state_of(wide))
 
