@@ -32,7 +32,7 @@ class Refined(AbstractSchedule):
 
     >>> schedule = Refined(norms=(4.0, 2.0, 1.0, 1.0), steps=4, smooth=0)
     >>> [round(schedule(step).lr, 4) for step in range(5)]
-    [0.0625, 0.2433, 1.0, 0.5, 0.0]
+    [0.0723, 0.2812, 1.0, 0.5, 0.0]
     """
 
     norms: Sequence[float] | Float[np.ndarray, " n"]

@@ -101,7 +101,9 @@ def largest_logits(model: nn.Module) -> dict[str, Float[Tensor, " heads"]]:
 
     Exact: over all training-mode forward passes in between (micro-batches, recomputations of a checkpoint), in every
     form of attention: fused, folded, watched, absorbed, with any mask. With several ranks take the maximum over them
-    (an ``all_reduce`` of the result). ``optim.qk_clip_`` takes it; ValueError where a block saw no forward pass.
+    (an ``all_reduce`` of the result); DDP broadcasts buffers before a forward pass, so that micro-batches need its
+    ``no_sync()`` or ``broadcast_buffers=False``. ``optim.qk_clip_`` takes the result. ValueError where a block saw no
+    forward pass.
 
     Cost: a product of queries and keys in each forward pass.
     """

@@ -84,7 +84,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Apply both halves."""
         x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
-        there = {"counted": counted} if getattr(self.feed_forward, "counts_tokens", False) else {}
+        counts = counted is not None and getattr(self.feed_forward, "counts_tokens", False)
+        there = {"counted": counted} if counts else {}
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x), **there)
         return out
 
@@ -193,9 +194,10 @@ class LanguageModel(nn.Module):
         x = self.embedding(tokens)
         if self.embedding_norm:
             x = F.rms_norm(x, (self.embedding.embedding_dim,))
+        there = {} if counted is None else {"counted": counted}
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
-            x = block(x, cache=cache, documents=documents, absorbed=absorbed, counted=counted)
+            x = block(x, cache=cache, documents=documents, absorbed=absorbed, **there)
         out: Tensor = self.norm(x)
         return out
 
