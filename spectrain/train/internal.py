@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.train._mesh.environment import follows as follows
+    from spectrain.train._mesh.environment import started as started
+    from spectrain.train._mesh.failing import Elsewhere as Elsewhere
     from spectrain.train._run.claim import LOCK as LOCK
     from spectrain.train._run.claim import claimed as claimed
     from spectrain.train._run.claim import named_folder as named_folder
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from spectrain.train._run.jobs import config_class as config_class
     from spectrain.train._run.optimizers import OPTIMIZERS as OPTIMIZERS
     from spectrain.train._run.recorded import check_same as check_same
+    from spectrain.train._run.recorded import free_of as free_of
     from spectrain.train._run.recorded import fresh_config as fresh_config
     from spectrain.train._run.recorded import in_folder as in_folder
     from spectrain.train._run.recorded import read_config as read_config
