@@ -115,8 +115,9 @@ def fail(message: str, *, code: int = 2) -> int:
 def _fail_with(error: Exception, *, code: int, debug: bool) -> int:
     if debug:
         raise error
-    kind = "" if code == 2 else f"{type(error).__name__}: "
-    hint = "" if code == 2 else " (--debug shows where)"
+    known = code == 2 or getattr(error, "told", False)
+    kind = "" if known else f"{type(error).__name__}: "
+    hint = "" if known else " (--debug shows where)"
     return fail(f"{kind}{error}{hint}", code=code)
 
 

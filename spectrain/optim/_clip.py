@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer
 
 from spectrain.optim._layout.spread import local, whole
@@ -99,5 +100,17 @@ def _norms(grads: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
 
     Squares of entries above 1.8e19 leave float32: in float64 such gradients have a norm and can be clipped.
     """
-    norms = [whole(norm) for norm in torch._foreach_norm(grads, 2, dtype)]
+    found: dict[int, Tensor] = {}
+    for members in _by_mesh(grads):  # torch measures tensors of one mesh together
+        measured = torch._foreach_norm([grads[i] for i in members], 2, dtype)
+        found |= {i: whole(norm) for i, norm in zip(members, measured, strict=True)}
+    norms = [found[i] for i in range(len(grads))]
     return [norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in norms]
+
+
+def _by_mesh(grads: list[Tensor]) -> list[list[int]]:
+    """Which gradients lie on the same ranks."""
+    groups: dict[object, list[int]] = {}
+    for i, grad in enumerate(grads):
+        groups.setdefault(grad.device_mesh if isinstance(grad, DTensor) else None, []).append(i)
+    return list(groups.values())

@@ -175,6 +175,8 @@ class TrainConfig(RunConfig):
         full, _ = self.derive()
         alike = full.attention in ("gqa", "mha") and full.query_rank is None and full.log_n != "learned"
         self.require(alike, "attention", "gqa or mha, without --query-rank and --log-n learned, with --tensor-parallel")
+        own = full.optimizer != "adamw"
+        self.require(own, "optimizer", "muon, normuon or muoneq with --tensor-parallel: torch's AdamW takes one mesh")
         self.require(full.moe_experts is None, "moe_experts", "left out with --tensor-parallel")
         for name in ("heads", "kv_heads", "hidden"):
             size = getattr(full, name)

@@ -16,6 +16,8 @@ class Started(NamedTuple):
     """Its number on its machine: that of its GPU."""
     restarts: int
     """How often ``torchrun`` would start all of them again."""
+    store_of_agent: bool = False
+    """Whether ``torchrun`` itself keeps what ranks say before they are connected, and not rank 0."""
 
 
 def started(environment: Mapping[str, str] | None = None) -> Started | None:
@@ -44,7 +46,8 @@ def started(environment: Mapping[str, str] | None = None) -> Started | None:
     if not 0 < port < 2**16:
         raise ValueError(f"MASTER_PORT must be from 1 to 65535, got {port}.")
     local, restarts = _number(said, "LOCAL_RANK", 0), _number(said, "TORCHELASTIC_MAX_RESTARTS", 0)
-    return Started(rank, world, said["MASTER_ADDR"], port, local, restarts)
+    agent = said.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Started(rank, world, said["MASTER_ADDR"], port, local, restarts, agent)
 
 
 def follows() -> bool:

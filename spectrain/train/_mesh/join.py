@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,26 +60,40 @@ def here() -> Ranks | None:
 
 
 def _meet(start: Started, timeout: float) -> dist.Store:
-    where = f"{start.address}:{start.port}"
     try:
+        if start.rank or start.store_of_agent:
+            _reach(start, timeout)
         meeting = dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout))
         store: dist.Store = next(meeting)[0]
         store.set(f"here/{start.rank}", b"1")
         store.wait([f"here/{rank}" for rank in range(start.world)], datetime.timedelta(seconds=timeout))
     except (RuntimeError, ValueError, OSError) as error:
-        apart = ValueError(_why_not(start, where, str(error), timeout))
+        apart = ValueError(_why_not(start, str(error), timeout))
         apart.told = True  # type: ignore[attr-defined]  # others may be waiting elsewhere, or not be there at all
         raise apart from error
     return store
 
 
-def _why_not(start: Started, where: str, said: str, timeout: float) -> str:
+def _reach(start: Started, timeout: float) -> None:
+    """Wait until somebody listens: torch would, too, with a page of its own for every try."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((start.address, start.port), timeout=timeout).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def _why_not(start: Started, said: str, timeout: float) -> str:
     if "EADDRINUSE" in said or "in use" in said:
         return f"port {start.port} is in use by another program. Give torchrun another --master-port."
     return (
-        f"rank {start.rank} of {start.world} waited {timeout:g} s at {where} and the ranks did not meet there "
-        f"({said.splitlines()[0][:120]}). Is that host reachable, and are all {start.world} ranks started? --rank-timeout "
-        "is how long they wait."
+        f"rank {start.rank} of {start.world} waited {timeout:g} s at {start.address}:{start.port} and the ranks did not "
+        f"meet there ({said.splitlines()[0][:120]}). Is that host reachable, and are all {start.world} ranks started? "
+        "--rank-timeout is how long they wait."
     )
 
 

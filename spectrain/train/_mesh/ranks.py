@@ -99,7 +99,7 @@ class Ranks:
             return found  # type: ignore[return-value]
         if failed is None or self.rank != speaker:
             raise Elsewhere(codes[speaker])
-        raise failed if all(codes) else of_rank(self.rank, failed)
+        raise shared(failed) if all(codes) else of_rank(self.rank, failed)
 
     def same(self, what: str, own: str, *, cure: str) -> None:
         """Refuse to go on where ``own`` differs between ranks: a ``ValueError`` that says which are apart."""

@@ -42,11 +42,16 @@ def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, str]:
     """Write what :func:`take` took, on every rank; digests of all files, by name under the folder above."""
+    own = ranks.by_all(lambda: _write_own(folder, tensors, ranks))
+    return {name: digest for part in ranks.gather(own) for name, digest in part.items()}
+
+
+def _write_own(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, str]:
+    """This rank's file, and for the first the index; where writing fails on one rank it fails on all."""
     with _quietly():
         dcp.save(dict(tensors), storage_writer=dcp.FileSystemWriter(folder), process_group=ranks.group)
-    names = [file for file in folder.glob(f"__{ranks.rank}_*.distcp")] + ([folder / INDEX] if ranks.first else [])
-    own = {f"{FOLDER}/{file.name}": file_digest(file) for file in sorted(names)}
-    return {name: digest for part in ranks.gather(own) for name, digest in part.items()}
+    names = [*folder.glob(f"__{ranks.rank}_*.distcp"), *([folder / INDEX] if ranks.first else [])]
+    return {f"{FOLDER}/{file.name}": file_digest(file) for file in sorted(names)}
 
 
 def read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rest: State, ranks: Ranks) -> State:

@@ -51,7 +51,7 @@ class Writing:
             nonlocal told
             told = True
             self.ranks.tell((temporary, 0))
-            return self._write(temporary)
+            return shards.write(temporary / shards.FOLDER, self.tensors, self.ranks)
 
         try:
             _checkpoint.publish(
@@ -69,12 +69,9 @@ class Writing:
         trouble: Exception | None = None
         if temporary is not None:
             try:
-                self._write(temporary)
+                shards.write(temporary / shards.FOLDER, self.tensors, self.ranks)
             except Exception as error:  # rank 0 has it too, and says it
                 trouble = error
         _, code = self.ranks.tell(("", 0))
         if code:
             raise shared(trouble or OSError("rank 0 could not write the checkpoint"))
-
-    def _write(self, temporary: Path) -> dict[str, str]:
-        return self.ranks.by_all(lambda: shards.write(temporary / shards.FOLDER, self.tensors, self.ranks))
