@@ -1,6 +1,5 @@
 """The verbs that train: what a job's configuration has becomes flags and help; the run, its report, how to go on."""
 
-import dataclasses
 import inspect
 import shlex
 import sys

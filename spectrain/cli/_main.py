@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import spectrain
 from spectrain._spinning import limit_spinning
 from spectrain.cli._process import OutputLost, interrupts, standard_streams
-from spectrain.train.internal import JOBS, Elsewhere, config_class, follows, started
+from spectrain.train.internal import JOBS, Elsewhere, config_class, follows, is_told, started
 
 TOOLS = {
     "sample": "let a trained model continue a prompt",
@@ -61,7 +61,7 @@ def _run(words: list[str], interrupted: list[int]) -> int:
         if interrupted:  # Ctrl-C in the middle of an import comes out as whatever the import makes of it
             return fail("interrupted.", code=130)
         code = 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
-        if follows() and not getattr(error, "told", False):  # rank 0 has the same, and says it
+        if follows() and not is_told(error):  # rank 0 has the same, and says it
             return code
         return _fail_with(error, code=code, debug=debug)
 
@@ -115,7 +115,7 @@ def fail(message: str, *, code: int = 2) -> int:
 def _fail_with(error: Exception, *, code: int, debug: bool) -> int:
     if debug:
         raise error
-    known = code == 2 or getattr(error, "told", False)
+    known = code == 2 or is_told(error)
     kind = "" if known else f"{type(error).__name__}: "
     hint = "" if known else " (--debug shows where)"
     return fail(f"{kind}{error}{hint}", code=code)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from spectrain.train._mesh.environment import follows as follows
     from spectrain.train._mesh.environment import started as started
     from spectrain.train._mesh.failing import Elsewhere as Elsewhere
+    from spectrain.train._mesh.failing import is_told as is_told
     from spectrain.train._run.claim import LOCK as LOCK
     from spectrain.train._run.claim import claimed as claimed
     from spectrain.train._run.claim import named_folder as named_folder

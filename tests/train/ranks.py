@@ -21,11 +21,12 @@ import torch.distributed as dist
 from spectrain.cli import main
 from spectrain.train import train
 from spectrain.train._jobs import language
-from spectrain.train._mesh import shards
+from spectrain.train._mesh import ranks, shards
 from spectrain.train._run import checkpoint, loop, observe, prepare
 
 LOADED = (train, loop, observe, prepare, checkpoint)
-PATIENCE = 40.0
+PATIENCE, MERCY = 15.0, 5.0
+"""Seconds that the others have to end by themselves, and then after SIGTERM, as torchrun's agent sends it."""
 
 
 def nan_on_last(rank, world):
@@ -91,6 +92,22 @@ def slow_checkpoints(rank, world):
     shards.file_digest = lambda file: (time.sleep(0.3), write(file))[1]
 
 
+def same_rows(rank, world):
+    """Wrong: every rank learns from the first rows of the batch."""
+    ranks.Ranks.share = lambda self, numbers: numbers[: len(numbers) // self.layout.parts]
+
+
+def own_mean(rank, world):
+    """Wrong: every rank divides by its own targets."""
+    ranks.Ranks.sums = lambda self, *own: list(own)
+
+
+def never_meets(rank, world):
+    """Wrong: gradients are summed over the ranks for the first part of a batch only."""
+    meets = language.meets
+    language.meets = lambda model, *, now: meets(model, now=not now)
+
+
 def other_code(rank, world):
     """The last rank runs another version."""
     from spectrain.train._mesh import join
@@ -101,7 +118,17 @@ def other_code(rank, world):
 
 PATCHES = {
     f.__name__: f
-    for f in (nan_on_last, hangs_on_last, fails_on_last, full_disk_on_last, slow_checkpoints, other_code)
+    for f in (
+        nan_on_last,
+        hangs_on_last,
+        fails_on_last,
+        full_disk_on_last,
+        slow_checkpoints,
+        same_rows,
+        own_mean,
+        never_meets,
+        other_code,
+    )
 }
 
 
@@ -136,45 +163,45 @@ def rows(file):
         return 0
 
 
-def kill_when(kill, job, ranks, began):
+def kill_when(kill, job, started, began):
     """Kill a rank once the run has come so far; whether that is done or no more possible."""
     if "stop" in kill and rows(Path(job["metrics"])) >= kill["rows"]:
-        for process in ranks:
+        for process in started:
             os.kill(process.pid, kill["stop"])
         return True
     ready = time.monotonic() - began > kill["after"] if "after" in kill else rows(Path(job["metrics"])) >= kill["rows"]
     if not ready:
         return False
     time.sleep(kill.get("delay", 0.0))
-    if ranks[kill["rank"]].is_alive():
-        os.kill(ranks[kill["rank"]].pid, kill.get("signal", signal.SIGKILL))
+    if started[kill["rank"]].is_alive():
+        os.kill(started[kill["rank"]].pid, kill.get("signal", signal.SIGKILL))
     return True
 
 
 def attempt_once(job, folder, number):
-    """Start all ranks and wait for them; their exit codes."""
+    """Start all started and wait for them; their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=run, args=(i, job, port, folder, number)) for i in range(job["world"])]
-    for process in ranks:
+    started = [fork.Process(target=run, args=(i, job, port, folder, number)) for i in range(job["world"])]
+    for process in started:
         process.start()
     kills = job.get("kills", [])
     kill, began = (kills[number] if number < len(kills) else None), time.monotonic()
     failed = None
-    while any(process.is_alive() for process in ranks):
-        if kill is not None and kill_when(kill, job, ranks, began):
+    while any(process.is_alive() for process in started):
+        if kill is not None and kill_when(kill, job, started, began):
             kill = None
-        if failed is None and any(process.exitcode for process in ranks):
+        if failed is None and any(process.exitcode for process in started):
             failed = time.monotonic()
-        if failed is not None and time.monotonic() - failed > job.get("patience", PATIENCE):
-            for process in ranks:
-                process.kill()
+        waited = 0.0 if failed is None else time.monotonic() - failed - job.get("patience", PATIENCE)
+        for process in started if waited > 0 else ():
+            process.kill() if waited > MERCY else process.terminate()
         time.sleep(0.005)
     del store
-    return [process.exitcode for process in ranks]
+    return [process.exitcode for process in started]
 
 
 def do(job, folder):

@@ -39,7 +39,7 @@ def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
 
 def _share_matrices(block: nn.Module, ranks: DeviceMesh) -> None:
     """Give each rank its heads and its hidden features: what it computes is a part of a sum over the ranks."""
-    attention = block.attention
+    attention: Any = block.attention
     shape = attention.shape
     readers = {"attention.query", "attention.key", "attention.value", "feed_forward.gate", "feed_forward.up"}
     there = {name for name, _ in block.named_modules()}

@@ -18,13 +18,24 @@ class Elsewhere(Exception):  # noqa: N818 - what it is: the error is another ran
 
 def shared(error: _Error) -> _Error:
     """``error``, which all ranks raise alike."""
-    error.shared = True  # type: ignore[attr-defined]
+    vars(error)["shared"] = True
+    return error
+
+
+def told(error: _Error) -> _Error:
+    """``error``, which says itself whose it is: the command prints it on every rank that has one."""
+    vars(error)["told"] = True
     return error
 
 
 def is_shared(error: BaseException) -> bool:
     """Whether all ranks raise this one."""
-    return getattr(error, "shared", False)
+    return bool(vars(error).get("shared"))
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether this one says whose it is."""
+    return bool(vars(error).get("told"))
 
 
 def exit_code(error: BaseException) -> int:
@@ -39,5 +50,4 @@ def of_rank(rank: int, error: Exception) -> Exception:
     name = "" if kind is not RuntimeError else f"{type(error).__name__}: "
     said = kind(f"rank {rank}: {name}{error}")
     said.__cause__ = error
-    said.told = True  # type: ignore[attr-defined]
-    return said
+    return told(said)

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 import spectrain
 from spectrain.train._mesh.environment import Started
-from spectrain.train._mesh.failing import Elsewhere, exit_code, is_shared, of_rank, shared
+from spectrain.train._mesh.failing import Elsewhere, exit_code, is_shared, is_told, of_rank, told
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._mesh.lost import Witness, is_broken
 from spectrain.train._mesh.ranks import Ranks
@@ -47,8 +47,8 @@ def joined(start: Started, layout: Layout, *, wishes: Mapping[str, object], time
         _here.append(ranks)
         yield ranks
     except Exception as error:
-        told = _told(error, witness)
-        raise told from told.__cause__
+        said = _said(error, witness)
+        raise said from said.__cause__
     finally:
         _here.clear()
         _part()
@@ -65,12 +65,10 @@ def _meet(start: Started, timeout: float) -> dist.Store:
             _reach(start, timeout)
         meeting = dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout))
         store: dist.Store = next(meeting)[0]
-        store.set(f"here/{start.rank}", b"1")
+        store.set(f"here/{start.rank}", "1")
         store.wait([f"here/{rank}" for rank in range(start.world)], datetime.timedelta(seconds=timeout))
     except (RuntimeError, ValueError, OSError) as error:
-        apart = ValueError(_why_not(start, str(error), timeout))
-        apart.told = True  # type: ignore[attr-defined]  # others may be waiting elsewhere, or not be there at all
-        raise apart from error
+        raise told(ValueError(_why_not(start, str(error), timeout))) from error  # the others may be anywhere
     return store
 
 
@@ -91,9 +89,9 @@ def _why_not(start: Started, said: str, timeout: float) -> str:
     if "EADDRINUSE" in said or "in use" in said:
         return f"port {start.port} is in use by another program. Give torchrun another --master-port."
     return (
-        f"rank {start.rank} of {start.world} waited {timeout:g} s at {start.address}:{start.port} and the ranks did not "
-        f"meet there ({said.splitlines()[0][:120]}). Is that host reachable, and are all {start.world} ranks started? "
-        "--rank-timeout is how long they wait."
+        f"rank {start.rank} of {start.world} waited {timeout:g} s at {start.address}:{start.port} and the ranks did "
+        f"not meet there ({said.splitlines()[0][:120]}). Is that host reachable, and are all {start.world} ranks "
+        "started? --rank-timeout is how long they wait."
     )
 
 
@@ -146,9 +144,9 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _told(error: Exception, witness: Witness) -> Exception:
+def _said(error: Exception, witness: Witness) -> Exception:
     """What this rank raises in place of ``error``, so that one rank says what happened."""
-    if isinstance(error, Elsewhere) or getattr(error, "told", False):
+    if isinstance(error, Elsewhere) or is_told(error):
         return error
     if is_shared(error):
         return error if witness.rank == 0 else Elsewhere(exit_code(error))

@@ -4,12 +4,11 @@ import time
 
 import torch.distributed as dist
 
-from spectrain.train._mesh.failing import Elsewhere
+from spectrain.train._mesh.failing import Elsewhere, told
+
 
 class RankLost(RuntimeError):  # noqa: N818 - what happened
     """A rank is gone, or does not answer; the message says which."""
-
-    told = True
 
 
 _GRACE = 3.0
@@ -46,16 +45,16 @@ class Witness:
             return Elsewhere(1)
         late = "timed out" in str(error).lower()
         if not missing:
-            return RankLost(f"the ranks lost each other: {str(error).splitlines()[0]}")
+            return told(RankLost(f"the ranks lost each other: {str(error).splitlines()[0]}"))
         names = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
         if late:
-            return RankLost(f"no answer from {names} for {self.timeout:g} s: it hangs, or its machine does.")
-        return RankLost(f"{names} is gone: it was killed, or its machine is.")
+            return told(RankLost(f"no answer from {names} for {self.timeout:g} s: it hangs, or its machine does."))
+        return told(RankLost(f"{names} is gone: it was killed, or its machine is."))
 
     def _missing(self) -> list[int]:
         """Ranks that neither speak nor have noticed anything after a while."""
         try:
-            self.store.set(f"notices/{self.rank}", b"1")
+            self.store.set(f"notices/{self.rank}", "1")
             until = time.monotonic() + _GRACE
             while time.monotonic() < until:
                 left = [rank for rank in range(self.world) if not self.store.check([f"notices/{rank}"])]

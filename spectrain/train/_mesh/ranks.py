@@ -74,12 +74,12 @@ class Ranks:
         if self.alone:
             return call()
         if not self.first:
-            found, code = self.tell((None, 0))
-            if code:
-                raise Elsewhere(code)
-            return found
+            said: Any = self.tell(None)
+            if said[1]:
+                raise Elsewhere(said[1])
+            return said[0]
         try:
-            answer: Any = (call(), 0)
+            answer = (call(), 0)
         except Exception as error:
             self.tell((None, exit_code(error)))
             raise shared(error) from None
@@ -90,13 +90,13 @@ class Ranks:
         if self.alone:
             return call()
         try:
-            found, failed = call(), None
+            found, failed = [call()], None
         except Exception as error:  # whatever it is, the others have to know before anybody leaves
-            found, failed = None, error
+            found, failed = [], error
         codes = self.gather(0 if failed is None else exit_code(failed))
         speaker = next((rank for rank, code in enumerate(codes) if code), None)
         if speaker is None:
-            return found  # type: ignore[return-value]
+            return found[0]
         if failed is None or self.rank != speaker:
             raise Elsewhere(codes[speaker])
         raise shared(failed) if all(codes) else of_rank(self.rank, failed)
@@ -113,7 +113,7 @@ class Ranks:
         """Whether ``flag`` holds on some rank."""
         return flag if self.alone else bool(self._table([float(flag)]).any())
 
-    def sums(self, *own: float) -> list[float]:
+    def sums(self, *own: float | int) -> list[float | int]:
         """The sums over the parts of a batch, each rounded once."""
         if self.alone:
             return list(own)
@@ -126,7 +126,7 @@ class Ranks:
             for count in counts:
                 dist.all_reduce(count, group=self.group)
 
-    def _table(self, own: Iterable[float]) -> torch.Tensor:
+    def _table(self, own: Iterable[float | int]) -> torch.Tensor:
         """Numbers of every rank, a row each."""
         mine = torch.tensor([*own], dtype=torch.float64)
         if self.alone:

@@ -18,8 +18,8 @@ def check_seen(ranks: Ranks, file: Path) -> None:
         while _text(file) != told:
             if time.monotonic() > until:
                 raise ValueError(
-                    f"{file.parent} is not the folder of that name that rank 0 has. Give an --out-dir, whole from /, on a "
-                    "disk that all ranks share."
+                    f"{file.parent} is not the folder of that name that rank 0 has. Give an --out-dir, whole from /, "
+                    "on a disk that all ranks share."
                 )
             time.sleep(0.05)
 

@@ -64,10 +64,15 @@ def save(
 
 
 def publish(
-    folder: Path, tensors: Callable[[Path], Mapping[str, str]], state: State, *, step: int, keep: int,
+    folder: Path,
+    tensors: Callable[[Path], Mapping[str, str]],
+    state: State,
+    *,
+    step: int,
+    keep: int,
     config: bytes | None,
 ) -> Checkpoint:
-    """:func:`save` with weights that ``tensors`` writes into the new folder; it says the digests of files in folders."""  # fmt: skip
+    """:func:`save` where ``tensors`` writes the weights into the new folder, and gives digests of files in folders."""
     checkpoint = Checkpoint(folder / f"step-{step:08d}")
 
     def fill(temporary: Path) -> None:
@@ -102,9 +107,7 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     return every(RunFolder(run).checkpoints)
 
 
-def restore(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE
-) -> State:
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> State:
     """Put weights and the optimizer's state back, whoever wrote them and however both are divided now; the rest.
 
     Raises ``ValueError`` as :func:`load` does.

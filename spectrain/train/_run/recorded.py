@@ -40,7 +40,10 @@ def in_folder(config: Config) -> Iterator[Config]:
     from spectrain.train._mesh.join import joined, wishes_of
     from spectrain.train._mesh.seen import check_seen
 
-    with joined(start, stand, wishes=wishes_of(config, ("out_dir",)), timeout=wish.timeout) as ranks, ExitStack() as held:
+    with (
+        joined(start, stand, wishes=wishes_of(config, ("out_dir",)), timeout=wish.timeout) as ranks,
+        ExitStack() as held,
+    ):
         found = ranks.by_first(lambda: str(held.enter_context(named_folder(config.out_dir, config.slug))))
         check_seen(ranks, Path(found) / LOCK)
         yield dataclasses.replace(config, out_dir=found)

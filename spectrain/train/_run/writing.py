@@ -54,9 +54,7 @@ class Writing:
             return shards.write(temporary / shards.FOLDER, self.tensors, self.ranks)
 
         try:
-            _checkpoint.publish(
-                self.folder, tensors, self.state, step=self.step, keep=self.keep, config=self.config
-            )
+            _checkpoint.publish(self.folder, tensors, self.state, step=self.step, keep=self.keep, config=self.config)
         except Exception as error:
             if not told:
                 self.ranks.tell((None, 0))
