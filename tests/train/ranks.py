@@ -10,7 +10,6 @@ import math
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -178,12 +177,8 @@ def kill_when(kill, job, started, began):
     return True
 
 
-def attempt_once(job, folder, number):
-    """Start all started and wait for them; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+def attempt_once(job, folder, number, port):
+    """Start all ranks and wait for them; their exit codes."""
     fork = multiprocessing.get_context("fork")
     started = [fork.Process(target=run, args=(i, job, port, folder, number)) for i in range(job["world"])]
     for process in started:
@@ -200,16 +195,16 @@ def attempt_once(job, folder, number):
         for process in started if waited > 0 else ():
             process.kill() if waited > MERCY else process.terminate()
         time.sleep(0.005)
-    del store
     return [process.exitcode for process in started]
 
 
 def do(job, folder):
     """One job; what it came to is in FOLDER/codes."""
     folder.mkdir(parents=True)
-    codes = [attempt_once(job, folder, 0)]
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # one for all attempts
+    codes = [attempt_once(job, folder, 0, store.port)]
     while any(codes[-1]) and len(codes) <= job.get("restarts", 0):
-        codes.append(attempt_once(job, folder, len(codes)))
+        codes.append(attempt_once(job, folder, len(codes), store.port))
     (folder / "codes").write_text(json.dumps(codes))
 
 

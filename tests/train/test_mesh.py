@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from spectrain import nn, train
-from spectrain.train._mesh import lost, whole
+from spectrain.train._mesh import join, lost, whole
 from spectrain.train._mesh.environment import started
 from spectrain.train._mesh.failing import Elsewhere
 from spectrain.train._mesh.layout import Layout, layout
@@ -85,7 +85,7 @@ def refused(base):
     """What cannot go on: flags, what is done to it, exit codes, the words of the one rank that speaks."""
     apart = {"folders": [str(base / "here"), str(base / "there")]}
     return {
-        "nan_on_last": ((), {"patch": "nan_on_last"}, [1, 1], "step 3: the output of blocks.0.feed_forward.up is not fin"),
+        "nan_on_last": ((), {"patch": "nan_on_last"}, [1, 1], "step 3: the output of blocks.0.feed_forward.up is not"),
         "fails_on_last": ((), {"patch": "fails_on_last"}, [1, 2], "rank 1: [Errno 5] the disk of this machine"),
         "full_disk_on_last": (("--save-interval", 4), {"patch": "full_disk_on_last"}, [2, 2], "rank 1: [Errno 28] No"),
         "other_code": ((), {"patch": "other_code"}, [2, 2], "different code: "),
@@ -343,7 +343,7 @@ def test_an_environment_that_makes_no_sense_is_named(change, words):
 
 @pytest.mark.parametrize(
     ("verb", "environment", "words"),
-    [("train", {"WORLD_SIZE": "2"}, "RANK, MASTER_ADDR, MASTER_PORT not"), ("draw", HERE | {"RANK": "0"}, "one process"),
+    [("train", {"WORLD_SIZE": "2"}, "RANK, MASTER_ADDR, MASTER_PORT"), ("draw", HERE | {"RANK": "0"}, "one process"),
      ("train", HERE | {"RANK": "0", "TORCHELASTIC_MAX_RESTARTS": "3"}, "give --out-dir and --resume auto"),
      ("train", HERE | {"MASTER_PORT": "1"}, "waited 1 s at localhost:1 and the ranks did not meet")],
 )  # fmt: skip
@@ -376,22 +376,45 @@ def test_a_port_of_somebody_else_is_named(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def in_threads(call, ranks):
+    """``call(rank)`` of several ranks at once, each a little later than the one before."""
+    found = {}
+
+    def keep(rank):
+        found[rank] = call(rank)
+
+    threads = [threading.Thread(target=keep, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_ranks_of_a_restart_do_not_listen_to_those_before(order):
+    """torchrun keeps one store: ranks that come before rank 0 find the round, names and addresses of the dead."""
+    store = dist.HashStore()
+    for attempt in range(3):
+        parts = in_threads(lambda rank: join.fresh_round(store, rank, 3, 20.0), order)
+        assert not parts[1].check(["address"])
+        parts[0].set("address", f"of {attempt}")
+        assert {part.get("address").decode() for part in parts.values()} == {f"of {attempt}"}
+
+
+def test_a_rank_that_never_comes_is_named():
+    with pytest.raises(TimeoutError, match="rank 1 did not come"):
+        join.fresh_round(dist.HashStore(), 0, 2, 0.2)
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_those_that_are_left_name_who_is_missing(monkeypatch, late):
     """Ranks 0 and 2 of three notice that something broke; 1 says nothing."""
     monkeypatch.setattr(lost, "_GRACE", 0.5)
     store = dist.HashStore()
     error = RuntimeError("[gloo] Timed out waiting 3 s" if late else "[gloo] Connection closed by peer")
-    found = {}
-
-    def explain(rank):
-        found[rank] = lost.Witness(store, rank, 3, 3.0).explain(error)
-
-    threads = [threading.Thread(target=explain, args=(rank,)) for rank in (0, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = in_threads(lambda rank: lost.Witness(store, rank, 3, 3.0).explain(error), (0, 2))
     (speaker,) = (other for other in found.values() if isinstance(other, lost.RankLost))
     assert sum(isinstance(other, Elsewhere) for other in found.values()) == 1
     assert ("no answer from rank 1 for 3 s" if late else "rank 1 is gone") in str(speaker)

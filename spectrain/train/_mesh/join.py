@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import secrets
 import socket
 import time
 import warnings
@@ -21,9 +22,10 @@ from spectrain.train._mesh.environment import Started
 from spectrain.train._mesh.failing import Elsewhere, exit_code, is_shared, is_told, of_rank, told
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._mesh.lost import Witness, is_broken
-from spectrain.train._mesh.ranks import Ranks
+from spectrain.train._mesh.ranks import Ranks, name_ranks
 
 NAMES = ("replicas", "shards", "tensor")
+_PAUSE = 0.02
 _here: list[Ranks] = []  # those of this process, while a run holds them: a process has one default group
 
 
@@ -64,12 +66,36 @@ def _meet(start: Started, timeout: float) -> dist.Store:
         if start.rank or start.store_of_agent:
             _reach(start, timeout)
         meeting = dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout))
-        store: dist.Store = next(meeting)[0]
-        store.set(f"here/{start.rank}", "1")
-        store.wait([f"here/{rank}" for rank in range(start.world)], datetime.timedelta(seconds=timeout))
+        return fresh_round(next(meeting)[0], start.rank, start.world, timeout)
     except (RuntimeError, ValueError, OSError) as error:
         raise told(ValueError(_why_not(start, str(error), timeout))) from error  # the others may be anywhere
-    return store
+
+
+def fresh_round(store: dist.Store, rank: int, world: int, timeout: float) -> dist.Store:
+    """A part of a store in which only the ranks that run now have written.
+
+    ``torchrun`` keeps one store for all its restarts, with the addresses of ranks that are gone. So rank 0 names a new
+    round; every rank answers in it by a name of its own; rank 0 says which names it has, and a rank that does not find
+    its own there has read the round of those before it, and looks again. Raises ``TimeoutError``.
+    """
+    own, until = secrets.token_hex(8), time.monotonic() + timeout
+    answered = ""
+    if rank == 0:
+        store.set("round", own)
+    while time.monotonic() < until:
+        said = store.get("round").decode() if store.check(["round"]) else ""
+        if said != answered:
+            store.set(f"{said}/{rank}", own)
+            answered = said
+        if rank == 0 and all(store.check([f"{own}/{other}"]) for other in range(world)):
+            store.set(f"{own}/all", ",".join(store.get(f"{own}/{other}").decode() for other in range(world)))
+        if answered and store.check([f"{answered}/all"]):
+            names = store.get(f"{answered}/all").decode().split(",")
+            if names[rank] == own:
+                return dist.PrefixStore(answered, store)
+        time.sleep(_PAUSE)
+    missing = [other for other in range(world) if not store.check([f"{answered}/{other}"])]
+    raise TimeoutError(f"{name_ranks(missing)} did not come" if missing else "rank 0 did not answer")
 
 
 def _reach(start: Started, timeout: float) -> None:
