@@ -272,7 +272,7 @@ def test_a_run_that_is_not_finished_can_be_asked(base, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), finished.parameters(), strict=True))
 
 
-def test_a_model_of_ranks_is_the_file_that_safetensors_writes(base, tmp_path):
+def test_a_model_of_ranks_is_the_file_that_safetensors_writes(tmp_path):
     expert = nn.LanguageModel(vocabulary=9, width=8, depth=2, heads=2, tied=True, generator=0,
                               feed_forward=lambda _: nn.MoE(8, experts=4, top_k=2, hidden=8, generator=0))  # fmt: skip
     for i, model in enumerate((expert, nn.LanguageModel(vocabulary=9, width=8, depth=1, heads=2, generator=0))):
