@@ -6,6 +6,7 @@ All jobs are done once, by :mod:`ranks`, which starts them as torchrun would; th
 import json
 import math
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -25,6 +26,7 @@ from spectrain import nn, train
 from spectrain.train._mesh import join, lost, whole
 from spectrain.train._mesh.environment import started
 from spectrain.train._mesh.failing import Elsewhere
+from spectrain.train._mesh.index import Reader
 from spectrain.train._mesh.layout import Layout, layout
 from spectrain.train._mesh.ranks import Ranks
 from spectrain.train._run import checkpoint as _checkpoint
@@ -262,6 +264,24 @@ def test_damage_in_a_shard_is_named(base, tmp_path):
         (broken.path / file).write_bytes(content)
         with pytest.raises(ValueError, match=r"is damaged .* Nothing was changed"):
             _checkpoint.verify(broken)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [pickle.dumps(Evil()), b"", b"text", pickle.dumps({"a": 1}), b"cos\nsystem\n(S'mkdir evil'\ntR.",
+     b"\x80\x04\x8c\x25torch.distributed.checkpoint.metadata\x8c\x09os.system\x93\x8c\x0amkdir evil\x85R."],
+)  # fmt: skip
+def test_an_index_runs_no_code(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".metadata").write_bytes(content)
+    with pytest.raises(RuntimeError, match=str(tmp_path)):
+        Reader(tmp_path).read_metadata()
+    assert not (tmp_path / "evil").exists()
 
 
 def test_a_run_that_is_not_finished_can_be_asked(base, tmp_path):

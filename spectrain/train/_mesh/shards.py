@@ -14,12 +14,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
+from spectrain.train._mesh.index import INDEX, Reader
 from spectrain.train._mesh.ranks import ALONE, Ranks
 
 FOLDER = "shards"
 """Where they stand in a checkpoint."""
-INDEX = ".metadata"
-"""What says which file holds which part of which tensor."""
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 State = dict[str, Any]
@@ -59,7 +58,7 @@ def read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rest:
 
     Raises ``KeyError`` and ``RuntimeError`` where names or shapes are those of another model.
     """
-    reader = dcp.FileSystemReader(folder)
+    reader = Reader(folder)
     params = [p for group in optimizer.param_groups for p in group["params"]]
     into: dict[str, Tensor] = _weights(reader, model)
     state: dict[int, State] = {index: dict(entry) for index, entry in rest["state"].items()}
@@ -72,7 +71,7 @@ def read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rest:
 
 def read_model(folder: Path, model: nn.Module) -> None:
     """Put the weights into a whole model, in one process; raises as :func:`read` does."""
-    reader = dcp.FileSystemReader(folder)
+    reader = Reader(folder)
     _load(_weights(reader, model), reader, ALONE)
 
 
@@ -82,7 +81,7 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _weights(reader: dcp.FileSystemReader, model: nn.Module) -> dict[str, Tensor]:
+def _weights(reader: Reader, model: nn.Module) -> dict[str, Tensor]:
     """The model's own tensors, to be written into."""
     own = {_MODEL + name: value.detach() for name, value in model.state_dict().items()}
     said = _said(reader, _MODEL)
@@ -93,7 +92,7 @@ def _weights(reader: dcp.FileSystemReader, model: nn.Module) -> dict[str, Tensor
     return own
 
 
-def _said(reader: dcp.FileSystemReader, prefix: str) -> dict[str, TensorStorageMetadata]:
+def _said(reader: Reader, prefix: str) -> dict[str, TensorStorageMetadata]:
     found = reader.read_metadata().state_dict_metadata
     return {
         key: value
@@ -109,7 +108,7 @@ def _like(said: TensorStorageMetadata, p: Tensor) -> Tensor:
     return torch.zeros(said.size, dtype=said.properties.dtype, device=p.device)
 
 
-def _load(into: dict[str, Tensor], reader: dcp.FileSystemReader, ranks: Ranks) -> None:
+def _load(into: dict[str, Tensor], reader: Reader, ranks: Ranks) -> None:
     with _quietly():
         dcp.load(into, storage_reader=reader, process_group=ranks.group, no_dist=ranks.alone)
 

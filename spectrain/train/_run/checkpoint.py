@@ -18,6 +18,7 @@ import spectrain
 from spectrain._files.read import read_object
 from spectrain._files.write import remove_folder, write_folder
 from spectrain.train._mesh import shards, whole
+from spectrain.train._mesh.index import INDEX
 from spectrain.train._mesh.ranks import ALONE, Ranks
 from spectrain.train._mesh.shards import file_digest
 from spectrain.train._run.folder import RunFolder
@@ -26,7 +27,7 @@ State = dict[str, Any]
 CONFIG = "config.json"
 """The run's configuration as it was when the checkpoint was taken."""
 _FILES = ("model.safetensors", "state.pt")
-_FILES_OF_RANKS = (f"{shards.FOLDER}/{shards.INDEX}", "state.pt")
+_FILES_OF_RANKS = (f"{shards.FOLDER}/{INDEX}", "state.pt")
 
 
 @dataclass(frozen=True)
