@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 from spectrain.cli._parse import Parser, parse
-from spectrain.train.internal import Config, fresh_config, read_config
+from spectrain.train.internal import Config, follows, fresh_config, read_config
 
 _LIMITS = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
 _CONFIG_HELP = "--config FILE takes the flags back from a run's config.json; flags given beside it win."
@@ -30,6 +30,7 @@ def run_config(
         default=default,
         prog=f"spectrain {verb}",
         description=f"{description}\n\n{_CONFIG_HELP}",
+        console_outputs=not follows(),
     )
     changed = any(getattr(asked, name, None) != getattr(default, name, None) for name in _LIMITS)
     if recorded is None and changed and asked.horizon == default.horizon:

@@ -1,6 +1,5 @@
 """The verbs that train: what a job's configuration has becomes flags and help; the run, its report, how to go on."""
 
-import dataclasses
 import inspect
 import shlex
 import sys
@@ -11,7 +10,16 @@ from pathlib import Path
 from spectrain import report, train
 from spectrain.cli._flags import run_config
 from spectrain.cli._main import fail
-from spectrain.train.internal import Config, RunConfig, check_same, config_class, in_folder, read_config
+from spectrain.train.internal import (
+    Config,
+    RunConfig,
+    check_same,
+    config_class,
+    follows,
+    free_of,
+    in_folder,
+    read_config,
+)
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -27,14 +35,18 @@ def run(config: RunConfig) -> int | None:
     try:
         train.train(config)
     except train.runs.StopRequest as stop:
-        print(f"{stop}. To go on:\n  {resume_command(config)}")
+        if not follows():
+            print(f"{stop}. To go on:\n  {resume_command(config)}")
         return 0
     except FloatingPointError as error:
-        return fail(f"{error} Start a new run with a lower --lr, or look at the data of that step.", code=1)
+        words = f"{error} Start a new run with a lower --lr, or look at the data of that step."
+        return 1 if follows() else fail(words, code=1)
     except BaseException:
-        if found := train.checkpoints(folder):
+        if not follows() and (found := train.checkpoints(folder)):
             print(f"to go on from {found[-1].path}:\n  {resume_command(config)}", file=sys.stderr)
         raise
+    if follows():
+        return 0
     print(f"report: {report.write([folder], out=folder / 'report.html')}")
     return None
 
@@ -61,7 +73,7 @@ def _with_recorded(config: Config, argv: list[str]) -> Config:
         return config
     recorded = read_config(file, kind)
     check_same(recorded, run_config(kind, argv, verb=kind.job, description=_about(kind), recorded=recorded))
-    return dataclasses.replace(recorded, resume="auto", out_dir=config.out_dir, log_interval=config.log_interval)
+    return free_of(recorded, config)
 
 
 def resume_command(config: RunConfig) -> str:

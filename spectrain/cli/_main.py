@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import spectrain
 from spectrain._spinning import limit_spinning
 from spectrain.cli._process import OutputLost, interrupts, standard_streams
-from spectrain.train.internal import JOBS, config_class
+from spectrain.train.internal import JOBS, Elsewhere, config_class, follows, is_told, started
 
 TOOLS = {
     "prepare": "tokenize text once, into files that training maps instead of reading it",
@@ -55,12 +55,17 @@ def _run(words: list[str], interrupted: list[int]) -> int:
         return _answer(words)
     except OutputLost:  # the streams know why
         return 0
+    except Elsewhere as other:
+        return other.code
     except KeyboardInterrupt:
         return fail("interrupted.", code=130)
     except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
         if interrupted:  # Ctrl-C in the middle of an import comes out as whatever the import makes of it
             return fail("interrupted.", code=130)
-        return _fail_with(error, code=2 if isinstance(error, (ValueError, TypeError, OSError)) else 1, debug=debug)
+        code = 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
+        if follows() and not is_told(error):  # rank 0 has the same, and says it
+            return code
+        return _fail_with(error, code=code, debug=debug)
 
 
 def _answer(words: list[str]) -> int:
@@ -77,11 +82,23 @@ def _answer(words: list[str]) -> int:
 
 def _call(verb: str, argv: list[str]) -> int:
     """Load the code of a verb, and torch with it where it needs that, and run it."""
+    if verb != "train":
+        _check_alone(verb)
     if verb in TOOLS or verb in WITH_A_FILE:
         code: int = importlib.import_module(f"spectrain.cli._{verb}").main(argv)
     else:
         code = importlib.import_module("spectrain.cli._job").main(verb, argv)
     return code
+
+
+def _check_alone(verb: str) -> None:
+    """Refuse to do several times over, into one folder, what one process does."""
+    try:
+        start = started()
+    except ValueError:  # variables of somebody else's
+        return
+    if start is not None:
+        raise ValueError(f"spectrain {verb} runs in one process, and {start.world} were started; leave torchrun out.")
 
 
 def _say_any_name() -> None:
@@ -100,8 +117,9 @@ def fail(message: str, *, code: int = 2) -> int:
 def _fail_with(error: Exception, *, code: int, debug: bool) -> int:
     if debug:
         raise error
-    kind = "" if code == 2 else f"{type(error).__name__}: "
-    hint = "" if code == 2 else " (--debug shows where)"
+    known = code == 2 or is_told(error)
+    kind = "" if known else f"{type(error).__name__}: "
+    hint = "" if known else " (--debug shows where)"
     return fail(f"{kind}{error}{hint}", code=code)
 
 

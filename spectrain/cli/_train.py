@@ -11,7 +11,7 @@ def main(argv: list[str]) -> int:
     """Train, write the report, show a sample."""
     with _job.request(TrainConfig, argv) as config:
         stopped = _job.run(config)
-        if stopped is not None:
+        if stopped is not None:  # 0 of a rank that only follows: another one shows the sample
             return stopped
         _show_sample(Path(config.out_dir))
         return 0

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spectrain.nn.internal import kinds
-from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, fill
+from spectrain.train._mesh.layout import Layout, sizes
+from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, Wish, fill
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ else:  # a type checker takes no computed Literal; the command line and the chec
 
 MOST_WRITTEN = 1_000_000
 """Tokens of one continuation. More is asked for by going on from its end."""
+SHARDED = ("muon", "normuon", "muoneq", "adamw")
+"""Optimizers that know parameters in shards."""
 OF_ONE_KIND = ("latent", "sinks")
 """Flags that belong to one kind of attention alone; a test compares them with what the kinds say of themselves."""
 
@@ -125,6 +128,15 @@ class TrainConfig(RunConfig):
     sample_tokens: int = 160
     """Tokens of a sample; 0: none."""
 
+    mesh: str | None = None
+    """Under torchrun, replicas x shards of the model: 2x4 for 8 ranks. Default: all ranks are shards."""
+    tensor_parallel: int = 1
+    """Under torchrun, ranks that share each matrix by heads and by hidden features; a further dimension of --mesh."""
+    rank_timeout: float = 600.0
+    """Seconds after which a rank that does not answer counts as hanging, and all end."""
+    recompute: bool = False
+    """Compute each block again on the way back instead of keeping what is inside: less memory, a third more work."""
+
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the flag and the cure."""
         super().__post_init__()
@@ -152,6 +164,41 @@ class TrainConfig(RunConfig):
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         self._check_attention()
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        self.require(self.mesh is None or sizes(self.mesh) is not None, "mesh", "replicas x shards, as in 2x4")
+        self.require(0 < self.rank_timeout < 1e7, "rank_timeout", "positive, in seconds")
+
+    @property
+    def wish(self) -> Wish:
+        """Replicas, shards and ranks that share a matrix; how long they wait for each other."""
+        return Wish(self.mesh, self.tensor_parallel, self.rank_timeout)
+
+    def check_ranks(self, stand: Layout) -> None:
+        """Refuse what several ranks cannot divide."""
+        super().check_ranks(stand)
+        self.require(self.optimizer in SHARDED, "optimizer", f"one of {', '.join(SHARDED)} under torchrun")
+        whole = self.moe_experts is None or self.moe_balance != "quantile"
+        self.require(whole, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
+        if stand.tensor > 1:
+            self._check_tensor(stand.tensor)
+
+    def _check_tensor(self, ranks: int) -> None:
+        """Refuse to divide what does not come out even."""
+        full, _ = self.derive()
+        alike = full.attention in ("gqa", "mha") and full.query_rank is None and full.log_n != "learned"
+        self.require(alike, "attention", "gqa or mha, without --query-rank and --log-n learned, with --tensor-parallel")
+        own = full.optimizer != "adamw"
+        self.require(own, "optimizer", "muon, normuon or muoneq with --tensor-parallel: torch's AdamW takes one mesh")
+        self.require(full.moe_experts is None, "moe_experts", "left out with --tensor-parallel")
+        for name in ("heads", "kv_heads", "hidden"):
+            size = getattr(full, name)
+            if size % ranks:
+                raise ValueError(
+                    f"--tensor-parallel {ranks} does not divide --{name.replace('_', '-')} {size} evenly; choose sizes "
+                    "that it divides."
+                )
 
     def _check_attention(self) -> None:
         """Refuse sizes of another kind. A kind is loaded, and torch with it, only where one of its sizes is given."""
@@ -168,7 +215,7 @@ class TrainConfig(RunConfig):
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
-        experts = ("moe_experts", "moe_top_k", "base_width")
+        experts = ("moe_experts", "moe_top_k", "base_width", "tensor_parallel")
         attention = ("head_dim", "query_rank", "window", *OF_ONE_KIND)
         return (*own, *experts, *attention, *super().at_least_one())
 

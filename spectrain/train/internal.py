@@ -10,6 +10,10 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.train._jobs.large import workers_here as workers_here
     from spectrain.train._jobs.pace import Pace as Pace
+    from spectrain.train._mesh.environment import follows as follows
+    from spectrain.train._mesh.environment import started as started
+    from spectrain.train._mesh.failing import Elsewhere as Elsewhere
+    from spectrain.train._mesh.failing import is_told as is_told
     from spectrain.train._run.claim import LOCK as LOCK
     from spectrain.train._run.claim import claimed as claimed
     from spectrain.train._run.claim import named_folder as named_folder
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from spectrain.train._run.jobs import config_class as config_class
     from spectrain.train._run.optimizers import OPTIMIZERS as OPTIMIZERS
     from spectrain.train._run.recorded import check_same as check_same
+    from spectrain.train._run.recorded import free_of as free_of
     from spectrain.train._run.recorded import fresh_config as fresh_config
     from spectrain.train._run.recorded import in_folder as in_folder
     from spectrain.train._run.recorded import read_config as read_config

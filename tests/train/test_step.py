@@ -34,7 +34,9 @@ def job(net, *, micro_batch=8):
     """The job of a run on :func:`batch`, without files to read."""
     made = object.__new__(LanguageJob)
     made.config = TrainConfig(batch_size=8, micro_batch_size=micro_batch)
-    made.stream = SimpleNamespace(batch=lambda step: batch())
+    made.stream = SimpleNamespace(
+        numbers=lambda step: np.arange(8), rows=lambda numbers: [part[numbers] for part in batch()]
+    )
     made.text = SimpleNamespace(tokenizer=SimpleNamespace(byte_lengths=np.full(23, 3, dtype=np.int32)))
     made.model, made.device, made.autocast = net, torch.device("cpu"), torch.autocast("cpu", enabled=False)
     return made

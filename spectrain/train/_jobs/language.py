@@ -14,6 +14,8 @@ from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.held_out import HeldOut
 from spectrain.train._jobs.pace import Pace
 from spectrain.train._jobs.samples import Score, count, evaluate
+from spectrain.train._mesh.divide import divide, recompute
+from spectrain.train._mesh.ranks import meets
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
@@ -85,6 +87,13 @@ class LanguageJob(AbstractJob[TrainConfig]):
         beginning.load_first_weights(model, config, self.folder)
         return model
 
+    def divide_model(self) -> None:
+        """Blocks that are computed again where asked; over ranks, a part of the model on each."""
+        if self.config.recompute:
+            recompute(self.model.blocks)
+        if self.ranks.mesh is not None:
+            divide(self.model, self.model.blocks, self.ranks.mesh)
+
     def parametrisation(self) -> optim.Parametrisation | None:
         """MuP, where ``--parametrisation`` says so."""
         return parametrisation(self.config, self.model)
@@ -99,13 +108,14 @@ class LanguageJob(AbstractJob[TrainConfig]):
         inputs, targets, documents = self.batch(step)
         waited = time.perf_counter() - began
         nats = self.backward(inputs, targets, documents)
-        score = Score(nats, *count(targets.cpu(), self.text.tokenizer.byte_lengths))
+        score = self.over_ranks(Score(nats, *count(targets.cpu(), self.text.tokenizer.byte_lengths)))
         words = f"loss {score.loss:.3f}  {score.bits_per_byte:.3f} bits/byte"
         return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words, waited)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Inputs, targets and, of packed documents, the number of each token's document."""
-        inputs, targets, *borders = (part.to(self.device) for part in self.stream.batch(step))
+        """Inputs, targets and, of packed documents, the number of each token's document: this rank's rows."""
+        rows = self.stream.rows(self.ranks.share(self.stream.numbers(step)))
+        inputs, targets, *borders = (part.to(self.device) for part in rows)
         return inputs, targets, borders[0] if borders else None
 
     def after_step(self, lr_factor: float) -> Mapping[str, object]:
@@ -115,14 +125,18 @@ class LanguageJob(AbstractJob[TrainConfig]):
         the noise of batches has its least error near v^(2/3), where lag^2 = (v / gain)^2 and noise ~ gain balance.
         """
         layers = [module for module in self.model.modules() if isinstance(module, nn.MoE)]
+        for layer in layers:
+            self.ranks.add(*(count for count in (layer.loads, layer.tokens, layer.histogram) if count is not None))
         loads = [layer.update_bias(factor=lr_factor ** (2 / 3)) for layer in layers]
         return {**_violations(loads), "moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
 
     def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
         """Accumulate the gradient over micro-batches; return the sum of nats."""
-        total = max(1, int((targets >= 0).sum()))
-        nats = 0.0
-        for x, y, owners in _micro_batches(inputs, targets, documents, self.config.micro_batch):
+        (counted,) = self.ranks.sums(int((targets >= 0).sum()))
+        total, nats = max(1, int(counted)), 0.0
+        parts = list(_micro_batches(inputs, targets, documents, self.config.micro_batch))
+        for i, (x, y, owners) in enumerate(parts):
+            meets(self.model, now=i == len(parts) - 1)
             with self.autocast:
                 loss = self.likelihood(self.model, x, y, documents=owners)
             (loss / total).backward()
@@ -131,7 +145,9 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     @property
     def likelihood(self) -> Callable[..., Tensor]:
-        """The sum of nats, compiled with ``--compile``."""
+        """The sum of nats: compiled with ``--compile``; over ranks, whose weights meet in a forward, of whole logits."""
+        if self.ranks.mesh is not None:
+            return samples.likelihood_of_logits
         return samples.compiled_likelihood() if self.config.compile else samples.likelihood
 
     def first_bad_tensor(self, step: int) -> str:
@@ -142,7 +158,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
             with self.autocast:
                 self.model(inputs, documents=documents)
 
-        return first_bad_tensor(self.model, forward)
+        return first_bad_tensor(self.model, forward, self.ranks)
 
     def validate(self, *, whole: bool) -> Judged:
         """Score the held-out text, as much as ``--final-eval-tokens`` says, or its first ``--eval-tokens`` tokens."""
@@ -162,9 +178,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
         """Nats on the first ``tokens`` held-out tokens; without a number on those of ``--final-eval-tokens``."""
         self.model.eval()
         pace, total = Pace("tokens"), self.held_out.count(tokens)
+        # A batch that does not count would count for the loads of experts: there every rank judges all.
+        dealt, batches = self.config.moe_experts is None, self.held_out.batches(tokens)
         score = evaluate(
             self.model,
-            self.held_out.batches(tokens),
+            self.ranks.deal(batches) if dealt else batches,
             byte_lengths=self.text.tokenizer.byte_lengths,
             autocast=self.autocast,
             device=self.device,
@@ -174,7 +192,12 @@ class LanguageJob(AbstractJob[TrainConfig]):
             told=lambda done: pace("validation", done, total),
         )
         self.model.train()
-        return score
+        return self.over_ranks(score) if dealt else score
+
+    def over_ranks(self, score: Score) -> Score:
+        """The score of all ranks together."""
+        nats, tokens, size = self.ranks.sums(score.nats, score.tokens, score.bytes)
+        return Score(nats, int(tokens), int(size))
 
     def sample(self, folder: RunFolder, *, step: int) -> None:
         """Append samples of this moment to ``samples.txt``."""

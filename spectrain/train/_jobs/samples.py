@@ -39,6 +39,13 @@ def likelihood(model: nn.LanguageModel, inputs: Tensor, targets: Tensor, *, docu
     return objectives.linear_negative_log_likelihood(features, model.head.weight, targets)
 
 
+def likelihood_of_logits(
+    model: nn.LanguageModel, inputs: Tensor, targets: Tensor, *, documents: Tensor | None = None
+) -> Tensor:
+    """The same from all logits at once, which is what a model that is divided over ranks gives."""
+    return objectives.negative_log_likelihood(model(inputs, documents=documents), targets)
+
+
 @functools.cache
 def compiled_likelihood() -> Callable[..., Tensor]:
     """:func:`likelihood` by torch.compile: one graph a shape, shared by all models of that shape in this process.

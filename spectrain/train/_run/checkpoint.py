@@ -1,10 +1,10 @@
 """Checkpoints: written whole or not at all, tied to their configuration, checked by digest before they are believed."""
 
 import errno
-import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,17 @@ from torch import nn
 import spectrain
 from spectrain._files.read import read_object
 from spectrain._files.write import remove_folder, write_folder
+from spectrain.train._mesh import shards, whole
+from spectrain.train._mesh.index import INDEX
+from spectrain.train._mesh.ranks import ALONE, Ranks
+from spectrain.train._mesh.shards import file_digest
 from spectrain.train._run.folder import RunFolder
 
 State = dict[str, Any]
 CONFIG = "config.json"
 """The run's configuration as it was when the checkpoint was taken."""
 _FILES = ("model.safetensors", "state.pt")
+_FILES_OF_RANKS = (f"{shards.FOLDER}/{INDEX}", "state.pt")
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Checkpoint:
     """A checkpoint folder ``step-XXXXXXXX`` holding weights, state and a manifest of digests."""
 
     path: Path
+
+    @property
+    def of_ranks(self) -> bool:
+        """Whether several ranks wrote it, each its part."""
+        return (self.path / shards.FOLDER).is_dir()
 
     @property
     def step(self) -> int:
@@ -45,14 +55,34 @@ def save(
     A copy of the file ``config`` goes into it, with its digest in the manifest. Nothing older is touched before the new
     one is safely on the disk. Raises ``OSError`` (a full disk, say) with the older checkpoints as they were.
     """
+
+    def weights(temporary: Path) -> dict[str, str]:
+        safetensors.torch.save_model(model, str(temporary / "model.safetensors"))
+        return {}
+
+    copy = None if config is None else config.read_bytes()
+    return publish(folder, weights, state, step=step, keep=keep, config=copy)
+
+
+def publish(
+    folder: Path,
+    tensors: Callable[[Path], Mapping[str, str]],
+    state: State,
+    *,
+    step: int,
+    keep: int,
+    config: bytes | None,
+) -> Checkpoint:
+    """:func:`save` where ``tensors`` writes the weights into the new folder, and gives digests of files in folders."""
     checkpoint = Checkpoint(folder / f"step-{step:08d}")
 
     def fill(temporary: Path) -> None:
-        safetensors.torch.save_model(model, str(temporary / "model.safetensors"))
+        elsewhere = tensors(temporary)
         torch.save({**state, "versions": _versions()}, temporary / "state.pt")
         if config is not None:
-            shutil.copyfile(config, temporary / CONFIG)
-        digests = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+            (temporary / CONFIG).write_bytes(config)
+        own = sorted(file for file in temporary.iterdir() if file.is_file())
+        digests = {file.name: file_digest(file) for file in own} | dict(elsewhere)
         (temporary / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
     try:
@@ -78,6 +108,30 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     return every(RunFolder(run).checkpoints)
 
 
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> State:
+    """Put weights and the optimizer's state back, whoever wrote them and however both are divided now; the rest.
+
+    Raises ``ValueError`` as :func:`load` does.
+    """
+    if ranks.alone and not checkpoint.of_ranks:
+        state = load(checkpoint, model)
+        optimizer.load_state_dict(state.pop("optimizer"))
+        return state
+    ranks.by_all(lambda: verify(checkpoint, part=ranks.rank, parts=ranks.world))
+    state = torch.load(checkpoint.path / "state.pt", weights_only=True, mmap=True)
+    held = state.pop("optimizer")
+    try:
+        if checkpoint.of_ranks:
+            held = shards.read(checkpoint.path / shards.FOLDER, model, optimizer, held, ranks)
+        else:
+            whole.read_model(checkpoint.path / _FILES[0], model)
+            held = whole.spread(held, optimizer)
+    except (RuntimeError, KeyError) as error:
+        raise _another_model(checkpoint, error) from None
+    optimizer.load_state_dict(held)
+    return state
+
+
 def load(checkpoint: Checkpoint, model: nn.Module) -> State:
     """Put the weights into ``model`` and return the rest of the state.
 
@@ -88,20 +142,28 @@ def load(checkpoint: Checkpoint, model: nn.Module) -> State:
     try:
         safetensors.torch.load_model(model, str(checkpoint.path / "model.safetensors"))
     except RuntimeError as error:
-        raise ValueError(
-            f"{checkpoint.path} holds the weights of another model: {str(error).splitlines()[-1].strip()} "
-            "Resume with the configuration in the run's config.json."
-        ) from None
+        raise _another_model(checkpoint, error) from None
     state: State = torch.load(checkpoint.path / "state.pt", weights_only=True)
     return state
 
 
-def verify(checkpoint: Checkpoint) -> None:
-    """Compare every file with the manifest's digest; ``ValueError`` names the first that differs."""
+def _another_model(checkpoint: Checkpoint, error: Exception) -> ValueError:
+    return ValueError(
+        f"{checkpoint.path} holds the weights of another model: {str(error).splitlines()[-1].strip()} "
+        "Resume with the configuration in the run's config.json."
+    )
+
+
+def verify(checkpoint: Checkpoint, *, part: int = 0, parts: int = 1) -> None:
+    """Compare every file with the manifest's digest; ``ValueError`` names the first that differs.
+
+    Of several ranks each compares its ``part`` of the files.
+    """
     try:
         digests = read_object(checkpoint.path / "manifest.json", what="the manifest that came with it")
-        names = (*_FILES, *({CONFIG} & digests.keys()))  # those of earlier versions have no configuration
-        bad = next((name for name in names if _digest(checkpoint.path / name) != digests.get(name)), None)
+        needed = _FILES_OF_RANKS if checkpoint.of_ranks else _FILES
+        names = list(dict.fromkeys((*needed, *digests)))[part::parts]
+        bad = next((name for name in names if file_digest(checkpoint.path / name) != digests.get(name)), None)
     except (OSError, ValueError) as error:
         bad = str(error)
     if bad is not None:
@@ -115,7 +177,7 @@ def recorded_config(checkpoint: Checkpoint) -> Path | None:
     """
     try:
         digests = read_object(checkpoint.path / "manifest.json", what="the manifest that came with it")
-        same = CONFIG not in digests or _digest(checkpoint.path / CONFIG) == digests[CONFIG]
+        same = CONFIG not in digests or file_digest(checkpoint.path / CONFIG) == digests[CONFIG]
     except (OSError, ValueError) as error:
         raise _damaged(checkpoint, str(error)) from None
     if not same:
@@ -128,11 +190,6 @@ def _damaged(checkpoint: Checkpoint, what: str) -> ValueError:
         f"checkpoint {checkpoint.path} is damaged ({what}). Nothing was changed. "
         f"Move that folder away to resume from the checkpoint before it."
     )
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -6,14 +6,23 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
+from spectrain.train._mesh.layout import Layout
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 DEFAULT_MINUTES = 3.5
 MOST_STEPS = 99_999_999
 """Names of checkpoints have eight digits, and a step takes a millisecond at least: a day."""
 NO_LIMIT = "no --max-steps, --max-tokens or --max-minutes was given"
+
+
+class Wish(NamedTuple):
+    """What a configuration says of several processes."""
+
+    mesh: str | None
+    tensor: int
+    timeout: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +184,19 @@ class RunConfig:
     def micro_batch(self) -> int:
         """Examples in memory at once."""
         return self.batch_size if self.micro_batch_size is None else self.micro_batch_size
+
+    @property
+    def wish(self) -> "Wish | None":
+        """How several processes are to do this together; None: this job is one process."""
+        return None
+
+    def check_ranks(self, stand: Layout) -> None:
+        """Refuse sizes that do not divide among so many ranks."""
+        if self.batch_size % stand.parts:
+            raise ValueError(
+                f"--batch-size {self.batch_size} does not divide among {stand.parts} ranks; give a multiple of "
+                f"{stand.parts}."
+            )
 
     @property
     def slug(self) -> str:

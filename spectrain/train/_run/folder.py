@@ -8,17 +8,21 @@ from pathlib import Path
 
 
 class RunFolder:
-    """A run's files. Rows are appended to ``metrics.jsonl``; all else is written whole."""
+    """A run's files. Rows are appended to ``metrics.jsonl``; all else is written whole.
 
-    def __init__(self, path: Path) -> None:
+    One that only ``follows`` belongs to a rank beside the one that writes: what it appends goes nowhere.
+    """
+
+    def __init__(self, path: Path, *, follows: bool = False) -> None:
         self.path = path
+        nowhere = Path(os.devnull)
         self.config = path / "config.json"
         self.environment = path / "environment.json"
-        self.metrics = path / "metrics.jsonl"
+        self.metrics = nowhere if follows else path / "metrics.jsonl"
         self.routing = path / "routing.json"
         self.polynomials = path / "polynomials.json"
         self.tokenizer = path / "tokenizer.json"
-        self.samples = path / "samples.txt"
+        self.samples = nowhere if follows else path / "samples.txt"
         self.model = path / "model.safetensors"
         self.summary = path / "summary.json"
         self.factors = path / "factors.json"
@@ -54,7 +58,7 @@ class RunFolder:
 
 
 def _synced_size(path: Path) -> int:
-    if not path.exists():
+    if not path.is_file():
         return 0
     with open(path, "rb") as file:
         os.fsync(file.fileno())

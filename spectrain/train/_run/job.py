@@ -7,9 +7,11 @@ from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from spectrain import nn as blocks
 from spectrain import optim
+from spectrain.train._mesh.ranks import ALONE, Ranks, name_ranks
 from spectrain.train._run.config import Config
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.jobs import job_class
@@ -56,6 +58,8 @@ class AbstractJob(abc.ABC, Generic[Config]):
     model: nn.Module
     device: torch.device
     autocast: torch.autocast
+    ranks: Ranks = ALONE
+    """The processes that do this job together; only one that says so (``RunConfig.wish``) has several."""
     fingerprint: str
     """A digest of the data; a run resumes on the same data only."""
 
@@ -83,7 +87,12 @@ class AbstractJob(abc.ABC, Generic[Config]):
         """Make the model of a full configuration, which also says its precision."""
         self.config, self.device = config, device
         self.model = self.build_model(config).to(device)
+        self.divide_model()
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.autocast == "bfloat16")
+
+    def divide_model(self) -> None:
+        """Give every rank its part of the model, where there are several."""
+        assert self.ranks.alone, f"{type(self).__name__} is a job of one process"
 
     @abc.abstractmethod
     def accumulate(self, step: int) -> Measured:
@@ -143,26 +152,49 @@ class AbstractJob(abc.ABC, Generic[Config]):
 
 
 @torch.no_grad()
-def first_bad_tensor(model: nn.Module, forward: Callable[[], object]) -> str:
+def first_bad_tensor(model: nn.Module, forward: Callable[[], object], ranks: Ranks = ALONE) -> str:
     """Name the first tensor that is NaN or infinite: weights, then outputs as computed, then gradients.
 
-    ``forward`` runs the model on the batch in question.
+    ``forward`` runs the model on the batch in question. Of several ranks those are named that have it; all say the
+    same.
     """
-    for name, p in model.named_parameters():
-        if not p.isfinite().all():
-            return f"weight {name} is not finite"
-    with blocks.capture(model, "*") as seen:
-        forward()
-    for name, outputs in seen.items():
-        if not all(output.isfinite().all() for output in outputs if isinstance(output, Tensor)):
-            return f"the output of {name or 'the model'} is not finite"
-    for name, p in model.named_parameters():
-        if p.grad is not None and not p.grad.isfinite().all():
-            return f"the gradient of {name} is not finite"
+    for look in (_bad_weight, lambda model: _bad_output(model, forward), _bad_gradient):
+        said = ranks.gather(look(model))
+        found = next((words for words in said if words), None)
+        if found is not None:
+            where = [rank for rank, words in enumerate(said) if words == found]
+            return f"{found} is not finite" + ("" if ranks.alone else f" on {name_ranks(where)}")
     return "the loss is not finite although weights, outputs and gradients are"
 
 
-def load_job(config: Config, folder: RunFolder, *, resuming: bool) -> AbstractJob[Config]:
-    """Read the data of a configuration's job."""
+def _bad_weight(model: nn.Module) -> str | None:
+    return next((f"weight {name}" for name, p in model.named_parameters() if not is_finite(p)), None)
+
+
+def _bad_output(model: nn.Module, forward: Callable[[], object]) -> str | None:
+    with blocks.capture(model, "*") as seen:
+        forward()
+    for name, outputs in seen.items():
+        if not all(is_finite(output) for output in outputs if isinstance(output, Tensor)):
+            return f"the output of {name or 'the model'}"
+    return None
+
+
+def _bad_gradient(model: nn.Module) -> str | None:
+    graded = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
+    return next((f"the gradient of {name}" for name, grad in graded if not is_finite(grad)), None)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all entries are, of a tensor that is spread those on this rank."""
+    held = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return bool(held.isfinite().all())
+
+
+def load_job(config: Config, folder: RunFolder, *, resuming: bool, ranks: Ranks = ALONE) -> AbstractJob[Config]:
+    """Read the data of a configuration's job; on each rank, which must all find the same."""
     kind: type[AbstractJob[Config]] = job_class(config.job)
-    return kind(config, folder, resuming=resuming)
+    job = ranks.by_all(lambda: kind(config, folder, resuming=resuming))
+    job.ranks = ranks
+    ranks.same("data", f"digest {job.fingerprint}", cure="Give all ranks the same files, and the same tokenizer.")
+    return job

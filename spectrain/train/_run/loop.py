@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+from spectrain.train._mesh.failing import shared
+from spectrain.train._mesh.join import here
+from spectrain.train._mesh.ranks import ALONE
 from spectrain.train._run import observe, recorded
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
@@ -69,7 +72,7 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
     keep_memory()
     with (
         recorded.in_folder(wanted) as config,
-        progress or Progress(interval=wanted.log_interval) as screen,
+        _screen(config, progress) as screen,
         _deterministic(),
     ):
         session = prepare(config, screen)
@@ -78,8 +81,20 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
         return observe.finish(session, screen)
 
 
+@contextmanager
+def _screen(config: RunConfig, progress: Progress | None) -> Iterator[Progress]:
+    """What a person sees; of several ranks the first shows it."""
+    ranks = here() or ALONE
+    if ranks.first:
+        with progress or Progress(interval=config.log_interval) as screen:
+            yield screen
+    else:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, Progress(stream=nowhere) as screen:
+            yield screen
+
+
 def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None:
-    counters, cfg = session.counters, session.config
+    counters, cfg, ranks = session.counters, session.config, session.job.ranks
     if counters.step == 0:
         observe.validate(session, screen)
     while session.steps is None or counters.step < session.steps:
@@ -93,12 +108,15 @@ def _run(session: Session, screen: Progress, asked_to_stop: StopRequest) -> None
             observe.record_spectra(session)
         if observe.ends_a_quarter(session):
             session.job.sample(session.folder, step=counters.step)
+        stop = ranks.any(bool(asked_to_stop))  # a signal reaches ranks at different moments
         # The checkpoint comes after all that this step writes: a resume cuts files back to the sizes it remembers, and
         # begins with the next step.
-        if counters.step % cfg.save_interval == 0 or last or asked_to_stop:
+        if counters.step % cfg.save_interval == 0 or last or stop:
             session.save()
-        if asked_to_stop and not last:
-            raise asked_to_stop.at(counters.step, session.folder.path)
+        if stop and not last:
+            session.settle()
+            raise shared(asked_to_stop.at(counters.step, session.folder.path))
+    session.settle()
 
 
 def _one_step(session: Session, screen: Progress) -> None:
@@ -108,7 +126,8 @@ def _one_step(session: Session, screen: Progress) -> None:
     try:
         result = step(session.job, session.optimizer, counters.step, clip=session.clip_gradients)
     except FloatingPointError as error:
-        raise FloatingPointError(f"step {counters.step + 1}: {error}. The weights were not changed.") from None
+        words = f"step {counters.step + 1}: {error}. The weights were not changed."
+        raise shared(FloatingPointError(words)) from None
     figures = {**result.measured.figures, **session.job.after_step(session.lr_factor)}
     seconds = time.perf_counter() - began
     counters.step += 1
@@ -143,11 +162,12 @@ def _one_step(session: Session, screen: Progress) -> None:
 
 def _fix_horizon(session: Session, screen: Progress) -> None:
     pace = statistics.median(session.counters.step_seconds[2:])
-    steps = steps_by_clock(session.config, step_seconds=pace, elapsed=session.seconds)
+    steps = session.job.ranks.tell(steps_by_clock(session.config, step_seconds=pace, elapsed=session.seconds))
     # Written before the next checkpoint: steps that were taken are never taken again at the pace of another hour. One
     # from before goes on with this horizon, too, which is why ``tie`` lets it differ.
     session.config = dataclasses.replace(session.config, horizon=steps)
-    recorded.write(session.config, session.folder.config)
+    if session.job.ranks.first:
+        recorded.write(session.config, session.folder.config)
     screen.say(
         f"  horizon = {steps} steps: --max-minutes {session.config.max_minutes:g} at {pace:.2f} s a step, "
         f"measured over {CALIBRATION} steps"

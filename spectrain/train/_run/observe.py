@@ -7,6 +7,8 @@ import safetensors.torch
 
 from spectrain import optim
 from spectrain._files.write import write_file, write_json
+from spectrain.train._mesh import whole
+from spectrain.train._mesh.failing import shared
 from spectrain.train._run import machine, tie
 from spectrain.train._run.horizon import CALIBRATION, by_clock
 from spectrain.train._run.progress import Progress
@@ -21,7 +23,7 @@ def validate(session: Session, screen: Progress) -> None:
     session.folder.record("eval", row)
     if not math.isfinite(judged.loss):
         bad = session.job.first_bad_tensor(max(0, counters.step - 1))
-        raise FloatingPointError(f"validation after step {counters.step}: {bad}")
+        raise shared(FloatingPointError(f"validation after step {counters.step}: {bad}"))
     screen.say(f"  validation at step {counters.step}: {judged.words}")
 
 
@@ -51,7 +53,9 @@ def finish(session: Session, screen: Progress) -> Path:
     judged = job.validate(whole=True)
     job.sample(folder, step=counters.step)
     # Weights before the summary: a folder with a summary is a finished run, whenever the kill comes.
-    write_file(folder.model, lambda temporary: safetensors.torch.save_model(session.model, str(temporary)))
+    _write_weights(session)
+    if not job.ranks.first:
+        return folder.path
     row, lines = job.summary(judged, steps=counters.step)
     summary = {
         **row,
@@ -65,6 +69,7 @@ def finish(session: Session, screen: Progress) -> Path:
         "optimizer_share": counters.optimizer_seconds / max(1e-9, session.seconds),
         "data_share": counters.data_seconds / max(1e-9, session.seconds),
         "peak_memory_bytes": machine.peak_memory_bytes(),
+        **({} if job.ranks.alone else {"ranks": job.ranks.world, "mesh": str(job.ranks.layout)}),
     }
     write_json(folder.summary, summary)
     for line in (f"validation on all {judged.words}", *lines):
@@ -74,3 +79,14 @@ def finish(session: Session, screen: Progress) -> Path:
     waited = f"{100 * counters.data_seconds / session.seconds:.2g} % waiting for batches"
     screen.say(f"{count:,} {unit} in {session.seconds:.0f} s, {share} of it in the optimizer, {waited}")
     return folder.path
+
+
+def _write_weights(session: Session) -> None:
+    """All weights in one file; of several ranks the first writes what every one of them helps to gather."""
+    model, file = session.model, session.folder.model
+    if session.job.ranks.alone:
+        write_file(file, lambda temporary: safetensors.torch.save_model(model, str(temporary)))
+    elif session.job.ranks.first:
+        write_file(file, lambda temporary: whole.write_model(temporary, model))
+    else:
+        whole.write_model(None, model)

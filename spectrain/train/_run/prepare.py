@@ -9,6 +9,8 @@ import torch
 from spectrain import optim
 from spectrain._files.read import read_object
 from spectrain._files.write import write_json
+from spectrain.train._mesh.join import here
+from spectrain.train._mesh.ranks import ALONE
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import machine as _machine
 from spectrain.train._run import recorded as _recorded
@@ -27,25 +29,30 @@ from spectrain.train._run.updates import muon_schedule
 
 def prepare(wanted: RunConfig, screen: Progress) -> Session:
     """Open the claimed run folder, decide what is open, build everything; restore where there is something to."""
-    folder, full, resuming = open_folder(wanted)
+    ranks = here() or ALONE
+    full, resuming = ranks.by_first(lambda: open_folder(wanted)[1:])
+    folder = RunFolder(Path(wanted.out_dir), follows=not ranks.first)
+    ranks.by_all(lambda: None if ranks.alone else full.check_ranks(ranks.layout))
     if full.threads:
         torch.set_num_threads(full.threads)
     screen.say(f"run folder: {folder.path}")
+    if not ranks.alone:
+        screen.say(f"ranks: {ranks.world}, {ranks.layout}")
     start = time.perf_counter()
-    job = load_job(full, folder, resuming=resuming)
+    job = load_job(full, folder, resuming=resuming, ranks=ranks)
     for line in job.about_data():
         screen.say(line)
     screen.say(f"read in {time.perf_counter() - start:.1f} s")
     why: list[str] = []
     if not resuming:
-        full, why = decide(full)
+        full, why = ranks.by_first(lambda: decide(full))
         for line in why:
             screen.say(f"  {line}")
-    session = build(full, folder, job)
-    _describe(session, screen)
+    session = ranks.by_all(lambda: build(full, folder, job))
+    ranks.by_first(lambda: _describe(session, screen))
     if resuming:
         _restore(session, screen)
-    else:
+    elif ranks.first:
         job.keep(folder)
         keep_norms(full, folder)
         write_json(folder.environment, {**_machine.describe(), "choices": why, "data": job.fingerprint})
@@ -100,6 +107,18 @@ def measure(full: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def _restore(session: Session, screen: Progress) -> None:
+    newest = session.job.ranks.by_first(lambda: _newest(session))
+    if newest is None:
+        screen.say("no checkpoint yet: starting again with the recorded choices")
+        return
+    other = session.restore(newest)
+    screen.say(f"resumed from {newest.path} at step {session.counters.step}")
+    if other is not None:
+        screen.say(other)
+
+
+def _newest(session: Session) -> _checkpoint.Checkpoint | None:
+    """The checkpoint to go on from; None where there is none yet, and then nothing of what was recorded stays."""
     recorded = read_object(session.folder.environment, what="the environment.json of this run")
     _check_same_data(session.job.fingerprint, recorded.get("data", recorded.get("text")))
     checkpoints = _checkpoint.every(session.folder.checkpoints)
@@ -110,12 +129,7 @@ def _restore(session: Session, screen: Progress) -> None:
         )
     if not checkpoints:
         session.folder.cut({})
-        screen.say("no checkpoint yet: starting again with the recorded choices")
-        return
-    other = session.restore(checkpoints[-1])
-    screen.say(f"resumed from {checkpoints[-1].path} at step {session.counters.step}")
-    if other is not None:
-        screen.say(other)
+    return checkpoints[-1] if checkpoints else None
 
 
 def _check_same_data(found: str, recorded: object) -> None:

@@ -4,13 +4,15 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
 from spectrain._files.read import NOT_FINITE, read_object
 from spectrain._files.write import write_json
-from spectrain.train._run.claim import named_folder
+from spectrain.train._mesh.environment import Started, started
+from spectrain.train._mesh.layout import layout
+from spectrain.train._run.claim import LOCK, named_folder
 from spectrain.train._run.config import Config, RunConfig
 from spectrain.train._run.jobs import JOBS, config_class
 from spectrain.train._run.tie import FREE
@@ -20,10 +22,40 @@ from spectrain.train._run.tie import FREE
 def in_folder(config: Config) -> Iterator[Config]:
     """Hold the run folder that ``config`` names; where it names none a new one in runs/, by date, job and optimizer.
 
-    Raises what ``claimed`` raises.
+    Of several processes that ``torchrun`` started rank 0 holds it for all. Raises what ``claimed`` raises, and
+    ``ValueError`` where such processes cannot do this together.
     """
-    with named_folder(config.out_dir, config.slug) as folder:
-        yield dataclasses.replace(config, out_dir=str(folder))
+    start, wish = started(), config.wish
+    if start is None:
+        if wish is not None:
+            layout(wish.mesh, tensor=wish.tensor, ranks=1)
+        with named_folder(config.out_dir, config.slug) as folder:
+            yield dataclasses.replace(config, out_dir=str(folder))
+        return
+    if wish is None:
+        raise ValueError(f"spectrain {config.job} runs in one process, and torchrun started {start.world}.")
+    _check_restarts(config, start)
+    stand = layout(wish.mesh, tensor=wish.tensor, ranks=start.world)
+    # Loads torch, which one process that only asks for help does not need.
+    from spectrain.train._mesh.join import joined, wishes_of
+    from spectrain.train._mesh.seen import check_seen
+
+    with (
+        joined(start, stand, wishes=wishes_of(config, ("out_dir",)), timeout=wish.timeout) as ranks,
+        ExitStack() as held,
+    ):
+        found = ranks.by_first(lambda: str(held.enter_context(named_folder(config.out_dir, config.slug))))
+        check_seen(ranks, Path(found) / LOCK)
+        yield dataclasses.replace(config, out_dir=found)
+
+
+def _check_restarts(config: RunConfig, start: Started) -> None:
+    """A run that ``torchrun`` may start again has to find itself again."""
+    if start.restarts and not (config.out_dir and config.resume == "auto"):
+        raise ValueError(
+            f"torchrun --max-restarts {start.restarts} starts the run again when a rank ends: give --out-dir and "
+            "--resume auto, so that it goes on where it was."
+        )
 
 
 def fresh_config(recorded: Config) -> Config:
@@ -68,7 +100,13 @@ def resumed(recorded: Config, wanted: Config) -> Config:
     first other field that differs from what the run was started with: a resumed run replays its choices.
     """
     check_same(recorded, wanted, unless=type(recorded)())
-    return dataclasses.replace(recorded, **{name: getattr(wanted, name) for name in FREE})
+    return free_of(recorded, wanted)
+
+
+def free_of(recorded: Config, wanted: Config) -> Config:
+    """The recorded configuration with what may differ as it is ``wanted`` now."""
+    free = [field.name for field in dataclasses.fields(recorded) if field.name in FREE]
+    return dataclasses.replace(recorded, **{name: getattr(wanted, name) for name in free})
 
 
 def check_same(recorded: RunConfig, wanted: RunConfig, *, unless: RunConfig | None = None) -> None:

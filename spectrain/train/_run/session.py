@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from spectrain import optim
+from spectrain.train._mesh.failing import shared
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.horizon import factors
-from spectrain.train._run.job import AbstractJob
+from spectrain.train._run.job import AbstractJob, is_finite
 from spectrain.train._run.machine import choose_device
 from spectrain.train._run.optimizer import build_optimizer
+from spectrain.train._run.writing import Writing
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     counters: Counters = field(default_factory=Counters)
     started: float = field(default_factory=time.perf_counter)
+    _writing: Writing | None = None
 
     @property
     def model(self) -> torch.nn.Module:
@@ -90,7 +94,7 @@ class Session:
             torch.nn.utils.clip_grad_norm_(matrices, math.inf if free else limit),
             torch.nn.utils.clip_grad_norm_(rest, limit),
         ]
-        return math.hypot(*(norm.item() for norm in norms))
+        return math.hypot(*(_whole(norm).item() for norm in norms))
 
     @functools.cached_property
     def _parts(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
@@ -99,41 +103,44 @@ class Session:
         inside, outside = ([p for p in self.model.parameters() if (p in matrices) == held] for held in (True, False))
         return inside, outside
 
-    def save(self) -> _checkpoint.Checkpoint:
-        """Write a checkpoint of this moment.
+    def save(self) -> None:
+        """Write a checkpoint of this moment; of several ranks while training goes on, until :meth:`settle`.
 
         Raises ``FloatingPointError`` naming the first weight that is not finite: nothing worth keeping.
         """
-        for name, p in self.model.named_parameters():
-            if not p.isfinite().all():
-                raise FloatingPointError(f"weight {name} is not finite after step {self.counters.step}")
-        counters = {**vars(self.counters), "seconds": self.seconds}
-        state = {
-            "optimizer": self.optimizer.state_dict(),
+        self.settle()
+        bad = next((name for name, p in self.model.named_parameters() if not is_finite(p)), None)
+        name = next(filter(None, self.job.ranks.gather(bad)), None)
+        if name is not None:
+            raise shared(FloatingPointError(f"weight {name} is not finite after step {self.counters.step}"))
+        state: dict[str, Any] = {
             "job": self.job.state_dict(),
-            "counters": counters,
+            "counters": {**vars(self.counters), "seconds": self.seconds},
             "torch_rng": torch.get_rng_state(),
             "sizes": self.folder.sizes(),  # on the disk before the checkpoint that counts on them
         }
-        return _checkpoint.save(
-            self.folder.checkpoints,
-            self.model,
-            state,
-            step=self.counters.step,
-            keep=self.config.keep_last,
-            config=self.folder.config,
-        )
+        place = {"step": self.counters.step, "keep": self.config.keep_last}
+        if self.job.ranks.alone:
+            state["optimizer"] = self.optimizer.state_dict()
+            _checkpoint.save(self.folder.checkpoints, self.model, state, config=self.folder.config, **place)
+        else:
+            self._writing = Writing(self.folder, self.model, self.optimizer, state, self.job.ranks, **place)
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written; ``OSError`` where it could not be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.settle()
 
     def restore(self, checkpoint: _checkpoint.Checkpoint) -> str | None:
         """Go back to the moment of a checkpoint, rows of metrics included; say what other versions wrote it, if any."""
-        state = _checkpoint.load(checkpoint, self.model)  # refuses what is damaged before anything here changes
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Refuses what is damaged before anything here changes.
+        state = _checkpoint.restore(checkpoint, self.model, self.optimizer, self.job.ranks)
         self.job.load_state_dict(state["job"])
         torch.set_rng_state(state["torch_rng"])  # last of the state: what loads may draw, as making the model did
         self.counters = Counters(**state["counters"])
-        self.folder.cut(
-            state["sizes"]
-        )  # rows after the checkpoint are lost from here on: only now is it certain to hold
+        if self.job.ranks.first:  # rows after the checkpoint are lost from here on: only now is it certain to hold
+            self.folder.cut(state["sizes"])
         self.started = time.perf_counter()
         return _checkpoint.other_versions(state)
 
@@ -143,3 +150,8 @@ def build(config: RunConfig, folder: RunFolder, job: AbstractJob[Any]) -> Sessio
     job.build(config, device=torch.device(choose_device(config.device)))
     counters = Counters(seen=dict.fromkeys(job.units, 0))
     return Session(config=config, folder=folder, job=job, optimizer=build_optimizer(config, job), counters=counters)
+
+
+def _whole(norm: torch.Tensor) -> torch.Tensor:
+    """A norm over all ranks, where gradients are divided."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

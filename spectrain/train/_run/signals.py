@@ -11,6 +11,8 @@ from types import FrameType
 class StopRequest(Exception):  # noqa: N818 - not an error: the run ends as asked
     """Truthy once a signal came; raised, with its place, after the checkpoint is on the disk."""
 
+    code = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.signal: int | None = None

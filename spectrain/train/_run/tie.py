@@ -9,8 +9,9 @@ from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.folder import RunFolder
 
-FREE = ("resume", "out_dir", "log_interval")
-"""What may differ when a run goes on: it decides nothing that is learned or written."""
+FREE = ("resume", "out_dir", "log_interval", "mesh", "tensor_parallel", "rank_timeout", "recompute")
+"""What may differ when a run goes on: where and by whom it is computed, and when it is said. It decides nothing that is
+learned, other ranks than before to rounding."""
 
 
 def digest(config: Path) -> str:

@@ -11,6 +11,7 @@ from spectrain import data, nn
 from spectrain._files.read import read_object
 from spectrain.train._jobs import samples
 from spectrain.train._jobs.language import build_model
+from spectrain.train._mesh import shards
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run import tie as _tie
@@ -104,8 +105,11 @@ def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
         restructure(model, read_object(folder.factors, what="the factors that compress wrote"))
     source = _newest_weights(folder)
     try:
-        safetensors.torch.load_model(model, str(source))
-    except (RuntimeError, safetensors.SafetensorError) as error:
+        if source.is_dir():
+            shards.read_model(source, model)
+        else:
+            safetensors.torch.load_model(model, str(source))
+    except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
     return source
 
@@ -116,5 +120,6 @@ def _newest_weights(folder: RunFolder) -> Path:
     checkpoints = _checkpoint.every(folder.checkpoints)
     if not checkpoints:
         raise ValueError(f"{folder.path} has no weights yet: neither model.safetensors nor a checkpoint.")
-    _checkpoint.verify(checkpoints[-1])
-    return checkpoints[-1].path / "model.safetensors"
+    newest = checkpoints[-1]
+    _checkpoint.verify(newest)
+    return newest.path / (shards.FOLDER if newest.of_ranks else "model.safetensors")

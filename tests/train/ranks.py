@@ -1,0 +1,213 @@
+"""Runs of several ranks, forked from one process that has imported everything: what torchrun starts, in less time.
+
+python tests/train/ranks.py FOLDER < JOBS: a list of jobs as JSON, run one after the other. Of each, FOLDER/NAME holds
+what every rank printed and the exit codes. As torchrun does, this process keeps the store and starts all ranks again
+where one has failed, ``restarts`` times.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from spectrain.cli import main
+from spectrain.train import train
+from spectrain.train._jobs import language
+from spectrain.train._mesh import ranks, shards
+from spectrain.train._run import checkpoint, loop, observe, prepare
+
+LOADED = (train, loop, observe, prepare, checkpoint)
+PATIENCE, MERCY = 15.0, 5.0
+"""Seconds that the others have to end by themselves, and then after SIGTERM, as torchrun's agent sends it."""
+
+
+def nan_on_last(rank, world):
+    """A batch that gives NaN at step 3, on the last rank only."""
+    batch = language.LanguageJob.batch
+    backward = language.LanguageJob.backward
+
+    def spoilt(job, step):
+        job.at = step
+        return batch(job, step)
+
+    def poisoned(job, *given):
+        nats = backward(job, *given)
+        if job.at == 2 and rank == world - 1:
+            job.model.blocks[0].feed_forward.up.register_forward_hook(lambda _m, _i, out: out * math.nan)
+            return math.nan
+        return nats
+
+    language.LanguageJob.batch, language.LanguageJob.backward = spoilt, poisoned
+
+
+def hangs_on_last(rank, world):
+    """The last rank never comes back from the batch of step 3."""
+    batch = language.LanguageJob.batch
+
+    def slow(job, step):
+        if step == 2 and rank == world - 1:
+            time.sleep(3600)
+        return batch(job, step)
+
+    language.LanguageJob.batch = slow
+
+
+def fails_on_last(rank, world):
+    """The last rank has an error of its own at step 3."""
+    batch = language.LanguageJob.batch
+
+    def broken(job, step):
+        if step == 2 and rank == world - 1:
+            raise OSError(5, "the disk of this machine is broken")
+        return batch(job, step)
+
+    language.LanguageJob.batch = broken
+
+
+def full_disk_on_last(rank, world):
+    """The last rank cannot write its part of the second checkpoint."""
+    write, calls = shards.file_digest, []
+
+    def refused(file):
+        if rank == world - 1 and file.name.startswith("__"):
+            calls.append(file)
+            if len(calls) == 2:
+                raise OSError(28, "No space left on device")
+        return write(file)
+
+    shards.file_digest = refused
+
+
+def slow_checkpoints(rank, world):
+    """A checkpoint takes a while on every rank: a kill comes in the middle of it."""
+    write = shards.file_digest
+    shards.file_digest = lambda file: (time.sleep(0.3), write(file))[1]
+
+
+def same_rows(rank, world):
+    """Wrong: every rank learns from the first rows of the batch."""
+    ranks.Ranks.share = lambda self, numbers: numbers[: len(numbers) // self.layout.parts]
+
+
+def own_mean(rank, world):
+    """Wrong: every rank divides by its own targets."""
+    ranks.Ranks.sums = lambda self, *own: list(own)
+
+
+def never_meets(rank, world):
+    """Wrong: gradients are summed over the ranks for the first part of a batch only."""
+    meets = language.meets
+    language.meets = lambda model, *, now: meets(model, now=not now)
+
+
+def other_code(rank, world):
+    """The last rank runs another version."""
+    from spectrain.train._mesh import join
+
+    if rank == world - 1:
+        join.code_digest = lambda: "another"
+
+
+PATCHES = {
+    f.__name__: f
+    for f in (
+        nan_on_last,
+        hangs_on_last,
+        fails_on_last,
+        full_disk_on_last,
+        slow_checkpoints,
+        same_rows,
+        own_mean,
+        never_meets,
+        other_code,
+    )
+}
+
+
+def run(rank, job, port, folder, attempt):
+    """One rank: the command in this process, as torchrun's environment says."""
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job["world"]), MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), TORCHELASTIC_RESTART_COUNT=str(attempt),
+        TORCHELASTIC_MAX_RESTARTS=str(job.get("restarts", 0)), TORCHELASTIC_USE_AGENT_STORE="True",
+    )  # fmt: skip
+    os.environ.update(job.get("environment", {}))
+    os.chdir(job.get("folders", [os.getcwd()] * job["world"])[rank])
+    torch.set_num_threads(1)
+    if job.get("patch"):
+        PATCHES[job["patch"]](rank, job["world"])
+    own = job.get("own", {}).get(str(rank), [])
+    try:
+        code = main([*map(str, job["argv"]), *own])
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def rows(file):
+    """Lines of steps that a run has written."""
+    try:
+        return file.read_text(encoding="utf-8").count('"kind": "step"')
+    except OSError:
+        return 0
+
+
+def kill_when(kill, job, started, began):
+    """Kill a rank once the run has come so far; whether that is done or no more possible."""
+    if "stop" in kill and rows(Path(job["metrics"])) >= kill["rows"]:
+        for process in started:
+            os.kill(process.pid, kill["stop"])
+        return True
+    ready = time.monotonic() - began > kill["after"] if "after" in kill else rows(Path(job["metrics"])) >= kill["rows"]
+    if not ready:
+        return False
+    time.sleep(kill.get("delay", 0.0))
+    if started[kill["rank"]].is_alive():
+        os.kill(started[kill["rank"]].pid, kill.get("signal", signal.SIGKILL))
+    return True
+
+
+def attempt_once(job, folder, number, port):
+    """Start all ranks and wait for them; their exit codes."""
+    fork = multiprocessing.get_context("fork")
+    started = [fork.Process(target=run, args=(i, job, port, folder, number)) for i in range(job["world"])]
+    for process in started:
+        process.start()
+    kills = job.get("kills", [])
+    kill, began = (kills[number] if number < len(kills) else None), time.monotonic()
+    failed = None
+    while any(process.is_alive() for process in started):
+        if kill is not None and kill_when(kill, job, started, began):
+            kill = None
+        if failed is None and any(process.exitcode for process in started):
+            failed = time.monotonic()
+        waited = 0.0 if failed is None else time.monotonic() - failed - job.get("patience", PATIENCE)
+        for process in started if waited > 0 else ():
+            process.kill() if waited > MERCY else process.terminate()
+        time.sleep(0.005)
+    return [process.exitcode for process in started]
+
+
+def do(job, folder):
+    """One job; what it came to is in FOLDER/codes."""
+    folder.mkdir(parents=True)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # one for all attempts
+    codes = [attempt_once(job, folder, 0, store.port)]
+    while any(codes[-1]) and len(codes) <= job.get("restarts", 0):
+        codes.append(attempt_once(job, folder, len(codes), store.port))
+    (folder / "codes").write_text(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    for each in json.load(sys.stdin):
+        do(each, Path(sys.argv[1]) / each["name"])
