@@ -33,7 +33,7 @@ from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train.config import TrainConfig
 
 RANKS = Path(__file__).with_name("ranks.py")
-STEPS, LIMIT = 50, 500
+STEPS, LIMIT = 50, 3000
 BOUND = 1e-5
 """How far weights of 50 steps in float32 may be from those of one process, on any mesh."""
 SMALL = [
