@@ -34,6 +34,7 @@ class TrainConfig(RunConfig):
     job: ClassVar[str] = "train"
     added: ClassVar[Mapping[str, object]] = {
         **dict.fromkeys(("embedding_lr", "head_lr", "vector_lr"), 1.0),
+        "final_lr": 0.0,
         "final_eval_tokens": "all",
     }
 
@@ -91,6 +92,8 @@ class TrainConfig(RunConfig):
     """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
     short run gets through the range of scores, at least 0.01 and at most 0.03."""
 
+    weight_decay: float = 0.3
+    """Decoupled decay, of matrices only."""
     embedding_lr: float | None = None
     """The embedding's learning rate, as a multiple of --lr. Default: follows the optimizer."""
     head_lr: float | None = None
@@ -258,6 +261,7 @@ class TrainConfig(RunConfig):
             ),
             ("lr", *self._default_lr()),
             *self._default_ratios(),
+            ("final_lr", *self._default_final_lr()),
             *self._default_balance_rate(),
             *([("max_minutes", DEFAULT_MINUTES, NO_LIMIT)] if self.unlimited else []),
         )
@@ -275,10 +279,15 @@ class TrainConfig(RunConfig):
 
     def _default_ratios(self) -> list[tuple[str, object, str]]:
         """Rates that are not those of the matrices; an empty field is 1."""
-        if self.parametrisation == "mup":
+        if self.parametrisation == "mup" or self.tied:
             return []
         found = {name: default_ratio(self.optimizer, name) for name in RATIOS}
         return [(name, ratio, _RATIO_REASON) for name, ratio in found.items() if ratio != 1.0]
+
+    def _default_final_lr(self) -> tuple[float, str]:
+        if self.schedule in ("linear", "cosine", "wsd"):
+            return 0.1, _RATIO_REASON
+        return 0.0, f"--schedule {self.schedule} decides where it ends"
 
     def _default_balance_rate(self) -> list[tuple[str, object, str]]:
         if self.moe_experts is None or self.moe_balance not in ("sign", "rms"):
@@ -298,18 +307,22 @@ EVERY_TOKEN = 10**15
 """As ``--eval-tokens``: what the last validation reads, which is all of the held-out text up to a bound."""
 RATIOS = ("embedding_lr", "head_lr", "vector_lr")
 """Learning rates as multiples of ``--lr``."""
-_DEFAULT_RATIOS: dict[str, dict[str, float]] = {}
-_RATIO_REASON = "best of a sweep at depth 4 (benchmarks/train/tokens_to_loss.py)"
+_DEFAULT_RATIOS = {
+    "muon": {"embedding_lr": 32.0, "head_lr": 4.0},
+    "adamw": {"embedding_lr": 16.0, "head_lr": 4.0},
+}
+"""By the one of muon and adamw that an optimizer is like."""
+_RATIO_REASON = "best at depth 2, tuned in 15 runs, and seen to hold at depth 4 (benchmarks/train/defaults.py)"
 _LR_REASON = "best of a sweep at depth 4 (benchmarks/train/tokens_to_loss.py); 1/depth, since width is 64 x depth"
 
 
 def default_ratio(optimizer: str, name: str) -> float:
     """What a rate is as a multiple of that of the matrices.
 
-    >>> default_ratio("muon", "vector_lr")
-    1.0
+    >>> default_ratio("muon", "vector_lr"), default_ratio("soap", "head_lr")
+    (1.0, 4.0)
     """
-    return _DEFAULT_RATIOS.get(optimizer, {}).get(name, 1.0)
+    return _DEFAULT_RATIOS[OPTIMIZERS[optimizer].like].get(name, 1.0)
 
 
 def default_lr(optimizer: str, depth: int) -> float:

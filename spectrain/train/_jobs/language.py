@@ -145,7 +145,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     @property
     def likelihood(self) -> Callable[..., Tensor]:
-        """The sum of nats: compiled with ``--compile``; over ranks, whose weights meet in a forward, of whole logits."""
+        """The sum of nats: compiled with ``--compile``; over ranks, whose weights meet in a forward, of all logits."""
         if self.ranks.mesh is not None:
             return samples.likelihood_of_logits
         return samples.compiled_likelihood() if self.config.compile else samples.likelihood

@@ -92,8 +92,9 @@ class RunConfig:
     'refined': from the gradient norms of the run in --schedule-from, its warm-up included."""
     schedule_from: str | None = None
     """With --schedule refined: a run of any length whose gradient norms are taken."""
-    final_lr: float = 0.0
-    """Where the learning rate ends, as a share of --lr."""
+    final_lr: float | None = None
+    """Where the learning rate ends, as a share of --lr. Default: 0.1 for language models, else 0; 0 where the schedule
+    decides it."""
 
     eval_interval: int = 50
     """Steps between validations."""
@@ -133,16 +134,16 @@ class RunConfig:
         package = OPTIMIZERS[self.optimizer].package
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f"--optimizer {self.optimizer} needs {package}; pip install 'spectrain[peers]'.")
-        self.require(0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")
+        self.require(self.final_lr is None or 0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")
         if self.schedule.startswith("uniform"):
-            self.require(self.final_lr == 0, "final_lr", f"left out with --schedule {self.schedule}, which has no end")
+            self.require(not self.final_lr, "final_lr", f"left out with --schedule {self.schedule}, which has no end")
             self.require(self.weight_decay > 0, "weight_decay", f"positive with --schedule {self.schedule}")
         refined = self.schedule == "refined"
         if refined or self.schedule.startswith("uniform"):
             self.require(self.max_minutes is None, "max_minutes", f"left out with --schedule {self.schedule}")
         alone = refined == (self.schedule_from is not None)
         self.require(alone, "schedule_from", "given with --schedule refined, and only there")
-        self.require(not refined or self.final_lr == 0, "final_lr", "left out with --schedule refined, which ends at 0")
+        self.require(not refined or not self.final_lr, "final_lr", "left out with --schedule refined, which ends at 0")
         for name in ("momentum", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("lr", "max_minutes"):

@@ -57,7 +57,9 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
     fall = FALLS.get(config.schedule)
     clock = by_clock(config)
     return Factors(
-        learning_rate_factor(step, warmup=config.warmup, steps=steps, clock=clock, final=config.final_lr, fall=fall),
+        learning_rate_factor(
+            step, warmup=config.warmup, steps=steps, clock=clock, final=config.final_lr or 0.0, fall=fall
+        ),
         1.0,
     )
 

@@ -1,10 +1,11 @@
 """What a comparison tunes: the ladders of each optimizer, and what a controlled comparison holds fixed."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from spectrain.train._run.optimizers import OPTIMIZERS
 from spectrain.train._studies.descent import Ladder, Point
-from spectrain.train.config import RATIOS, TrainConfig, default_lr, default_ratio
+from spectrain.train.config import RATIOS, TrainConfig
 
 BETAS = {"beta1": Ladder((0.8, 0.9, 0.95, 0.98)), "beta2": Ladder((0.9, 0.95, 0.98, 0.99, 0.999))}
 OWN = {"momentum": Ladder((0.8, 0.9, 0.95, 0.98))}
@@ -36,11 +37,9 @@ def ladders(optimizer: str, only: Sequence[str] | None = None) -> dict[str, Ladd
 
 def start(optimizer: str, base: TrainConfig) -> Point:
     """Where tuning begins: the defaults of ``spectrain train``."""
-    point: Point = {"lr": default_lr(optimizer, base.depth)}
-    for name in ladders(optimizer):
-        default = default_ratio(optimizer, name) if name in RATIOS else getattr(base, name, None)
-        point.setdefault(name, default if default is not None else 1.0)
-    return point
+    full, _ = dataclasses.replace(base, optimizer=optimizer, lr=None).derive()
+    found = {name: getattr(full, name, None) for name in ladders(optimizer)}
+    return {name: 1.0 if value is None else value for name, value in found.items()}
 
 
 def hold_the_rest(yardstick: Point, lr: float | int) -> Point:
