@@ -29,7 +29,7 @@ from benchmarks._runs import FIXED, TINY, finish_run, held_out_tokens, summary
 from spectrain import nn, objectives, optim, train
 from spectrain.nn.experts import Loads
 from spectrain.train._jobs import text as _text
-from spectrain.train._jobs.language import build_model
+from spectrain.train._jobs.model import build_model
 
 RULES = ("sign", "quantile")
 MODEL = {"validation_fraction": 0.08}

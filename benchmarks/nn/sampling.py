@@ -20,7 +20,7 @@ from benchmarks._record import Found
 from benchmarks._rounds import seconds
 from spectrain import nn
 from spectrain.train import TrainConfig
-from spectrain.train._jobs.language import build_model
+from spectrain.train._jobs.model import build_model
 
 MODELS = {"default (GQA)": {}, "latent (--attention mla)": {"attention": "mla"}}
 TEXTS = {"a short text": (1, 127), "a long one": (1984, 8)}

@@ -12,7 +12,7 @@ import pytest
 from spectrain import nn
 from spectrain.nn._attention import kinds
 from spectrain.nn._attention.choice import Choice
-from spectrain.train._jobs.language import attention_arguments
+from spectrain.train._jobs.model import attention_arguments
 from spectrain.train._run import recorded
 from spectrain.train.config import OF_ONE_KIND, TrainConfig
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from spectrain import nn
-from spectrain.train._jobs.language import build_model
+from spectrain.train._jobs.model import build_model
 from spectrain.train._run import recorded
 from spectrain.train.config import TrainConfig
 

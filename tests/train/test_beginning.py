@@ -98,7 +98,7 @@ def test_weights_that_are_gone_are_missed_only_without_a_checkpoint(tiny, first,
 def test_the_shape_is_all_that_a_model_is_built_from(tiny):
     """Every field of a configuration that changes a parameter's name or shape is inherited."""
     from spectrain.train._jobs import beginning
-    from spectrain.train._jobs.language import build_model
+    from spectrain.train._jobs.model import build_model
 
     def shapes(config):
         model = build_model(config.derive()[0], vocabulary=260)

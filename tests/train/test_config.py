@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrain.train._jobs.language import build_model
+from spectrain.train._jobs.model import build_model
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.config import DEFAULT_MINUTES
 from spectrain.train.config import TrainConfig

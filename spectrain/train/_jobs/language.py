@@ -8,10 +8,10 @@ from torch import Tensor
 
 from spectrain import data, nn, optim
 from spectrain._files.write import write_file
-from spectrain.nn.internal import kinds
 from spectrain.train._jobs import beginning, samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.held_out import HeldOut
+from spectrain.train._jobs.model import build_model, parametrisation
 from spectrain.train._jobs.pace import Pace
 from spectrain.train._jobs.samples import Score, count, evaluate
 from spectrain.train._mesh.divide import divide, recompute
@@ -267,78 +267,6 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def cost(self) -> str:
         """Floating-point operations of forward and backward."""
         return f"{6 * sum(p.numel() for p in self.model.parameters()) / 1e6:.3g} MFLOP a token"
-
-
-def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
-    """The model of a full configuration, at its initial weights."""
-    assert config.width
-    assert config.heads
-    return nn.LanguageModel(
-        vocabulary=vocabulary,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        hidden=config.hidden,
-        tied=config.tied,
-        attention=attention_arguments(config),
-        feed_forward=experts(config),
-        generator=data.streams.generator(config.seed, "weights"),
-    )
-
-
-def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parametrisation | None:
-    """What ``--parametrisation`` makes of a model of this configuration; None for the standard one.
-
-    Maps to a size that does not grow with the width are outputs, and inputs those from such a size: keys and values
-    that all heads share, rotated keys beside a latent, queries through ``--query-rank``. The router says it of itself.
-    """
-    if config.parametrisation == "standard":
-        return None
-    roles = {f"*.attention.{name}.weight": "output" for name in kinds.choice(config.attention).fixed}
-    if config.query_rank is not None:
-        roles |= {"*.attention.query_down.weight": "output", "*.attention.query.weight": "input"}
-    return optim.mup(model, base_width=config.base_width, roles=roles)
-
-
-def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
-    """What makes the second half of a block: a mixture of experts of the cost of ``--hidden``, or None for dense."""
-    if config.moe_experts is None:
-        return None
-    assert config.width
-    assert config.hidden
-    width, count = config.width, config.moe_experts
-    balance = nn.experts.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or nn.experts.Balance.rate)
-    narrow = max(1, config.hidden // (config.moe_top_k + config.moe_shared) // 4) * 4  # rows that grouped_mm takes
-
-    def make(_: int) -> torch.nn.Module:
-        return nn.MoE(
-            width,
-            experts=count,
-            top_k=config.moe_top_k,
-            hidden=narrow,
-            shared=config.moe_shared,
-            activation="sigmoid",
-            renormalise=True,
-            balance=balance,
-        )
-
-    return make
-
-
-def attention_arguments(config: TrainConfig) -> dict[str, object]:
-    """The arguments of ``nn.Attention`` that a full configuration decides, besides its heads."""
-    kind = kinds.choice(config.attention)
-    return {
-        **kind.arguments,
-        **{name: getattr(config, name) for name in kind.sizes},
-        "head_dim": config.head_dim,
-        "rotary_dim": config.rotary_dim,
-        "query_rank": config.query_rank,
-        "window": config.window,
-        "log_n": None if config.log_n == "off" else config.block,
-        "log_n_learned": config.log_n == "learned",
-    }
 
 
 def _violations(loads: Sequence[nn.experts.Loads]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from spectrain import data, nn
 from spectrain._files.read import read_object
 from spectrain.train._jobs import samples
-from spectrain.train._jobs.language import build_model
+from spectrain.train._jobs.model import build_model
 from spectrain.train._mesh import shards
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import recorded as _recorded

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from spectrain._files.write import write_json
-from spectrain.train._jobs.language import build_model
+from spectrain.train._jobs.model import build_model
 from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.compare import DEFAULT_STEPS, Runs, with_fixed_choices
