@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test lint bench bench-check docs clean
+.PHONY: train test test-integrations lint bench bench-check docs clean
 .DEFAULT_GOAL := train
 
 train: $(VENV)/installed  ## learn a language model from the Python standard library's source
@@ -14,6 +14,10 @@ train: $(VENV)/installed  ## learn a language model from the Python standard lib
 test: $(VENV)/installed  ## run the whole suite; ARGS=--full for the large one
 	@echo "== running the test suite, two processes of one thread each"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-integrations: $(VENV)/installed  ## with the packages that docs/integrations.md and docs/routing.md are about
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[integrations]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --full tests/optim/test_integrations.py tests/optim/test_architectures.py
 
 lint: $(VENV)/installed  ## style, types and the layers' import contracts
 	@echo "== ruff: style"

@@ -163,7 +163,7 @@ class TrainConfig(RunConfig):
             free = self.parametrisation == "standard" or ratio in (None, 1.0)
             self.require(free, name, "left out with --parametrisation mup, which decides it")
         alone = not self.tied or self.head_lr in (None, 1.0)
-        self.require(alone, "head_lr", "left out with --tied, where the head is the embedding")
+        self.require(alone, "head_lr", "left out with --tied (the head is the embedding there)")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         self._check_attention()

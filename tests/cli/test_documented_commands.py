@@ -28,7 +28,8 @@ CHECK = {"--data": "prose.txt", "--widths": "32 64", "--head-dim": "8", "--steps
          "--batch-size": "2", "--threads": "1"}  # fmt: skip
 SMALL = {
     "train": TINY,
-    "compare": {**TINY, "--data": "prose.txt", "--lr": "1e-3", "--seeds": "0"},
+    "compare": {**{flag: value for flag, value in TINY.items() if flag != "--eval-tokens"}, "--data": "prose.txt",
+                "--lr": "1e-3", "--seeds": "0"},
     "embed": {"--data": "pairs.jsonl", "--vocabulary": "300", "--batch-size": "16", "--max-steps": "2",
               "--threads": "1", "--autocast": "off", "--muon-dtype": "float32"},
     "draw": {"--max-steps": "2", "--batch-size": "8", "--depth": "1", "--width": "32", "--eval-pictures": "20",

@@ -104,6 +104,8 @@ class RunConfig:
     """Checkpoints kept."""
     log_interval: int = 10
     """Steps between lines on a screen that is not a terminal."""
+    logger: tuple[str, ...] = ()
+    """What else hears the metrics: tensorboard, wandb (offline), mlflow; each is an extra. None: metrics.jsonl."""
     spectrum_interval: int = 100
     """Steps between singular-value spectra of the first and last block; 0: none."""
 

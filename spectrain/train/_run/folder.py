@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
@@ -28,6 +28,8 @@ class RunFolder:
         self.factors = path / "factors.json"
         self.schedule = path / "schedule.json"
         self.checkpoints = path / "checkpoints"
+        self.listeners: list[Callable[[str, Mapping[str, object]], None]] = []
+        """What hears each row after it is written."""
 
     def record(self, kind: str, row: Mapping[str, object]) -> None:
         """Append one line to ``metrics.jsonl``. A number that is not finite becomes null."""
@@ -36,6 +38,8 @@ class RunFolder:
             line = json.dumps({"kind": kind, **{k: _finite(v) for k, v in row.items()}}, default=float)
         with open(self.metrics, "a", encoding="utf-8") as file:  # a kill may leave half a line: a resume cuts it off
             file.write(line + "\n")
+        for listener in self.listeners:
+            listener(kind, row)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the growing files, forced onto the disk: what a checkpoint remembers."""

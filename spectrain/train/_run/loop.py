@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from spectrain.train._mesh.failing import shared
 from spectrain.train._mesh.join import here
 from spectrain.train._mesh.ranks import ALONE
-from spectrain.train._run import observe, recorded
+from spectrain.train._run import loggers, observe, recorded
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
 from spectrain.train._run.job import AbstractJob, Measured
@@ -75,8 +75,11 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
         _screen(config, progress) as screen,
         _deterministic(),
     ):
+        for name in config.logger:
+            loggers.check(name)
         session = prepare(config, screen)
-        with stop_on_signals() as asked_to_stop:
+        heard = loggers.listening(session.config, session.folder, step=session.counters.step)
+        with stop_on_signals() as asked_to_stop, heard if session.job.ranks.first else nullcontext():
             _run(session, screen, asked_to_stop)
         return observe.finish(session, screen)
 
