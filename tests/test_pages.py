@@ -19,8 +19,6 @@ class System(NamedTuple):
     articles: list[str]
     page: str
     names: list[str]
-    issues: list[str]
-    today: str
 
 
 def table(root):
@@ -31,15 +29,13 @@ def table(root):
 
 
 def read(cells):
-    number, _, *middle, where, issues, today = cells
-    links = re.findall(r"\]\(([^)]+)\)", " ".join(middle))
+    number, _, articles, page, where, *_ = cells
+    links = re.findall(r"\]\(([^)]+)\)", f"{articles} {page}")
     return System(
         number=number,
         articles=[link.rpartition("/")[2] for link in links if "kexue.fm/archives/" in link],
         page=next(link for link in links if link.endswith(".md")),
         names=re.findall(r"(?<!in )`(\w+(?:\.\w+)+)`", where),
-        issues=re.findall(r"[1-8] of 8", issues),
-        today=today,
     )
 
 
@@ -55,14 +51,9 @@ def faults_of(system, root):
         return [f"{system.number}: no page {system.page}"]
     text = page.read_text(encoding="utf-8")
     found = [f"{system.page} does not name article {a}" for a in system.articles if not re.search(rf"\b{a}\b", text)]
-    found += [f"{system.page} does not name issue {issue}" for issue in system.issues if issue not in text]
-    if not system.issues:
-        found.append(f"{system.number}: no issue")
     there = [in_package(name) for name in system.names]
-    kind = system.today.partition(":")[0]
-    true = {"works": bool(there) and all(there), "in part": any(there), "planned": not any(there)}
-    if not true.get(kind, False):
-        found.append(f"{system.number}: {kind!r} is not so: {dict(zip(system.names, there, strict=True))}")
+    if not (there and all(there)):
+        found.append(f"{system.number}: not in the package: {dict(zip(system.names, there, strict=True))}")
     return found
 
 
@@ -97,7 +88,7 @@ def says(file, version):
 
 
 @pytest.mark.parametrize("system", table(ROOT).values(), ids=lambda system: system.page)
-def test_a_system_has_a_page_that_names_its_article_and_issue_and_a_true_status(system):
+def test_a_system_has_a_page_that_names_its_article_and_is_in_the_package(system):
     assert faults_of(system, ROOT) == []
 
 
@@ -119,11 +110,8 @@ WRONG = {
     "a page nobody links to": lambda root: (root / "docs/stray.md").write_text("# Stray\n", encoding="utf-8"),
     "a row is missing": replace("docs/index.md", "| 16 |", "| |"),
     "a page without its article": replace("docs/cr.md", "10427", "article"),
-    "a page without its issue": replace("docs/svd.md", "5 of 8", "later"),
-    "works, but is not there": replace("docs/index.md", "`approx.minimax`", "`approx.maximin`"),
-    "there, but planned": replace("docs/index.md", "1 of 8, 2 of 8 | works", "1 of 8, 2 of 8 | planned"),
-    "a status nobody defined": replace("docs/index.md", "1 of 8, 2 of 8 | works", "1 of 8, 2 of 8 | soon"),
-    "a row without an issue": replace("docs/index.md", "1 of 8, 2 of 8 | works", "| works"),
+    "a name that is not there": replace("docs/index.md", "`approx.minimax`", "`approx.maximin`"),
+    "a row without a name": replace("docs/index.md", "`approx.minimax`", "approx.minimax"),
     "a page outside the navigation": replace("mkdocs.yml", ": cur.md\n", ": svd.md\n"),
     "a version without a changelog": replace("spectrain/__init__.py", '__version__ = "', '__version__ = "9.'),
 }
