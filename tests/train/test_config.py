@@ -16,12 +16,15 @@ def test_everything_follows_from_the_dial_and_every_choice_has_a_reason():
     full, why = TrainConfig(depth=6).derive()
     assert (full.width, full.heads, full.kv_heads, full.hidden) == (384, 6, 3, 1024)
     assert full.max_minutes == DEFAULT_MINUTES
-    assert {line.split(" = ")[0] for line in why} == {"width", "heads", "kv_heads", "hidden", "lr", "max_minutes"}
+    rates = {"lr", "embedding_lr", "head_lr", "final_lr"}
+    assert {line.split(" = ")[0] for line in why} == {"width", "heads", "kv_heads", "hidden", "max_minutes", *rates}
 
 
 def test_what_was_given_stays():
-    full, why = TrainConfig(depth=6, width=96, heads=3, kv_heads=1, hidden=10, lr=1.0, max_steps=3).derive()
-    assert (full.width, full.heads, full.kv_heads, full.hidden, full.lr) == (96, 3, 1, 10, 1.0)
+    rates = {"lr": 1.0, "embedding_lr": 2.0, "head_lr": 3.0, "final_lr": 0.0}
+    full, why = TrainConfig(depth=6, width=96, heads=3, kv_heads=1, hidden=10, max_steps=3, **rates).derive()
+    assert (full.width, full.heads, full.kv_heads, full.hidden) == (96, 3, 1, 10)
+    assert {name: getattr(full, name) for name in rates} == rates
     assert full.max_minutes is None
     assert why == []
 
