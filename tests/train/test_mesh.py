@@ -35,13 +35,14 @@ from spectrain.train.config import TrainConfig
 RANKS = Path(__file__).with_name("ranks.py")
 STEPS, LIMIT = 50, 3000
 BOUND = 1e-5
-"""How far weights of 50 steps in float32 may be from those of one process, on any mesh."""
+"""How far weights of 50 steps in float32 may be from those of one process, on any mesh, all rates being ``--lr``: what
+moves by larger steps is further apart in proportion."""
 SMALL = [
     *("--depth", 1, "--width", 32, "--heads", 2, "--kv-heads", 2, "--tokenizer", "bytes", "--block", 16),
     *("--batch-size", 4, "--micro-batch-size", 1, "--packing", "documents", "--lr", 3e-3, "--warmup", 2),
     *("--eval-interval", 25, "--eval-tokens", 256, "--save-interval", 10, "--spectrum-interval", 25),
     *("--sample-tokens", 4, "--threads", 1, "--autocast", "off", "--muon-dtype", "float32", "--device", "cpu"),
-    *("--resume", "auto"),
+    *("--resume", "auto", "--embedding-lr", 1, "--head-lr", 1, "--weight-decay", 0.1, "--final-lr", 0),
 ]
 KILLS = [
     {"rank": 1, "rows": 5, "delay": 0.02},
