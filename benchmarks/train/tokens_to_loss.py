@@ -29,9 +29,8 @@ from spectrain.train._run.loop import step
 from spectrain.train._run.prepare import decide
 from spectrain.train._run.session import build
 from spectrain.train._studies.ratio import YARDSTICK
-from spectrain.train._studies.settings import SHORT
 from spectrain.train.config import default_lr
-from spectrain.train.internal import in_words
+from spectrain.train.internal import SHORT, in_words
 
 MODEL = {"validation_fraction": 0.02, "save_interval": 1000, "log_interval": 1000, "threads": 1, "compile": True}
 START: dict[str, float] = {"lr": 0.016, "embedding_lr": 16.0, "head_lr": 4.0}
