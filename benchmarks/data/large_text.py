@@ -76,12 +76,13 @@ def run(words: Sequence[object], *, until: Sequence[str] = ()) -> dict[str, Any]
     command = [sys.executable, "-m", "spectrain", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stdout
-    for line in process.stdout:
-        said.append(line.rstrip())
-        for word in until:
-            if line.startswith(word):
-                seconds.setdefault(word, time.perf_counter() - began)
-                seconds.setdefault(f"cpu {word}", processor_seconds(process.pid))
+    with process.stdout as lines:
+        for line in lines:
+            said.append(line.rstrip())
+            for word in until:
+                if line.startswith(word):
+                    seconds.setdefault(word, time.perf_counter() - began)
+                    seconds.setdefault(f"cpu {word}", processor_seconds(process.pid))
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
