@@ -6,7 +6,6 @@
 Before: one rate for matrices, embedding and head, and a last rate of nothing. Finished runs in --runs are kept.
 """
 
-import dataclasses
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY, summary
-from spectrain import train
+from benchmarks._runs import FIXED, TINY, finish_run, summary
 from spectrain.train import TrainConfig
 
 BEFORE: dict[str, Any] = {"embedding_lr": 1.0, "head_lr": 1.0, "weight_decay": 0.1, "final_lr": 0.0, "warmup": 20}
@@ -35,22 +33,20 @@ def measure(
     model: Mapping[str, Any] = MODEL,
 ) -> Found:
     """All runs; the rows of the record say what each came to."""
-    base = TrainConfig(**{**FIXED, "data": data, **model, "depth": depth, "max_steps": steps})
+    shared = {**FIXED, "data": data, **model, "depth": depth, "max_steps": steps}
     rows = []
     for optimizer in optimizers:
         for seed in seeds:
             for name, settings in (("before", BEFORE), ("now", {})):
                 folder = runs / f"{name}-{optimizer}-d{depth}-{steps}-seed{seed}"
-                if not (folder / "summary.json").exists():
-                    one = {"optimizer": optimizer, "seed": seed, "out_dir": str(folder), "resume": "auto", **settings}
-                    train.train(dataclasses.replace(base, **one))
-                found = summary(folder)
+                one = {**shared, "optimizer": optimizer, "seed": seed, **settings}
+                found = summary(finish_run(folder, **one))
                 rows.append({"defaults": name, "optimizer": optimizer, "seed": seed, "loss": found["validation_loss"],
                              "bits_per_byte": found["bits_per_byte"], "tokens": found["tokens"]})  # fmt: skip
     fallen = {name: _fall(rows, name) for name in optimizers}
     lines = [[row[key] if key in ("defaults", "optimizer", "seed") else f"{row[key]:.4f}"
               for key in ("defaults", "optimizer", "seed", "loss", "bits_per_byte")] for row in rows]  # fmt: skip
-    now, _ = base.derive()
+    now, _ = TrainConfig(**shared).derive()
     body = (
         _record.table(["defaults", "optimizer", "seed", "loss", "bits/byte"], lines)
         + f"\n\nAfter {steps} steps of {now.tokens_per_step:,} tokens at depth {depth}; loss and bits a byte are those "

@@ -8,7 +8,6 @@ batches) are tried at half and twice the rate as well, and their best counts, wh
 --runs are kept.
 """
 
-import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY, summary
-from spectrain import train
+from benchmarks._runs import FIXED, TINY, finish_run, summary
 from spectrain.train import TrainConfig
 
 POINT: dict[str, Any] = {
@@ -59,29 +57,27 @@ def measure(
     model: Mapping[str, Any] = MODEL,
 ) -> Iterator[Found]:
     """``steps`` of the tuned run; others have as many tokens. A record after every change, of all so far."""
-    base = TrainConfig(**{**FIXED, "data": data, **model, "depth": depth, "max_steps": steps})
-    tokens = steps * base.tokens_per_step
+    shared = {**FIXED, "data": data, **model, "depth": depth}
+    tokens = steps * TrainConfig(**shared).tokens_per_step
     rows: list[dict[str, Any]] = []
     for name in changes:
         settings, factors = CHANGES[name]
         for factor in factors:
             for seed in seeds:
-                one = {**POINT, **settings, "seed": seed, "max_steps": None, "max_tokens": tokens}
+                one = {**shared, **POINT, **settings, "seed": seed, "max_steps": None, "max_tokens": tokens}
                 one["lr"] *= factor
                 folder = (
                     runs / f"d{depth}-{steps}" / f"{name.replace(' ', '_').replace(',', '')}-x{factor:g}-seed{seed}"
                 )
-                rows.append({"change": name, "factor": factor, "seed": seed, **_run(base, one, folder)})
+                rows.append({"change": name, "factor": factor, "seed": seed, **_run(one, folder)})
         yield _found(rows, f"d{depth}_{steps}")
 
 
-def _run(base: TrainConfig, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    if not (folder / "summary.json").exists():
-        try:
-            train.train(dataclasses.replace(base, **settings, out_dir=str(folder), resume="auto"))
-        except (FloatingPointError, ValueError) as error:
-            return {"loss": float("inf"), "bits_per_byte": float("inf"), "said": str(error)}
-    found = summary(folder)
+def _run(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    try:
+        found = summary(finish_run(folder, **settings))
+    except (FloatingPointError, ValueError) as error:
+        return {"loss": float("inf"), "bits_per_byte": float("inf"), "said": str(error)}
     return {"loss": found["validation_loss"], "bits_per_byte": found["bits_per_byte"],
             "tokens_per_second": found["tokens_per_second"]}  # fmt: skip
 

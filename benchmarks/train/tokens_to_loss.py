@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY, summary
+from benchmarks._runs import FIXED, TINY, finish_run, summary
 from spectrain import train
 from spectrain.train import TrainConfig
 from spectrain.train._run.folder import RunFolder
@@ -60,7 +60,8 @@ def measure(
     results: dict[int, dict[str, Any]] = {}
     points: Mapping[str, Mapping[str, float]] = dict.fromkeys(optimizers, START)
     for at, horizon in enumerate(horizons):
-        config = TrainConfig(**{"eval_interval": max(40, horizon // 10), **base, "max_steps": horizon})
+        shared = {"eval_interval": max(40, horizon // 10), **base, "max_steps": horizon}
+        config = TrainConfig(**shared)
         grid = {name: [default_lr(name, config.depth)] for name in optimizers}
         folder = runs / f"{text}-d{config.depth}-{horizon}"
         budget, again = tune[min(at, len(tune) - 1)], AGAIN[min(at, len(AGAIN) - 1)]
@@ -68,14 +69,14 @@ def measure(
             config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=points, settings=again
         )
         points = {name: found["point"] for name, found in result["tuned"].items()}
-        ended = _ended(config, points, result, folder, shares, seeds) if horizon == max(horizons) else []
+        ended = _ended(shared, points, result, folder, shares, seeds) if horizon == max(horizons) else []
         paces = pace(config, points, runs / "pace", rounds)
         results[horizon] = {**result, "step_seconds": paces, "ended": ended, "budget": budget}
         yield _found(results, f"{text}_d{config.depth}")
 
 
 def _ended(
-    base: TrainConfig,
+    shared: Mapping[str, Any],
     points: Mapping[str, Mapping[str, float]],
     result: Mapping[str, Any],
     folder: Path,
@@ -87,13 +88,10 @@ def _ended(
     rows = []
     for name, point in points.items():
         for share in shares if name != YARDSTICK else ():
-            steps = round(share * min(base.limits()))
+            steps = round(share * shared["max_steps"])
             for seed in seeds:
-                made = folder / f"ended-{name}-{steps}-seed{seed}"
-                if not (made / "summary.json").exists():
-                    one = {**vars(base), **point, "optimizer": name, "seed": seed, "eval_interval": steps}
-                    train.train(TrainConfig(**{**one, "max_steps": steps, "out_dir": str(made), "resume": "auto"}))
-                loss = summary(made)["validation_loss"]
+                one = {**shared, **point, "optimizer": name, "seed": seed, "max_steps": steps, "eval_interval": steps}
+                loss = summary(finish_run(folder / f"ended-{name}-{steps}-seed{seed}", **one))["validation_loss"]
                 rows.append({"optimizer": name, "share": share, "seed": seed, "final_loss": loss,
                              "over_target": loss - targets[seed]})  # fmt: skip
     return rows

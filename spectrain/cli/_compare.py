@@ -87,9 +87,7 @@ def table(result: dict[str, Any]) -> str:
     lines: list[str] = []
     for name, found in result["tables"].items():
         lines += [_TITLES[name]] if _TITLES[name] else []
-        lines.append(
-            f"{'optimizer':12}{'lr':>10}{'seed':>6}{'final loss':>12}{'bits/byte':>11}{'tokens to target':>18}"
-        )
+        lines.append(_HEAD)
         lines += [_line(rows[run]) for run in sorted(found["runs"], key=lambda run: _order(rows[run]))]
         for other, ratio in found["against"].items():
             words = in_words(ratio)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -58,20 +58,20 @@ class Refined(AbstractSchedule):
 
     def __call__(self, step: int) -> Factors:
         """Return the factors of a step, counted from 0."""
-        lr = float(_table(tuple(self.norms), self.steps, float(self.smooth))[step]) if step < self.steps else 0.0
+        lr = float(self._table[step]) if step < self.steps else 0.0
         return Factors(lr, lr if self.joint else 1.0)
 
-
-@lru_cache(maxsize=8)
-def _table(norms: tuple[float, ...], steps: int, smooth: float) -> Float[np.ndarray, " steps"]:
-    G = _medians(np.asarray(norms), round(smooth * len(norms)))
-    if len(G) != steps:
-        shares = [(np.arange(n) + 0.5) / n for n in (steps, len(G))]
-        G = np.interp(shares[0], shares[1], G)
-    w = (G / G.min()) ** -2.0
-    after = np.cumsum(w[::-1])[::-1]  # Q_T - Q_{t-1}
-    eta = w * after
-    return np.asarray(eta / eta.max())
+    @cached_property
+    def _table(self) -> Float[np.ndarray, " steps"]:
+        """The factors of all steps, computed with the first."""
+        G = _medians(np.asarray(self.norms), round(self.smooth * len(self.norms)))
+        if len(G) != self.steps:
+            shares = [(np.arange(n) + 0.5) / n for n in (self.steps, len(G))]
+            G = np.interp(shares[0], shares[1], G)
+        w = (G / G.min()) ** -2.0
+        after = np.cumsum(w[::-1])[::-1]  # Q_T - Q_{t-1}
+        eta = w * after
+        return np.asarray(eta / eta.max())
 
 
 def _medians(G: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n"]:

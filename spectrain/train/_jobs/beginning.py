@@ -29,7 +29,7 @@ def inherit(config: TrainConfig) -> TrainConfig:
     """
     if config.init_from is None:
         return config
-    source, usual = RunFolder(Path(config.init_from)), TrainConfig()
+    source = RunFolder(Path(config.init_from))
     if not source.config.exists() or not source.model.exists():
         raise ValueError(f"--init-from {config.init_from} is no finished run: it has no config.json and weights.")
     if source.factors.exists():
@@ -38,13 +38,11 @@ def inherit(config: TrainConfig) -> TrainConfig:
         )
     _tie.check(source)
     recorded = _recorded.read_config(source.config, TrainConfig)
-    for name in SHAPE:
-        asked, there = getattr(config, name), getattr(recorded, name)
-        if asked not in (getattr(usual, name), there):
-            raise ValueError(
-                f"--{name.replace('_', '-')} {asked} differs from the {there} of --init-from {config.init_from}, whose "
-                "weights have that shape. Leave the flag out."
-            )
+    for flag, asked, there in _recorded.differing(recorded, config, SHAPE, unless=TrainConfig()):
+        raise ValueError(
+            f"{flag} {asked} differs from the {there} of --init-from {config.init_from}, whose weights have that "
+            "shape. Leave the flag out."
+        )
     return dataclasses.replace(config, **{name: getattr(recorded, name) for name in SHAPE})
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._inductor import cpp_builder
 
 from spectrain import data, nn, objectives
 
@@ -52,6 +51,8 @@ def compiled_likelihood() -> Callable[..., Tensor]:
 
     Raises ``ValueError`` where there is no C++ compiler for the CPU's kernels.
     """
+    from torch._inductor import cpp_builder  # two seconds, which a run that compiles nothing does without
+
     try:
         cpp_builder.get_cpp_compiler()
     except Exception as error:  # whatever Inductor says of a missing compiler, differently from release to release

@@ -77,7 +77,12 @@ def _spread(value: Any, like: Tensor) -> Any:
 
 
 def _whole(value: Tensor) -> Tensor:
-    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+    return gathered(value).detach().cpu()
+
+
+def gathered(value: Tensor) -> Tensor:
+    """A tensor of all ranks in one piece; a plain one as it is. Every rank calls it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _distinct(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -53,7 +53,7 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
         return UniformMemory(lr=config.lr, weight_decay=config.weight_decay, joint=joint, warmup=warmup)(step)
     if config.schedule == "refined":
         assert steps is not None
-        return Refined(norms=gradient_norms(config.out_dir, config.schedule_from), steps=steps)(step)
+        return _refined(config.out_dir, config.schedule_from, steps)(step)
     fall = FALLS.get(config.schedule)
     clock = by_clock(config)
     return Factors(
@@ -62,6 +62,12 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
         ),
         1.0,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _refined(out_dir: str, source: str | None, steps: int) -> Refined:
+    """The schedule of a run, made once: its table is as long as the run."""
+    return Refined(norms=gradient_norms(out_dir, source), steps=steps)
 
 
 @functools.lru_cache(maxsize=4)

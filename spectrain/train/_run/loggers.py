@@ -9,9 +9,9 @@ import dataclasses
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
@@ -29,19 +29,6 @@ class Logger(Protocol):
         ...
 
 
-class Facts(NamedTuple):
-    """What makes a logger, and the package that it needs."""
-
-    make: str
-    package: str
-    extra: str
-
-
-LOGGERS = {
-    "tensorboard": Facts("TensorBoard", "tensorboard", "tensorboard"),
-    "wandb": Facts("WeightsAndBiases", "wandb", "wandb"),
-    "mlflow": Facts("MLflow", "mlflow", "mlflow"),
-}
 KINDS = ("step", "eval")
 """Rows that are curves; spectra and activations have a report."""
 
@@ -50,9 +37,8 @@ def check(name: str) -> None:
     """Refuse what is no logger, or lacks its package, with the cure."""
     if name not in LOGGERS:
         raise ValueError(f"--logger must be one of {', '.join(LOGGERS)}, got {name!r}.")
-    package, extra = LOGGERS[name].package, LOGGERS[name].extra
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(f"--logger {name} needs {package}; pip install 'spectrain[{extra}]'.")
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"--logger {name} needs {name}; pip install 'spectrain[{name}]'.")
 
 
 @contextlib.contextmanager
@@ -60,7 +46,7 @@ def listening(config: RunConfig, folder: RunFolder, *, step: int) -> Iterator[No
     """Let the loggers of ``config`` hear what is recorded in ``folder``, from ``step`` on; close them at the end."""
     with contextlib.ExitStack() as stack:
         for name in config.logger:
-            logger: Logger = globals()[LOGGERS[name].make](config, folder, step)
+            logger = LOGGERS[name](config, folder, step)
             stack.callback(logger.close)
             folder.listeners.append(logger)
             stack.callback(folder.listeners.remove, logger)
@@ -150,3 +136,11 @@ class MLflow:
     def close(self) -> None:
         """End the run."""
         self._client.set_terminated(self._id)
+
+
+LOGGERS: dict[str, Callable[[RunConfig, RunFolder, int], Logger]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
+}
+"""By the value of ``--logger``, which is the name of the package and of the extra as well."""

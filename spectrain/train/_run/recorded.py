@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -111,14 +111,22 @@ def free_of(recorded: Config, wanted: Config) -> Config:
 
 def check_same(recorded: RunConfig, wanted: RunConfig, *, unless: RunConfig | None = None) -> None:
     """Refuse a configuration that differs from the recorded one, except where it equals ``unless``."""
-    for field in dataclasses.fields(recorded):
-        asked, used = getattr(wanted, field.name), getattr(recorded, field.name)
-        silent = unless is not None and asked == getattr(unless, field.name)
-        if field.name not in FREE and asked != used and not silent:
-            raise ValueError(
-                f"--{field.name.replace('_', '-')} {asked} differs from the run's {used}, and a resumed run keeps "
-                "its configuration. Leave the flag out, or start a new run in another --out-dir."
-            )
+    names = [field.name for field in dataclasses.fields(recorded) if field.name not in FREE]
+    for flag, asked, used in differing(recorded, wanted, names, unless=unless):
+        raise ValueError(
+            f"{flag} {asked} differs from the run's {used}, and a resumed run keeps its configuration. Leave the flag "
+            "out, or start a new run in another --out-dir."
+        )
+
+
+def differing(
+    recorded: RunConfig, wanted: RunConfig, names: Iterable[str], *, unless: RunConfig | None = None
+) -> Iterator[tuple[str, object, object]]:
+    """Flag, wanted and recorded value of those fields that differ, except where the wanted one equals ``unless``."""
+    for name in names:
+        asked, used = getattr(wanted, name), getattr(recorded, name)
+        if asked != used and (unless is None or asked != getattr(unless, name)):
+            yield f"--{name.replace('_', '-')}", asked, used
 
 
 def from_values(kind: type[Config], values: dict[str, object], *, source: str) -> Config:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from spectrain import optim
 from spectrain.train._mesh.failing import shared
+from spectrain.train._mesh.whole import gathered
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.folder import RunFolder
@@ -94,7 +94,7 @@ class Session:
             torch.nn.utils.clip_grad_norm_(matrices, math.inf if free else limit),
             torch.nn.utils.clip_grad_norm_(rest, limit),
         ]
-        return math.hypot(*(_whole(norm).item() for norm in norms))
+        return math.hypot(*(gathered(norm).item() for norm in norms))
 
     @functools.cached_property
     def _parts(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
@@ -150,8 +150,3 @@ def build(config: RunConfig, folder: RunFolder, job: AbstractJob[Any]) -> Sessio
     job.build(config, device=torch.device(choose_device(config.device)))
     counters = Counters(seen=dict.fromkeys(job.units, 0))
     return Session(config=config, folder=folder, job=job, optimizer=build_optimizer(config, job), counters=counters)
-
-
-def _whole(norm: torch.Tensor) -> torch.Tensor:
-    """A norm over all ranks, where gradients are divided."""
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
