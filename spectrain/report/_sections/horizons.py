@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from spectrain.report._drawing.figure import Figure, Trace, View, Views, axis, label, log_axis, series_color
-from spectrain.report._drawing.html import Section, amount, digits, paragraph
+from spectrain.report._drawing.html import Section, amount, digits
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.run import proper_name
 
@@ -34,7 +34,7 @@ def horizons(compared: Sequence[Row]) -> Section | None:
         "over the seeds (Student), from three seeds on. Triangles: not reached on some seed, so at least this much."
     )
     drawn = Figure("horizons", views, controls, caption=caption)
-    return Section("horizons", "Against the horizon", [paragraph(_verdict(found, tables[0]), of="finding"), drawn])
+    return Section("horizons", "Against the horizon", [drawn])
 
 
 def _against(one: Row, table: str) -> dict[str, Row]:
@@ -106,7 +106,3 @@ def _title(found: Sequence[Row], table: str, cost: str) -> str:
             pieces.append(f"{proper_name(name)} {said}")
     after = amount(number(last["horizon"]) or 0)
     return f"Share of AdamW's {cost} after {after} steps: " + (", ".join(pieces) or "not measured")
-
-
-def _verdict(found: Sequence[Row], table: str) -> str:
-    return _title(found, table, "tokens") + f" ({_TABLES[table]})."
