@@ -40,6 +40,8 @@ def linear_negative_log_likelihood(
     product = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
     with torch.autocast(kind, enabled=False):
         flat = features.flatten(0, -2) if features.ndim > 1 else features.unsqueeze(0)
+        if not torch.is_grad_enabled():  # else the Function would be told that a parameter wants its gradient
+            flat, weight = flat.detach(), weight.detach()
         out: Tensor = _Likelihood.apply(flat, weight, targets.flatten(), ignore, rows, product)
     return out
 
