@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from spectrain.data._png import read_pngs
 from spectrain.data._text.document import DataError
 from spectrain.data._text.open import UnusableFileError, chunks, refuse_nothing
 
@@ -53,12 +54,12 @@ def read_images(paths: Sequence[str | Path] | None = None) -> Images:
       relatives are published;
     - a file ``.npz`` of ``numpy.savez(file, images=, labels=)``: ``images`` is ``(count, size, size)`` or ``(count,
       size, size, channels)`` with 1 or 3 channels, bytes or numbers in [0, 1]; ``labels`` are whole numbers or words;
-    - a folder of PNG files, all of one square size: subfolders are classes; without any there is one class. Needs
-      Pillow.
+    - a folder of PNG files, all of one square size: subfolders are classes; without any there is one class. Grey ones
+      may have 16 bits. What begins with a dot is not looked at. Needs Pillow.
 
     Raises DataError for anything else: a file that is damaged, pictures of mixed or oblong size (naming the first),
-    labels that are missing, counts that do not agree, NaN, nothing there; ModuleNotFoundError naming the extra where a
-    package is missing.
+    labels that are missing, counts that do not agree, NaN, nothing there, a class without a picture, pictures of other
+    formats or not opaque; ModuleNotFoundError naming the extra where a package is missing.
 
     >>> images = read_images()
     >>> images.pixels.shape, len(images.classes), images.pixels.min().item(), images.pixels.max().item()
@@ -80,7 +81,7 @@ def read_images(paths: Sequence[str | Path] | None = None) -> Images:
             f"{folder} is no folder. Name one of PNG files or of MNIST's files, a file .npz, 'digits', or "
             "'fashion-mnist' (Debian package dataset-fashion-mnist)."
         )
-    return _idx(folder) if _find(folder, "train-images-idx3-ubyte") else _pngs(folder)
+    return _idx(folder) if _find(folder, "train-images-idx3-ubyte") else _of_pngs(folder)
 
 
 def _digits() -> Images:
@@ -178,30 +179,8 @@ def _levels(path: Path, images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) * 2 - 1
 
 
-def _pngs(folder: Path) -> Images:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("reading PNG files needs Pillow: pip install 'spectrain[images]'.") from None
-    files = sorted(path for path in folder.rglob("*.png") if path.is_file())
-    if not files:
-        raise DataError(f"{folder} holds neither PNG files nor MNIST's train-images-idx3-ubyte.")
-    names = sorted({path.relative_to(folder).parts[0] if path.parent != folder else "" for path in files})
-    arrays: list[np.ndarray] = []
-    for path in files:
-        try:
-            with Image.open(path) as picture:
-                array = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"), np.float32)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path} is not a PNG, or damaged: {error}.") from None
-        first = arrays[0] if arrays else array
-        if array.shape != first.shape or array.shape[0] != array.shape[1]:
-            raise DataError(
-                f"pictures must be squares of one size and kind: {path} is {array.shape}, the first ({files[0]}) "
-                f"{first.shape}. Resize them."
-            )
-        arrays.append(array)
-    stacked = torch.from_numpy(np.stack(arrays))
-    pixels = stacked[:, None] if stacked.dim() == 3 else stacked.permute(0, 3, 1, 2).contiguous()
-    of = [names.index(path.relative_to(folder).parts[0] if path.parent != folder else "") for path in files]
-    return Images(pixels / 127.5 - 1, torch.tensor(of), tuple(names), str(folder))
+def _of_pngs(folder: Path) -> Images:
+    levels, classes, names = read_pngs(folder)
+    pixels = torch.from_numpy(levels)
+    pixels = pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.from_numpy(classes), names, str(folder))

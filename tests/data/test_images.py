@@ -55,6 +55,45 @@ def test_folders_of_pngs(tmp_path):
         data.read_images([tmp_path])
 
 
+def write_png(path, array, **how):
+    picture = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.fromarray(array).save(path, "PNG", **how)
+
+
+def test_grey_pictures_of_16_bits_keep_them(tmp_path):
+    levels = draw.integers(0, 65536, (4, 4), dtype=np.uint16)
+    write_png(tmp_path / "0.PNG", levels)
+    pixels = data.read_images([tmp_path]).pixels[0, 0]
+    assert torch.equal(((pixels.double() + 1) / 2 * 65535).round(), torch.from_numpy(levels.astype(np.float64)))
+
+
+def test_what_begins_with_a_dot_is_not_looked_at(tmp_path):
+    for name in ("a/0.png", "b/1.png", ".cache/2.png", "a/._0.png", "b/.old/3.png"):
+        write_png(tmp_path / name, PIXELS[0])
+    images = data.read_images([tmp_path])
+    assert (len(images), images.classes) == (2, ("a", "b"))
+
+
+def test_what_cannot_be_taken_as_it_looks_is_refused(tmp_path):
+    write_png(tmp_path / "a" / "0.png", PIXELS[0])
+    (tmp_path / "b").mkdir()
+    with pytest.raises(data.DataError, match=r"b is a class without a PNG file"):
+        data.read_images([tmp_path])
+    (tmp_path / "b" / "1.jpg").write_bytes(b"")
+    with pytest.raises(data.DataError, match=r"1\.jpg is no PNG, and would be left out"):
+        data.read_images([tmp_path])
+    (tmp_path / "b" / "1.jpg").unlink()
+    clear = np.full((4, 4, 4), 255, np.uint8)
+    write_png(tmp_path / "b" / "1.png", clear)
+    write_png(tmp_path / "a" / "0.png", clear[..., :3])
+    assert data.read_images([tmp_path]).pixels.unique().tolist() == [1]  # opaque, all white
+    clear[1, 2, 3] = 0
+    write_png(tmp_path / "b" / "1.png", clear)
+    with pytest.raises(data.DataError, match=r"1\.png has transparent pixels"):
+        data.read_images([tmp_path])
+
+
 def test_a_digest_changes_with_a_pixel_and_with_a_label(tmp_path):
     images = data.read_images([write_idx(tmp_path, packed=False)])
     other = images.pixels.clone()

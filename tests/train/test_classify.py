@@ -85,6 +85,16 @@ def test_it_resumes_bit_for_bit(reference, tmp_path):
     assert rows(reference) != rows(train.train(ClassifyConfig(**TINY, seed=1, out_dir=str(tmp_path / "other"))))
 
 
+def test_classes_that_changed_their_names_are_not_gone_on_with(tmp_path):
+    """The digest is of pixels and numbers: the names beside them decide what a logit is called."""
+    file = npz(tmp_path, images=LEVELS, labels=np.array(["cat", "dog"] * 4))
+    config = ClassifyConfig(**{**TINY, "data": (str(file),), "max_steps": 2, "batch_size": 2}, out_dir=str(tmp_path))
+    train.train(config)
+    npz(tmp_path, images=LEVELS, labels=np.array(["cat", "fox"] * 4))
+    with pytest.raises(ValueError, match=r"the classes are not those of this run: cat, fox; it began with cat, dog"):
+        train.train(config)
+
+
 def test_micro_batches_change_rounding_only(reference, tmp_path):
     pieces = train.train(ClassifyConfig(**TINY, micro_batch_size=4, out_dir=str(tmp_path / "run")))
     for a, b in zip(rows(reference), rows(pieces), strict=True):

@@ -26,14 +26,14 @@ def digits(x: float | int | None, count: int = 4) -> str:
 def amount(x: float | int | None) -> str:
     """A count, in thousands, millions or billions.
 
-    >>> amount(950), amount(98_304), amount(3_300_000), amount(1.25e9), amount(None)
-    ('950', '98.3 k', '3.3 M', '1.25 B', 'not recorded')
+    >>> amount(950), amount(98_304), amount(3_300_000), amount(1.25e9), amount(999_900), amount(None)
+    ('950', '98.3 k', '3.3 M', '1.25 B', '1,000 k', 'not recorded')
     """
     if x is None:
         return "not recorded"
     for size, letter, start in ((1e9, "B", 1e9), (1e6, "M", 1e6), (1e3, "k", 1e4)):
         if abs(x) >= start:
-            return f"{x / size:.3g} {letter}"
+            return f"{_three(x / size)} {letter}"
     return digits(x)
 
 
@@ -46,7 +46,7 @@ def duration(seconds: float | int | None) -> str:
     if seconds is None:
         return "not recorded"
     if seconds < 1:
-        return f"{1e3 * seconds:.3g} ms"
+        return f"{_three(1e3 * seconds)} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -58,13 +58,18 @@ def duration(seconds: float | int | None) -> str:
 def memory(count: float | int | None) -> str:
     """Bytes in binary units.
 
-    >>> memory(3_221_225_472), memory(5_000_000)
-    ('3 GiB', '4.77 MiB')
+    >>> memory(3_221_225_472), memory(5_000_000), memory(1_060_000_000)
+    ('3 GiB', '4.77 MiB', '1,011 MiB')
     """
     if count is None:
         return "not recorded"
     size, unit = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
-    return f"{count / size:.3g} {unit}"
+    return f"{_three(count / size)} {unit}"
+
+
+def _three(x: float) -> str:
+    """Three digits, and all before the point where there are more: no exponent."""
+    return f"{x:.3g}" if abs(x) < 999.5 else f"{x:,.0f}"
 
 
 def percent(share: float | int | None) -> str:

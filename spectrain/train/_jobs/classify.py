@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain import data, nn, objectives
+from spectrain._files.read import read_object
 from spectrain._files.write import write_json
 from spectrain.train._jobs.classify_config import ClassifyConfig
 from spectrain.train._jobs.pictures import about_pictures, about_source, block_matrices, cost, default_patch
@@ -17,6 +18,7 @@ from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_te
 
 LEVEL = 0.95
 _PART, _SHOWN = 500, 5
+_CLASSES = "classes.json"
 
 
 class PictureClassifier(torch.nn.Module):
@@ -71,6 +73,8 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
         self.fingerprint = images.fingerprint
         draw = data.streams.generator(config.seed, "split")
         self.train, self.held_out, self.copies = divide(images, fraction=config.validation_fraction, generator=draw)
+        if resuming:
+            _check_classes(folder, self.train.classes)
         self.stream = data.streams.IndexStream(len(self.train), batch=config.batch_size, seed=config.seed)
         found = nearest_mean(self.train, self.held_out.pixels)
         self.by_means = int((found == self.held_out.labels).sum()) / len(self.held_out)
@@ -87,7 +91,7 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
 
     def keep(self, folder: RunFolder) -> None:
         """Write the names of the classes, in the order of the logits."""
-        write_json(folder.path / "classes.json", {"classes": list(self.train.classes)})
+        write_json(folder.path / _CLASSES, {"classes": list(self.train.classes)})
 
     def build_model(self, config: ClassifyConfig) -> PictureClassifier:
         """The classifier of a full configuration, at its initial weights."""
@@ -184,6 +188,16 @@ class ClassifyJob(AbstractJob[ClassifyConfig]):
     def cost(self) -> str:
         """Floating-point operations of forward and backward."""
         return cost(self.model.transformer)
+
+
+def _check_classes(folder: RunFolder, classes: tuple[str, ...]) -> None:
+    """``ValueError`` where the logits of a run that goes on would get other names than they had."""
+    known = read_object(folder.path / _CLASSES, what="the names of this run's classes")["classes"]
+    if list(classes) != known:
+        raise ValueError(
+            f"the classes are not those of this run: {', '.join(classes)}; it began with {', '.join(map(str, known))}. "
+            "Give the folders their names again, or start a new run in another --out-dir."
+        )
 
 
 def divide(
