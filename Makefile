@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-integrations lint bench bench-check docs clean
+.PHONY: train test test-integrations lint bench bench-check docs dist clean
 .DEFAULT_GOAL := train
 
 train: $(VENV)/installed  ## learn a language model from the Python standard library's source
@@ -42,6 +42,19 @@ docs: $(VENV)/installed  ## the documentation as a web site in site/
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "== open site/index.html"
 
+dist: $(VENV)/installed  ## wheel and source in dist/, checked, and a step of Muon in an environment that holds nothing else
+	@echo "== building, and checking what PyPI would show"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dist]"
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(BIN)/python -m twine check --strict dist/*
+	@echo "== installing the wheel into an empty environment"
+	rm -rf dist/empty && $(PYTHON) -m venv dist/empty
+	dist/empty/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	dist/empty/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd dist && empty/bin/python ../tests/optimizer_only.py
+	rm -rf dist/empty
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "== making $(VENV) with $(PYTHON) and installing spectrain (torch first: its CPU build where there is one)"
 	$(PYTHON) -m venv $(VENV)
@@ -50,4 +63,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,8 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 
+from spectrain._extras import wanted_by
+
 
 def door(place: str, moved: Mapping[str, str] | None = None) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return the ``__getattr__`` and ``__dir__`` of PEP 562 for a layer or for a public room of one.
@@ -21,7 +23,8 @@ def door(place: str, moved: Mapping[str, str] | None = None) -> tuple[Callable[[
             return _warn_and_load(place, name, old[name])
         if name not in homes:
             raise AttributeError(f"module {place!r} has no name {name!r}; it has: {', '.join(sorted(homes))}")
-        value = _load(place, homes[name], name)
+        with wanted_by(f"{place}.{name}"):
+            value = _load(place, homes[name], name)
         setattr(importlib.import_module(place), name, value)
         return value
 

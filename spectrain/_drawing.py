@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from spectrain._extras import wanted_by
 from spectrain._files.write import write_text
 
 Numbers: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
@@ -70,7 +71,8 @@ def save(picture: Picture, path: Path) -> None:
 
 def html(picture: Picture) -> str:
     """The picture as one HTML page with plotly inside: zoom, hover, and a play button if there are frames."""
-    import plotly.graph_objects as go
+    with wanted_by("a drawing in HTML"):
+        import plotly.graph_objects as go
 
     colored = _colored(picture)
     first = picture.frames[0] if picture.frames else ()

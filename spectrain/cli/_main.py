@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import spectrain
+from spectrain._extras import MissingPackageError, wanted_by
 from spectrain._spinning import limit_spinning
 from spectrain.cli._process import OutputLost, interrupts, standard_streams
 from spectrain.train.internal import JOBS, Elsewhere, config_class, follows, is_told, started
@@ -62,7 +63,7 @@ def _run(words: list[str], interrupted: list[int]) -> int:
     except Exception as error:  # a user gets a line, not a trace; --debug gives the trace
         if interrupted:  # Ctrl-C in the middle of an import comes out as whatever the import makes of it
             return fail("interrupted.", code=130)
-        code = 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
+        code = 2 if isinstance(error, (ValueError, TypeError, OSError, MissingPackageError)) else 1
         if follows() and not is_told(error):  # rank 0 has the same, and says it
             return code
         return _fail_with(error, code=code, debug=debug)
@@ -84,10 +85,10 @@ def _call(verb: str, argv: list[str]) -> int:
     """Load the code of a verb, and torch with it where it needs that, and run it."""
     if verb != "train":
         _check_alone(verb)
-    if verb in TOOLS or verb in WITH_A_FILE:
-        code: int = importlib.import_module(f"spectrain.cli._{verb}").main(argv)
-    else:
-        code = importlib.import_module("spectrain.cli._job").main(verb, argv)
+    own = verb in TOOLS or verb in WITH_A_FILE
+    with wanted_by(f"spectrain {verb}"):
+        found = importlib.import_module(f"spectrain.cli._{verb if own else 'job'}")
+    code: int = found.main(argv) if own else found.main(verb, argv)
     return code
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from spectrain._extras import wanted_by
 from spectrain.data._png import read_pngs
 from spectrain.data._text.document import DataError
 from spectrain.data._text.open import UnusableFileError, chunks, refuse_nothing
@@ -85,13 +86,8 @@ def read_images(paths: Sequence[str | Path] | None = None) -> Images:
 
 
 def _digits() -> Images:
-    try:
+    with wanted_by("a run without --data, on the digits that scikit-learn ships,"):
         from sklearn.datasets import load_digits
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "the digits come with scikit-learn, which is not installed: pip install 'spectrain[sklearn]', or give "
-            "pictures of your own with --data."
-        ) from None
     table = load_digits()
     pixels = torch.from_numpy(table.images.astype(np.float32))[:, None] / 8 - 1
     return Images(pixels, torch.from_numpy(table.target.astype(np.int64)), tuple("0123456789"), "scikit-learn's digits")

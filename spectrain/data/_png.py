@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spectrain._extras import wanted_by
 from spectrain.data._text.document import DataError
 
 if TYPE_CHECKING:
@@ -64,10 +65,8 @@ def _class(path: Path, folder: Path) -> str:
 
 
 def _levels(path: Path) -> np.ndarray:
-    try:
+    with wanted_by("reading PNG files"):
         from PIL import Image, UnidentifiedImageError
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("reading PNG files needs Pillow: pip install 'spectrain[images]'.") from None
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith("I"):  # convert("L") would cut all above 255 off

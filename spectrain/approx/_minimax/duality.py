@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, arb_mat
 
+from spectrain._extras import wanted_by
 from spectrain.approx._balls.range import ball, float_down
 from spectrain.approx._minimax.certificate import dual_bound
 from spectrain.approx._minimax.exchange import Balls, Known, between, initial_grid, peaks_of, sharpen
@@ -110,7 +111,8 @@ def _correction(
     problem: Problem, s: Array, e: Array, top: float, gap: float, trust: float, size: float
 ) -> _Step | None:
     """The next program's answer; None where the solver finds none, which ends the search with the bounds so far."""
-    from scipy.optimize import linprog
+    with wanted_by("a best approximation that does not alternate"):
+        from scipy.optimize import linprog
 
     x = problem.doubles(s)
     signs = np.where(e >= 0, 1.0, -1.0)

@@ -9,6 +9,7 @@ import flint
 import numpy as np
 from flint import arb, arb_mat
 
+from spectrain._extras import wanted_by
 from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._balls.refined import solve_refined
 from spectrain.approx._minimax.problem import Problem
@@ -156,7 +157,8 @@ def first_reference(problem: Problem, grid: Array, count: int) -> Array:
     """
     if len(problem.pieces) == 1:
         return grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
-    from scipy.linalg import qr
+    with wanted_by("a best approximation on several intervals"):
+        from scipy.linalg import qr
 
     more = problem.powers[-1] + (problem.stride or 1)
     rows = replace(problem, powers=(*problem.powers, more)).basis(problem.doubles(grid))

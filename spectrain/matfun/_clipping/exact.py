@@ -5,12 +5,12 @@ Only those eigenvectors are needed that lie beyond the bounds; that none was mis
 
 from typing import NamedTuple
 
-import scipy.linalg
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from spectrain._arrays.scale import far_from_one, times_power_of_two, to_unit
+from spectrain._extras import wanted_by
 from spectrain.matfun._clipping.change import Interval
 from spectrain.matfun._iteration.plain import gram
 from spectrain.matfun._proven.cut import absolute, exact_zeros
@@ -75,6 +75,8 @@ def _above(G: Tensor, upper: float, noise: float) -> Beyond | None:
     if upper**2 >= float(_norm(G)):
         nothing = G.new_zeros(1)
         return Beyond(G.new_zeros(1, k, 0), nothing[:, None], nothing, nothing)
+    with wanted_by("clipping exactly"):
+        import scipy.linalg  # here, so that the rest of matfun does without
     try:
         values, vectors = scipy.linalg.eigh(G[0].numpy(), subset_by_value=(upper**2, float("inf")), driver="evr")
     except scipy.linalg.LinAlgError:  # evr gives up on clusters of equal eigenvalues with "Internal Error."
