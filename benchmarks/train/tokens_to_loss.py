@@ -32,12 +32,13 @@ from spectrain.train._studies.ratio import YARDSTICK
 from spectrain.train.config import default_lr
 from spectrain.train.internal import SHORT, in_words
 
-MODEL = {"validation_fraction": 0.02, "save_interval": 1000, "log_interval": 1000, "threads": 1, "compile": True}
+MODEL = {"validation_fraction": 0.02, "save_interval": 1000, "log_interval": 1000, "threads": 1, "compile": True,
+         "weight_decay": 0.1, "final_lr": 0.0}  # fmt: skip
 START: dict[str, float] = {"lr": 0.016, "embedding_lr": 16.0, "head_lr": 4.0}
-"""Where tuning begins for all of them alike, the rest at the defaults: in the region that a first descent of AdamW's at
-depth 2 had found, so that nobody spends a budget on the way there."""
-AGAIN = (None, ("lr",))
-"""Which settings are tuned at the first horizon and at all others; None: all."""
+"""With decay and last rate of MODEL, where tuning begins for all of them alike, the rest at the defaults: in the region
+that a first descent of AdamW's at depth 2 had found, so that nobody spends a budget on the way there."""
+AGAIN = (None, ("lr", "weight_decay", "momentum", "beta1", "beta2"), ("lr",))
+"""Which settings are tuned at each horizon; None: all. The last is for all others."""
 _HEAD = ["table", "optimizer", "seed", "final loss", "bits/byte", "tokens to AdamW's loss", "settings"]
 
 
@@ -49,29 +50,37 @@ def measure(
     depth: int = 2,
     horizons: tuple[int, ...] = (160, 640),
     optimizers: tuple[str, ...] = ("adamw", "muon", "torch-muon"),
-    tune: tuple[int, ...] = (20, 6, 3),
+    tune: tuple[int, ...] = (15, 9, 3),
+    controlled: tuple[int, ...] = (15, 3, 1),
+    until: tuple[str, ...] = (),
     shares: tuple[float, ...] = (0.5, 0.65, 0.8),
     seeds: tuple[int, ...] = (0, 1, 2),
     rounds: int = 15,
     model: Mapping[str, Any] = MODEL,
 ) -> Iterator[Found]:
-    """``tune``: runs of each optimizer on the first seed, at most, at each horizon; ``text`` names the data."""
+    """``tune``: runs of each optimizer on the first seed, at most, at each horizon; ``controlled``: of those over the
+    rate of matrices alone, 1 for that of its best. ``until``: as soap:160, who runs no horizon beyond that one.
+    ``text`` names the data.
+    """
+    ends = {name: int(horizon) for name, _, horizon in (word.partition(":") for word in until)}
     base = {**FIXED, "data": data, "depth": depth, **model}
     results: dict[int, dict[str, Any]] = {}
     points: Mapping[str, Mapping[str, float]] = dict.fromkeys(optimizers, START)
     for at, horizon in enumerate(horizons):
         shared = {"eval_interval": max(40, horizon // 10), **base, "max_steps": horizon}
         config = TrainConfig(**shared)
-        grid = {name: [default_lr(name, config.depth)] for name in optimizers}
+        there = [name for name in optimizers if horizon <= ends.get(name, horizon)]
+        grid = {name: [default_lr(name, config.depth)] for name in there}
         folder = runs / f"{text}-d{config.depth}-{horizon}"
-        budget, again = tune[min(at, len(tune) - 1)], AGAIN[min(at, len(AGAIN) - 1)]
+        budget, alone, again = (of[min(at, len(of) - 1)] for of in (tune, controlled, AGAIN))
         result = train.compare(
-            config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=points, settings=again
+            config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=points, settings=again, controlled=alone
         )
-        points = {name: found["point"] for name, found in result["tuned"].items()}
-        ended = _ended(shared, points, result, folder, shares, seeds) if horizon == max(horizons) else []
-        paces = pace(config, points, runs / "pace", rounds)
-        results[horizon] = {**result, "step_seconds": paces, "ended": ended, "budget": budget}
+        points = {**points, **{name: found["point"] for name, found in result["tuned"].items()}}
+        found = {name: points[name] for name in there}
+        ended = _ended(shared, found, result, folder, shares, seeds) if horizon == max(horizons) else []
+        paces = pace(config, found, runs / "pace", rounds)
+        results[horizon] = {**result, "step_seconds": paces, "ended": ended, "budget": budget, "alone": alone}
         yield _found(results, f"{text}_d{config.depth}")
 
 
@@ -138,7 +147,10 @@ def _found(results: Mapping[int, Mapping[str, Any]], part: str) -> Found:
         for horizon, result in results.items()
         for name, found in result["tuned"].items()
     ]
-    budgets = ", ".join(f"{result['budget']} at {horizon} steps" for horizon, result in results.items())
+    budgets = ", ".join(
+        f"{result['budget']} at {horizon} steps ({result['alone']} over the matrices' rate in the controlled table)"
+        for horizon, result in results.items()
+    )
     ratios = _record.table(
         ["steps", "table", "optimizer", "tokens over AdamW's", "a step's time over AdamW's", "seconds over AdamW's"],
         words,
@@ -157,7 +169,7 @@ def _found(results: Mapping[int, Mapping[str, Any]], part: str) -> Found:
         f"{other} {in_words(against)}" for other, against in results[longest]["tables"]["best"]["against"].items()
     )
     figures |= {"said": said, "longest": longest}
-    data = {str(horizon): {key: result[key] for key in ("tuned", "tables", "step_seconds", "ended", "budget")}
+    data = {str(horizon): {key: result[key] for key in ("tuned", "tables", "step_seconds", "ended", "budget", "alone")}
             for horizon, result in results.items()}  # fmt: skip
     return Found(rows=rows, body=body, figures=figures, data={"horizons": data}, part=part)
 

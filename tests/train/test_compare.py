@@ -123,7 +123,11 @@ def test_only_the_settings_that_are_named_are_tuned(tiny, tmp_path):
     base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 2})
     points = {name: {"lr": 1e-3, "warmup": 60} for name in ("adamw", "muon")}
     result = train.compare(base, grid={"adamw": [2e-3], "muon": [4e-3]}, seeds=[0], folder=tmp_path, tune=3,
-                           points=points, settings=["lr"])  # fmt: skip
+                           points=points, settings=["lr"], controlled=1)  # fmt: skip
+    rows = {row["run"]: row for row in result["rows"]}
+    muon = [rows[run] for run in result["tables"]["controlled"]["runs"] if rows[run]["optimizer"] == "muon"]
+    assert [row["lr"] for row in muon] == [result["tuned"]["muon"]["point"]["lr"]]  # one run: the rate of its best
+    assert len(rows) == 3 + 3 + 1
     for row in result["rows"]:
         ran = json.loads((tmp_path / row["run"] / "config.json").read_text(encoding="utf-8"))
         assert ran["warmup"] == 60

@@ -34,6 +34,7 @@ def compare(
     tune: int = 0,
     points: Mapping[str, Point] | None = None,
     settings: Sequence[str] | None = None,
+    controlled: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train every optimizer on the same text, weights and batches; report tokens to the best AdamW loss.
@@ -44,7 +45,8 @@ def compare(
     at the defaults, or at its one of ``points``, whose other settings stay where only ``settings`` are tuned. Two
     tables follow on all seeds. ``best``: each as it was tuned.
     ``controlled``: what moves the matrices is the only difference. All else has AdamW's tuned settings, down to the
-    rates of embedding, head and gains; each optimizer's own rate of the matrices is tuned for that.
+    rates of embedding, head and gains; each optimizer's own rate of the matrices is tuned for that, in at most
+    ``controlled`` runs (None: ``tune``); of one run it is the rate of ``best``.
 
     Every validation reads what the last one does, so that one measure tunes, sets the target and is followed to it.
     Each table is that of :func:`~spectrain.train._studies.ratio.summarise`. ``tuned`` says where each descent ended,
@@ -72,7 +74,8 @@ def compare(
         dataclasses.replace(base, seed=seed)
     with claimed(folder):
         runs = Runs(with_fixed_choices(base, folder / "base.json"), folder, progress)
-        found = _tune(runs, grid, seeds, tune, points or {}, settings) if tune else _sweep(runs, grid, seeds)
+        budgets = (tune, tune if controlled is None else controlled)
+        found = _tune(runs, grid, seeds, budgets, points or {}, settings) if tune else _sweep(runs, grid, seeds)
         result = {"horizon": min(base.limits()), "rows": list(runs.rows.values()), **found}
         write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
         return result
@@ -129,10 +132,11 @@ def _tune(
     runs: Runs,
     optimizers: Mapping[str, Any],
     seeds: Sequence[int],
-    budget: int,
+    budgets: tuple[int, int],
     points: Mapping[str, Point],
     settings: Sequence[str] | None,
 ) -> dict[str, Any]:
+    (budget, for_one_rate) = budgets
     found: dict[str, Found] = {}
     for name in optimizers:
         begin = {**start(name, runs.base), **points.get(name, {})}
@@ -145,9 +149,10 @@ def _tune(
     alone = {YARDSTICK: yardstick}
     for name in optimizers:
         if name != YARDSTICK:
-            rates, begin = {"lr": Ladder((1.0,), factor=2.0)}, {"lr": found[name].point["lr"]}
-            best = runs.tune(name, rates, begin, seed=seeds[0], budget=budget, place=place)
-            alone[name] = place(best.point)
+            rates, at = {"lr": Ladder((1.0,), factor=2.0)}, {"lr": found[name].point["lr"]}
+            if for_one_rate > 1:
+                at = runs.tune(name, rates, at, seed=seeds[0], budget=for_one_rate, place=place).point
+            alone[name] = place(at)
     return {
         "tuned": {name: dataclasses.asdict(ended) for name, ended in found.items()},
         "tables": {
