@@ -52,6 +52,7 @@ def measure(
     optimizers: tuple[str, ...] = ("adamw", "muon", "torch-muon"),
     tune: tuple[int, ...] = (15, 9, 3),
     controlled: tuple[int, ...] = (15, 3, 1),
+    begin: tuple[float, ...] = (1.0, 1.0, 0.5),
     until: tuple[str, ...] = (),
     shares: tuple[float, ...] = (0.5, 0.65, 0.8),
     seeds: tuple[int, ...] = (0, 1, 2),
@@ -59,7 +60,8 @@ def measure(
     model: Mapping[str, Any] = MODEL,
 ) -> Iterator[Found]:
     """``tune``: runs of each optimizer on the first seed, at most, at each horizon; ``controlled``: of those over the
-    rate of matrices alone, 1 for that of its best. ``until``: as soap:160, who runs no horizon beyond that one.
+    rate of matrices alone, 1 for that of its best. ``begin``: each horizon's descent begins at so much of the rate of
+    the one before. ``until``: as soap:160, who runs no horizon beyond that one.
     ``text`` names the data.
     """
     ends = {name: int(horizon) for name, _, horizon in (word.partition(":") for word in until)}
@@ -72,7 +74,8 @@ def measure(
         there = [name for name in optimizers if horizon <= ends.get(name, horizon)]
         grid = {name: [default_lr(name, config.depth)] for name in there}
         folder = runs / f"{text}-d{config.depth}-{horizon}"
-        budget, alone, again = (of[min(at, len(of) - 1)] for of in (tune, controlled, AGAIN))
+        budget, alone, again, slower = (of[min(at, len(of) - 1)] for of in (tune, controlled, AGAIN, begin))
+        points = {name: {**points[name], "lr": slower * points[name]["lr"]} for name in points}
         result = train.compare(
             config, grid=grid, seeds=seeds, folder=folder, tune=budget, points=points, settings=again, controlled=alone
         )
