@@ -36,11 +36,10 @@ bench-check: $(VENV)/installed  ## small sizes of what measures speed, beside th
 	@for program in $$(grep -l '^        check=' benchmarks/*/[a-z]*.py | sed 's/\.py$$//; s#/#.#g'); do \
 	  echo "== $$program"; $(BIN)/python -m $$program --check || exit 1; done
 
-docs: $(VENV)/installed  ## the documentation as a web site in site/
-	@echo "== installing mkdocs"
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
-	$(BIN)/mkdocs build --strict --quiet
-	@echo "== open site/index.html"
+docs: $(VENV)/installed  ## the documentation as a web site in site/, served on this machine
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "== http://127.0.0.1:8000 until Ctrl-C"
+	$(BIN)/python -m http.server --directory site --bind 127.0.0.1 8000
 
 dist: $(VENV)/installed  ## wheel and source in dist/, checked, and a step of Muon in an environment that holds nothing else
 	@echo "== building, and checking what PyPI would show"

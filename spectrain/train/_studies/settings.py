@@ -7,8 +7,8 @@ from spectrain.train._run.optimizers import OPTIMIZERS
 from spectrain.train._studies.descent import Ladder, Point
 from spectrain.train.config import RATIOS, TrainConfig
 
-BETAS = {"beta1": Ladder((0.8, 0.9, 0.95, 0.98)), "beta2": Ladder((0.9, 0.95, 0.98, 0.99, 0.999))}
-OWN = {"momentum": Ladder((0.8, 0.9, 0.95, 0.98))}
+BETAS = {"beta1": Ladder((0.0, 0.6, 0.8, 0.9, 0.95, 0.98)), "beta2": Ladder((0.9, 0.95, 0.98, 0.99, 0.999))}
+OWN = {"momentum": Ladder((0.0, 0.6, 0.8, 0.9, 0.95, 0.98))}
 SCHEDULE = {
     "warmup": Ladder((20, 60, 120)),
     "weight_decay": Ladder((0.0, 0.01, 0.03, 0.1, 0.3, 1.0)),
