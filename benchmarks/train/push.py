@@ -1,11 +1,11 @@
 """What takes Muon further at equal tokens? One change at a time, beside the tuned run; failures are recorded too.
 
-    python -m benchmarks.train.push                       # 160 steps at depth 2, the standard library's source
-    python -m benchmarks.train.push --steps 640 --seeds 0 1 2
+    python -m benchmarks.train.push                       # 640 steps at depth 2, the standard library's source
+    python -m benchmarks.train.push --steps 2560 --seeds 0 1 2
 
-The point is where `tokens_to_loss` had tuned Muon. Changes that move the best learning rate (other updates, other
-batches) are tried at half and twice the rate as well, and their best counts, which favours them. Finished runs in
---runs are kept.
+The point is where `tokens_to_loss` had tuned Muon for 640 steps. Changes that move the best learning rate (other
+updates, other batches) are tried at half and twice the rate as well, and their best counts, which favours them;
+--one-rate leaves that out. Finished runs in --runs are kept.
 """
 
 import statistics
@@ -20,8 +20,8 @@ from benchmarks._runs import FIXED, TINY, finish_run, summary
 from spectrain.train import TrainConfig
 
 POINT: dict[str, Any] = {
-    "optimizer": "muon", "lr": 0.016, "embedding_lr": 32.0, "head_lr": 2.0, "weight_decay": 1.0, "final_lr": 0.1,
-    "momentum": 0.9, "warmup": 20,
+    "optimizer": "muon", "lr": 0.016, "embedding_lr": 32.0, "head_lr": 2.0, "weight_decay": 0.1, "final_lr": 0.1,
+    "momentum": 0.8, "beta2": 0.98, "warmup": 20,
 }  # fmt: skip
 RATES = (0.5, 1.0, 2.0)
 CHANGES: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -51,9 +51,10 @@ def measure(
     runs: Path,
     data: tuple[str, ...] = (),
     depth: int = 2,
-    steps: int = 160,
+    steps: int = 640,
     seeds: tuple[int, ...] = (0,),
     changes: tuple[str, ...] = tuple(CHANGES),
+    one_rate: bool = False,
     model: Mapping[str, Any] = MODEL,
 ) -> Iterator[Found]:
     """``steps`` of the tuned run; others have as many tokens. A record after every change, of all so far."""
@@ -62,7 +63,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     for name in changes:
         settings, factors = CHANGES[name]
-        for factor in factors:
+        for factor in factors[len(factors) // 2 :][:1] if one_rate else factors:
             for seed in seeds:
                 one = {**shared, **POINT, **settings, "seed": seed, "max_steps": None, "max_tokens": tokens}
                 one["lr"] *= factor
