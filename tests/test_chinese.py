@@ -21,7 +21,7 @@ def prose(text):
 
 def tables(text):
     """The figures of each row of each table, in the order of the cells."""
-    found = re.findall(r"(?:^\|.*\n)+", prose(text), re.MULTILINE)
+    found = re.findall(r"(?:^\|[^|].*\n)+", prose(text), re.MULTILINE)
     return [[FIGURE.findall(row) for row in table.splitlines()] for table in found]
 
 
