@@ -63,6 +63,14 @@ def test_a_chinese_page_says_what_the_english_one_says(page):
     assert faults(page.read_text(encoding="utf-8"), english(page).read_text(encoding="utf-8")) == []
 
 
+def test_the_index_and_the_page_of_every_system_are_there_in_chinese():
+    rows = re.findall(r"^\| \d+ \|.*", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = {target for row in rows for target in links(row)}
+    assert len(pages) == len(rows) == 24
+    missing = {page for page in {"index.md", *pages} if not (ROOT / "docs" / page.replace(".md", ".zh.md")).exists()}
+    assert missing == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_places_in_chinese_pages_lead_somewhere(page):
     for target, place in re.findall(r"\]\(([^):#\s]+\.md)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
