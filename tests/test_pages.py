@@ -59,16 +59,11 @@ def faults_of(system, root):
 
 def faults_of_the_whole(root):
     """What is wrong with the set of pages, the navigation and the version."""
-<<<<<<< HEAD
-    pages = {str(path.relative_to(root / "docs")) for path in root.glob("docs/**/*.md")}
+    english = [path for path in root.glob("docs/**/*.md") if ".zh" not in path.suffixes]  # the others: test_chinese.py
+    pages = {str(path.relative_to(root / "docs")) for path in english}
     # Those of not_in_nav, which are for maintainers, count: a link from the index leads to them.
     known = re.findall(r"[\w/-]+\.md\b", (root / "mkdocs.yml").read_text(encoding="utf-8"))
     nav = [page.removeprefix("/") for page in known]
-=======
-    english = [path for path in root.glob("docs/**/*.md") if ".zh" not in path.suffixes]  # the others: test_chinese.py
-    pages = {str(path.relative_to(root / "docs")) for path in english}
-    nav = re.findall(r"[\w/-]+\.md", (root / "mkdocs.yml").read_text(encoding="utf-8"))
->>>>>>> w24-zh
     version = re.search(r'__version__ = "(.+)"', (root / "spectrain/__init__.py").read_text(encoding="utf-8"))[1]
     found = [f"row {n} is missing" for n in range(1, SYSTEMS + 1) if str(n) not in table(root)]
     found += [f"{page} is not in the navigation" for page in sorted(pages - set(nav))]
