@@ -121,8 +121,8 @@ def _operation(func: Any, args: Any, kwargs: Any, out: Any) -> Operation:
 def _attention(name: str, given: list[Tensor]) -> tuple[float, int]:
     """Operations of softmax(Q K^T) V, and the length l.
 
-    There are 2 l^2 heads (head_dim + value_dim), half of them where it is causal, as here. Back it is 2.5 times as much:
-    scores again, and four products more (FlashAttention-2, arXiv 2307.08691).
+    There are 2 l^2 heads (head_dim + value_dim), half of them where it is causal, as here. Back it is 2.5 times as
+    much: scores again, and four products more (FlashAttention-2, arXiv 2307.08691).
     """
     back = "backward" in name
     query, _, value = given[1:4] if back else given[:3]
