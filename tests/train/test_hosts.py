@@ -18,11 +18,11 @@ from spectrain.cli._flags import run_config
 from spectrain.train import TrainConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SMALL = (
+SMALL = shlex.split(
     "--depth 1 --width 32 --heads 2 --kv-heads 2 --tokenizer bytes --block 16 --batch-size 4 --eval-interval 10 "
     "--eval-tokens 64 --final-eval-tokens 64 --sample-tokens 0 --spectrum-interval 0 --threads 1 --autocast off "
     "--muon-dtype float32 --device cpu --max-steps 10 --save-interval 5"
-).split()
+)
 CABLE = "cable"
 """The name of the interface in each host."""
 

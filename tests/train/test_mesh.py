@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from spectrain import nn, train
+from spectrain import data, nn, train
 from spectrain.train._mesh import join, lost, whole
 from spectrain.train._mesh.environment import started
 from spectrain.train._mesh.failing import Elsewhere
@@ -98,6 +98,8 @@ def refused(base):
         "flags": ((), {"own": {"1": ["--seed", "3"]}}, [2, 2], "different --seed: 0 on rank 0; 3 on rank 1."),
         "apart": (("--out-dir", "run"), apart, [2, 2], "rank 1: run is not the folder of that name that rank 0 has."),
         "text": ((), {"own": {"1": ["--data", str(base / "text" / "0*.txt")]}}, [2, 2], "different --data"),
+        "truncated": (("--data", base / "cut"), {}, [2, 2], "train-0.npy is truncated"),
+        "tokenizer": (("--data", base / "prepared"), {}, [2, 2], "was prepared with --tokenizer bpe, and bytes is"),
         "again": (("--restart", ), {}, [2, 2], "unrecognized"),
     }  # fmt: skip
 
@@ -115,6 +117,9 @@ def base(tmp_path_factory, text_folder):
             time.sleep(0.1)
     else:
         shutil.copytree(text_folder, place / "text")
+        data.shards.prepare([[place / "text"]], place / "prepared", vocabulary=300)
+        shutil.copytree(place / "prepared", place / "cut")
+        (place / "cut" / "train-0.npy").write_bytes(b"\x93NUMPY")
         do(place, jobs(place))
         (place / "done").touch()
     assert (place / "done").exists()
@@ -233,7 +238,7 @@ def test_what_ends_one_rank_is_said_once(base):
 
 
 def test_a_call_that_is_refused_leaves_nothing(base):
-    for name in ("misfit", "uneven", "rows", "flags", "other_code", "text", "again"):
+    for name in ("misfit", "uneven", "rows", "flags", "other_code", "text", "truncated", "tokenizer", "again"):
         assert not (base / "runs" / name).exists(), name
     assert not list((base / "here").iterdir())
     assert not list((base / "there").iterdir())

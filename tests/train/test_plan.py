@@ -237,8 +237,9 @@ def test_calibration_divides_work_by_time(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--rounds", "0"], "--rounds must be"), (["--threads", "0"], "--threads must be"), (["--device", "abacus"], "--dev"),
-     (["--out", "nowhere/m.json"], "no folder nowhere"), (["--rank-timeout", "0"], "--rank-timeout must be")],
+    [(["--rounds", "0"], "--rounds must be"), (["--threads", "0"], "--threads must be"),
+     (["--device", "abacus"], "--device"), (["--out", "nowhere/m.json"], "no folder nowhere"),
+     (["--rank-timeout", "0"], "--rank-timeout must be")],
 )  # fmt: skip
 def test_calibrate_refuses_nonsense_before_it_measures(flags, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -256,7 +257,9 @@ COLUMNS = ("forward", "backward", "gather", "reduce", "shared matrices", "Muon's
 def table():
     """Rows of the page's table of 1,024 ranks: mesh, then numbers as they stand there."""
     lines = re.findall(r"^\| `(h\d+)` \| `--mesh (\S+?)( --tensor-parallel (\d+))?`(.*)\|$", PAGE.read_text(), re.M)
-    return [(machine, mesh, int(t or 1), [c.strip() for c in rest.split("|")[1:]]) for machine, mesh, _, t, rest in lines]
+    return [
+        (name, mesh, int(t or 1), [cell.strip() for cell in rest.split("|")[1:]]) for name, mesh, _, t, rest in lines
+    ]
 
 
 def row_of(machine, mesh, tensor):
