@@ -19,7 +19,7 @@ from spectrain.train._plan.cluster import between
 from spectrain.train._plan.memory import fullest, sizes
 from spectrain.train._plan.pieces import pieces, whole_model
 from spectrain.train._plan.plan import layouts
-from spectrain.train._plan.traffic import Circle, circle, ring
+from spectrain.train._plan.traffic import Circle, circle, ring, tree
 from spectrain.train.planning import NAMED, Cluster, Link, choose_mesh, plan_run, read_cluster, write_cluster
 
 SMALL = {"depth": 2, "width": 64, "heads": 4, "kv_heads": 2, "hidden": 96, "block": 32, "batch_size": 8,
@@ -128,6 +128,7 @@ def test_the_slower_link_decides_and_messages_count():
     assert ring("", 8e9, Circle(8, 4), plain).seconds == pytest.approx(0.5 + 6 * 1e-3 + 1e-2 + 7 / 4)
     assert ring("", 8e9, Circle(4, 4), plain, rounds=2, times=3).seconds == pytest.approx(3 * (0.5 + 6e-3 + 1.5))
     assert ring("", 8e9, Circle(1, 1), plain).seconds == 0
+    assert tree("", Circle(32, 4), plain, times=2).seconds == pytest.approx(2 * (0.5 + 2 * (3 * 1e-3 + 3 * 1e-2)))
 
 
 @pytest.mark.parametrize(

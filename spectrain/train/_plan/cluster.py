@@ -165,7 +165,7 @@ def _link(said: Any, name: str) -> Link:
     return Link(**found)
 
 
-def _hopper(name: str, memory: float, moved: float) -> Cluster:
+def _hopper(name: str, memory: float | int, moved: float | int) -> Cluster:
     tera, giga, micro = 1e12, 1e9, 1e-6
     # Peaks of the data sheet without sparsity; of them optimized products reach 80 to 90 % and FlashAttention-2, which
     # torch has, 35 % (FlashAttention-3, arXiv 2407.08608, section 1).

@@ -48,9 +48,7 @@ def sizes(model: nn.Module, stand: Layout) -> Sizes:
     return Sizes(block, root, matrices, rest)
 
 
-def memory(
-    config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, micro_batches: int, owned: float
-) -> dict[str, float]:
+def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, micro_batches: int) -> dict[str, float]:
     r"""Return the bytes of a rank at the fullest moment of a step, by part.
 
     With n numbers of its own (of m matrices and r others), depth blocks of b numbers and R numbers outside of blocks:
@@ -76,14 +74,15 @@ def memory(
     apart = not alone and micro_batches > 1
     adamw = config.optimizer == "adamw"
     blocks = min(2, config.depth)
-    return {
+    parts = {
         "weights": WIDE * found.own,
         "gradients": WIDE * (full if apart else found.own),
         "optimizer": WIDE * (2 * found.own if adamw else found.matrices + 2 * found.rest),
-        "gathered": 0.0 if alone else WIDE * (2 * blocks * found.block + (1 if apart else 2) * found.root),
-        "activations": float(_activations(config, work)),
-        "step": 0.0 if adamw else 2.0 * WIDE * found.matrices + 4 * owned,
+        "gathered": 0 if alone else WIDE * (2 * blocks * found.block + (1 if apart else 2) * found.root),
+        "activations": _activations(config, work),
+        "step": 0 if adamw else 2 * WIDE * found.matrices,
     }
+    return {name: float(size) for name, size in parts.items()}
 
 
 def fullest(parts: dict[str, float]) -> float:

@@ -121,6 +121,11 @@ class _Last(LanguageModel):
         out: Tensor = self.norm(tokens)
         return out
 
+    def forward(self, tokens: Tensor, **options: Any) -> Tensor:
+        """Logits of it."""
+        out: Tensor = self.head(self.features(tokens))
+        return out
+
 
 def _finish(config: TrainConfig, rows: int, alone: bool) -> Piece:
     """The last norm, the head, the loss."""

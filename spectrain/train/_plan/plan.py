@@ -152,7 +152,7 @@ def _before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPla
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
     summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
-    parts = _memory.memory(config, sizes, stand, work, micro_batches=micro_batches, owned=0.0)
+    parts = _memory.memory(config, sizes, stand, work, micro_batches=micro_batches)
     hidden = micro_batches * _hidden(config, work, sent, cluster) if cluster.overlaps else 0.0
     links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
     return RunPlan(config, stand, cluster, parts, links, times, hidden, None)

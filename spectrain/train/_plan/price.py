@@ -12,7 +12,7 @@ def seconds(operations: Iterable[Operation], cluster: Cluster) -> float:
 
     The roofline of Williams, Waterman & Patterson, Commun. ACM 52(4), 2009, operation by operation.
     """
-    return sum(_one(operation, cluster) for operation in operations)
+    return sum((_one(operation, cluster) for operation in operations), 0.0)
 
 
 def _one(operation: Operation, cluster: Cluster) -> float:

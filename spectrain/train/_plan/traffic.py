@@ -60,7 +60,7 @@ class Part:
 _FIGURES = ("meetings", "inside", "between", "seconds")
 
 
-def ring(name: str, size: float, where: Circle, cluster: Cluster, *, times: int = 1, rounds: int = 1) -> Part:
+def ring(name: str, size: float | int, where: Circle, cluster: Cluster, *, times: int = 1, rounds: int = 1) -> Part:
     r"""All-gather or reduce-scatter of ``size`` bytes (``rounds`` 1), all-reduce (``rounds`` 2), ``times`` in a step.
 
     In a ring of n ranks each sends (n - 1) / n of the bytes a round, in n - 1 messages (Thakur, Rabenseifner & Gropp,
@@ -79,6 +79,19 @@ def ring(name: str, size: float, where: Circle, cluster: Cluster, *, times: int 
     slow = max(sent / cluster.inside.bandwidth, crossing / cluster.between.bandwidth)
     inside = sent - crossing if g > 1 else 0.0
     return Part(name, times, times * inside, times * crossing, times * (cluster.message + waits + slow))
+
+
+def tree(name: str, where: Circle, cluster: Cluster, *, times: int) -> Part:
+    """All-reduce of a few numbers: up a tree of machines and down again, from rank to rank inside each (NCCL, tuning.cc).
+
+    seconds = c + 2 ((g - 1) latency_in + log2(n / g) latency_out)
+    """
+    n, g = where
+    if n == 1:
+        return Part(name, 0, 0.0, 0.0, 0.0)
+    high = math.ceil(math.log2(math.ceil(n / g)))
+    waits = 2 * ((g - 1) * cluster.inside.latency + high * cluster.between.latency)
+    return Part(name, times, 0.0, 0.0, times * (cluster.message + waits))
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,7 @@ def traffic(
         reduce_root=reduce("summed gradients", found.root),
         reduce_block=reduce("summed gradients", found.block),
         tensor=there + back + again,
-        small=ring("agreement", 64, circle(stand, "all", cluster.node), cluster, times=_SMALL, rounds=2),
+        small=tree("agreement", circle(stand, "all", cluster.node), cluster, times=_SMALL),
     )
 
 
@@ -131,7 +144,7 @@ def repeated(part: Part, times: int) -> Part:
     return Part(part.name, *(times * getattr(part, key) for key in _FIGURES))
 
 
-def exchanging(stand: Layout, cluster: Cluster, flops: float) -> optim.ranks.Machine:
+def exchanging(stand: Layout, cluster: Cluster, flops: float | int) -> optim.ranks.Machine:
     """The figures of an exchange among all ranks, where a rank sends to each of the others alike.
 
     Of what it sends (W - g) / (W - 1) leaves a machine of g of the W ranks, through the rank's own port.
