@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from spectrain.train._plan.cluster import read_cluster as read_cluster
     from spectrain.train._plan.cluster import write_cluster as write_cluster
     from spectrain.train._plan.plan import RunPlan as RunPlan
-    from spectrain.train._plan.plan import choose_mesh as choose_mesh
+    from spectrain.train._plan.choose import choose_mesh as choose_mesh
     from spectrain.train._plan.plan import plan_run as plan_run
 
 __getattr__, __dir__ = door(__name__)

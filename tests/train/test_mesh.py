@@ -3,6 +3,7 @@
 All jobs are done once, by :mod:`ranks`, which starts them as torchrun would; the tests look at what they left.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -30,7 +31,9 @@ from spectrain.train._mesh.index import Reader
 from spectrain.train._mesh.layout import Layout, layout
 from spectrain.train._mesh.ranks import Ranks
 from spectrain.train._run import checkpoint as _checkpoint
+from spectrain.train._run.recorded import read_any
 from spectrain.train.config import TrainConfig
+from spectrain.train.planning import NAMED, plan_run
 
 RANKS = Path(__file__).with_name("ranks.py")
 STEPS, LIMIT = 50, 3000
@@ -67,7 +70,7 @@ def jobs(base):
         (base / folder).mkdir()
     return [
         job(base, "one", 1),
-        job(base, "two", 2),
+        job(base, "two", 2, patch="counts_bytes"),
         job(base, "four", 4, "--mesh", "2x2"),
         job(base, "shared", 2, "--tensor-parallel", 2, "--recompute"),
         job(base, "chain4", 4, run="chain", kills=[{"rows": 12, "stop": stop}]),
@@ -224,6 +227,20 @@ def test_a_rank_that_hangs_is_named(base, tmp_path):
     found = said(tmp_path, "hangs")
     assert found.codes == [[1, -signal.SIGKILL]]
     assert found.errors[0].strip().endswith("no answer from rank 1 for 30 s: it hangs, or its machine does.")
+
+
+def test_a_plan_says_what_is_really_sent(base):
+    """Weights and gradients of one step of two ranks, whose 257 rows of the embedding divide into 129 and 128."""
+    config = dataclasses.replace(read_any(base / "runs" / "two" / "config.json"), mesh="1x2")
+    plan = plan_run(config, NAMED["h100"])
+    said = {part.name: part.inside for part in plan.links}
+    for rank in (0, 1):
+        sent = json.loads((base / "runs" / "two" / f"sent{rank}.json").read_text())
+        assert sent["gather"] == pytest.approx(said["gathered weights"], rel=0.01)
+        assert sent["reduce"] == pytest.approx(said["summed gradients"], rel=0.01)
+    # wrong: gathered once only; summed at every micro-batch
+    assert plan.config.batch_size // 2 > plan.config.micro_batch
+    assert sent["gather"] > 2 * sent["reduce"]
 
 
 def test_what_ends_one_rank_is_said_once(base):

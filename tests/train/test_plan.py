@@ -18,7 +18,7 @@ from spectrain.train._plan import measure
 from spectrain.train._plan.cluster import between
 from spectrain.train._plan.memory import fullest, sizes
 from spectrain.train._plan.pieces import pieces, whole_model
-from spectrain.train._plan.plan import layouts
+from spectrain.train._plan.choose import layouts
 from spectrain.train._plan.traffic import Circle, circle, ring, tree
 from spectrain.train.planning import NAMED, Cluster, Link, choose_mesh, plan_run, read_cluster, write_cluster
 

@@ -82,7 +82,7 @@ def ring(name: str, size: float | int, where: Circle, cluster: Cluster, *, times
 
 
 def tree(name: str, where: Circle, cluster: Cluster, *, times: int) -> Part:
-    """All-reduce of a few numbers: up a tree of machines and down again, from rank to rank inside each (NCCL, tuning.cc).
+    """All-reduce of a few numbers: up a tree of machines and down, from rank to rank inside each (NCCL, tuning.cc).
 
     seconds = c + 2 ((g - 1) latency_in + log2(n / g) latency_out)
     """
