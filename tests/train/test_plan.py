@@ -15,10 +15,10 @@ from spectrain.train import TrainConfig
 from spectrain.train._jobs.model import build_model
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import measure
+from spectrain.train._plan.choose import layouts
 from spectrain.train._plan.cluster import between
 from spectrain.train._plan.memory import fullest, sizes
 from spectrain.train._plan.pieces import pieces, whole_model
-from spectrain.train._plan.choose import layouts
 from spectrain.train._plan.traffic import Circle, circle, ring, tree
 from spectrain.train.planning import NAMED, Cluster, Link, choose_mesh, plan_run, read_cluster, write_cluster
 
