@@ -226,8 +226,8 @@ def test_calibration_divides_work_by_time(monkeypatch, tmp_path):
     monkeypatch.setattr(measure, "_MOVES", (1200, 2400))
     found = measure.measure_cluster(None, device=torch.device("cpu"), rounds=1, clock=lambda: next(ticks) * 1e-3)
     calls = round(measure.WINDOW / (1e-3 / 3))
-    assert found.products["float32"] == pytest.approx([(8, 2 * 8**3 * calls / 1e-3), (16, 2 * 16**3 * calls / 1e-3)])
-    assert found.moves[0] == pytest.approx((1200, 1200 * calls / 1e-3))
+    assert dict(found.products["float32"]) == pytest.approx({n: 2 * n**3 * calls / 1e-3 for n in (8, 16)})
+    assert dict(found.moves) == pytest.approx({size: size * calls / 1e-3 for size in (1200, 2400)})
     assert "assumed" in found.source
     write_cluster(found, tmp_path / "machine.json")
     assert read_cluster(str(tmp_path / "machine.json")) == found
