@@ -18,7 +18,7 @@ def run_config(
 
     Raises ``ValueError`` as :func:`spectrain.train._run.recorded.read_config` does; exits with 2 on a wrong flag.
     """
-    file, rest = _config_file(argv)
+    file, rest = config_file(argv)
     for word, after in itertools.pairwise([*rest, "--"]):
         if word == "--data" and after.startswith("--"):  # nothing would mean the default text, in silence
             raise ValueError("--data needs at least one file, folder or glob; leave it out for the default.")
@@ -38,7 +38,8 @@ def run_config(
     return asked
 
 
-def _config_file(argv: list[str]) -> tuple[Path | None, list[str]]:
+def config_file(argv: list[str]) -> tuple[Path | None, list[str]]:
+    """What ``--config`` names, and the rest of the words."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     known, rest = parser.parse_known_args(argv)

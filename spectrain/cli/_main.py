@@ -23,13 +23,16 @@ TOOLS = {
     "compress": "replace the linear layers of a trained model by smaller ones, and judge it again",
     "report": "make report.html from one or more run folders",
     "watch": "show the report of a run in a browser while it trains",
-    "plan": "say what Muon's step would cost each rank of a mesh: bytes, operations, balance",
+    "plan": "say what a run would cost each rank of a mesh: memory, bytes, seconds; and which mesh to take",
+    "calibrate": "measure this machine, for plan",
     "design": "compute a schedule of polynomials, its error bounds, a plot, and code to paste",
     "gallery": "five classical problems, solved and drawn",
 }
 """The verbs that are no jobs: each is the file ``_<verb>.py`` beside this one, with ``main(argv) -> exit code``."""
 WITH_A_FILE = ("train", "embed")
 """Jobs whose verb does more than to train: these have such a file too. Every other job is trained by ``_job.py``."""
+TOGETHER = ("train", "calibrate")
+"""Verbs that several processes do together."""
 VERBS = (*JOBS, *TOOLS)
 
 
@@ -83,7 +86,7 @@ def _answer(words: list[str]) -> int:
 
 def _call(verb: str, argv: list[str]) -> int:
     """Load the code of a verb, and torch with it where it needs that, and run it."""
-    if verb != "train":
+    if verb not in TOGETHER:
         _check_alone(verb)
     own = verb in TOOLS or verb in WITH_A_FILE
     with wanted_by(f"spectrain {verb}"):

@@ -1,87 +1,85 @@
-"""``spectrain plan``: who would orthogonalise which matrix on a mesh of ranks, and what it costs each of them."""
+"""``spectrain plan``: what a run would cost each rank of a mesh, and which mesh it should take."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
 
-import torch
-
-from spectrain import nn, optim
 from spectrain._files.write import write_json
+from spectrain.cli._flags import config_file
 from spectrain.cli._parse import parse
+from spectrain.train import TrainConfig
+from spectrain.train.internal import fresh_config, read_config
+from spectrain.train.planning import Cluster, RunPlan, choose_mesh, plan_run, read_cluster
+
+MOST_RANKS = 2**14
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Print bytes, operations and balance per rank of Muon's step for a model and a mesh; start no process.
+    """Say what a run would cost each rank: memory, bytes on each link, seconds of a step; start no process.
 
-    The model is that of `spectrain train` for the same --depth, --width, --heads and --vocabulary.
+    All flags of spectrain train are taken, and mean what they mean there: put `plan` in the place of `train`. --mesh
+    plans that mesh; --ranks plans every mesh of so many ranks and says which one to take.
     """
 
-    mesh: tuple[int, ...] = (8,)
-    """Ranks along each dimension of the mesh. The last one shards (fully_shard), the others hold copies."""
-    cuts: tuple[int, ...] | None = None
-    """Tensor dimension that each mesh dimension shards, -1 for copies. Default: -1 ... -1 0."""
-    depth: int = 12
-    """Blocks of the model."""
-    width: int | None = None
-    """Features of the residual stream. Default: 64 * depth."""
-    heads: int | None = None
-    """Attention heads. Default: one for 64 features."""
-    kv_heads: int | None = None
-    """Heads of keys and values. Default: those of --heads."""
-    hidden: int | None = None
-    """Width inside the feed-forward block. Default: 8/3 of the width, up to a multiple of 64."""
-    vocabulary: int = 50304
-    """Tokens; embedding and head go to AdamW and cost nothing here."""
-    steps: int = 5
-    """Polynomials of each msign."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """What msign works in and momentum travels in."""
-    flops: float = optim.ranks.Machine.flops
-    """Operations per second of a rank."""
-    bandwidth: float = optim.ranks.Machine.bandwidth
-    """Bytes per second that a rank sends while it receives as many."""
-    latency: float = optim.ranks.Machine.latency
-    """Seconds a message."""
+    ranks: int | None = None
+    """Compare all meshes of so many ranks. Default: the ranks of --mesh and --tensor-parallel, or one process."""
+    machine: str = "h100"
+    """h100 or h200 (SXM, eight a machine, NVLink, 400 Gb/s a GPU between machines), or a file written by spectrain
+    calibrate."""
     matrices: bool = False
-    """List every matrix, with its way and its owner."""
+    """List each rank's share of Muon's step, and every matrix with its way and its owner."""
     out: Path | None = None
     """Write the plan to this JSON file, too."""
 
 
 def main(argv: list[str]) -> int:
     """Print the plan."""
-    asked = parse(Plan, argv, prog="spectrain plan")
-    width = asked.width or 64 * asked.depth
-    sizes = {name: getattr(asked, name) for name in ("width", "heads", "kv_heads", "hidden", "vocabulary", "steps")}
-    for name, value in {**sizes, "depth": asked.depth, "mesh": math.prod(asked.mesh)}.items():
-        most = 10_000 if name == "depth" else 2**24
-        if value is not None and not 1 <= value <= most:
-            raise ValueError(f"--{name.replace('_', '-')} must be from 1 to {most:,}, got {value}.")
-    with torch.device("meta"):
-        model = nn.LanguageModel(
-            vocabulary=asked.vocabulary,
-            width=width,
-            depth=asked.depth,
-            heads=asked.heads or max(1, width // 64),
-            kv_heads=asked.kv_heads,
-            hidden=asked.hidden,
-        )
-    found = optim.ranks.plan_shards(
-        model,
-        mesh=asked.mesh,
-        cuts=None if asked.cuts is None else [None if cut < 0 else cut for cut in asked.cuts],
-        machine=optim.ranks.Machine(flops=asked.flops, bandwidth=asked.bandwidth, latency=asked.latency),
-        steps=asked.steps,
-        compute_dtype=asked.compute_dtype,
-    )
+    import tyro
+
+    @dataclass(frozen=True)
+    class Request(Plan):
+        run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    Request.__doc__ = Plan.__doc__
+    file, rest = config_file(argv)
+    recorded = TrainConfig() if file is None else fresh_config(read_config(file, TrainConfig))
+    asked = parse(Request, rest, prog="spectrain plan", default=Request(run=recorded))
+    if asked.ranks is not None and not 1 <= asked.ranks <= MOST_RANKS:
+        raise ValueError(f"--ranks must be from 1 to {MOST_RANKS:,}, got {asked.ranks}.")
+    found = _found(asked.run, asked.ranks, read_cluster(asked.machine))
     print(found)
-    if asked.matrices:
-        for row in found.rows:
-            owner = "" if row["owner"] is None else f"rank {row['owner']}"
-            print(f"{row['name']:40}  {'x'.join(map(str, row['shape'])):>12}  {row['method']:10}  {owner}")
+    if asked.matrices and found.muon is not None:
+        _show_matrices(found)
     if asked.out is not None:
-        write_json(asked.out, {"rows": found.rows, "ranks": found.ranks})
+        muon = {} if found.muon is None else {"rows": found.muon.rows, "ranks": found.muon.ranks}
+        write_json(asked.out, {**found.as_dict(), "muon": muon})
     return 0
+
+
+def _found(config: TrainConfig, ranks: int | None, cluster: Cluster) -> RunPlan:
+    if ranks is None or config.mesh is not None or config.tensor_parallel > 1:
+        plan = plan_run(config, cluster)
+        if ranks not in (None, plan.ranks):
+            raise ValueError(f"--ranks {ranks} and a mesh of {plan.ranks}: give one of them.")
+        return plan
+    choices = choose_mesh(config, cluster, ranks=ranks)
+    print("\n".join(map(str, choices)))
+    best = choices[0].plan
+    assert best is not None
+    if not best.fits:
+        raise ValueError(
+            f"no mesh of {ranks} ranks of {cluster.name} holds this run: the smallest needs {best.bytes / 1e9:,.1f} GB "
+            f"a rank and {cluster.memory / 1e9:,.1f} are there. Take more ranks, a smaller --micro-batch-size, or "
+            "--recompute."
+        )
+    print("\nthe one to take:")
+    return best
+
+
+def _show_matrices(found: RunPlan) -> None:
+    muon: Any = found.muon
+    print(muon)
+    for row in muon.rows:
+        owner = "" if row["owner"] is None else f"rank {row['owner']}"
+        print(f"{row['name']:40}  {'x'.join(map(str, row['shape'])):>12}  {row['method']:10}  {owner}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.train import planning as planning
     from spectrain.train import runs as runs
     from spectrain.train import studies as studies
     from spectrain.train._compress.compress import compress as compress

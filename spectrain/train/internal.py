@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from spectrain.train._mesh.environment import started as started
     from spectrain.train._mesh.failing import Elsewhere as Elsewhere
     from spectrain.train._mesh.failing import is_told as is_told
+    from spectrain.train._mesh.join import joined as joined
+    from spectrain.train._mesh.layout import layout as layout
+    from spectrain.train._plan.measure import measure_cluster as measure_cluster
     from spectrain.train._run.claim import LOCK as LOCK
     from spectrain.train._run.claim import claimed as claimed
     from spectrain.train._run.claim import named_folder as named_folder
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from spectrain.train._run.config import RunConfig as RunConfig
     from spectrain.train._run.jobs import JOBS as JOBS
     from spectrain.train._run.jobs import config_class as config_class
+    from spectrain.train._run.machine import choose_device as choose_device
     from spectrain.train._run.optimizers import OPTIMIZERS as OPTIMIZERS
     from spectrain.train._run.recorded import check_same as check_same
     from spectrain.train._run.recorded import free_of as free_of

@@ -148,6 +148,8 @@ def typed(command):
     """The words of a command line, with the run that it speaks of and small settings after them."""
     _, *words = shlex.split(command)
     words = [{"RUN": RUNS.get(words[0], "RUN"), "FOLDER": "exported"}.get(word, word) for word in words]
+    if words[0] == "calibrate":
+        return [*words, "--rounds", "1"]
     if "--help" in words or words[0] in ("--version", "plan", "gallery"):
         return words
     verb = " ".join(words[:2]) if words[0] == "check" else words[0]

@@ -147,6 +147,44 @@ def traffic(rank, world, folder):
     return found
 
 
+BLOCK = {"query": (32, 32), "key": (16, 32), "gate": (96, 32), "down": (32, 96)}
+
+
+def every_byte(rank, world, folder):
+    """Bytes that a step of a block in float32 sends from this rank: matrices, and all that ranks tell each other."""
+    sent = {"matrices": 0, "words": 0}
+    all_to_all, all_reduce = dist.all_to_all_single, dist.all_reduce
+
+    def exchanged(output, given, counts, sizes, group=None):
+        others = sum(size for i, size in enumerate(sizes) if i != dist.get_rank(group))
+        sent["matrices"] += others * given.element_size()
+        return all_to_all(output, given, counts, sizes, group=group)
+
+    def reduced(tensor, *how, **more):
+        sent["words"] += 2 * tensor.numel() * tensor.element_size()
+        return all_reduce(tensor, *how, **more)
+
+    dist.all_to_all_single, dist.all_reduce = exchanged, reduced
+    found = {}
+    for place in ("rows", "hybrid")[: world // 2]:
+        mesh, placements = placements_of(world)[place]
+        for name in ("slow", "waits"):
+            sent.update(matrices=0, words=0)
+            matrices = [
+                (f"{i}.{key}", nn.Parameter(placed(noise(shape, i).float(), mesh, placements)))
+                for i in range(2)
+                for key, shape in BLOCK.items()
+            ]
+            group = {"params": matrices, "matrix": Matrix()}
+            optimizer = Muon([group], lr=0.1, compute_dtype="float32", machine=MACHINES[name])
+            for i, (_, p) in enumerate(matrices):
+                p.grad = placed(noise(p.shape, 100 + i).float(), mesh, placements)
+            optimizer.step()
+            found[place, name] = dict(sent)
+    dist.all_to_all_single, dist.all_reduce = all_to_all, all_reduce
+    return found
+
+
 def low_precision(rank, world, folder):
     """bfloat16 weights on ranks against one process."""
     mesh = init_device_mesh("cpu", (world,))
@@ -471,6 +509,7 @@ def mup_sharded(rank, world, folder):
 STEPS = (
     same_weights,
     traffic,
+    every_byte,
     low_precision,
     any_size,
     shared_work,

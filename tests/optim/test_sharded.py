@@ -26,7 +26,7 @@ from spectrain.optim._ranks.gram import Slab, reduced_signs
 from spectrain.optim._variants.variants import VARIANTS
 
 RANKS = Path(__file__).with_name("ranks.py")
-ALL = "same_weights,traffic,low_precision,any_size,shared_work,fsdp,refusals,disagreements,mup_sharded"
+ALL = "same_weights,traffic,every_byte,low_precision,any_size,shared_work,fsdp,refusals,disagreements,mup_sharded"
 JOBS = {
     "2 ranks": (f"2:{ALL}",),
     "4 ranks": (f"4:{ALL}",),
@@ -123,6 +123,27 @@ def test_the_plan_says_how_many_bytes_are_sent(ranks):
     for found in ranks:
         assert all(really == said for really, said in found["traffic"].values()), found["traffic"]
     assert any(really > 0 for found in ranks for really, _ in found["traffic"].values())
+
+
+@pytest.mark.parametrize(("place", "copies", "shards"), [("rows", 1, 0), ("hybrid", 2, 2)])
+def test_the_exchange_sends_no_more_than_it_must(ranks, place, copies, shards):
+    """What docs/mesh.md derives: n numbers of a matrix in S shards, R times over, are worked on whole by one rank. It
+    lacks n (1 - 1 / S), and all others lack their parts of the result, n (R - 1 / S)."""
+    if (place, "slow") not in ranks[0]["every_byte"]:
+        pytest.skip("two ranks have no mesh of two dimensions")
+    shards = shards or len(ranks)
+    numbers = 2 * (32 * 32 + 16 * 32 + 96 * 32 + 32 * 96)
+    bound = 4 * numbers * ((1 - 1 / shards) + (copies - 1 / shards))
+
+    def sent(machine, kind):
+        return sum(found["every_byte"][place, machine][kind] for found in ranks)
+
+    assert sent("slow", "matrices") == pytest.approx(bound, rel=1e-12)
+    assert sent("slow", "words") <= 0.1 * bound
+    # wrong: every rank gathers every matrix, which on more than two ranks sends more
+    everywhere = sent("waits", "matrices")
+    assert everywhere == pytest.approx(4 * numbers * copies * (shards - 1), rel=1e-12)
+    assert everywhere > 1.1 * bound or shards == 2
 
 
 def test_low_precision_differs_by_its_own_rounding_only(ranks):

@@ -3,6 +3,7 @@
 All jobs are done once, by :mod:`ranks`, which starts them as torchrun would; the tests look at what they left.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from spectrain import nn, train
+from spectrain import data, nn, train
 from spectrain.train._mesh import join, lost, whole
 from spectrain.train._mesh.environment import started
 from spectrain.train._mesh.failing import Elsewhere
@@ -30,7 +31,9 @@ from spectrain.train._mesh.index import Reader
 from spectrain.train._mesh.layout import Layout, layout
 from spectrain.train._mesh.ranks import Ranks
 from spectrain.train._run import checkpoint as _checkpoint
+from spectrain.train._run.recorded import read_any
 from spectrain.train.config import TrainConfig
+from spectrain.train.planning import NAMED, plan_run
 
 RANKS = Path(__file__).with_name("ranks.py")
 STEPS, LIMIT = 50, 3000
@@ -67,7 +70,7 @@ def jobs(base):
         (base / folder).mkdir()
     return [
         job(base, "one", 1),
-        job(base, "two", 2),
+        job(base, "two", 2, patch="counts_bytes"),
         job(base, "four", 4, "--mesh", "2x2"),
         job(base, "shared", 2, "--tensor-parallel", 2, "--recompute"),
         job(base, "chain4", 4, run="chain", kills=[{"rows": 12, "stop": stop}]),
@@ -98,6 +101,8 @@ def refused(base):
         "flags": ((), {"own": {"1": ["--seed", "3"]}}, [2, 2], "different --seed: 0 on rank 0; 3 on rank 1."),
         "apart": (("--out-dir", "run"), apart, [2, 2], "rank 1: run is not the folder of that name that rank 0 has."),
         "text": ((), {"own": {"1": ["--data", str(base / "text" / "0*.txt")]}}, [2, 2], "different --data"),
+        "truncated": (("--data", base / "cut"), {}, [2, 2], "train-0.npy is truncated"),
+        "tokenizer": (("--data", base / "prepared"), {}, [2, 2], "was prepared with --tokenizer bpe, and bytes is"),
         "again": (("--restart", ), {}, [2, 2], "unrecognized"),
     }  # fmt: skip
 
@@ -115,6 +120,9 @@ def base(tmp_path_factory, text_folder):
             time.sleep(0.1)
     else:
         shutil.copytree(text_folder, place / "text")
+        data.shards.prepare([[place / "text"]], place / "prepared", vocabulary=300)
+        shutil.copytree(place / "prepared", place / "cut")
+        (place / "cut" / "train-0.npy").write_bytes(b"\x93NUMPY")
         do(place, jobs(place))
         (place / "done").touch()
     assert (place / "done").exists()
@@ -221,6 +229,20 @@ def test_a_rank_that_hangs_is_named(base, tmp_path):
     assert found.errors[0].strip().endswith("no answer from rank 1 for 30 s: it hangs, or its machine does.")
 
 
+def test_a_plan_says_what_is_really_sent(base):
+    """Weights and gradients of one step of two ranks, whose 257 rows of the embedding divide into 129 and 128."""
+    config = dataclasses.replace(read_any(base / "runs" / "two" / "config.json"), mesh="1x2")
+    plan = plan_run(config, NAMED["h100"])
+    said = {part.name: part.inside for part in plan.links}
+    for rank in (0, 1):
+        sent = json.loads((base / "runs" / "two" / f"sent{rank}.json").read_text())
+        assert sent["gather"] == pytest.approx(said["gathered weights"], rel=0.01)
+        assert sent["reduce"] == pytest.approx(said["summed gradients"], rel=0.01)
+    # wrong: gathered once only; summed at every micro-batch
+    assert plan.config.batch_size // 2 > plan.config.micro_batch
+    assert sent["gather"] > 2 * sent["reduce"]
+
+
 def test_what_ends_one_rank_is_said_once(base):
     for name, (_, _, codes, words) in refused(base).items():
         if name == "again":
@@ -233,7 +255,7 @@ def test_what_ends_one_rank_is_said_once(base):
 
 
 def test_a_call_that_is_refused_leaves_nothing(base):
-    for name in ("misfit", "uneven", "rows", "flags", "other_code", "text", "again"):
+    for name in ("misfit", "uneven", "rows", "flags", "other_code", "text", "truncated", "tokenizer", "again"):
         assert not (base / "runs" / name).exists(), name
     assert not list((base / "here").iterdir())
     assert not list((base / "there").iterdir())

@@ -154,10 +154,13 @@ def gram_fits(work: Work) -> bool:
 
 def messages(works: Sequence[Work], choices: Sequence[Choice]) -> int:
     """Return how many messages one after the other a rank waits for: all-to-all W - 1, all-reduce 2 log2 W."""
+    return _messages(works, choices, [load(work, choice) for work, choice in zip(works, choices, strict=True)])
+
+
+def _messages(works: Sequence[Work], choices: Sequence[Choice], moved: Sequence[Load]) -> int:
     if not works:
         return 0
     ranks = len(works[0].parts)
-    moved = [load(work, choice) for work, choice in zip(works, choices, strict=True)]
     gathers = any(m.sent.any() for m, c in zip(moved, choices, strict=True) if c.method != "gram")
     owners = any(c.method == "owner" and m.sent.any() for m, c in zip(moved, choices, strict=True))
     rounds = max([w.rounds for w, c in zip(works, choices, strict=True) if c.method == "gram"] + [0])
@@ -166,12 +169,41 @@ def messages(works: Sequence[Work], choices: Sequence[Choice]) -> int:
 
 def seconds(works: Sequence[Work], choices: Sequence[Choice], machine: Machine) -> float:
     """Return the time of the slowest position, all messages included."""
+    return _seconds(works, choices, [load(work, choice) for work, choice in zip(works, choices, strict=True)], machine)
+
+
+def _seconds(works: Sequence[Work], choices: Sequence[Choice], moved: Sequence[Load], machine: Machine) -> float:
     if not works:
         return 0.0
     total = no_load(len(works[0].parts))
-    for work, choice in zip(works, choices, strict=True):
-        total += load(work, choice)
-    return float(total.seconds(machine).max()) + messages(works, choices) * machine.latency
+    for each in moved:
+        total += each
+    return float(total.seconds(machine).max()) + _messages(works, choices, moved) * machine.latency
+
+
+class _Known:
+    """Loads of choices for some works, each computed once; equal matrices of a model are one.
+
+    A work of a thousand ranks has thousands of numbers, which to look up costs more than to add them.
+    """
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        kinds: dict[Work, int] = {}
+        self.works = works
+        self.kinds = [kinds.setdefault(work._replace(name=""), len(kinds)) for work in works]
+        self._sizes = [np.array([float(part.numel) for part in work.parts]) for work in kinds]
+        self._loads: dict[tuple[int, Choice], Load] = {}
+
+    def sizes(self, n: int) -> Float[np.ndarray, " ranks"]:
+        """Numbers of matrix ``n`` that each position holds."""
+        return self._sizes[self.kinds[n]]
+
+    def load(self, n: int, choice: Choice) -> Load:
+        """What a choice for matrix ``n`` costs each position."""
+        key = (self.kinds[n], choice)
+        if key not in self._loads:
+            self._loads[key] = load(self.works[n], choice)
+        return self._loads[key]
 
 
 def assign(works: Sequence[Work], machine: Machine) -> list[Choice]:
@@ -187,32 +219,39 @@ def assign(works: Sequence[Work], machine: Machine) -> list[Choice]:
     >>> assign([local], Machine())
     [Choice(method='replicated', owner=None)]
     """
-    plans = [_greedy(works, machine, set(allowed), p) for allowed in _ALLOWED for p in _NORMS]
-    return min(plans, key=lambda plan: seconds(works, plan, machine))
+    known = _Known(works)
+    plans = [_greedy(known, machine, set(allowed), p) for allowed in _ALLOWED for p in _NORMS]
+
+    def time(plan: list[Choice]) -> float:
+        return _seconds(works, plan, [known.load(n, choice) for n, choice in enumerate(plan)], machine)
+
+    return min(plans, key=time)
 
 
-def _greedy(works: Sequence[Work], machine: Machine, allowed: set[str], p: float) -> list[Choice]:
+def _greedy(known: _Known, machine: Machine, allowed: set[str], p: float) -> list[Choice]:
+    works = known.works
     found: list[Choice] = [Choice("replicated")] * len(works)
     if not works:
         return found
     total = no_load(len(works[0].parts))
     for n in sorted(range(len(works)), key=lambda n: (-works[n].flops, n)):
-        options = _options(works[n], total.seconds(machine), allowed)
-        costs = [(total + load(works[n], option)).seconds(machine) for option in options]
+        options = _options(works[n], known.sizes(n), total.seconds(machine), allowed)
+        costs = [(total + known.load(n, option)).seconds(machine) for option in options]
         best = min(range(len(options)), key=lambda i: (np.linalg.norm(costs[i], p), costs[i].max(), costs[i].sum(), i))
         found[n] = options[best]
-        total += load(works[n], options[best])
+        total += known.load(n, options[best])
     return found
 
 
-def _options(work: Work, busy: Float[np.ndarray, " ranks"], allowed: set[str]) -> list[Choice]:
+def _options(
+    work: Work, sizes: Float[np.ndarray, " ranks"], busy: Float[np.ndarray, " ranks"], allowed: set[str]
+) -> list[Choice]:
     """The choices worth looking at: owners are the idlest rank and the idlest of those that hold most.
 
     Ties go by position, as in ``_greedy``: every rank makes this plan for itself and has to find the same.
     """
     options = [Choice("replicated")] if "replicated" in allowed else []
     if "owner" in allowed:
-        sizes = np.array([part.numel for part in work.parts])
         idle = int(np.lexsort((np.arange(len(busy)), -sizes, busy))[0])
         near = int(np.lexsort((np.arange(len(busy)), busy, -sizes))[0])
         options += [Choice("owner", owner) for owner in dict.fromkeys((idle, near))]

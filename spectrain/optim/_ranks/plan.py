@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ def plan_shards(
     model: nn.Module,
     *,
     mesh: Sequence[int],
-    cuts: Sequence[int | None] | None = None,
+    cuts: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None = None,
     machine: Machine | None = None,
     steps: int = 5,
     compute_dtype: str = "bfloat16",
@@ -115,8 +116,10 @@ def plan_shards(
 
     ``mesh``: the numbers of ranks along its dimensions. ``cuts``: the tensor dimension that each of them shards, None
     for copies; by default the last mesh dimension shards dimension 0 and the others hold copies, which is
-    ``fully_shard`` on a mesh of one or two dimensions. ``machine``: figures of the cost model, by default those of
-    ``Machine.typical("cuda")``. The model may be on the meta device. Raises ValueError for a mesh that is none.
+    ``fully_shard`` on a mesh of one or two dimensions. Where parameters lie differently it is a mapping from patterns
+    of their names, of which the first that fits counts. ``machine``: figures of the cost model, by default those of
+    ``Machine.typical("cuda")``. The model may be on the meta device. Raises ValueError for a mesh that is none, and for
+    a parameter that no pattern fits.
 
     >>> model = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 10))
     >>> found = plan_shards(model, mesh=(4,), machine=Machine(flops=1e9, bandwidth=1e9, latency=0.0))
@@ -124,17 +127,27 @@ def plan_shards(
     [('0.weight', 'owner'), ('1.weight', 'owner')]
     """
     mesh = tuple(mesh)
-    places = tuple(cuts) if cuts is not None else (None,) * (len(mesh) - 1) + (0,)
-    if not mesh or any(size < 1 for size in mesh) or len(places) != len(mesh):
-        raise ValueError(f"plan_shards: mesh needs positive sizes and one cut each, got mesh={mesh}, cuts={places}.")
-    sharding = Sharding(tuple(range(torch.Size(mesh).numel())), mesh, places)
+    patterns = cuts if isinstance(cuts, Mapping) else {"*": (None,) * (len(mesh) - 1) + (0,) if cuts is None else cuts}
+    if not mesh or any(size < 1 for size in mesh) or any(len(places) != len(mesh) for places in patterns.values()):
+        raise ValueError(f"plan_shards: mesh needs positive sizes and one cut each, got mesh={mesh}, cuts={cuts}.")
+    ranks = tuple(range(torch.Size(mesh).numel()))
+    shardings = {pattern: Sharding(ranks, mesh, tuple(places)) for pattern, places in patterns.items()}
     asked = {"steps": steps, "compute_dtype": compute_dtype}
     members = [
-        Member(name, p.shape, Settings.of({**group, **asked}), sharding, state_dtype(p), torch.device("cpu"))
+        Member(name, p.shape, said, _of(name, shardings), state_dtype(p), torch.device("cpu"))
         for group in route(model, rules=rules)
         if group["algorithm"] == "muon"
+        for said in [Settings.of({**group, **asked})]
         for name, p in group["params"]
     ]
     works = [work for member in members for work in works_of(member)]
     machine = machine or Machine.typical("cuda")
-    return ShardPlan(works, assign(works, machine), sharding, machine)
+    return ShardPlan(works, assign(works, machine), next(iter(shardings.values())), machine)
+
+
+def _of(name: str, shardings: Mapping[str, Sharding]) -> Sharding:
+    """How a parameter lies."""
+    found = next((sharding for pattern, sharding in shardings.items() if fnmatchcase(name, pattern)), None)
+    if found is None:
+        raise ValueError(f"plan_shards: cuts says nothing of {name}; its patterns are {', '.join(shardings)}.")
+    return found

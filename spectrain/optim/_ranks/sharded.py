@@ -1,5 +1,6 @@
 """Muon's step over ranks: matrices travel to whoever the cost model chose, and come back as updates."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from spectrain.approx import Schedule
 from spectrain.matfun.internal import coefficients, gram_cuts, gram_products, plain_products, schedule_for_steps
-from spectrain.optim._layout.parts import Sharding, local_views, parts
+from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim._layout.parts import Part, Sharding, local_views, parts
 from spectrain.optim._layout.spread import Team
 from spectrain.optim._ranks.cost import Choice, Machine, Work, assign
 from spectrain.optim._ranks.gram import Slab, cuts, reduced_signs
@@ -38,9 +40,8 @@ def works_of(member: Member) -> list[Work]:
     """Return what is to be done for each logical matrix of a parameter; from shapes alone."""
     # Only what all ranks have agreed on goes in: shapes, settings, the mesh. A price that were measured here would send
     # ranks different ways, each waiting for what no other sends.
-    layout, boxes = member.settings.matrix, member.sharding.boxes(member.shape)
-    held = list(zip(*(parts(layout, member.shape, box) for box in boxes), strict=True))
-    copies = tuple(member.sharding.copies())
+    layout = member.settings.matrix
+    held, copies = _held(layout, member.shape, member.sharding)
     dtype, schedule = _sent_dtype(member), _schedule(member)
     shapes = layout.shapes(member.shape)
     again = None if schedule is None else cuts(schedule, dtype)
@@ -57,6 +58,13 @@ def works_of(member: Member) -> list[Work]:
         )
         for i, (out, in_) in enumerate(shapes)
     ]
+
+
+@functools.lru_cache(maxsize=64)
+def _held(layout: Matrix, shape: torch.Size, sharding: Sharding) -> tuple[list[tuple[Part, ...]], tuple[int, ...]]:
+    """Of each logical matrix the part of every rank, and the copy that each rank belongs to."""
+    boxes = sharding.boxes(shape)
+    return list(zip(*(parts(layout, shape, box) for box in boxes), strict=True)), tuple(sharding.copies())
 
 
 def _flops(schedule: Schedule | None, dtype: torch.dtype, out: int, in_: int) -> float:

@@ -1,0 +1,229 @@
+"""The plan of a run on one mesh: memory of a rank, bytes on links, seconds of a step."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from spectrain import optim
+from spectrain.train._mesh.layout import Layout
+from spectrain.train._plan import memory as _memory
+from spectrain.train._plan import price
+from spectrain.train._plan.cluster import Cluster
+from spectrain.train._plan.pieces import Pieces, pieces, whole_model
+from spectrain.train._plan.traffic import Part, Traffic, circle, crossing, exchanging, repeated, traffic
+from spectrain.train.config import TrainConfig
+
+ITEM = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a step of a run costs a rank; ``print`` it.
+
+    ``memory`` and ``seconds`` are by part, ``links`` what travels. ``hidden``: seconds of what travels while something
+    is computed. ``muon`` says who orthogonalises which matrix.
+    """
+
+    config: TrainConfig
+    stand: Layout
+    cluster: Cluster
+    memory: dict[str, float]
+    links: list[Part]
+    seconds: dict[str, float]
+    hidden: float
+    muon: optim.ranks.ShardPlan | None
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return self.stand.parts * self.stand.tensor
+
+    @property
+    def bytes(self) -> float:
+        """Memory of a rank at the fullest moment."""
+        return _memory.fullest(self.memory)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a rank has so much."""
+        return self.bytes <= self.cluster.memory
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step."""
+        return sum(self.seconds.values()) - self.hidden
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of the whole batch in a second."""
+        return self.config.tokens_per_step / self.step_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "ranks": self.ranks,
+            "mesh": f"{self.stand.replicas}x{self.stand.shards}",
+            "tensor_parallel": self.stand.tensor,
+            "machine": self.cluster.name,
+            "memory": {**self.memory, "at the fullest": self.bytes, "there": self.cluster.memory},
+            "links": [part.row() for part in self.links],
+            "seconds": {**self.seconds, "hidden": self.hidden, "a step": self.step_seconds},
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+    def __str__(self) -> str:
+        parts = {**self.memory, "at the fullest": self.bytes}
+        times = {**self.seconds, "of it hidden": self.hidden, "a step": self.step_seconds}
+        fits = "fits" if self.fits else "does NOT fit"
+        return "\n".join(
+            [
+                f"{self.ranks} ranks, {self.stand}, of {self.cluster.name}",
+                "memory of a rank          GB",
+                *(f"  {name:18} {size / 1e9:8.3f}" for name, size in parts.items()),
+                f"  {fits} into {self.cluster.memory / 1e9:.3g} GB",
+                "bytes that a rank sends   MB inside   MB between machines   meetings",
+                *(
+                    f"  {part.name:18} {part.inside / 1e6:14.3f} {part.between / 1e6:21.3f} {part.meetings:10}"
+                    for part in self.links
+                ),
+                "seconds of a step         ms",
+                *(f"  {name:18} {1e3 * time:8.3f}" for name, time in times.items()),
+                f"{self.tokens_per_second:,.0f} tokens a second",
+            ]
+        )
+
+
+def plan_run(config: TrainConfig, cluster: Cluster, *, stand: Layout | None = None) -> RunPlan:
+    """Return what a step of ``spectrain train`` with this configuration costs each rank; nothing is computed.
+
+    ``stand``: the mesh; by default that of ``--mesh`` and ``--tensor-parallel``, or one process. What ``auto`` leaves
+    open is bfloat16 on ``cuda`` and float32 elsewhere. Raises ``ValueError`` for a mesh that the run would refuse, and
+    for experts, whose work depends on the text.
+
+    >>> from spectrain.train import TrainConfig
+    >>> from spectrain.train.planning import NAMED
+    >>> found = plan_run(TrainConfig(depth=1, mesh="1x8", batch_size=8), NAMED["h100"])
+    >>> found.fits, found.ranks
+    (True, 8)
+    """
+    full, where = settled(config, cluster), stand or _asked(config)
+    full.check_ranks(where)
+    base = before_muon(full, cluster, where)
+    return complete(base)
+
+
+def _asked(config: TrainConfig) -> Layout:
+    replicas, shards = (int(size) for size in (config.mesh or "1x1").split("x"))
+    return Layout(replicas, shards, config.tensor_parallel)
+
+
+def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
+    """The configuration with everything filled in that a run would measure or derive."""
+    if config.moe_experts is not None:
+        raise ValueError("--moe-experts must be left out of a plan: what experts do depends on the text.")
+    full, _ = config.derive()
+    fast = cluster.device == "cuda"
+    if full.autocast == "auto":
+        full = dataclasses.replace(full, autocast="bfloat16" if fast else "off")
+    if full.muon_dtype == "auto":
+        full = dataclasses.replace(full, muon_dtype="bfloat16" if fast else "float32")
+    return full
+
+
+def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan:
+    """The plan without Muon's exchange and msign, which are found last: the rest says which meshes are worth it."""
+    alone = stand.parts * stand.tensor == 1
+    own = config.batch_size // stand.parts
+    rows = min(own, config.micro_batch)
+    micro_batches = -(-own // rows)
+    sizes = _memory.sizes(whole_model(config), stand)
+    work = pieces(config, rows=rows, tensor=stand.tensor, alone=alone)
+    sent = traffic(config, sizes, stand, cluster, rows=rows, micro_batches=micro_batches)
+    times = {
+        "forward": micro_batches * _there(config, work, cluster),
+        "backward": micro_batches * _back(config, work, cluster),
+        "gather": micro_batches * (sent.gather_root.seconds + 2 * config.depth * sent.gather_block.seconds),
+        "reduce": sent.reduce_root.seconds + config.depth * sent.reduce_block.seconds,
+        "shared matrices": sent.tensor.seconds,
+        "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw"),
+        "agreement": sent.small.seconds,
+    }
+    gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
+    summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
+    parts = _memory.memory(config, sizes, stand, work, micro_batches=micro_batches)
+    hidden = micro_batches * _hidden(config, work, sent, cluster) if cluster.overlaps else 0.0
+    links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
+    return RunPlan(config, stand, cluster, parts, links, times, hidden, None)
+
+
+def _there(config: TrainConfig, work: Pieces, cluster: Cluster) -> float:
+    start, block, finish = (price.seconds(piece.forward, cluster) for piece in work)
+    return start + config.depth * block + finish
+
+
+def _back(config: TrainConfig, work: Pieces, cluster: Cluster) -> float:
+    start, block, finish = (price.seconds(piece.backward, cluster) for piece in work)
+    again = price.seconds(work.block.forward, cluster) if config.recompute else 0.0
+    return start + config.depth * (block + again) + finish
+
+
+def _hidden(config: TrainConfig, work: Pieces, sent: Traffic, cluster: Cluster) -> float:
+    """Seconds of a micro-batch in which weights or gradients travel while a block computes.
+
+    ``fully_shard`` gathers block i + 1 while block i computes, and on the way back scatters gradients of the one before
+    as well: of depth blocks all gathers but the first and all sums but the last lie beside depth - 1 blocks' products.
+    Matrices that are shared, and Muon's exchange, wait for each other with nothing beside them.
+    """
+    others = config.depth - 1
+    there = price.seconds(work.block.forward, cluster)
+    back = price.seconds(work.block.backward, cluster) + (there if config.recompute else 0.0)
+    gather, reduce = sent.gather_block.seconds, sent.reduce_block.seconds
+    return others * (min(there, gather) + min(back, gather + reduce))
+
+
+def _with_muon(base: RunPlan) -> RunPlan:
+    """The plan with Muon's exchange: who computes what is decided by the figures that the run decides by."""
+    config, stand, cluster = base.config, base.stand, base.cluster
+    shared = stand.tensor > 1
+    writers = ("*.attention.output.weight", "*.feed_forward.down.weight")
+    cuts: Any = (None, 0, 0) if shared else (None, 0)
+    chosen = optim.ranks.plan_shards(
+        whole_model(config),
+        mesh=tuple(stand) if shared else stand[:2],
+        cuts={**dict.fromkeys(writers, (None, 0, 1)), "*": cuts} if shared else cuts,
+        machine=optim.ranks.Machine.typical(cluster.device),
+        steps=config.muon_steps,
+        compute_dtype=config.muon_dtype,
+    )
+    rate = cluster.rate(config.muon_dtype, config.width or 1)
+    muon = dataclasses.replace(chosen, machine=exchanging(stand, cluster, rate))
+    load, machine = muon.load, muon.machine
+    most = float(max(load.sent.max(), load.received.max()))
+    waits = muon.seconds - float(load.seconds(machine).max())
+    everyone = circle(stand, "all", cluster.node)
+    share, mean = crossing(everyone), float(load.sent.mean())
+    exchange = Part("Muon's exchange", 2, mean * (1 - share), mean * share, most / machine.bandwidth + waits)
+    owned = max(
+        (sum(r["shape"][0] * r["shape"][1] for r in muon.rows if r["owner"] == rank) for rank in _owners(muon)),
+        default=0,
+    )
+    return dataclasses.replace(
+        base,
+        memory={**base.memory, "step": base.memory["step"] + 4.0 * ITEM[config.muon_dtype] * owned},
+        links=[*base.links, exchange] if base.ranks > 1 else [],
+        seconds={
+            **base.seconds,
+            "Muon's exchange": exchange.seconds if base.ranks > 1 else 0.0,
+            "msign": float(load.flops.max()) / rate,
+        },
+        muon=muon,
+    )
+
+
+def _owners(muon: optim.ranks.ShardPlan) -> set[int]:
+    return {row["owner"] for row in muon.rows if row["owner"] is not None}
+
+
+def complete(base: RunPlan) -> RunPlan:
+    """The whole plan."""
+    return base if base.config.optimizer == "adamw" else _with_muon(base)
