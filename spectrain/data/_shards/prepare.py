@@ -50,6 +50,8 @@ class Asked:
     fraction: float = 0.05
     seed: int = 0
     text_field: str = "text"
+    own: Tokenizer | None = None
+    """A tokenizer that is there already; the two fields above then say nothing."""
 
     def __post_init__(self) -> None:
         """Refuse before anything is read what would be refused at the end of it."""
@@ -61,7 +63,10 @@ class Asked:
         """All that the tokens depend on, as it stands in a manifest: the state of each file by a digest."""
         states = hashlib.sha256(json.dumps(found.states).encode()).hexdigest()
         names = [_title(group) for group in found.groups]
-        return {**vars(self), "names": names, "files": sum(map(len, found.sources)), "states": states}
+        said = {name: value for name, value in vars(self).items() if name != "own"}
+        if self.own is not None:
+            said |= {"tokenizer": f"own {self.own.fingerprint}", "vocabulary": self.own.vocabulary_size}
+        return {**said, "names": names, "files": sum(map(len, found.sources)), "states": states}
 
     def key(self, found: Found) -> str:
         """A name for what this makes of a text."""
@@ -159,12 +164,15 @@ def _plan(
 def _tokenizer(folder: Path, asked: Asked, text: Scan, cuts: Int64[np.ndarray, " documents"], told: Told) -> Tokenizer:
     """The tokenizer of the folder, learned where it is not there yet."""
     file = folder / TOKENIZER
-    if not file.exists():
+    if not file.exists() and asked.own is not None:
+        asked.own.save_settings(folder)  # before the file that counts on it
+        write_file(file, asked.own.save)
+    elif not file.exists():
         told("learning a tokenizer", 0, None)
         total = int(cuts[cuts > 0].sum())
         made = train_on(asked.tokenizer, training_texts(text, cuts), total, asked.vocabulary)
         write_file(file, made.save)
-    return load_tokenizer(file)
+    return load_tokenizer(file, exact=False)
 
 
 def _tokenize(
