@@ -44,8 +44,14 @@ def _write(asked: Export) -> str:
     """Write the folder; the token that a document begins with."""
     run = train.load_run(asked.run)
     tokenizer, longest = run.tokenizer, run.config.longest
-    end = tokenizer.end_of_text
-    nn.to_hugging_face(run.model, asked.out, context=longest, end_of_text=end, family=run.config.family)
+    nn.to_hugging_face(
+        run.model,
+        asked.out,
+        context=longest,
+        end_of_text=tokenizer.end_of_text,
+        begin_of_text=tokenizer.number_of("bos_token"),
+        family=run.config.family,
+    )
     tokenizer.save(asked.out / "tokenizer.json")
     name = tokenizer.settings.get("eos_token", _END)
     settings = {**_SETTINGS, "bos_token": name, "model_max_length": longest, **tokenizer.settings, "eos_token": name}
@@ -69,4 +75,4 @@ def _generation(run: Path, tokenizer: data.Tokenizer) -> dict[str, Any]:
         "eos_token_id": end,
         "pad_token_id": end if pad is None else pad,
     }
-    return ids | {name: value for name, value in said.items() if value is not None}
+    return ids | {name: value for name, value in said.items() if value is not None and not name.startswith("_")}

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor
 
@@ -120,7 +120,7 @@ def read_scaling(words: Sequence[str]) -> Scaling | None:
         said = " ".join(f"{each}=..." for each in fields if each in needed)
         raise ValueError(f"rotary scaling {name} is spelled '{name} {said}', got {' '.join(words)!r}.")
     try:
-        numbers = {each: float(value) for each, value in given.items()}
+        numbers: dict[str, Any] = {each: float(value) for each, value in given.items()}
     except ValueError:
         raise ValueError(f"rotary scaling takes numbers, got {' '.join(words)!r}.") from None
     if "whole" in numbers:

@@ -32,6 +32,7 @@ def to_hugging_face(
     *,
     context: int | None = None,
     end_of_text: int | None = None,
+    begin_of_text: int | None = None,
     family: str | None = None,
 ) -> Path:
     """Write ``config.json`` and ``model.safetensors`` that transformers loads, with the same logits.
@@ -41,7 +42,8 @@ def to_hugging_face(
     a latent as DeepSeek-V3, with :class:`MoE` where there is one and their routers are the same. ``family`` asks for
     one by its ``model_type``: ``"mistral"`` without a window is what ``"llama"`` is. Normalised embeddings are
     written normalised, as a table of their own, so a tied head is no longer tied. ``context`` (default: the model's)
-    is the longest sequence they are told of.
+    is the longest sequence they are told of; ``end_of_text`` the token that ends a text, and begins one unless
+    ``begin_of_text`` does.
 
     ``norm_eps=None`` is written as the number that torch adds, the rounding of the dtype that it computes in: float32
     for bfloat16 and float16.
@@ -55,7 +57,8 @@ def to_hugging_face(
     config = config_of(model, kind)
     context = context or model.context
     config |= {"max_position_embeddings": context} if context else {}
-    config |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "dtype": str(model.head.weight.dtype)[6:]}
+    begin = end_of_text if begin_of_text is None else begin_of_text
+    config |= {"bos_token_id": begin, "eos_token_id": end_of_text, "dtype": str(model.head.weight.dtype)[6:]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)

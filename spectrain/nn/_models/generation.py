@@ -35,7 +35,9 @@ def stream(
     Drawn from ``softmax(logits / temperature)``; ``temperature=0`` takes the most likely token. ``top_k`` keeps only
     the k most likely ones, ``top_p`` the fewest that hold so much of the chance. A row that has drawn ``stop`` repeats
     it, and when all have, nothing more comes. With ``vocabulary`` the first so many tokens are drawn only: a table may
-    have more rows than its tokenizer has tokens. ``documents`` are those of :meth:`Attention.forward`: prompts of several
+    have more rows than its tokenizer has tokens.
+
+    ``documents`` are those of :meth:`Attention.forward`: prompts of several
     lengths are padded on the left, with a document number of its own for the padding.
 
     Positions are decoded with a cache; when ``context`` (default: the model's) is full, the cache is built again from

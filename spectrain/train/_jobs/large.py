@@ -59,9 +59,7 @@ def _prepared_folder(config: TrainConfig) -> Path | None:
     return None
 
 
-def _as_asked(
-    config: TrainConfig, prepared: data.shards.Prepared, own: data.Tokenizer | None
-) -> data.shards.Prepared:
+def _as_asked(config: TrainConfig, prepared: data.shards.Prepared, own: data.Tokenizer | None) -> data.shards.Prepared:
     """Refuse shards that were made otherwise than the flags say."""
     count, weights = len(prepared.sources), len(config.data_weights)
     if count > 1 and weights != count:

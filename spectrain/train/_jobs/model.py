@@ -20,7 +20,7 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
     rows = config.embedding_rows or vocabulary
     if rows < vocabulary:
         raise ValueError(
-            f"the tokenizer has {vocabulary} tokens, and the embedding {rows} rows: it is the tokenizer of another model."
+            f"the tokenizer has {vocabulary} tokens, and the embedding {rows} rows: it is that of another model."
         )
     return nn.LanguageModel(
         vocabulary=rows,

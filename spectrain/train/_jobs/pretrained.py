@@ -1,4 +1,4 @@
-"""A folder that transformers wrote as the beginning of a run: its configuration as flags, its tokenizer, its weights."""
+"""A folder that transformers wrote as the beginning of a run: configuration as flags, tokenizer, weights."""
 
 import dataclasses
 from pathlib import Path
@@ -41,7 +41,9 @@ def as_config(folder: Path, *, tokenizer: str) -> TrainConfig:
     default = TrainConfig()
     return dataclasses.replace(
         default,
-        **{name: given[name] for name in ("depth", "width", "heads", "kv_heads", "hidden", "tied", "norms", "norm_eps")},
+        **{
+            name: given[name] for name in ("depth", "width", "heads", "kv_heads", "hidden", "tied", "norms", "norm_eps")
+        },
         **{name: attention[name] for name in ("head_dim", "window", "bias", "rotary_base")},
         qk_norm=_QK_NORMS.get(attention["qk_norm"], attention["qk_norm"]),
         feed_forward_bias=given["feed_forward_bias"],
@@ -88,4 +90,5 @@ def _read(folder: Path) -> Pretrained:
     try:
         return read_folder(folder)
     except ValueError as error:
-        raise ValueError(f"--init-from: {error}") from None
+        where = "" if str(folder) in str(error) else f" {folder}"
+        raise ValueError(f"--init-from{where}: {error}") from None
