@@ -1,7 +1,9 @@
 """A folder of transformers' typed into the command, trained, and exported: the same family, the same logits."""
 
 import json
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,3 +63,12 @@ def test_a_wrong_folder_is_one_line(spectrain, text, tmp_path):
         assert done.stderr.count("\n") == 1
         assert "nor is it a folder of transformers'" in done.stderr.lower()
         assert not (tmp_path / "run").exists()
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[2] / "docs" / "pretrained.md"
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```py\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), {})

@@ -112,3 +112,44 @@ def test_tokens_that_swallow_spaces_are_refused_where_they_do(tmp_path):
     assert tokenizer.decode(tokenizer.encode("a b")) == "a b"
     with pytest.raises(data.text.DataError, match="it adds or drops some"):
         tokenizer.encode("a   <x> b")
+
+
+def words(*, metaspace):
+    """Words with U+2581 for a space and bytes where there is none, in either of the ways that Llama 2's are saved."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "\u2581a"]
+    model = models.BPE(
+        {t: i for i, t in enumerate(tokens)}, [("\u2581", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True
+    )
+    backend = Tokenizer(model)
+    if metaspace:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first", split=False)
+    else:
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return backend
+
+
+@pytest.mark.parametrize("metaspace", [False, True])
+def test_tokens_that_are_words_stand_for_their_bytes_and_a_space_in_front(metaspace, tmp_path):
+    backend = words(metaspace=metaspace)
+    file = saved(backend, tmp_path, tokenizer_config={"eos_token": "</s>"})
+    with pytest.raises(data.text.DataError, match="a space put in front"):
+        data.load_tokenizer(file)
+    tokenizer = data.load_tokenizer(file, exact=False)
+    for text in ("a b", "b\u00e9\n  a", "\U0001f600 </s>a"):
+        ids = tokenizer.encode(text)
+        there = Tokenizer.from_file(str(file))
+        there.encode_special_tokens = True
+        assert ids.tolist() == there.encode(text, add_special_tokens=False).ids
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.byte_lengths[ids].sum() == len(text.encode()) + 1
+    assert tokenizer.puts_space_in_front
+    asked = data.shards.Asked(own=tokenizer)
+    (tmp_path / "text.txt").write_text("a b\n" * 100)
+    with pytest.raises(data.text.DataError, match="puts a space in front"):
+        data.shards.prepare_found(
+            data.shards.find([[tmp_path / "text.txt"]]), tmp_path / "out", asked, workers=1, told=lambda *_: None
+        )

@@ -299,3 +299,27 @@ def test_biases_and_gains_are_not_lost_where_weights_are_taken():
         biased.clip_arguments()
     with pytest.raises(ValueError, match="query_gains and key_gains"):
         nn.Attention(16, heads=2, qk_norm="gains").clip_arguments()
+
+
+@torch.no_grad()
+def test_all_settings_together_are_one_graph():
+    scaling = nn.attention.read_scaling(["yarn", "factor=4", "length=16", "magnitude=1.1"])
+    for qk_norm in ("gains", "whole"):
+        net = nn.LanguageModel(
+            vocabulary=61, width=32, depth=2, heads=4, kv_heads=2, norms="post", generator=0,
+            attention={"qk_norm": qk_norm, "bias": "all", "rotary_scaling": scaling, "window": 5},
+            feed_forward=lambda i: nn.models.SwiGLU(32, hidden=48, bias=True),
+        )  # fmt: skip
+        compiled = torch.compile(net, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(tokens()), net(tokens()))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            narrow = net(tokens()).float()
+        torch.testing.assert_close(narrow, net(tokens()), rtol=0.1, atol=0.1)
+
+
+def test_what_norms_follow_is_drawn_and_learns():
+    net = nn.LanguageModel(vocabulary=61, width=32, depth=2, heads=4, norms="post", generator=0, embedding_norm=False)
+    net.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    net(tokens()).square().mean().backward()
+    assert all(p.grad.isfinite().all() and p.grad.norm() < 1e3 for p in net.parameters())
+    assert all(block.attention.output.weight.std() > 0.1 for block in net.blocks)

@@ -213,7 +213,6 @@ SETTINGS = {
     "--rotary-base must be": {"rotary_base": 0.0},
     "--context must be at least --block": {"context": 8, "block": 16},
     "rotary scaling must be one of": {"rotary_scaling": ("ntk", "factor=2")},
-    "--qk-norm must be one of": {"qk_norm": "rms"},
     "--feed-forward-bias must be left out": {"feed_forward_bias": True, "moe_experts": 4},
     "--tokenizer must be": {"tokenizer": ""},
 }

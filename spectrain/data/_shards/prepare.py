@@ -164,6 +164,11 @@ def _plan(
 def _tokenizer(folder: Path, asked: Asked, text: Scan, cuts: Int64[np.ndarray, " documents"], told: Told) -> Tokenizer:
     """The tokenizer of the folder, learned where it is not there yet."""
     file = folder / TOKENIZER
+    if asked.own is not None and asked.own.puts_space_in_front:
+        raise DataError(
+            "this tokenizer puts a space in front of a text, so that large text cannot be tokenized part by part; give "
+            "less than 128 MiB"
+        )
     if not file.exists() and asked.own is not None:
         asked.own.save_settings(folder)  # before the file that counts on it
         write_file(file, asked.own.save)

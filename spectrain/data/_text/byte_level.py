@@ -34,6 +34,8 @@ PATTERN = (
 pretokens = re.compile(PATTERN).findall
 """The pre-tokens of a text, in order; together they are the text."""
 
+SPACE = "\u2581"
+"""How tokenizers of words write a space."""
 _BORDER = re.compile(f"\n(?=[^{_SPACE}])")
 
 
@@ -98,12 +100,31 @@ def cuts_as_we_do(backend: tokenizers.Tokenizer) -> bool:
     return all(theirs[part] == ours[part] for part in ("normalizer", "pre_tokenizer"))
 
 
+def falls_back(backend: tokenizers.Tokenizer) -> bool:
+    """Whether tokens are words with U+2581 for a space, and bytes as ``<0x0A>`` where there is no word (Llama 2's)."""
+    return bool(getattr(backend.model, "byte_fallback", False))
+
+
+def _bytes_of_word(token: str) -> bytes:
+    byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode()
+
+
+def _bytes_of_characters(token: str) -> bytes:
+    return bytes(map(_byte_of().__getitem__, token))
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    return {character: byte for byte, character in enumerate(byte_characters())}
+
+
 def bytes_of_tokens(backend: tokenizers.Tokenizer, *, end: int) -> list[bytes]:
     """The bytes each token stands for, by id; nothing for end-of-text, other special tokens and ids without a token.
 
     DataError if some byte has no token.
     """
-    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    bytes_of = _bytes_of_word if falls_back(backend) else _bytes_of_characters
     added = backend.get_added_tokens_decoder()
     vocabulary = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items()}
     table = [b""] * (max(vocabulary, default=-1) + 1)
@@ -112,7 +133,7 @@ def bytes_of_tokens(backend: tokenizers.Tokenizer, *, end: int) -> list[bytes]:
             if i in added:  # stands for itself, not written by byte characters
                 table[i] = b"" if added[i].special or i == end else token.encode()
             elif i != end:
-                table[i] = bytes(map(byte_of.__getitem__, token))
+                table[i] = bytes_of(token)
     except KeyError as error:
         raise DataError(f"not a byte-level tokenizer: a token contains {error.args[0]!r}") from None
     missing = 256 - len({token for token in table if len(token) == 1})

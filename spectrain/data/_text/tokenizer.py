@@ -14,7 +14,7 @@ import tokenizers
 from jaxtyping import Int32, Integer
 
 from spectrain._files.write import write_json, write_text
-from spectrain.data._text.byte_level import bytes_of_tokens, cuts_as_we_do, pieces, pretokens
+from spectrain.data._text.byte_level import SPACE, bytes_of_tokens, cuts_as_we_do, falls_back, pieces, pretokens
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.open import chunks
 from spectrain.data._text.special import SETTINGS, end_of_text, settings_beside
@@ -48,7 +48,8 @@ class Tokenizer:
         """Wrap a byte-level BPE of the library ``tokenizers``; DataError if it is something else.
 
         ``settings`` is what a ``tokenizer_config.json`` says; its ``eos_token`` is end-of-text. Without ``exact`` the
-        tokenizer may change the text by its normalizer (NFC), and the text is then what that makes of it.
+        tokenizer may change the text by its normalizer (NFC) or put a space in front (those of words, as Llama 2's),
+        and the text is then what that makes of it.
         """
         backend.encode_special_tokens = True
         backend.no_truncation()
@@ -61,21 +62,37 @@ class Tokenizer:
         self._bytes = bytes_of_tokens(backend, end=self.end_of_text)
         self._ours = cuts_as_we_do(backend)
         self._cache: dict[str, bytes] = {}
-        self._normalizer = None if exact else backend.normalizer
-        if (back := self.decode(self.encode(_PROBE))) != self.normal(_PROBE):
+        self._exact = exact
+        self._words = falls_back(backend)
+        self._front = self.normal("x") == " x"
+        probed = backend.encode(_PROBE, add_special_tokens=False).ids
+        if (back := self.to_bytes(probed).decode("utf-8", errors="replace")) != self.normal(_PROBE):
             raise DataError(
                 f"the tokenizer changes the text: {_PROBE!r} comes back as {back!r}; use one without a "
                 "normalizer and without a space put in front"
             )
 
     def normal(self, text: str) -> str:
-        """The text that is encoded: what a normalizer makes of it, which ``exact`` tokenizers have not."""
-        return text if self._normalizer is None else str(self._normalizer.normalize_str(text))
+        """The text that is encoded: what a normalizer makes of it, with a space put in front where one is."""
+        if self._exact:
+            return text
+        if self._backend.normalizer is not None:
+            text = self._backend.normalizer.normalize_str(text)
+        if not self._words:
+            return text
+        if self._backend.pre_tokenizer is not None:
+            text = "".join(piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text))
+        return text.replace(SPACE, " ")
 
     @property
     def changes_text(self) -> bool:
-        """Whether there is a normalizer, so that bytes are those of the text that it makes."""
-        return self._normalizer is not None
+        """Whether bytes are those of the text that a normalizer makes, or that has a space put in front."""
+        return not self._exact and (self._words or self._backend.normalizer is not None)
+
+    @property
+    def puts_space_in_front(self) -> bool:
+        """Whether a text is encoded with a space before it, so that the tokens of its parts are not those of it."""
+        return self._front
 
     def number_of(self, role: str) -> int | None:
         """The id of ``bos_token``, ``eos_token`` or ``pad_token``; None where nothing says it."""
@@ -133,9 +150,11 @@ class Tokenizer:
     def decode(self, ids: Sequence[int | np.integer] | Integer[np.ndarray, " tokens"]) -> str:
         """Turn tokens into text; end-of-text gives nothing, bytes that are no UTF-8 give U+FFFD.
 
-        ``decode(encode(text)) == text`` for every text. Raises ValueError for an id out of range.
+        ``decode(encode(text)) == text`` for every text, but for what a normalizer changes; a space put in front is
+        taken away again. Raises ValueError for an id out of range.
         """
-        return self.to_bytes(ids).decode("utf-8", errors="replace")
+        text = self.to_bytes(ids).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self._front else text
 
     def to_bytes(self, ids: Sequence[int | np.integer] | Integer[np.ndarray, " tokens"]) -> bytes:
         """The bytes that tokens stand for, which may begin or end inside of a character. Raises as ``decode`` does."""

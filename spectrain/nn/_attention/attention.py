@@ -157,6 +157,8 @@ class Attention(Peak):
         for name, module in self.kind.maps(s, width, norm=norm, bias=inputs).items():
             self.add_module(name, module)
         self.output = nn.Linear(s.heads * s.value_dim, width, bias=self.bias == "all")
+        self.query_gains: nn.RMSNorm | None = None
+        self.key_gains: nn.RMSNorm | None = None
         if isinstance(self.qk_norm, str):
             wide = self.qk_norm == "whole"
             self.query_gains = nn.RMSNorm(s.head_dim * (s.heads if wide else 1), eps=self.norm_eps)
@@ -246,19 +248,19 @@ class Attention(Peak):
         weights = {"query": self.query.weight, "key": None if key is None else key.weight}
         return {**weights, "heads": s.heads, "kv_heads": s.kv_heads, "shared": shared}
 
-    def normalise(self, x: Tensor, heads: int, gains: str) -> Tensor:
-        """Queries or keys in heads, divided by their rms where ``qk_norm`` says so; ``gains`` is a module's name."""
-        if self.qk_norm == "whole":
-            return split_heads(normalise_wide(self.get_submodule(gains), x), heads)
+    def normalise(self, x: Tensor, heads: int, gains: nn.Module | None) -> Tensor:
+        """Queries or keys in heads, divided by their rms where ``qk_norm`` says so, and multiplied by their gains."""
+        if gains is not None and self.qk_norm == "whole":
+            return split_heads(normalise_wide(gains, x), heads)
         x = split_heads(x, heads)
-        if self.qk_norm == "gains":
-            return normalise_wide(self.get_submodule(gains), x)
+        if gains is not None:
+            return normalise_wide(gains, x)
         return F.rms_norm(x, x.shape[-1:], eps=self.norm_eps) if self.qk_norm else x
 
     def _query(self, x: Tensor, turns: Turns) -> Tensor:
         if self.shape.query_rank is not None:
             x = normalise_wide(self.query_norm, self.query_down(x))
-        return self.rotary.turn(self.normalise(self.query(x), self.shape.heads, "query_gains"), turns)
+        return self.rotary.turn(self.normalise(self.query(x), self.shape.heads, self.query_gains), turns)
 
     def _scale_log_n(self, q: Tensor, visible: Visibility) -> Tensor:
         if self.log_n is None:

@@ -51,7 +51,7 @@ class Heads(Kind):
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """The rotated key, and the value."""
         groups = block.shape.kv_heads
-        key = block.rotary.turn(block.normalise(block.key(x), groups, "key_gains"), turns)
+        key = block.rotary.turn(block.normalise(block.key(x), groups, block.key_gains), turns)
         return (key, split_heads(block.value(x), groups)) if block.shape.extra_dim else (key,)
 
     def clipped(self, block: "Attention") -> nn.Linear | None:
