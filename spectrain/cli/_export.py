@@ -10,9 +10,8 @@ from spectrain import data, nn, train
 from spectrain._files.read import NOT_FINITE, read_object
 from spectrain._files.write import write_json
 from spectrain.cli._parse import parse
-from spectrain.train.internal import LOCK, claimed
+from spectrain.train.internal import GENERATION, LOCK, claimed
 
-GENERATION = "generation_config.json"
 _END = "<|endoftext|>"
 _SETTINGS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from spectrain.nn import internal
 from spectrain.nn.internal import kinds
+from spectrain.train._architecture import Architecture
 from spectrain.train._mesh.layout import Layout, sizes
-from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, Wish, fill
+from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, Wish, fill
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ OF_ONE_KIND = ("latent", "sinks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(Architecture):
     """Train a language model on text and write a run folder.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
@@ -82,31 +82,6 @@ class TrainConfig(RunConfig):
     log_n: Literal["off", "fixed", "learned"] = "off"
     """Multiply queries by log n / log --block, n the visible tokens; 'learned': and by a factor a head."""
 
-    qk_norm: Literal["auto", "off", "plain", "gains", "whole"] = "auto"
-    """Divide queries and keys by their rms: of each head (plain), with learned gains (gains), of all heads together,
-    with gains (whole). 'auto': plain, but off with mla."""
-    bias: Literal["none", "inputs", "all"] = "none"
-    """Biases of the maps of queries, keys and values, and with 'all' of the output."""
-    feed_forward_bias: bool = False
-    """Biases inside the feed-forward block."""
-    norms: Literal["pre", "post"] = "pre"
-    """Normalise what each half of a block reads, or what it writes."""
-    norm_eps: float | None = None
-    """What norms add to mean squares. Default: the rounding of the dtype; 1e-6 for latents."""
-    embedding_norm: bool = True
-    """Divide embeddings by their rms."""
-    rotary_base: float = 10_000.0
-    """Positions turn the pair i of d coordinates by 1 / base^(2i/d)."""
-    rotary_scaling: tuple[str, ...] = ()
-    """Change those frequencies: linear factor=4; llama3 factor=8 low=1 high=4 length=8192; yarn factor=4 length=4096
-    magnitude=1.139 (and fast=, slow=, whole=)."""
-    context: int | None = None
-    """Longest text that the model knows; at least --block. Default: --block."""
-    embedding_rows: int | None = None
-    """Rows of embedding and head. Default: as many as the tokenizer has tokens."""
-    family: str | None = None
-    """Which of transformers' families the verb export writes. Default: the plainest that has these settings."""
-
     moe_experts: int | None = None
     """Replace the feed-forward block by so many experts, of which a router chooses. Default: a dense block."""
     moe_top_k: int = 4
@@ -138,8 +113,6 @@ class TrainConfig(RunConfig):
     or the folder that has one, whose tokenizer_config.json says which token ends a text."""
     vocabulary: int = 4096
     """Tokens of the BPE vocabulary."""
-    block: int = 256
-    """Tokens in a sequence."""
     batch_size: int = 16
     """Sequences in an optimizer step."""
     micro_batch_size: int | None = None
@@ -199,16 +172,10 @@ class TrainConfig(RunConfig):
         self._check_mesh()
 
     def _check_settings(self) -> None:
-        """Refuse settings of the model that cannot be."""
-        eps, base = self.norm_eps, self.rotary_base
-        self.require(eps is None or 0 <= eps < math.inf, "norm_eps", "0 or more, and finite")
-        self.require(0 < base < math.inf, "rotary_base", "positive and finite")
-        self.require(self.context is None or self.context >= self.block, "context", f"at least --block {self.block}")
+        """Refuse settings of the model that do not go with others."""
         self.require(bool(self.tokenizer), "tokenizer", "bpe, bytes, or a file or folder")
         dense = not self.feed_forward_bias or self.moe_experts is None
         self.require(dense, "feed_forward_bias", "left out with --moe-experts")
-        if self.rotary_scaling:  # torch is loaded only where there is one
-            internal.read_scaling(self.rotary_scaling)
 
     def _check_mesh(self) -> None:
         self.require(self.mesh is None or sizes(self.mesh) is not None, "mesh", "replicas x shards, as in 2x4")
@@ -236,10 +203,7 @@ class TrainConfig(RunConfig):
         own = full.optimizer != "adamw"
         self.require(own, "optimizer", "muon, normuon or muoneq with --tensor-parallel: torch's AdamW takes one mesh")
         self.require(full.moe_experts is None, "moe_experts", "left out with --tensor-parallel")
-        self.require(full.bias == "none", "bias", "none with --tensor-parallel")
-        self.require(not full.feed_forward_bias, "feed_forward_bias", "left out with --tensor-parallel")
-        gains = full.qk_norm in ("gains", "whole")
-        self.require(not gains, "qk_norm", "off or plain with --tensor-parallel")
+        full.check_shared()
         for name in ("heads", "kv_heads", "hidden"):
             size = getattr(full, name)
             if size % ranks:
@@ -264,13 +228,8 @@ class TrainConfig(RunConfig):
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
         experts = ("moe_experts", "moe_top_k", "base_width", "tensor_parallel")
-        attention = ("head_dim", "query_rank", "window", "context", "embedding_rows", *OF_ONE_KIND)
+        attention = ("head_dim", "query_rank", "window", *OF_ONE_KIND)
         return (*own, *experts, *attention, *super().at_least_one())
-
-    @property
-    def longest(self) -> int:
-        """The longest text that the model knows."""
-        return self.context or self.block
 
     @property
     def tokens_per_step(self) -> int:

@@ -55,6 +55,23 @@ def test_a_run_of_ours_has_a_token_for_padding_there(spectrain, finished, tmp_pa
     assert said["pad_token_id"] == said["eos_token_id"] == tokenizer.eos_token_id
 
 
+def test_text_is_prepared_with_the_tokenizer_of_a_folder(spectrain, text, pretrained_folder, tmp_path):
+    folder = pretrained_folder("Llama")
+    done = spectrain("prepare", "--data", text, "--tokenizer", folder, "--workers", 1, "--out-dir", tmp_path / "tokens")
+    assert done.returncode == 0, done.stderr
+    short = ["--max-steps", 1, "--batch-size", 2, "--spectrum-interval", 0, "--sample-tokens", 4, "--autocast", "off"]
+    words = ["train", "--data", tmp_path / "tokens", *short, "--out-dir", tmp_path / "run"]
+    done = spectrain(*words)
+    assert done.returncode == 2
+    assert f"give --tokenizer {tmp_path / 'tokens'}" in done.stderr
+    done = spectrain(*words, "--init-from", folder)
+    assert done.returncode == 0, done.stderr
+    for tokenizer, words in (("nowhere", "--tokenizer must be bpe, bytes"), (tmp_path, "--tokenizer must be")):
+        done = spectrain("prepare", "--data", text, "--tokenizer", tokenizer, "--out-dir", tmp_path / "other")
+        assert done.returncode == 2
+        assert words in done.stderr
+
+
 def test_a_wrong_folder_is_one_line(spectrain, text, tmp_path):
     (tmp_path / "empty").mkdir()
     for place in ("empty", "nowhere"):

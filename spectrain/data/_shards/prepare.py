@@ -68,6 +68,11 @@ class Asked:
             said |= {"tokenizer": f"own {self.own.fingerprint}", "vocabulary": self.own.vocabulary_size}
         return {**said, "names": names, "files": sum(map(len, found.sources)), "states": states}
 
+    @staticmethod
+    def is_own(settings: dict[str, Any]) -> bool:
+        """Whether settings of a manifest are of a tokenizer that was given."""
+        return str(settings["tokenizer"]).startswith("own ")
+
     def key(self, found: Found) -> str:
         """A name for what this makes of a text."""
         return _key(self.settings(found))
@@ -86,6 +91,7 @@ def prepare(
     fraction: float = 0.05,
     seed: int = 0,
     text_field: str = "text",
+    own: Tokenizer | None = None,
     workers: int = 1,
     told: Told = lambda what, done, total: None,
 ) -> Prepared:
@@ -93,7 +99,8 @@ def prepare(
 
     Each group of paths (None: the standard library) is divided into training and held-out text as
     ``split_documents`` does, and becomes a source, to be read as it is or in a ``Mixture``; the held-out text of all
-    is one. The tokenizer is learned as by ``train_tokenizer``, from the training text of all groups. Tokens are those
+    is one. The tokenizer is learned as by ``train_tokenizer``, from the training text of all groups, or is the one that
+    is given (``own``). Tokens are those
     of ``encode_documents`` on documents in the order of their files' names and, in JSON lines and Parquet, of their
     rows: the order of ``read_documents`` but for such rows, which that sorts as text (1, 10, 100, 2).
 
@@ -114,7 +121,9 @@ def prepare(
     >>> len(made.sources[0].starts), len(made.held_out.starts), made.sources[0].tokens.dtype
     (38, 2, dtype('uint16'))
     """
-    asked = Asked(tokenizer=tokenizer, vocabulary=vocabulary, fraction=fraction, seed=seed, text_field=text_field)
+    asked = Asked(
+        tokenizer=tokenizer, vocabulary=vocabulary, fraction=fraction, seed=seed, text_field=text_field, own=own
+    )
     return prepare_found(find(groups), Path(folder), asked, workers=workers, told=told)
 
 
@@ -166,8 +175,8 @@ def _tokenizer(folder: Path, asked: Asked, text: Scan, cuts: Int64[np.ndarray, "
     file = folder / TOKENIZER
     if asked.own is not None and asked.own.puts_space_in_front:
         raise DataError(
-            "this tokenizer puts a space in front of a text, so that large text cannot be tokenized part by part; give "
-            "less than 128 MiB"
+            "this tokenizer puts a space in front of a text, which cannot be tokenized part by part then, as large "
+            "text is; train on the text itself, less than 128 MiB of it"
         )
     if not file.exists() and asked.own is not None:
         asked.own.save_settings(folder)  # before the file that counts on it

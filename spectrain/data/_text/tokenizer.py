@@ -20,6 +20,7 @@ from spectrain.data._text.open import chunks
 from spectrain.data._text.special import SETTINGS, end_of_text, settings_beside
 from spectrain.data._text.token_file import write_tokens
 
+FILE = "tokenizer.json"
 _CACHE = 1 << 18  # pre-tokens whose encoding is remembered: about 40 MB
 _PROBE = "x  Y\r\n\t e\u0301\ufb01 \u4e2d\x00 \U0001f600 "  # what normalizers like to change
 
@@ -218,15 +219,17 @@ def load_tokenizer(path: str | PathLike[str], *, exact: bool = True) -> Tokenize
     """Read a tokenizer.json: one of ours, or any byte-level BPE (those of GPT-2, Llama 3, Qwen, OLMo 2).
 
     End-of-text is the ``eos_token`` of a ``tokenizer_config.json`` beside it, else ``<|endoftext|>``. Without ``exact``
-    a normalizer is taken (NFC, Qwen's), which changes the text.
+    a normalizer is taken (NFC, Qwen's), which changes the text, and a space that is put in front (Llama 2's). ``path``
+    may be the folder that holds a tokenizer.json.
 
     Raises FileNotFoundError when there is none and DataError when the file is not such a tokenizer.
     """
+    path = Path(path) / FILE if os.path.isdir(path) else Path(path)
     os.stat(path)  # FileNotFoundError
-    content = b"".join(chunks(Path(path)))
+    content = b"".join(chunks(path))
     try:
         backend = tokenizers.Tokenizer.from_buffer(content)
-        return Tokenizer(backend, settings=settings_beside(Path(path), backend), exact=exact)
+        return Tokenizer(backend, settings=settings_beside(path, backend), exact=exact)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # the library raises no narrower class

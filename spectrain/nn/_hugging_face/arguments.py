@@ -115,8 +115,8 @@ def refuse(faults: dict[str, bool]) -> None:
 def _faults(config: dict[str, Any], family: Family) -> dict[str, bool]:
     act = config.get("hidden_act")
     wrong = {f"hidden_act {act!r}": act != "silu"}
-    if not (family.feed_forward_bias or config.get("mlp_bias") is None):
-        wrong["mlp_bias"] = True
+    if not family.feed_forward_bias:
+        wrong["mlp_bias"] = bool(config.get("mlp_bias"))
     known = {*READ, *COMMON, *family.defaults, *IDLE, "mlp_bias"}
     for name, value in config.items():
         if name in OFF and name not in family.defaults:

@@ -75,6 +75,11 @@ def _as_asked(config: TrainConfig, prepared: data.shards.Prepared, own: data.Tok
         flags |= {"vocabulary": config.vocabulary} if config.tokenizer == "bpe" else {}
     for name, asked in flags.items():
         was = prepared.settings[name]
+        if name == "tokenizer" and data.shards.Asked.is_own(prepared.settings):
+            raise ValueError(
+                f"{prepared.folder} was prepared with a tokenizer that was given, which is in it: give --tokenizer "
+                f"{prepared.folder}."
+            )
         if was != asked:
             flag = "--validation-fraction" if name == "fraction" else f"--{name}"
             raise ValueError(
