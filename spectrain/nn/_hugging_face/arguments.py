@@ -1,10 +1,7 @@
 """A ``config.json`` of Hugging Face's as arguments of our models; each of its keys is honoured, or refused by name."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.nn._hugging_face import experts
@@ -95,14 +92,9 @@ def model_of(config: dict[str, Any]) -> LanguageModel:
     if family_of(config) is DEEPSEEK:
         return _deepseek(config)
     arguments = arguments_of(config)
-    return LanguageModel(**arguments | {"feed_forward": biased(arguments)})
-
-
-def biased(arguments: dict[str, Any]) -> Callable[[int], nn.Module] | None:
-    """What makes a feed-forward block with biases; None where there are none. Takes its word from ``arguments``."""
-    if not arguments.pop("feed_forward_bias"):
-        return None
-    return lambda i: SwiGLU(arguments["width"], hidden=arguments["hidden"], bias=True)
+    width, hidden, bias = arguments["width"], arguments["hidden"], arguments.pop("feed_forward_bias")
+    biased = (lambda i: SwiGLU(width, hidden=hidden, bias=True)) if bias else None
+    return LanguageModel(**arguments, feed_forward=biased)
 
 
 def refuse(faults: dict[str, bool]) -> None:

@@ -24,7 +24,7 @@ def trained_kind(config: TrainConfig) -> Literal["bpe", "bytes"]:
     return "bytes" if config.tokenizer == "bytes" else "bpe"
 
 
-def large_text(config: TrainConfig, own: data.Tokenizer | None) -> data.shards.Prepared | None:
+def large_text(config: TrainConfig, own: data.Tokenizer | None = None) -> data.shards.Prepared | None:
     """The prepared text that ``config`` names, or that its text becomes; None where that goes through memory.
 
     ``own`` is the tokenizer that is there already.
