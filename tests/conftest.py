@@ -50,6 +50,53 @@ def printed_by_ranks(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def pretrained_folder(tmp_path_factory):
+    """Make a folder as transformers writes it: a tiny model of a family, and a tokenizer with names of its own."""
+    transformers = pytest.importorskip("transformers", reason="folders of transformers are made by it")
+    made = {}
+
+    def make(family, **settings):
+        key = (family, repr(settings))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(family.lower())
+            numbers = _write_tokenizer(transformers, made[key])
+            _write_model(transformers, family, made[key], numbers | settings)
+        return made[key]
+
+    return make
+
+
+def _write_tokenizer(transformers, folder):
+    """A byte-level BPE with NFC, as Qwen's, whose end of text has another name than ours; its token numbers."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.normalizer, backend.decoder = normalizers.NFC(), decoders.ByteLevel()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(["the norm of a matrix is its largest singular value and so on. " * 9], trainer)
+    names = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
+    backend.add_special_tokens([*names.values()])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
+    return {f"{role}_id": backend.token_to_id(name) for role, name in names.items()}
+
+
+def _write_model(transformers, family, folder, settings):
+    import torch
+
+    sizes = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{family}Config")(**sizes | settings)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape), alpha=0.1)
+        model.save_pretrained(folder)
+
+
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full"):
         skip = pytest.mark.skip(reason=LARGE)

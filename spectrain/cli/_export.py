@@ -2,19 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from spectrain import nn, train
+from spectrain import data, nn, train
+from spectrain._files.read import NOT_FINITE, read_object
 from spectrain._files.write import write_json
 from spectrain.cli._parse import parse
-from spectrain.train.internal import LOCK, claimed
+from spectrain.train.internal import GENERATION, LOCK, claimed
+
+_END = "<|endoftext|>"
+_SETTINGS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained model in Hugging Face's format: Llama, Qwen 3 or DeepSeek-V3, whichever it is."""
+    """Write a trained model in Hugging Face's format: Llama, Mistral, Qwen 2, Qwen 3, OLMo 2 or DeepSeek-V3, whichever
+    it is; a model that began as one of them (--init-from) as the same."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
@@ -28,24 +33,45 @@ def main(argv: list[str]) -> int:
     with claimed(asked.out):
         if any(path.name != LOCK for path in asked.out.iterdir()):
             raise ValueError(f"--out {asked.out} is there and not empty; give a new folder.")
-        _write(asked)
+        first = _write(asked)
     print(f"written: {asked.out}; transformers.AutoModelForCausalLM.from_pretrained({str(asked.out)!r}) reads it.")
-    print("A document begins with <|endoftext|>: put it before the prompt.")
+    print(f"A document begins with {first}: put it before the prompt.")
     return 0
 
 
-def _write(asked: Export) -> None:
+def _write(asked: Export) -> str:
+    """Write the folder; the token that a document begins with."""
     run = train.load_run(asked.run)
-    end = run.tokenizer.end_of_text
-    nn.to_hugging_face(run.model, asked.out, context=run.config.block, end_of_text=end)
-    run.tokenizer.save(asked.out / "tokenizer.json")
-    write_json(
-        asked.out / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": "<|endoftext|>",
-            "eos_token": "<|endoftext|>",
-            "model_max_length": run.config.block,
-            "clean_up_tokenization_spaces": False,
-        },
+    tokenizer, longest = run.tokenizer, run.config.longest
+    nn.to_hugging_face(
+        run.model,
+        asked.out,
+        context=longest,
+        end_of_text=tokenizer.end_of_text,
+        begin_of_text=tokenizer.number_of("bos_token"),
+        family=run.config.family,
     )
+    tokenizer.save(asked.out / "tokenizer.json")
+    name = tokenizer.settings.get("eos_token", _END)
+    settings = {**_SETTINGS, "bos_token": name, "model_max_length": longest, **tokenizer.settings, "eos_token": name}
+    settings.setdefault("pad_token", name)
+    write_json(asked.out / "tokenizer_config.json", settings)
+    write_json(asked.out / GENERATION, _generation(asked.run, tokenizer))
+    return str(name)
+
+
+def _generation(run: Path, tokenizer: data.Tokenizer) -> dict[str, Any]:
+    """How transformers draws text: as the model that the run began with was to be drawn from, else plainly.
+
+    The token that fills rows up is said here and not in ``config.json``, where its embedding would no longer learn.
+    """
+    kept, end = run / GENERATION, tokenizer.end_of_text
+    said = read_object(kept, what="what came with the model", constants=NOT_FINITE) if kept.is_file() else {}
+    pad = tokenizer.number_of("pad_token")
+    begin = tokenizer.number_of("bos_token")
+    ids = {
+        "bos_token_id": end if begin is None else begin,
+        "eos_token_id": end,
+        "pad_token_id": end if pad is None else pad,
+    }
+    return ids | {name: value for name, value in said.items() if value is not None and not name.startswith("_")}

@@ -3,12 +3,12 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from spectrain import data
-from spectrain.train.internal import Pace, claimed, workers_here
+from spectrain.train.internal import Pace, claimed, tokenizer_file, workers_here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class Prepare:
     """Keep each --data as a source of its own, for --data-weights of a run."""
     text_field: str = "text"
     """Where JSON lines and Parquet have the text."""
-    tokenizer: Literal["bpe", "bytes"] = "bpe"
-    """Byte-level BPE trained on a sample of 4 million characters of the training text, or single bytes."""
+    tokenizer: str = "bpe"
+    """bpe: byte-level BPE trained on a sample of 4 million characters of the training text; bytes: single bytes; else
+    the tokenizer.json of somebody else, or the folder that has one."""
     vocabulary: int = 4096
     """Tokens of the BPE vocabulary."""
     validation_fraction: float = 0.05
@@ -45,12 +46,18 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--workers must be from 1 to 1,024, got {asked.workers}.")
     if asked.apart and len(asked.data) < 2:
         raise ValueError(f"--apart keeps several --data apart, and {len(asked.data)} is named; leave it out.")
+    own = (
+        None
+        if asked.tokenizer in ("bpe", "bytes")
+        else data.load_tokenizer(tokenizer_file(asked.tokenizer), exact=False)
+    )
     groups = [[path] for path in asked.data] if asked.apart else [asked.data or None]
     with claimed(asked.out_dir) as folder:
         made = data.shards.prepare(
             groups,
             folder,
-            tokenizer=asked.tokenizer,
+            tokenizer="bytes" if asked.tokenizer == "bytes" else "bpe",
+            own=own,
             vocabulary=asked.vocabulary,
             fraction=asked.validation_fraction,
             seed=asked.seed,

@@ -1,5 +1,6 @@
-"""What training takes from behind this door: the names and sizes of attention, without torch. Semi-public.
+"""What training takes from behind this door: the names and sizes of attention, without torch; folders of others.
 
+Semi-public.
 Users find what they need at the door. Names here load on first use, like those.
 """
 
@@ -9,5 +10,9 @@ from spectrain._door import door
 
 if TYPE_CHECKING:
     from spectrain.nn._attention import kinds as kinds
+    from spectrain.nn._attention.scaling import read_scaling as read_scaling
+    from spectrain.nn._attention.scaling import write_scaling as write_scaling
+    from spectrain.nn._hugging_face.models import Pretrained as Pretrained
+    from spectrain.nn._hugging_face.models import read_folder as read_folder
 
 __getattr__, __dir__ = door(__name__)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spectrain.nn.internal import kinds
+from spectrain.train._architecture import Architecture
 from spectrain.train._mesh.layout import Layout, sizes
-from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, Wish, fill
+from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, Wish, fill
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ OF_ONE_KIND = ("latent", "sinks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(Architecture):
     """Train a language model on text and write a run folder.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
@@ -49,7 +50,8 @@ class TrainConfig(RunConfig):
     """'documents': rows of whole documents that do not see each other; 'none': the text as it runs, cut into rows."""
 
     init_from: str | None = None
-    """Begin with the weights, the shape and the tokenizer of this finished run. Default: weights are drawn."""
+    """Begin with the weights, the shape and the tokenizer of this finished run, or of a folder that transformers wrote
+    (Llama, Mistral, Qwen 2, Qwen 3, OLMo 2). Default: weights are drawn."""
     depth: int = 4
     """The one dial: blocks of the model; width, heads and learning rate follow."""
     width: int | None = None
@@ -106,12 +108,11 @@ class TrainConfig(RunConfig):
     """With --parametrisation mup: the width at which --lr is what every parameter gets. With another --scale than the
     default, AdamW's part gets what makes all scale modes one and the same at this width."""
 
-    tokenizer: Literal["bpe", "bytes"] = "bpe"
-    """Byte-level BPE trained on the training text, or single bytes."""
+    tokenizer: str = "bpe"
+    """bpe: byte-level BPE trained on the training text; bytes: single bytes; else the tokenizer.json of somebody else,
+    or the folder that has one, whose tokenizer_config.json says which token ends a text."""
     vocabulary: int = 4096
     """Tokens of the BPE vocabulary."""
-    block: int = 256
-    """Tokens in a sequence."""
     batch_size: int = 16
     """Sequences in an optimizer step."""
     micro_batch_size: int | None = None
@@ -167,7 +168,14 @@ class TrainConfig(RunConfig):
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         self._check_attention()
+        self._check_settings()
         self._check_mesh()
+
+    def _check_settings(self) -> None:
+        """Refuse settings of the model that do not go with others."""
+        self.require(bool(self.tokenizer), "tokenizer", "bpe, bytes, or a file or folder")
+        dense = not self.feed_forward_bias or self.moe_experts is None
+        self.require(dense, "feed_forward_bias", "left out with --moe-experts")
 
     def _check_mesh(self) -> None:
         self.require(self.mesh is None or sizes(self.mesh) is not None, "mesh", "replicas x shards, as in 2x4")
@@ -195,6 +203,7 @@ class TrainConfig(RunConfig):
         own = full.optimizer != "adamw"
         self.require(own, "optimizer", "muon, normuon or muoneq with --tensor-parallel: torch's AdamW takes one mesh")
         self.require(full.moe_experts is None, "moe_experts", "left out with --tensor-parallel")
+        full.check_shared()
         for name in ("heads", "kv_heads", "hidden"):
             size = getattr(full, name)
             if size % ranks:

@@ -10,6 +10,8 @@ from spectrain._door import door
 if TYPE_CHECKING:
     from spectrain.train._jobs.large import workers_here as workers_here
     from spectrain.train._jobs.pace import Pace as Pace
+    from spectrain.train._jobs.pretrained import GENERATION as GENERATION
+    from spectrain.train._jobs.pretrained import tokenizer_file as tokenizer_file
     from spectrain.train._mesh.environment import follows as follows
     from spectrain.train._mesh.environment import started as started
     from spectrain.train._mesh.failing import Elsewhere as Elsewhere

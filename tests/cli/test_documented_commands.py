@@ -125,6 +125,7 @@ def workshop(tmp_path_factory):
         assert main(["prepare", *words, *flags(SMALL["prepare"], [])]) == 0
         for verb, run in (("train", "runs/a"), ("train", "runs/six"), ("embed", "runs/e")):
             assert main([verb, *flags({"--data": "prose.txt", **SMALL[verb]}, []), "--out-dir", run]) == 0
+        assert main(["export", "runs/a", "--out", "tiny-llama"]) == 0
     finally:
         os.chdir(before)
     return place
@@ -164,7 +165,11 @@ def typed(command):
     if words[0] in ("sample", "report"):
         return [*words, *(flags(SMALL["sample"], words) if words[0] == "sample" else [])]
     defaults = {"train": {"--data": "prose.txt"}}.get(words[0], {})
-    small = flags({**defaults, **SMALL.get(verb, {})}, words)
+    decided = {"--init-from": ("--depth", "--width", "--heads", "--vocabulary"), "--tokenizer": ("--vocabulary",)}
+    told = {flag for asked, fixed in decided.items() if asked in words for flag in fixed}
+    small = flags(
+        {flag: value for flag, value in {**defaults, **SMALL.get(verb, {})}.items() if flag not in told}, words
+    )
     if "--finetune-steps" in words:
         small += ["--finetune-steps", "2"]
     where = {"design": "--out", "export": "--out"}.get(words[0], "--out-dir")

@@ -4,7 +4,6 @@ import json
 import warnings
 
 import pytest
-import safetensors.torch
 import torch
 
 from spectrain import nn
@@ -124,8 +123,7 @@ def test_their_model_has_the_same_logits_here(name, tmp_path):
     torch.manual_seed(0)
     there = transformers.AutoModelForCausalLM.from_config(their_models()[name]).eval()
     for i, p in enumerate(there.parameters()):
-        if p.dim() == 2 or "Qwen" not in name:  # gains of Qwen 3's norms of queries and keys are one
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)), alpha=0.1)
+        p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)), alpha=0.1)
     for name, bias in there.named_buffers():
         if name.endswith("e_score_correction_bias"):
             bias.normal_(std=0.3, generator=torch.Generator().manual_seed(5))
@@ -152,7 +150,7 @@ def test_their_generation_is_ours(tmp_path):
 
 
 NO_COUNTERPART = {
-    "window": {"attention": {"window": 4}},
+    "sinks": {"attention": {"window": 4, "sinks": 2}},
     "log_n": {"attention": {"log_n": 8}},
     "share='all'": {"attention": {"share": "all", "head_dim": 8}},
     "partial rotary": {"attention": {"rotary_dim": 4}},
@@ -188,8 +186,8 @@ def test_what_has_no_counterpart_is_named(words, changes, tmp_path):
 
 CONFIGS = {
     "model_type 'gpt2'": {"model_type": "gpt2"},
-    "biases": {"attention_bias": True},
-    "rope_type 'yarn'": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+    "has no tensor .*_proj.bias": {"attention_bias": True},
+    "rope_type 'longrope', which has a list": {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
     "hidden_act 'gelu'": {"hidden_act": "gelu"},
     "does not fit": {"intermediate_size": 49},
 }
@@ -204,7 +202,7 @@ def test_a_configuration_that_cannot_be_read_is_named(words, changes, tmp_path):
         nn.from_hugging_face(tmp_path)
 
 
-def test_experts_gains_and_missing_files_are_named(tmp_path):
+def test_experts_and_missing_files_are_named(tmp_path):
     nn.to_hugging_face(perturbed({"attention": {"latent": 8}}), tmp_path / "mla")
     config = json.loads((tmp_path / "mla/config.json").read_text())
     for change, words in (({"topk_group": 1, "n_group": 2}, "from some groups only"), (EXPERTS_THERE, "has no tensor")):
@@ -213,11 +211,6 @@ def test_experts_gains_and_missing_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=words):
             nn.from_hugging_face(tmp_path / "mla")
     folder = nn.to_hugging_face(perturbed({}), tmp_path / "qwen")
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    tensors["model.layers.1.self_attn.k_norm.weight"][3] = 2
-    safetensors.torch.save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.k_norm\.weight: gains"):
-        nn.from_hugging_face(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"has no model\.safetensors"):
         nn.from_hugging_face(folder)

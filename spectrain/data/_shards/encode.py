@@ -125,7 +125,7 @@ def serve(file: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the one that asks
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever is printed goes where errors go
-    tokenizer = load_tokenizer(file)
+    tokenizer = load_tokenizer(file, exact=False)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             answer = _answer(pickle.load(sys.stdin.buffer), tokenizer)

@@ -91,7 +91,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     some, most = (sum(counts) for counts in zip(*looked, strict=True))
     return Prepared(
         folder,
-        load_tokenizer(folder / TOKENIZER),
+        load_tokenizer(folder / TOKENIZER, exact=False),
         tuple(opened[:-1]),
         opened[-1],
         str(said["fingerprint"]),

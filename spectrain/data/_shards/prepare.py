@@ -50,6 +50,8 @@ class Asked:
     fraction: float = 0.05
     seed: int = 0
     text_field: str = "text"
+    own: Tokenizer | None = None
+    """A tokenizer that is there already; the two fields above then say nothing."""
 
     def __post_init__(self) -> None:
         """Refuse before anything is read what would be refused at the end of it."""
@@ -61,7 +63,15 @@ class Asked:
         """All that the tokens depend on, as it stands in a manifest: the state of each file by a digest."""
         states = hashlib.sha256(json.dumps(found.states).encode()).hexdigest()
         names = [_title(group) for group in found.groups]
-        return {**vars(self), "names": names, "files": sum(map(len, found.sources)), "states": states}
+        said = {name: value for name, value in vars(self).items() if name != "own"}
+        if self.own is not None:
+            said |= {"tokenizer": f"own {self.own.fingerprint}", "vocabulary": self.own.vocabulary_size}
+        return {**said, "names": names, "files": sum(map(len, found.sources)), "states": states}
+
+    @staticmethod
+    def is_own(settings: dict[str, Any]) -> bool:
+        """Whether settings of a manifest are of a tokenizer that was given."""
+        return str(settings["tokenizer"]).startswith("own ")
 
     def key(self, found: Found) -> str:
         """A name for what this makes of a text."""
@@ -81,6 +91,7 @@ def prepare(
     fraction: float = 0.05,
     seed: int = 0,
     text_field: str = "text",
+    own: Tokenizer | None = None,
     workers: int = 1,
     told: Told = lambda what, done, total: None,
 ) -> Prepared:
@@ -88,7 +99,8 @@ def prepare(
 
     Each group of paths (None: the standard library) is divided into training and held-out text as
     ``split_documents`` does, and becomes a source, to be read as it is or in a ``Mixture``; the held-out text of all
-    is one. The tokenizer is learned as by ``train_tokenizer``, from the training text of all groups. Tokens are those
+    is one. The tokenizer is learned as by ``train_tokenizer``, from the training text of all groups, or is the one that
+    is given (``own``). Tokens are those
     of ``encode_documents`` on documents in the order of their files' names and, in JSON lines and Parquet, of their
     rows: the order of ``read_documents`` but for such rows, which that sorts as text (1, 10, 100, 2).
 
@@ -109,7 +121,9 @@ def prepare(
     >>> len(made.sources[0].starts), len(made.held_out.starts), made.sources[0].tokens.dtype
     (38, 2, dtype('uint16'))
     """
-    asked = Asked(tokenizer=tokenizer, vocabulary=vocabulary, fraction=fraction, seed=seed, text_field=text_field)
+    asked = Asked(
+        tokenizer=tokenizer, vocabulary=vocabulary, fraction=fraction, seed=seed, text_field=text_field, own=own
+    )
     return prepare_found(find(groups), Path(folder), asked, workers=workers, told=told)
 
 
@@ -159,12 +173,20 @@ def _plan(
 def _tokenizer(folder: Path, asked: Asked, text: Scan, cuts: Int64[np.ndarray, " documents"], told: Told) -> Tokenizer:
     """The tokenizer of the folder, learned where it is not there yet."""
     file = folder / TOKENIZER
-    if not file.exists():
+    if asked.own is not None and asked.own.puts_space_in_front:
+        raise DataError(
+            "this tokenizer puts a space in front of a text, which cannot be tokenized part by part then, as large "
+            "text is; train on the text itself, less than 128 MiB of it"
+        )
+    if not file.exists() and asked.own is not None:
+        asked.own.save_settings(folder)  # before the file that counts on it
+        write_file(file, asked.own.save)
+    elif not file.exists():
         told("learning a tokenizer", 0, None)
         total = int(cuts[cuts > 0].sum())
         made = train_on(asked.tokenizer, training_texts(text, cuts), total, asked.vocabulary)
         write_file(file, made.save)
-    return load_tokenizer(file)
+    return load_tokenizer(file, exact=False)
 
 
 def _tokenize(

@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from spectrain.data._text.document import DataError
+from spectrain.data._text.special import END_OF_TEXT
 
 # The pattern is written with explicit sets of characters instead of \w and \s, about which the engine
 # inside `tokenizers` (Oniguruma) and Python's differ. A letter is an ASCII letter or anything from U+0080
@@ -33,8 +34,9 @@ PATTERN = (
 pretokens = re.compile(PATTERN).findall
 """The pre-tokens of a text, in order; together they are the text."""
 
+SPACE = "\u2581"
+"""How tokenizers of words write a space."""
 _BORDER = re.compile(f"\n(?=[^{_SPACE}])")
-END_OF_TEXT = "<|endoftext|>"
 
 
 def pieces(text: str | Iterable[str], *, size: int = 1 << 16) -> Iterator[str]:
@@ -98,28 +100,43 @@ def cuts_as_we_do(backend: tokenizers.Tokenizer) -> bool:
     return all(theirs[part] == ours[part] for part in ("normalizer", "pre_tokenizer"))
 
 
-def end_of_text(backend: tokenizers.Tokenizer) -> int:
-    """The id of end-of-text, or a DataError."""
-    found = backend.token_to_id(END_OF_TEXT)
-    if found is None:
-        raise DataError(f"the tokenizer has no token {END_OF_TEXT}, which separates documents")
-    return int(found)
+def falls_back(backend: tokenizers.Tokenizer) -> bool:
+    """Whether tokens are words with U+2581 for a space, and bytes as ``<0x0A>`` where there is no word (Llama 2's)."""
+    return bool(getattr(backend.model, "byte_fallback", False))
 
 
-def bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:
-    """The bytes each token stands for, by id; nothing for end-of-text. DataError if some byte has none."""
-    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
-    special = end_of_text(backend)
-    tokens = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items() if i != special}
+def _bytes_of_word(token: str) -> bytes:
+    byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode()
+
+
+def _bytes_of_characters(token: str) -> bytes:
+    return bytes(map(_byte_of().__getitem__, token))
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    return {character: byte for byte, character in enumerate(byte_characters())}
+
+
+def bytes_of_tokens(backend: tokenizers.Tokenizer, *, end: int) -> list[bytes]:
+    """The bytes each token stands for, by id; nothing for end-of-text, other special tokens and ids without a token.
+
+    DataError if some byte has no token.
+    """
+    bytes_of = _bytes_of_word if falls_back(backend) else _bytes_of_characters
+    added = backend.get_added_tokens_decoder()
+    vocabulary = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items()}
+    table = [b""] * (max(vocabulary, default=-1) + 1)
     try:
-        table = {i: bytes(map(byte_of.__getitem__, token)) for i, token in tokens.items()}
+        for i, token in vocabulary.items():
+            if i in added:  # stands for itself, not written by byte characters
+                table[i] = b"" if added[i].special or i == end else token.encode()
+            elif i != end:
+                table[i] = bytes_of(token)
     except KeyError as error:
         raise DataError(f"not a byte-level tokenizer: a token contains {error.args[0]!r}") from None
-    table[special] = b""
-    missing = 256 - len({token for token in table.values() if len(token) == 1})
-    if missing or max(table) != len(table) - 1:
-        raise DataError(
-            f"not a complete byte-level tokenizer: {missing} of 256 bytes have no token, and the ids of its "
-            f"{len(table)} tokens go up to {max(table)}"
-        )
-    return [table[i] for i in range(len(table))]
+    missing = 256 - len({token for token in table if len(token) == 1})
+    if missing:
+        raise DataError(f"not a complete byte-level tokenizer: {missing} of 256 bytes have no token")
+    return table

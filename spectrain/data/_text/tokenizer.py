@@ -2,21 +2,25 @@
 
 import array
 import functools
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from jaxtyping import Int32, Integer
 
-from spectrain._files.write import write_text
-from spectrain.data._text.byte_level import bytes_of_tokens, cuts_as_we_do, end_of_text, pieces, pretokens
+from spectrain._files.write import write_json, write_text
+from spectrain.data._text.byte_level import SPACE, bytes_of_tokens, cuts_as_we_do, falls_back, pieces, pretokens
 from spectrain.data._text.document import DataError, Document
 from spectrain.data._text.open import chunks
+from spectrain.data._text.special import SETTINGS, end_of_text, settings_beside
 from spectrain.data._text.token_file import write_tokens
 
+FILE = "tokenizer.json"
 _CACHE = 1 << 18  # pre-tokens whose encoding is remembered: about 40 MB
 _PROBE = "x  Y\r\n\t e\u0301\ufb01 \u4e2d\x00 \U0001f600 "  # what normalizers like to change
 
@@ -39,19 +43,62 @@ class Tokenizer:
     ('né\n', 'n�')
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """Wrap a byte-level BPE of the library ``tokenizers``; DataError if it is something else."""
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, settings: Mapping[str, Any] | None = None, exact: bool = True
+    ) -> None:
+        """Wrap a byte-level BPE of the library ``tokenizers``; DataError if it is something else.
+
+        ``settings`` is what a ``tokenizer_config.json`` says; its ``eos_token`` is end-of-text. Without ``exact`` the
+        tokenizer may change the text by its normalizer (NFC) or put a space in front (those of words, as Llama 2's),
+        and the text is then what that makes of it.
+        """
         backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        if getattr(backend.model, "dropout", None):
+            raise DataError("the tokenizer drops merges by chance; write dropout: null into its file")
         self._backend = backend
-        self.end_of_text: int = end_of_text(backend)
-        self._bytes = bytes_of_tokens(backend)
+        self.settings = dict(settings or {})
+        self.end_of_text: int = end_of_text(backend, self.settings.get("eos_token"))
+        self._bytes = bytes_of_tokens(backend, end=self.end_of_text)
         self._ours = cuts_as_we_do(backend)
         self._cache: dict[str, bytes] = {}
-        if (back := self.decode(self.encode(_PROBE))) != _PROBE:
+        self._exact = exact
+        self._words = falls_back(backend)
+        self._front = self.normal("x") == " x"
+        probed = backend.encode(_PROBE, add_special_tokens=False).ids
+        if (back := self.to_bytes(probed).decode("utf-8", errors="replace")) != self.normal(_PROBE):
             raise DataError(
                 f"the tokenizer changes the text: {_PROBE!r} comes back as {back!r}; use one without a "
                 "normalizer and without a space put in front"
             )
+
+    def normal(self, text: str) -> str:
+        """The text that is encoded: what a normalizer makes of it, with a space put in front where one is."""
+        if self._exact:
+            return text
+        if self._backend.normalizer is not None:
+            text = self._backend.normalizer.normalize_str(text)
+        if not self._words:
+            return text
+        if self._backend.pre_tokenizer is not None:
+            text = "".join(piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text))
+        return text.replace(SPACE, " ")
+
+    @property
+    def changes_text(self) -> bool:
+        """Whether bytes are those of the text that a normalizer makes, or that has a space put in front."""
+        return not self._exact and (self._words or self._backend.normalizer is not None)
+
+    @property
+    def puts_space_in_front(self) -> bool:
+        """Whether a text is encoded with a space before it, so that the tokens of its parts are not those of it."""
+        return self._front
+
+    def number_of(self, role: str) -> int | None:
+        """The id of ``bos_token``, ``eos_token`` or ``pad_token``; None where nothing says it."""
+        name = self.settings.get(role)
+        return None if name is None else self._backend.token_to_id(name)
 
     @property
     def vocabulary_size(self) -> int:
@@ -104,9 +151,11 @@ class Tokenizer:
     def decode(self, ids: Sequence[int | np.integer] | Integer[np.ndarray, " tokens"]) -> str:
         """Turn tokens into text; end-of-text gives nothing, bytes that are no UTF-8 give U+FFFD.
 
-        ``decode(encode(text)) == text`` for every text. Raises ValueError for an id out of range.
+        ``decode(encode(text)) == text`` for every text, but for what a normalizer changes; a space put in front is
+        taken away again. Raises ValueError for an id out of range.
         """
-        return self.to_bytes(ids).decode("utf-8", errors="replace")
+        text = self.to_bytes(ids).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self._front else text
 
     def to_bytes(self, ids: Sequence[int | np.integer] | Integer[np.ndarray, " tokens"]) -> bytes:
         """The bytes that tokens stand for, which may begin or end inside of a character. Raises as ``decode`` does."""
@@ -120,11 +169,22 @@ class Tokenizer:
 
     def same_as(self, other: "Tokenizer") -> bool:
         """Whether the other one makes the same tokens of every text, by its definition."""
-        return bool(self._backend.to_str() == other._backend.to_str())
+        return self.fingerprint == other.fingerprint
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that decides tokens."""
+        said = f"{self.end_of_text} {self._backend.to_str()}"
+        return hashlib.sha256(said.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write tokenizer.json, which ``tokenizers.Tokenizer.from_file`` reads as well."""
         write_text(Path(path), self._backend.to_str(pretty=True))
+
+    def save_settings(self, folder: str | PathLike[str]) -> None:
+        """Write the ``tokenizer_config.json`` that says which token ends a text; nothing where it is the usual one."""
+        if self.settings:
+            write_json(Path(folder) / SETTINGS, self.settings)
 
     def _encode(self, text: str) -> Iterator[bytes]:
         """Yield the ids of consecutive parts of a text as the bytes of int32 arrays."""
@@ -132,7 +192,19 @@ class Tokenizer:
             _refuse_surrogates(piece)
             words = pretokens(piece) if self._ours else [piece]
             self._learn(words)
-            yield b"".join(map(self._cache.__getitem__, words))
+            ids = b"".join(map(self._cache.__getitem__, words))
+            if not self._ours:
+                self._check_whole(piece, ids)
+            yield ids
+
+    def _check_whole(self, text: str, ids: bytes) -> None:
+        """DataError where tokens stand for more or less than the text: bits a byte would be a wrong number."""
+        held = int(self.byte_lengths[np.frombuffer(ids, dtype=np.int32)].sum(dtype=np.int64))
+        if held != (wanted := len(self.normal(text).encode())):
+            raise DataError(
+                f"the tokenizer makes tokens of {held} bytes out of a text of {wanted}: it adds or drops some; use one "
+                "whose added tokens take no spaces beside them"
+            )
 
     def _learn(self, words: Sequence[str]) -> None:
         """Make sure that the cache holds all of ``words``."""
@@ -143,15 +215,21 @@ class Tokenizer:
             self._cache[word] = array.array("i", encoding.ids).tobytes()
 
 
-def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
-    """Read a tokenizer.json: one of ours, or any byte-level BPE with ``<|endoftext|>`` (GPT-2's).
+def load_tokenizer(path: str | PathLike[str], *, exact: bool = True) -> Tokenizer:
+    """Read a tokenizer.json: one of ours, or any byte-level BPE (those of GPT-2, Llama 3, Qwen, OLMo 2).
+
+    End-of-text is the ``eos_token`` of a ``tokenizer_config.json`` beside it, else ``<|endoftext|>``. Without ``exact``
+    a normalizer is taken (NFC, Qwen's), which changes the text, and a space that is put in front (Llama 2's). ``path``
+    may be the folder that holds a tokenizer.json.
 
     Raises FileNotFoundError when there is none and DataError when the file is not such a tokenizer.
     """
+    path = Path(path) / FILE if os.path.isdir(path) else Path(path)
     os.stat(path)  # FileNotFoundError
-    content = b"".join(chunks(Path(path)))
+    content = b"".join(chunks(path))
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
+        backend = tokenizers.Tokenizer.from_buffer(content)
+        return Tokenizer(backend, settings=settings_beside(path, backend), exact=exact)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # the library raises no narrower class

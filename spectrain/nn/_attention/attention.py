@@ -1,7 +1,7 @@
 """Causal attention, from many heads to one latent, in every form that training and decoding need."""
 
 import math
-from typing import Any, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from spectrain.nn._attention import kinds
 from spectrain.nn._attention.attend import Visibility
 from spectrain.nn._attention.cache import Cache
-from spectrain.nn._attention.kind import Kind, normalise_latent, split_heads
+from spectrain.nn._attention.kind import Kind, normalise_wide, split_heads
 from spectrain.nn._attention.peak import Peak
 from spectrain.nn._attention.rotary import Rotary, Turns
+from spectrain.nn._attention.scaling import Scaling
 from spectrain.nn._attention.shape import Share, attention_shape
 from spectrain.nn._capture.tap import Tap
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
+
+QKNorm: TypeAlias = bool | Literal["gains", "whole"]
+Bias: TypeAlias = Literal["none", "inputs", "all"]
+BIASES = get_args(Bias)
 
 
 class Attention(Peak):
@@ -37,7 +42,11 @@ class Attention(Peak):
     half as many rotated ones beside them, whose key all heads share. ``query_rank`` makes queries through so many
     numbers. ``qk_norm`` (default: on, but for a latent, where it could not be absorbed) divides queries and keys by
     their rms, so that logits stay bounded by ``sqrt(head_dim)``; ``latent_norm`` normalises latents. ``norm_eps`` is
-    added to mean squares; default: the dtype's rounding, and 1e-6 for latents, as published.
+    added to mean squares; default: the dtype's rounding, and 1e-6 for latents, as published. ``qk_norm="gains"`` also
+    multiplies by learned gains, the same for each head (Qwen 3); ``"whole"`` normalises all heads together, by gains of
+    their own (OLMo 2). ``bias`` adds biases to the maps of queries, keys and values (``"inputs"``), and to the output
+    (``"all"``). ``rotary_scaling`` changes the frequencies of positions (``nn.attention.Llama3Scaling`` and others);
+    where it has a magnitude, logits are multiplied by its square.
 
     ``window`` lets a query see so many keys, its own included. ``sinks`` beside it keeps the first tokens of a document
     visible, from no further than where they stand in a cache of sinks and window, so that text may go on for ever.
@@ -81,7 +90,7 @@ class Attention(Peak):
         latent: int | None = None,
         query_rank: int | None = None,
         share: Share = "none",
-        qk_norm: bool | None = None,
+        qk_norm: QKNorm | None = None,
         latent_norm: bool = True,
         norm_eps: float | None = None,
         window: int | None = None,
@@ -90,6 +99,8 @@ class Attention(Peak):
         log_n_learned: bool = False,
         rotary_base: float = 1e4,
         rotary_parts: int = 1,
+        rotary_scaling: Scaling | None = None,
+        bias: Bias = "none",
         scale: float | None = None,
     ) -> None:
         super().__init__()
@@ -116,10 +127,12 @@ class Attention(Peak):
             raise ValueError(f"Attention: log_n is the length of training and must be at least 2, got {log_n}.")
         if log_n_learned and log_n is None:
             raise ValueError("Attention: log_n_learned needs log_n, the length of training, to start from.")
-        self.window, self.log_n = window, log_n
-        self.scale = self.shape.head_dim**-0.5 if scale is None else scale
+        self._check_choices(bias, rotary_scaling)
+        self.window, self.log_n, self.bias = window, log_n, bias
+        magnitude = 1.0 if rotary_scaling is None else rotary_scaling.magnitude
+        self.scale = self.shape.head_dim**-0.5 * magnitude**2 if scale is None else scale
         self.log_n_gain = nn.Parameter(torch.ones(heads)) if log_n_learned else None
-        self.rotary = Rotary(self.shape.rotary_dim, base=rotary_base, parts=rotary_parts)
+        self.rotary = Rotary(self.shape.rotary_dim, base=rotary_base, parts=rotary_parts, scaling=rotary_scaling)
         self.norm_eps = norm_eps
         self._make_maps(width, latent_norm=latent_norm)
         self.queries, self.keys, self.maps = Tap(), Tap(), Tap(costly=True)
@@ -139,18 +152,39 @@ class Attention(Peak):
         if s.query_rank is not None:
             self.query_down = nn.Linear(width, s.query_rank, bias=False)
             self.query_norm = norm(s.query_rank)
-        self.query = nn.Linear(s.query_rank or width, s.heads * s.head_dim, bias=False)
-        for name, module in self.kind.maps(s, width, norm=norm).items():
+        inputs = self.bias != "none"
+        self.query = nn.Linear(s.query_rank or width, s.heads * s.head_dim, bias=inputs)
+        for name, module in self.kind.maps(s, width, norm=norm, bias=inputs).items():
             self.add_module(name, module)
-        self.output = nn.Linear(s.heads * s.value_dim, width, bias=False)
+        self.output = nn.Linear(s.heads * s.value_dim, width, bias=self.bias == "all")
+        self.query_gains: nn.RMSNorm | None = None
+        self.key_gains: nn.RMSNorm | None = None
+        if isinstance(self.qk_norm, str):
+            wide = self.qk_norm == "whole"
+            self.query_gains = nn.RMSNorm(s.head_dim * (s.heads if wide else 1), eps=self.norm_eps)
+            self.key_gains = nn.RMSNorm(s.head_dim * (s.kv_heads if wide else 1), eps=self.norm_eps)
+
+    def _check_choices(self, bias: str, scaling: Scaling | None) -> None:
+        for name, given, known in (("bias", bias, BIASES), ("qk_norm", self.qk_norm, (True, False, "gains", "whole"))):
+            if given not in known:
+                raise ValueError(f"Attention: {name} must be one of {', '.join(map(str, known))}, got {given!r}.")
+        if bias != "none" and self.shape.latent is not None:
+            raise ValueError(f"Attention: bias={bias!r} cannot be absorbed into a latent; leave it out.")
+        if scaling is not None and scaling.magnitude != 1 and self.shape.content_dim:
+            raise ValueError(
+                f"Attention: rotary_scaling with magnitude {scaling.magnitude:g} multiplies rotated coordinates, and "
+                f"{self.shape.content_dim} of {self.shape.head_dim} are not rotated; give a magnitude of 1."
+            )
 
     @torch.no_grad()
     def initialise(self, *, generator: torch.Generator) -> None:
-        """Draw the weights: normal of standard deviation ``1 / sqrt(fan_in)``, ``output`` zero, gains one."""
+        """Draw the weights: normal of standard deviation ``1 / sqrt(fan_in)``; ``output``, biases zero, gains one."""
         for name, module in self.named_children():
             if isinstance(module, nn.Linear):
                 std = 0.0 if name == "output" else module.in_features**-0.5
                 nn.init.normal_(module.weight, std=std, generator=generator) if std else nn.init.zeros_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.RMSNorm):
                 nn.init.ones_(module.weight)
         if self.log_n_gain is not None:
@@ -190,8 +224,19 @@ class Attention(Peak):
 
         Queries always; keys where they are of a head or a group and nothing else. With a latent the rotated key, which
         all heads share, stays, and with ``share`` every key does, for it is a value too: there the query takes all of
-        the factor. ``ValueError`` with ``qk_norm``, which undoes what is done to weights and bounds logits itself.
+        the factor. ``ValueError`` with ``qk_norm``, which undoes what is done to weights and bounds logits itself, and
+        with biases, which no weight shrinks.
         """
+        if isinstance(self.qk_norm, str):
+            raise ValueError(
+                f"Attention: with qk_norm={self.qk_norm!r} logits follow from query_gains and key_gains, and no weight "
+                "changes them; make those smaller."
+            )
+        if self.bias != "none":
+            raise ValueError(
+                f"Attention: with bias={self.bias!r} weights are a part of queries and keys; call qk_clip_ with "
+                "the weights, and with the biases as one column."
+            )
         if self.qk_norm:
             bound = self.scale * self.shape.head_dim
             raise ValueError(
@@ -203,14 +248,19 @@ class Attention(Peak):
         weights = {"query": self.query.weight, "key": None if key is None else key.weight}
         return {**weights, "heads": s.heads, "kv_heads": s.kv_heads, "shared": shared}
 
-    def normalise(self, x: Tensor) -> Tensor:
-        """Divide queries or keys by their rms, where ``qk_norm`` says so."""
+    def normalise(self, x: Tensor, heads: int, gains: nn.Module | None) -> Tensor:
+        """Queries or keys in heads, divided by their rms where ``qk_norm`` says so, and multiplied by their gains."""
+        if gains is not None and self.qk_norm == "whole":
+            return split_heads(normalise_wide(gains, x), heads)
+        x = split_heads(x, heads)
+        if gains is not None:
+            return normalise_wide(gains, x)
         return F.rms_norm(x, x.shape[-1:], eps=self.norm_eps) if self.qk_norm else x
 
     def _query(self, x: Tensor, turns: Turns) -> Tensor:
         if self.shape.query_rank is not None:
-            x = normalise_latent(self.query_norm, self.query_down(x))
-        return self.rotary.turn(self.normalise(split_heads(self.query(x), self.shape.heads)), turns)
+            x = normalise_wide(self.query_norm, self.query_down(x))
+        return self.rotary.turn(self.normalise(self.query(x), self.shape.heads, self.query_gains), turns)
 
     def _scale_log_n(self, q: Tensor, visible: Visibility) -> Tensor:
         if self.log_n is None:

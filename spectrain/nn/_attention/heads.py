@@ -39,17 +39,19 @@ class Heads(Kind):
         """A key and what of a value is not in it, for each key head."""
         return shape.kv_heads * (shape.head_dim + shape.extra_dim)
 
-    def maps(self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module]) -> dict[str, nn.Module]:
+    def maps(
+        self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module], bias: bool
+    ) -> dict[str, nn.Module]:
         """``key``, and ``value`` unless keys hold it all."""
-        maps: dict[str, nn.Module] = {"key": nn.Linear(width, shape.kv_heads * shape.head_dim, bias=False)}
+        maps: dict[str, nn.Module] = {"key": nn.Linear(width, shape.kv_heads * shape.head_dim, bias=bias)}
         if shape.extra_dim:
-            maps["value"] = nn.Linear(width, shape.kv_heads * shape.extra_dim, bias=False)
+            maps["value"] = nn.Linear(width, shape.kv_heads * shape.extra_dim, bias=bias)
         return maps
 
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """The rotated key, and the value."""
         groups = block.shape.kv_heads
-        key = block.rotary.turn(block.normalise(split_heads(block.key(x), groups)), turns)
+        key = block.rotary.turn(block.normalise(block.key(x), groups, block.key_gains), turns)
         return (key, split_heads(block.value(x), groups)) if block.shape.extra_dim else (key,)
 
     def clipped(self, block: "Attention") -> nn.Linear | None:

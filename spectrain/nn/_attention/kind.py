@@ -66,7 +66,9 @@ class Kind(ABC):
         return False
 
     @abstractmethod
-    def maps(self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module]) -> dict[str, nn.Module]:
+    def maps(
+        self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module], bias: bool
+    ) -> dict[str, nn.Module]:
         """The maps that make keys and values, in the order in which their weights are drawn."""
 
     @abstractmethod
@@ -110,7 +112,7 @@ class Kind(ABC):
         """What each head says to each query, ``(batch, heads, length, value_dim)``."""
 
 
-def normalise_latent(norm: nn.Module, x: Tensor) -> Tensor:
+def normalise_wide(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalise in the precision of the gains: under autocast ``x`` is narrower, which torch answers with a warning."""
     return cast(Tensor, norm(x.to(norm.weight.dtype) if isinstance(norm, nn.RMSNorm) else x))
 

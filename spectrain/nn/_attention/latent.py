@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import Visibility, attend
 from spectrain.nn._attention.choice import Choice
-from spectrain.nn._attention.kind import Kind, normalise_latent, split_heads
+from spectrain.nn._attention.kind import Kind, normalise_wide, split_heads
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape, round_to_even
 
@@ -66,8 +66,11 @@ class Latent(Kind):
         expanded = stored * maps + length * stored * (shape.head_dim + shape.value_dim)
         return length * maps + length * stored * (2 * self.latent + shape.rotary_dim) < expanded
 
-    def maps(self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module]) -> dict[str, nn.Module]:
+    def maps(
+        self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module], bias: bool
+    ) -> dict[str, nn.Module]:
         """``latent`` and ``key_rotary`` from the stream, ``key`` and ``value`` from the latent."""
+        assert not bias  # refused by whoever asks: the absorbed form multiplies by weights
         maps: dict[str, nn.Module] = {
             "latent": nn.Linear(width, self.latent, bias=False),
             "latent_norm": norm(self.latent),
@@ -84,7 +87,7 @@ class Latent(Kind):
 
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """The normalised latent and the rotated key, side by side, as if of one head."""
-        latent = normalise_latent(block.latent_norm, block.latent(x))
+        latent = normalise_wide(block.latent_norm, block.latent(x))
         if block.shape.rotary_dim:
             latent = torch.cat((latent, block.key_rotary(x)), dim=-1)
         return (block.rotary.turn(latent.unsqueeze(1), turns),)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spectrain.nn._attention.scaling import Scaling
 from spectrain.nn._numbers import check_positive, check_sizes
 
 
@@ -27,7 +28,7 @@ class Rotary(nn.Module):
     ``m - n``. Shapes: ``(..., length, dim)`` in and out; the output keeps the input's dtype. Angles
     are computed in float64 each time and are no buffer, so that a model moved to bfloat16 or made on
     the meta device turns by the same angles. ``parts`` splits the coordinates into so many heads side
-    by side, each with all the frequencies.
+    by side, each with all the frequencies. ``scaling`` changes the frequencies; its magnitude is not applied here.
 
     Raises ``ValueError`` for a ``dim`` that is no number of pairs, and a ``base`` that is not positive and finite.
 
@@ -39,14 +40,14 @@ class Rotary(nn.Module):
     >>> torch.testing.assert_close(y[:, 0], x[:, 0])                  # position 0 is left alone
     """
 
-    def __init__(self, dim: int, *, base: float = 10_000.0, parts: int = 1) -> None:
+    def __init__(self, dim: int, *, base: float = 10_000.0, parts: int = 1, scaling: Scaling | None = None) -> None:
         super().__init__()
         check_sizes("Rotary", parts=parts)
         if dim < 0 or dim % (2 * parts):
             whole = "dim must be even" if parts == 1 else f"dim must be even and divide into {parts} parts"
             raise ValueError(f"Rotary turns pairs of coordinates, so {whole}, got {dim}.")
         check_positive("Rotary", base=base)
-        self.dim, self.base, self.parts = dim, base, parts
+        self.dim, self.base, self.parts, self.scaling = dim, base, parts, scaling
 
     def turns(self, start: int, length: int, *, device: torch.device) -> Turns:
         """The rotations of ``length`` positions from ``start`` on, to be used for queries and keys alike."""
@@ -54,11 +55,17 @@ class Rotary(nn.Module):
 
     def turns_at(self, positions: Tensor) -> Turns:
         """The rotations of ``positions``, of any shape."""
-        size, device = self.dim // self.parts, positions.device
+        frequencies = self.frequencies(positions.device)
+        angle = positions.to(frequencies.dtype).unsqueeze(-1) * frequencies
+        return Turns(angle.cos(), angle.sin())
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """Radians a position, one for each pair."""
+        size = self.dim // self.parts
         wide = torch.float64 if device.type != "mps" else torch.float32
         exponent = torch.arange(0, size, 2, dtype=wide, device=device) / max(1, size)
-        angle = positions.to(wide).unsqueeze(-1) * self.base**-exponent
-        return Turns(angle.cos(), angle.sin())
+        plain = self.base**-exponent
+        return plain if self.scaling is None or not size else self.scaling.change(plain, base=self.base)
 
     def turn(self, x: Tensor, turns: Turns) -> Tensor:
         """Rotate the last ``dim`` coordinates of ``x`` by ``turns``, and leave those before alone."""

@@ -33,8 +33,10 @@ def to_latent(
     the cache is as large as before and the result the same to rounding. A smaller ``latent`` keeps the leading left
     singular vectors U of W, or of W X with ``inputs`` X: keys and values become U U^T W x, the nearest of that rank.
 
-    Raises ``ValueError`` for a block whose keys are normalised (a norm of keys is not linear), whose values are
-    rotated, that is latent already, and for a ``latent`` out of range. Cost: one singular value decomposition.
+    Raises ``ValueError`` for a block whose keys are normalised (a norm of keys is not linear), that has biases, whose
+    values are rotated, that is latent already, and for a ``latent`` out of range.
+
+    Cost: one singular value decomposition.
 
     Source: that GQA is a special case of MLA, article 10091; Meng et al., TransMLA, arXiv 2502.07864.
 
@@ -50,6 +52,8 @@ def to_latent(
         raise ValueError(f"to_latent: {s.kind.no_latent}")
     if block.qk_norm:
         raise ValueError("to_latent: keys are normalised, which no linear map does; train with qk_norm=False.")
+    if block.bias != "none":
+        raise ValueError("to_latent: maps with biases are not linear, as a latent's are; train with bias='none'.")
     maps = _content_and_values(block)
     rows, width = maps.shape
     most = min(rows, width)
@@ -71,6 +75,7 @@ def to_latent(
         log_n_learned=block.log_n_gain is not None,
         rotary_base=block.rotary.base,
         rotary_parts=s.kv_heads,
+        rotary_scaling=block.rotary.scaling,
         scale=block.scale,
     ).to(maps)
     new.latent_norm = nn.Identity()

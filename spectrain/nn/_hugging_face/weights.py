@@ -7,67 +7,64 @@ import torch
 from torch import Tensor
 
 from spectrain.nn._attention.attention import Attention
+from spectrain.nn._hugging_face.families import DEEPSEEK, QWEN3, Family
 
 _OUTSIDE = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 _INSIDE = {
-    "attention_norm": "input_layernorm",
-    "feed_forward_norm": "post_attention_layernorm",
     "feed_forward.gate": "mlp.gate_proj",
     "feed_forward.up": "mlp.up_proj",
     "feed_forward.down": "mlp.down_proj",
     "attention.output": "self_attn.o_proj",
 }
+_NORMS = {
+    "pre": {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"},
+    "post": {"attention_norm": "post_attention_layernorm", "feed_forward_norm": "post_feedforward_layernorm"},
+}
 _PLAIN = {f"attention.{ours}": f"self_attn.{ours[0]}_proj" for ours in ("query", "key", "value")}
+_GAINS = {"attention.query_gains": "self_attn.q_norm", "attention.key_gains": "self_attn.k_norm"}
 _LATENT = {
     "attention.query_down": "self_attn.q_a_proj",
     "attention.query_norm": "self_attn.q_a_layernorm",
     "attention.latent_norm": "self_attn.kv_a_layernorm",
 }
-_GAINS = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
 
 
-def to_theirs(weights: dict[str, Tensor], blocks: Sequence[Attention], kind: str) -> dict[str, Tensor]:
+def to_theirs(weights: dict[str, Tensor], blocks: Sequence[Attention], family: Family) -> dict[str, Tensor]:
     """Our parameters under their names."""
-    names = _INSIDE | (_LATENT if kind == "deepseek_v3" else _PLAIN)
-    out = {f"{theirs}.weight": weights[f"{ours}.weight"] for ours, theirs in _OUTSIDE.items() if _has(weights, ours)}
+    names, out = _names(family), {}
+    for name, w in weights.items():
+        inside = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
+        outer, leaf = name.rpartition(".")[::2]
+        if outer in _OUTSIDE:
+            out[f"{_OUTSIDE[outer]}.{leaf}"] = w
+        elif inside and inside[2] in names:
+            out[f"model.layers.{inside[1]}.{names[inside[2]]}.{inside[3]}"] = w
     for i, attention in enumerate(blocks):
         prefix, layer = f"blocks.{i}.", f"model.layers.{i}."
-        out |= {
-            f"{layer}{t}.weight": weights[f"{prefix}{o}.weight"] for o, t in names.items() if _has(weights, prefix + o)
-        }
-        if kind == "qwen3":
+        if attention.qk_norm is True and family is QWEN3:
             one = weights[f"{prefix}attention.key.weight"].new_ones(attention.shape.head_dim)
-            out |= {layer + gain: one for gain in _GAINS}
-        if kind == "deepseek_v3":
+            out |= {f"{layer}{gain}.weight": one for gain in _GAINS.values()}
+        if family is DEEPSEEK:
             own = {n.removeprefix(f"{prefix}attention."): w for n, w in weights.items() if n.startswith(prefix)}
             out |= {f"{layer}self_attn.{name}.weight": w for name, w in _pack(own, attention).items()}
     return out
 
 
 def to_ours(
-    weights: dict[str, Tensor], blocks: Sequence[Attention], kind: str, *, interleaved: bool
+    weights: dict[str, Tensor], blocks: Sequence[Attention], family: Family, *, interleaved: bool
 ) -> dict[str, Tensor]:
-    """Their parameters under our names; ``ValueError`` for one that has no place."""
-    names = {t: o for o, t in (_INSIDE | (_LATENT if kind == "deepseek_v3" else _PLAIN)).items()}
-    outside = {t: o for o, t in _OUTSIDE.items()}
+    """Their parameters, all of which have a place, under our names."""
+    names = {theirs: ours for ours, theirs in _names(family).items()}
+    outside = {theirs: ours for ours, theirs in _OUTSIDE.items()}
     out: dict[str, Tensor] = {}
     for name, w in weights.items():
-        base = name.removesuffix(".weight")
+        base, leaf = name.rpartition(".")[::2]
         inner = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", base)
         if base in outside:
-            out[f"{outside[base]}.weight"] = w
+            out[f"{outside[base]}.{leaf}"] = w
         elif inner and inner[2] in names:
-            out[f"blocks.{inner[1]}.{names[inner[2]]}.weight"] = w
-        elif inner and kind == "qwen3" and f"{inner[2]}.weight" in _GAINS:
-            if not bool((w == 1).all()):
-                raise ValueError(
-                    f"{name}: gains of the norms of queries and keys must all be one, since here they are."
-                )
-        elif not (
-            inner and kind == "deepseek_v3" and inner[2].startswith("self_attn.") and int(inner[1]) < len(blocks)
-        ):
-            raise ValueError(f"{name} has no counterpart.")
-    if kind == "deepseek_v3":
+            out[f"blocks.{inner[1]}.{names[inner[2]]}.{leaf}"] = w
+    if family is DEEPSEEK:
         for i, attention in enumerate(blocks):
             layer = f"model.layers.{i}.self_attn."
             own = {n.removeprefix(layer).removesuffix(".weight"): w for n, w in weights.items() if n.startswith(layer)}
@@ -76,8 +73,9 @@ def to_ours(
     return out
 
 
-def _has(weights: dict[str, Tensor], name: str) -> bool:
-    return f"{name}.weight" in weights
+def _names(family: Family) -> dict[str, str]:
+    """Modules of a block, ours and theirs."""
+    return {**_INSIDE, **_NORMS[family.norms], **(_LATENT if family is DEEPSEEK else _PLAIN | _GAINS)}
 
 
 def _pack(own: dict[str, Tensor], attention: Attention) -> dict[str, Tensor]:

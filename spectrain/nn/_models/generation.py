@@ -25,6 +25,7 @@ def stream(
     top_p: float | None = None,
     stop: int | None = None,
     context: int | None = None,
+    vocabulary: int | None = None,
     documents: Int[Tensor, "batch length"] | None = None,
     form: str = "auto",
     generator: torch.Generator | None = None,
@@ -33,7 +34,10 @@ def stream(
 
     Drawn from ``softmax(logits / temperature)``; ``temperature=0`` takes the most likely token. ``top_k`` keeps only
     the k most likely ones, ``top_p`` the fewest that hold so much of the chance. A row that has drawn ``stop`` repeats
-    it, and when all have, nothing more comes. ``documents`` are those of :meth:`Attention.forward`: prompts of several
+    it, and when all have, nothing more comes. With ``vocabulary`` the first so many tokens are drawn only: a table may
+    have more rows than its tokenizer has tokens.
+
+    ``documents`` are those of :meth:`Attention.forward`: prompts of several
     lengths are padded on the left, with a document number of its own for the padding.
 
     Positions are decoded with a cache; when ``context`` (default: the model's) is full, the cache is built again from
@@ -67,6 +71,7 @@ def stream(
             logits = model(text[:, -unread:], documents=given, absorbed=absorbed)[:, -1]
         else:
             logits = model(text[:, -unread:], caches=caches, documents=given, absorbed=absorbed)[:, -1]
+        logits = logits[:, :vocabulary]
         drawn = _draw(_mask_unlikely(logits.float(), temperature, top_k, top_p), temperature, generator)
         if stop is not None:
             drawn = torch.where(done, stop, drawn)
@@ -89,6 +94,7 @@ def generate(
     top_p: float | None = None,
     stop: int | None = None,
     context: int | None = None,
+    vocabulary: int | None = None,
     documents: Int[Tensor, "batch length"] | None = None,
     form: str = "auto",
     generator: torch.Generator | None = None,
@@ -108,6 +114,7 @@ def generate(
         top_p=top_p,
         stop=stop,
         context=context,
+        vocabulary=vocabulary,
         documents=documents,
         form=form,
         generator=generator,

@@ -5,7 +5,7 @@ Every model of this room draws its weights from :func:`generator_of` what a call
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,11 @@ from spectrain.nn._attention.attention import Attention
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._numbers import check_not_negative, check_sizes
 
+Norms: TypeAlias = Literal["pre", "post"]
+
 
 class SwiGLU(nn.Module):
-    """``down(silu(gate(x)) * up(x))``, without biases.
+    """``down(silu(gate(x)) * up(x))``, without biases unless ``bias`` gives one to each map.
 
     Cost: ``6 * width * hidden`` multiply-adds a token, forward. Source: Shazeer, GLU variants improve
     transformers, arXiv 2002.05202.
@@ -29,12 +31,12 @@ class SwiGLU(nn.Module):
     0.0
     """
 
-    def __init__(self, width: int, *, hidden: int) -> None:
+    def __init__(self, width: int, *, hidden: int, bias: bool = False) -> None:
         super().__init__()
         check_sizes("SwiGLU", width=width, hidden=hidden)
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the block to the last dimension."""
@@ -43,10 +45,13 @@ class SwiGLU(nn.Module):
 
     @torch.no_grad()
     def initialise(self, *, generator: torch.Generator) -> None:
-        """Draw the weights: normal of standard deviation ``1 / sqrt(fan_in)``, ``down`` zero."""
+        """Draw the weights: normal of standard deviation ``1 / sqrt(fan_in)``, ``down`` and biases zero."""
         for reader in (self.gate, self.up):
             nn.init.normal_(reader.weight, std=reader.in_features**-0.5, generator=generator)
         nn.init.zeros_(self.down.weight)
+        for layer in (self.gate, self.up, self.down):
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class Part(Protocol):
@@ -62,12 +67,24 @@ class Part(Protocol):
 
 
 class Block(nn.Module):
-    """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; ``feed_forward`` is any :class:`Part`."""
+    """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; ``feed_forward`` is any :class:`Part`.
+
+    With ``norms="post"`` norms stand behind what they belong to (OLMo 2): ``x + norm(attention(x))``.
+    """
 
     def __init__(
-        self, width: int, *, attention: Attention, feed_forward: nn.Module, norm_eps: float | None = None
+        self,
+        width: int,
+        *,
+        attention: Attention,
+        feed_forward: nn.Module,
+        norm_eps: float | None = None,
+        norms: Norms = "pre",
     ) -> None:
         super().__init__()
+        if norms not in get_args(Norms):
+            raise ValueError(f"Block: norms must be one of {', '.join(get_args(Norms))}, got {norms!r}.")
+        self.norms = norms
         self.attention_norm = nn.RMSNorm(width, eps=norm_eps)
         self.attention = attention
         self.feed_forward_norm = nn.RMSNorm(width, eps=norm_eps)
@@ -83,18 +100,22 @@ class Block(nn.Module):
         counted: Tensor | None = None,
     ) -> Tensor:
         """Apply both halves."""
-        x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
         counts = counted is not None and getattr(self.feed_forward, "counts_tokens", False)
         there = {"counted": counted} if counts else {}
+        if self.norms == "post":
+            x = x + self.attention_norm(self.attention(x, cache=cache, documents=documents, absorbed=absorbed))
+            return cast(Tensor, x + self.feed_forward_norm(self.feed_forward(x, **there)))
+        x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x), **there)
         return out
 
 
 class LanguageModel(nn.Module):
-    """Next-token logits from tokens: embedding, ``depth`` pre-norm blocks, norm, head.
+    """Next-token logits from tokens: embedding, ``depth`` blocks, norm, head.
 
-    RMSNorm, rotary positions, SwiGLU; no biases. ``attention`` holds further arguments of :class:`Attention`
-    (``{"latent": 64}``); ``feed_forward`` makes the second half of block i in place of SwiGLU: a module with
+    RMSNorm before each half of a block (or behind it: ``norms="post"``), rotary positions, SwiGLU; no biases.
+    ``attention`` holds further arguments of :class:`Attention` (``{"latent": 64}``);
+    ``feed_forward`` makes the second half of block i in place of SwiGLU: a module with
     ``initialise(generator=)``. ``tied=True`` makes the head share the embedding's weights. ``context`` is the longest
     sequence, cached tokens included, that the model takes; None takes any. Embeddings are divided by their rms
     (``embedding_norm``). ``norm_eps`` is added to mean squares; None adds the dtype's rounding. Weights are those of
@@ -125,6 +146,7 @@ class LanguageModel(nn.Module):
         context: int | None = None,
         embedding_norm: bool = True,
         norm_eps: float | None = None,
+        norms: Norms = "pre",
         attention: Mapping[str, Any] | None = None,
         feed_forward: Callable[[int], nn.Module] | None = None,
         generator: torch.Generator | int | None = None,
@@ -146,6 +168,7 @@ class LanguageModel(nn.Module):
                     attention=Attention(width, heads=heads, kv_heads=kv_heads, **(attention or {})),
                     feed_forward=SwiGLU(width, hidden=hidden) if feed_forward is None else feed_forward(i),
                     norm_eps=norm_eps,
+                    norms=norms,
                 )
                 for i in range(depth)
             )
@@ -220,7 +243,8 @@ def initialise(model: LanguageModel, *, generator: torch.Generator | int | None 
 
     Matrices that read the residual stream: normal with standard deviation ``1 / sqrt(fan_in)``, so
     that each keeps the scale of its input. Matrices that write to it (``output``, ``down``): zero, so
-    that a deep model starts as the identity. Embedding: normal, 1 (it is normalised right away)
+    that a deep model starts as the identity; where a norm follows (``norms="post"``) they are drawn like the others,
+    for it would divide by nothing. Embedding: normal, 1 (it is normalised right away)
     untied; ``1 / sqrt(width)`` tied, where it is the head as well. An untied head: zero, so that the
     first loss is ``log(vocabulary)``. Norm gains: one.
 
@@ -236,6 +260,10 @@ def initialise(model: LanguageModel, *, generator: torch.Generator | int | None 
         assert isinstance(block, Block)
         for part in (block.attention, block.feed_forward):
             cast(Part, part).initialise(generator=draw)
+        if block.norms == "post":
+            for writer in (block.attention.output, getattr(block.feed_forward, "down", None)):
+                if isinstance(writer, nn.Linear):
+                    nn.init.normal_(writer.weight, std=writer.in_features**-0.5, generator=draw)
     for module in model.modules():
         if isinstance(module, nn.RMSNorm):
             nn.init.ones_(module.weight)

@@ -20,6 +20,7 @@ def write_run(job: LanguageJob, run: Path, out: Path, summary: Row, parts: Parts
     """Write weights, shapes, the table and what :func:`load_run` needs; return the folder."""
     folder = RunFolder(out)
     write_bytes(folder.tokenizer, RunFolder(Path(run)).tokenizer.read_bytes())
+    job.text.tokenizer.save_settings(out)
     write_json(folder.factors, {name: _shape(part) for name, part in parts.items()})
     write_file(folder.model, lambda temporary: safetensors.torch.save_model(job.model, str(temporary)))
     write_json(out / "compress.json", summary)

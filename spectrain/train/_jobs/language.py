@@ -22,6 +22,8 @@ from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 _LOOKED_AT = ("blocks.*.attention", "blocks.*.feed_forward", "blocks.*.queries", "norm")
 
+_CHANGED = "tokenizer: it normalises the text (as NFC does), and bytes are those of the text that it makes"
+
 
 class LanguageJob(AbstractJob[TrainConfig]):
     """Next-token prediction on text, judged by bits a byte of held-out documents."""
@@ -57,6 +59,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
             *(f"{part} text: {n} documents, {size:,} bytes, {count:,} tokens" for part, n, size, count in parts),
             *self._about_stream(),
             f"tokenizer: {text.tokenizer.vocabulary_size} tokens, {density:.2f} bytes a token on held-out text",
+            *([_CHANGED] if text.tokenizer.changes_text else []),
             *self.held_out.about(),
         ]
 
@@ -75,8 +78,10 @@ class LanguageJob(AbstractJob[TrainConfig]):
             yield f"packing: whole documents, {cut} of them cut into rows, {empty} of the places empty"
 
     def keep(self, folder: RunFolder) -> None:
-        """Write the tokenizer."""
+        """Write the tokenizer, and what came with it."""
         write_file(folder.tokenizer, self.text.tokenizer.save)
+        self.text.tokenizer.save_settings(folder.path)
+        beginning.keep_generation(self.config, folder)
 
     def build_model(self, config: TrainConfig) -> nn.LanguageModel:
         """The language model of a full configuration."""
@@ -210,7 +215,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
                     self.text.tokenizer,
                     prompt,
                     tokens=self.config.sample_tokens,
-                    context=self.config.block,
+                    context=self.config.longest,
                     generator=data.streams.generator(self.config.seed, "sample", step, i),
                 )
                 title = f"prompt {prompt.strip()!r}" if prompt else "no prompt"
@@ -237,7 +242,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         """The weights of the linear layers and of the experts inside the blocks."""
         modules = self.model.blocks.modules()
         holders = (m for m in modules if isinstance(m, torch.nn.Linear) or hasattr(m, "logical_matrices"))
-        return {p for m in holders for p in m.parameters(recurse=False)}
+        return {p for m in holders for p in m.parameters(recurse=False) if p.ndim > 1}
 
     def rates(self) -> dict[torch.nn.Parameter, float]:
         """What ``--vector-lr``, ``--head-lr`` and ``--embedding-lr`` say; a tied head is the embedding."""

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from spectrain import data
 from spectrain._files.cache import cache_folder
@@ -18,11 +19,19 @@ LARGE = 1 << 27
 _AGAIN = 0.5  # seconds
 
 
-def large_text(config: TrainConfig) -> data.shards.Prepared | None:
-    """The prepared text that ``config`` names, or that its text becomes; None where that goes through memory."""
+def trained_kind(config: TrainConfig) -> Literal["bpe", "bytes"]:
+    """The kind of tokenizer that is to be trained, where none is there."""
+    return "bytes" if config.tokenizer == "bytes" else "bpe"
+
+
+def large_text(config: TrainConfig, own: data.Tokenizer | None = None) -> data.shards.Prepared | None:
+    """The prepared text that ``config`` names, or that its text becomes; None where that goes through memory.
+
+    ``own`` is the tokenizer that is there already.
+    """
     folder = _prepared_folder(config)
     if folder is not None:
-        return _as_asked(config, data.shards.open_prepared(folder))
+        return _as_asked(config, data.shards.open_prepared(folder), own)
     if config.data_weights and len(config.data_weights) != len(config.data):
         raise ValueError(
             f"--data-weights must be one number for each of the {len(config.data)} --data, got {config.data_weights}."
@@ -30,7 +39,7 @@ def large_text(config: TrainConfig) -> data.shards.Prepared | None:
     if not config.data:
         return None
     found = data.shards.find([[path] for path in config.data] if config.data_weights else [config.data])
-    return _prepare(config, found) if found.size >= LARGE else None
+    return _prepare(config, found, own) if found.size >= LARGE else None
 
 
 def workers_here() -> int:
@@ -50,7 +59,7 @@ def _prepared_folder(config: TrainConfig) -> Path | None:
     return None
 
 
-def _as_asked(config: TrainConfig, prepared: data.shards.Prepared) -> data.shards.Prepared:
+def _as_asked(config: TrainConfig, prepared: data.shards.Prepared, own: data.Tokenizer | None) -> data.shards.Prepared:
     """Refuse shards that were made otherwise than the flags say."""
     count, weights = len(prepared.sources), len(config.data_weights)
     if count > 1 and weights != count:
@@ -60,10 +69,17 @@ def _as_asked(config: TrainConfig, prepared: data.shards.Prepared) -> data.shard
         )
     if count == 1 and weights:
         raise ValueError(f"{prepared.folder} holds one source, and there is nothing to mix; leave --data-weights out.")
-    flags = {"tokenizer": config.tokenizer, "fraction": config.validation_fraction}
-    flags |= {"vocabulary": config.vocabulary} if config.tokenizer == "bpe" else {}
+    flags: dict[str, object] = {"fraction": config.validation_fraction}
+    if own is None or config.tokenizer in ("bpe", "bytes"):  # another one is compared token by token
+        flags |= {"tokenizer": config.tokenizer}
+        flags |= {"vocabulary": config.vocabulary} if config.tokenizer == "bpe" else {}
     for name, asked in flags.items():
         was = prepared.settings[name]
+        if name == "tokenizer" and data.shards.Asked.is_own(prepared.settings):
+            raise ValueError(
+                f"{prepared.folder} was prepared with a tokenizer that was given, which is in it: give --tokenizer "
+                f"{prepared.folder}."
+            )
         if was != asked:
             flag = "--validation-fraction" if name == "fraction" else f"--{name}"
             raise ValueError(
@@ -73,9 +89,10 @@ def _as_asked(config: TrainConfig, prepared: data.shards.Prepared) -> data.shard
     return prepared
 
 
-def _prepare(config: TrainConfig, found: data.shards.Found) -> data.shards.Prepared:
+def _prepare(config: TrainConfig, found: data.shards.Found, own: data.Tokenizer | None) -> data.shards.Prepared:
     asked = data.shards.Asked(
-        tokenizer=config.tokenizer,
+        own=own if config.init_from or config.tokenizer not in ("bpe", "bytes") else None,
+        tokenizer=trained_kind(config),
         vocabulary=config.vocabulary,
         fraction=config.validation_fraction,
         seed=config.seed,

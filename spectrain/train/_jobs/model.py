@@ -5,24 +5,36 @@ from collections.abc import Callable
 import torch
 
 from spectrain import data, nn, optim
-from spectrain.nn.internal import kinds
+from spectrain.nn.internal import kinds, read_scaling
 from spectrain.train.config import TrainConfig
+
+_QK_NORMS: dict[str, bool | str | None] = {
+    "auto": None, "off": False, "plain": True, "gains": "gains", "whole": "whole",
+}  # fmt: skip
 
 
 def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
-    """The model of a full configuration, at its initial weights."""
+    """The model of a full configuration, at its initial weights; ``vocabulary`` is that of the tokenizer."""
     assert config.width
     assert config.heads
+    rows = config.embedding_rows or vocabulary
+    if rows < vocabulary:
+        raise ValueError(
+            f"the tokenizer has {vocabulary} tokens, and the embedding {rows} rows: it is that of another model."
+        )
     return nn.LanguageModel(
-        vocabulary=vocabulary,
+        vocabulary=rows,
         width=config.width,
         depth=config.depth,
         heads=config.heads,
         kv_heads=config.kv_heads,
         hidden=config.hidden,
         tied=config.tied,
+        embedding_norm=config.embedding_norm,
+        norm_eps=config.norm_eps,
+        norms=config.norms,
         attention=attention_arguments(config),
-        feed_forward=experts(config),
+        feed_forward=feed_forward(config),
         generator=data.streams.generator(config.seed, "weights"),
     )
 
@@ -39,6 +51,16 @@ def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parame
     if config.query_rank is not None:
         roles |= {"*.attention.query_down.weight": "output", "*.attention.query.weight": "input"}
     return optim.mup(model, base_width=config.base_width, roles=roles)
+
+
+def feed_forward(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
+    """What makes the second half of a block, where it is another than SwiGLU without biases."""
+    if not config.feed_forward_bias:
+        return experts(config)
+    assert config.width
+    assert config.hidden
+    width, hidden = config.width, config.hidden
+    return lambda i: nn.models.SwiGLU(width, hidden=hidden, bias=True)
 
 
 def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
@@ -69,8 +91,14 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
 def attention_arguments(config: TrainConfig) -> dict[str, object]:
     """The arguments of ``nn.Attention`` that a full configuration decides, besides its heads."""
     kind = kinds.choice(config.attention)
+    eps = {} if config.norm_eps is None else {"norm_eps": config.norm_eps}
     return {
         **kind.arguments,
+        **eps,
+        "qk_norm": _QK_NORMS[config.qk_norm],
+        "bias": config.bias,
+        "rotary_base": config.rotary_base,
+        "rotary_scaling": read_scaling(config.rotary_scaling),
         **{name: getattr(config, name) for name in kind.sizes},
         "head_dim": config.head_dim,
         "rotary_dim": config.rotary_dim,

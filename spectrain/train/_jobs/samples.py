@@ -173,6 +173,7 @@ def stream(
         top_k=top_k,
         top_p=top_p,
         context=context,
+        vocabulary=tokenizer.vocabulary_size,
         documents=documents.to(device) if len({*map(len, ids)}) > 1 else None,
         form=form,
         generator=generator,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from spectrain import data
-from spectrain.train._jobs.large import large_text
+from spectrain.train._jobs.large import large_text, trained_kind
 from spectrain.train.config import TrainConfig
 
 _OPENING = 1 << 16
@@ -46,7 +46,7 @@ def load(config: TrainConfig, *, tokenizer_file: Path | None) -> Text:
     the configuration says.
     """
     own = None if tokenizer_file is None else _read_tokenizer(tokenizer_file, config)
-    prepared = large_text(config)
+    prepared = large_text(config, own)
     if prepared is None:
         return _in_memory(config, own)
     if own is not None and not own.same_as(prepared.tokenizer):
@@ -90,7 +90,7 @@ def _in_memory(config: TrainConfig, own: data.Tokenizer | None) -> Text:
     train = [document for part, _ in parts for document in part]
     held_out = [document for _, part in parts for document in part]
     validation = held_out if len(parts) == 1 else _new(train, held_out)
-    tokenizer = own or data.train_tokenizer(config.tokenizer, train, vocabulary_size=config.vocabulary)
+    tokenizer = own or data.train_tokenizer(trained_kind(config), train, vocabulary_size=config.vocabulary)
     sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
     validation_tokens = tokenizer.encode_documents(validation)
     return Text(
@@ -130,7 +130,7 @@ def _new(train: list[data.text.Document], validation: list[data.text.Document]) 
 def _read_tokenizer(file: Path, config: TrainConfig) -> data.Tokenizer:
     if not file.exists():
         raise ValueError(f"{file} is missing, and token numbers mean nothing without it: restore it.")
-    tokenizer = data.load_tokenizer(file)
+    tokenizer = data.load_tokenizer(file, exact=False)
     most = 257 if config.tokenizer == "bytes" else config.vocabulary
     if tokenizer.vocabulary_size > most:
         raise ValueError(

@@ -46,7 +46,7 @@ class TrainedRun:
             tokens=tokens,
             temperature=temperature,
             top_k=top_k,
-            context=self.config.block,
+            context=self.config.longest,
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -70,7 +70,7 @@ class TrainedRun:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            context=self.config.block,
+            context=self.config.longest,
             form=form,
             generator=torch.Generator().manual_seed(seed),
         )
@@ -88,7 +88,7 @@ def load_run(path: Path | str) -> TrainedRun:
     recorded = _recorded.read_config(folder.config, TrainConfig)
     if not folder.tokenizer.exists():
         raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
-    tokenizer = data.load_tokenizer(folder.tokenizer)
+    tokenizer = data.load_tokenizer(folder.tokenizer, exact=False)
     model = build_model(recorded, vocabulary=tokenizer.vocabulary_size)
     source = load_weights(model, folder)
     return TrainedRun(recorded, tokenizer, model.eval(), source)
