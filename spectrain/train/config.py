@@ -182,6 +182,7 @@ class TrainConfig(RunConfig):
         """Refuse what several ranks cannot divide."""
         super().check_ranks(stand)
         self.require(self.optimizer in SHARDED, "optimizer", f"one of {', '.join(SHARDED)} under torchrun")
+        self.require(self.bound is None, "bound", "left out under torchrun, where no rank has a matrix whole")
         whole = self.moe_experts is None or self.moe_balance != "quantile"
         self.require(whole, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
         if stand.tensor > 1:
