@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spectrain.nn.internal import kinds
 from spectrain.train._mesh.layout import Layout, sizes
-from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, RunConfig, Wish, fill
+from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, Wish, fill
+from spectrain.train._run.guarded import GuardedConfig
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ OF_ONE_KIND = ("latent", "sinks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(GuardedConfig):
     """Train a language model on text and write a run folder.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
@@ -157,6 +158,9 @@ class TrainConfig(RunConfig):
         self.require(good, "data_weights", "positive and finite")
         self.require(not (self.compile and self.moe_experts), "compile", "left out with --moe-experts")
         self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
+        for name in ("decay_estimate", "muon_per_head"):
+            plain = self.parametrisation == "standard" or not getattr(self, name)
+            self.require(plain, name, "left out with --parametrisation mup, whose rates go by role and whole matrices")
         for name in RATIOS:
             ratio = getattr(self, name)
             self.require(ratio is None or 0 < ratio < math.inf, name, "positive and finite")
@@ -182,7 +186,6 @@ class TrainConfig(RunConfig):
         """Refuse what several ranks cannot divide."""
         super().check_ranks(stand)
         self.require(self.optimizer in SHARDED, "optimizer", f"one of {', '.join(SHARDED)} under torchrun")
-        self.require(self.bound is None, "bound", "left out under torchrun, where no rank has a matrix whole")
         whole = self.moe_experts is None or self.moe_balance != "quantile"
         self.require(whole, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
         if stand.tensor > 1:
@@ -214,6 +217,17 @@ class TrainConfig(RunConfig):
             if getattr(self, name) is not None:
                 owner = kinds.owner(name)
                 self.require(self.attention == owner, name, f"left out without --attention {owner}")
+        if self.qk_norm == "on" or self.clips_logits:
+            self._check_logits(can=kinds.choice(self.attention).kind.normalises_keys)
+
+    def _check_logits(self, *, can: bool) -> None:
+        """Refuse norms that a kind cannot have, and what two guards would do to each other."""
+        self.require(can or self.qk_norm != "on", "qk_norm", f"left out with --attention {self.attention}")
+        free = not self.clips_logits or self.qk_norm == "off" or not can
+        self.require(free, "qk_clip", "left out, or inf, unless --qk-norm off: no weight changes a logit otherwise")
+        grows = self.clips_logits and self.heads != self.kv_heads  # a head's query makes up for a key it shares
+        free = self.bound is None or self.kv_heads is None or not grows
+        self.require(free, "bound", "left out with --qk-clip where heads share keys, whose queries it lets grow")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

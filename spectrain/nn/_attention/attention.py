@@ -203,6 +203,15 @@ class Attention(Peak):
         weights = {"query": self.query.weight, "key": None if key is None else key.weight}
         return {**weights, "heads": s.heads, "kv_heads": s.kv_heads, "shared": shared}
 
+    def head_counts(self) -> dict[str, int]:
+        """How many heads lie side by side in the rows of each map that makes queries, keys or values, by its name.
+
+        >>> Attention(16, heads=4, kv_heads=2).head_counts()
+        {'query': 4, 'key': 2, 'value': 2}
+        """
+        kept = [name for name in ("key", "value") if name in self._modules]
+        return {"query": self.shape.heads, **dict.fromkeys(kept, self.shape.kv_heads)}
+
     def normalise(self, x: Tensor) -> Tensor:
         """Divide queries or keys by their rms, where ``qk_norm`` says so."""
         return F.rms_norm(x, x.shape[-1:], eps=self.norm_eps) if self.qk_norm else x

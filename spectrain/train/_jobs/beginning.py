@@ -14,7 +14,7 @@ from spectrain.train.config import TrainConfig
 
 SHAPE = (
     "depth", "width", "heads", "kv_heads", "hidden", "tied", "attention", "head_dim", "rotary_dim", "latent",
-    "query_rank", "window", "sinks", "log_n", "moe_experts", "moe_top_k", "moe_shared", "parametrisation",
+    "query_rank", "window", "sinks", "log_n", "qk_norm", "moe_experts", "moe_top_k", "moe_shared", "parametrisation",
     "base_width", "tokenizer", "vocabulary",
 )  # fmt: skip
 """What weights and token numbers have decided. ``block`` is free, for positions are rotations; so is all of training,

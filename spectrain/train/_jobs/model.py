@@ -78,4 +78,5 @@ def attention_arguments(config: TrainConfig) -> dict[str, object]:
         "window": config.window,
         "log_n": None if config.log_n == "off" else config.block,
         "log_n_learned": config.log_n == "learned",
+        "qk_norm": None if config.qk_norm == "auto" else config.qk_norm == "on",
     }
