@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from spectrain import optim
-from spectrain.nn.attention import attention_blocks, largest_logits
+from spectrain.nn.attention import Attention, attention_blocks, largest_logits
 
 
 def clip_logits(model: nn.Module, threshold: float) -> dict[str, object]:
@@ -17,6 +17,7 @@ def clip_logits(model: nn.Module, threshold: float) -> dict[str, object]:
     found, clipped = largest_logits(model), 0
     for name, block in attention_blocks(model):
         if threshold < math.inf:
+            assert isinstance(block, Attention)
             factors = optim.qk_clip_(**block.clip_arguments(), max_logits=found[name], threshold=threshold)
             clipped += int((factors < 1).sum())
     tops = [float(of_heads.max()) for of_heads in found.values()]
