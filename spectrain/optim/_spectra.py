@@ -13,6 +13,7 @@ from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._layout.spread import whole
 from spectrain.optim._routing.explain import Row
 from spectrain.optim._routing.route import divide
+from spectrain.optim._step.bound import target
 from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.update import updates_here
 from spectrain.optim._variants.variant import Turn
@@ -43,7 +44,8 @@ def spectra(
     ``quantiles``, the levels asked for; ``weight``, ``momentum`` and ``update``, the quantiles of the
     singular values of its logical matrices taken together; ``weight_stable_rank``, ``momentum_stable_rank``
     and ``update_stable_rank``, ||X||_F^2 / ||X||_2^2, the mean over the matrices; ``weight_rms``,
-    ``update_rms``; ``update_to_weight`` = ||update||_F / ||weight||_F; and for Muon ``polar_error`` =
+    ``update_rms``; ``weight_norm_ratio``, the largest singular value over sqrt(out / in), the unit of Muon's ``bound``,
+    of the matrix where that is most; ``update_to_weight`` = ||update||_F / ||weight||_F; and for Muon ``polar_error`` =
     ||msign - U V^T||_F / ||U V^T||_F of the msign in use (U V^T from an SVD in float64).
 
     ``update`` is what the last step subtracted, decay apart. Muon's Nesterov average needs the gradient of
@@ -127,6 +129,9 @@ def _row(name: str, p: Tensor, layout: Matrix, move: Move, quantiles: list[float
         row[kind] = torch.quantile(torch.cat(values), points).tolist()
         row[f"{kind}_stable_rank"] = float(torch.where(tops > 0, squares / tops, 0.0).mean())
         row[f"{kind}_rms"] = float((squares.sum() / tensor.numel()).sqrt())
+        if kind == "weight":
+            units = [target(1.0, *shape) for shape in layout.shapes(p.shape)]
+            row["weight_norm_ratio"] = max(float(s[0]) / unit for s, unit in zip(values, units, strict=True))
     row["update_to_weight"] = row["update_rms"] / row["weight_rms"] if row["weight_rms"] else None
     return row if move.polar_error is None else {**row, "polar_error": move.polar_error}
 

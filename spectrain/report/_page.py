@@ -16,6 +16,7 @@ from spectrain.report._sections.compare import comparison, of_runs
 from spectrain.report._sections.curves import curves
 from spectrain.report._sections.experts import experts
 from spectrain.report._sections.horizons import horizons
+from spectrain.report._sections.logits import logits
 from spectrain.report._sections.overview import activations
 from spectrain.report._sections.pictures import pictures
 from spectrain.report._sections.polynomials import polynomials
@@ -27,7 +28,7 @@ from spectrain.report._sections.time import speed
 _HALF = re.compile("[\ud800-\udfff]")
 """Half a surrogate pair, which no UTF-8 can say: names of files that are not UTF-8, and what JSON escapes."""
 
-_SECTIONS = (check, curves, pictures, speed, experts, spectra, activations, routing, polynomials, samples,
+_SECTIONS = (check, curves, pictures, speed, experts, logits, spectra, activations, routing, polynomials, samples,
              configuration, environment)  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from spectrain.nn.internal import kinds
 from spectrain.train._architecture import Architecture
 from spectrain.train._mesh.layout import Layout, sizes
 from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, Wish, fill
+from spectrain.train._run.guarded import GuardedConfig
 from spectrain.train._run.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ OF_ONE_KIND = ("latent", "sinks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Architecture):
+class TrainConfig(Architecture, GuardedConfig):
     """Train a language model on text and write a run folder.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
@@ -158,6 +159,9 @@ class TrainConfig(Architecture):
         self.require(good, "data_weights", "positive and finite")
         self.require(not (self.compile and self.moe_experts), "compile", "left out with --moe-experts")
         self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
+        for name in ("decay_estimate", "muon_per_head"):
+            plain = self.parametrisation == "standard" or not getattr(self, name)
+            self.require(plain, name, "left out with --parametrisation mup, whose rates go by role and whole matrices")
         for name in RATIOS:
             ratio = getattr(self, name)
             self.require(ratio is None or 0 < ratio < math.inf, name, "positive and finite")
@@ -222,6 +226,20 @@ class TrainConfig(Architecture):
             if getattr(self, name) is not None:
                 owner = kinds.owner(name)
                 self.require(self.attention == owner, name, f"left out without --attention {owner}")
+        if self.qk_norm not in ("auto", "off") or self.clips_logits:
+            self._check_logits(can=kinds.choice(self.attention).kind.normalises_keys)
+
+    def _check_logits(self, *, can: bool) -> None:
+        """Refuse norms that a kind cannot have, and what two guards would do to each other."""
+        left = can or self.qk_norm in ("auto", "off")
+        self.require(left, "qk_norm", f"left out with --attention {self.attention}")
+        free = not self.clips_logits or self.qk_norm == "off" or not can
+        self.require(free, "qk_clip", "left out, or inf, unless --qk-norm off: no weight changes a logit otherwise")
+        whole = not self.clips_logits or self.bias == "none"
+        self.require(whole, "qk_clip", f"left out, or inf, with --bias {self.bias}, which no weight shrinks")
+        grows = self.clips_logits and self.heads != self.kv_heads  # a head's query makes up for a key it shares
+        free = self.bound is None or self.kv_heads is None or not grows
+        self.require(free, "bound", "left out with --qk-clip where heads share keys, whose queries it lets grow")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

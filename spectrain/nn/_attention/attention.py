@@ -248,6 +248,15 @@ class Attention(Peak):
         weights = {"query": self.query.weight, "key": None if key is None else key.weight}
         return {**weights, "heads": s.heads, "kv_heads": s.kv_heads, "shared": shared}
 
+    def head_counts(self) -> dict[str, int]:
+        """How many heads lie side by side in the rows of each map that makes queries, keys or values, by its name.
+
+        >>> Attention(16, heads=4, kv_heads=2).head_counts()
+        {'query': 4, 'key': 2, 'value': 2}
+        """
+        kept = [name for name in ("key", "value") if name in self._modules]
+        return {"query": self.shape.heads, **dict.fromkeys(kept, self.shape.kv_heads)}
+
     def normalise(self, x: Tensor, heads: int, gains: nn.Module | None) -> Tensor:
         """Queries or keys in heads, divided by their rms where ``qk_norm`` says so, and multiplied by their gains."""
         if gains is not None and self.qk_norm == "whole":

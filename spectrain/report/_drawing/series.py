@@ -91,6 +91,16 @@ def has(rows: Sequence[Row], key: str) -> bool:
     return any(value is not None for value in column(rows, key))
 
 
+def layers_of(rows: Sequence[Row], key: str) -> list[int]:
+    """The layers that have a column of their own, ``key.0`` and so on.
+
+    >>> layers_of([{"max_logit": 3.0, "max_logit.1": 2.0, "max_logit.0": 3.0}], "max_logit")
+    [0, 1]
+    """
+    found = {name.removeprefix(f"{key}.") for row in rows for name in row if name.startswith(f"{key}.")}
+    return sorted(int(name) for name in found if name.isdecimal())
+
+
 @dataclass(frozen=True, slots=True)
 class Against:
     """What the horizontal axis counts: a column of the metrics, its title, and the column's value of one unit."""

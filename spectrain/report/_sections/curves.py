@@ -71,7 +71,18 @@ def _alone(one: Series, key: str, base: Against) -> list[Trace]:
         vx, vy = curve(one.run.evals, base, key)
         marker = {"color": one.color, "size": 6}
         traces.append(line(vx, vy, "validation", one.color, width=2.5, mode="lines+markers", marker=marker))
-    return traces
+    return traces + _averaged(one, key, base)
+
+
+_AVERAGED = (("average", "averaged weights", "solid"), ("decayed", "estimate after a decay", "dot"))
+
+
+def _averaged(one: Series, key: str, base: Against) -> list[Trace]:
+    """The validations of averaged weights, where there are any."""
+    found = [(curve(one.run.evals, base, f"{name}_{key}"), words, dash) for name, words, dash in _AVERAGED
+             if has(one.run.evals, f"{name}_{key}")]  # fmt: skip
+    return [line(x, y, words, "--ink", width=1.5, dash=dash, mode="lines+markers", marker={"size": 4})
+            for (x, y), words, dash in found]  # fmt: skip
 
 
 def _together(drawn: Sequence[Series], key: str, base: Against) -> list[Trace]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from spectrain.report._drawing.figure import MUTED, SCALE_SIZE, Figure, Trace, View, Views, axis, line, series_color
 from spectrain.report._drawing.html import Section, digits
-from spectrain.report._drawing.series import STEPS, column, curve, front, has, running_mean
+from spectrain.report._drawing.series import STEPS, column, curve, front, has, layers_of, running_mean
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.run import Run
 
@@ -41,7 +41,7 @@ def violations(runs: Sequence[Run]) -> Figure:
 
 
 def _violation_view(run: Run, rows: Sequence[Row], words: str) -> View:
-    layers = _layers(rows)
+    layers = layers_of(rows, _KEY)
     smooth = rows is run.steps
     traces: list[Trace] = []
     for i, layer in enumerate(layers):
@@ -66,11 +66,6 @@ def _violation_title(rows: Sequence[Row], layers: Sequence[int], *, smooth: bool
         return f"No MaxVio {where} was written"
     least = f"{digits(min(last), 3)} to " if len(last) > 1 else ""
     return f"MaxVio {where} ended at {least}{digits(max(last), 3)}"
-
-
-def _layers(rows: Sequence[Row]) -> list[int]:
-    found = {key.rpartition(".")[2] for row in rows for key in row if key.startswith(f"{_KEY}.")}
-    return sorted(int(name) for name in found if name.isdecimal())
 
 
 def loads(runs: Sequence[Run]) -> Figure | None:

@@ -8,17 +8,18 @@ from spectrain.report._drawing.html import Section, digits, percent
 from spectrain.report._drawing.series import STEPS, column, front
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.run import History, Run, history_of, key_of, which
+from spectrain.report._sections.norms import norms
 from spectrain.report._sections.overview import overview
 
 _KINDS = (("weight", "weights"), ("update", "updates"), ("momentum", "momentum"))
 
 
 def spectra(runs: Sequence[Run]) -> Section | None:
-    """The section on spectra: the bands of one parameter, and all parameters side by side."""
+    """The section on spectra: the bands of one parameter, the largest of each, all parameters side by side."""
     histories = {run.name: history_of(run.spectra) for run in front(runs) if run.spectra}
     if not histories:
         return None
-    figures = [bands(histories), overview(histories)]
+    figures = [bands(histories), norms([run for run in front(runs) if run.spectra]), overview(histories)]
     return Section("spectra", "Singular values", [fig for fig in figures if fig is not None])
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,12 @@ from spectrain import data, nn, optim
 from spectrain._files.write import write_file
 from spectrain.train._jobs import beginning, samples
 from spectrain.train._jobs import text as _text
+from spectrain.train._jobs.averages import Averages
 from spectrain.train._jobs.held_out import HeldOut
+from spectrain.train._jobs.logits import clip_logits
 from spectrain.train._jobs.model import build_model, parametrisation
 from spectrain.train._jobs.pace import Pace
+from spectrain.train._jobs.per_head import head_rules
 from spectrain.train._jobs.samples import Score, count, evaluate
 from spectrain.train._mesh.divide import divide, recompute
 from spectrain.train._mesh.ranks import meets
@@ -92,12 +96,22 @@ class LanguageJob(AbstractJob[TrainConfig]):
         beginning.load_first_weights(model, config, self.folder)
         return model
 
+    def build(self, config: TrainConfig, *, device: torch.device) -> None:
+        """Make the model, and what watches over it."""
+        super().build(config, device=device)
+        nn.attention.watch_logits(self.model, on=config.qk_clip is not None)  # before anything is compiled
+        self.averages = Averages(self.model, config, self.matrices())
+
     def divide_model(self) -> None:
         """Blocks that are computed again where asked; over ranks, a part of the model on each."""
         if self.config.recompute:
             recompute(self.model.blocks)
         if self.ranks.mesh is not None:
             divide(self.model, self.model.blocks, self.ranks.mesh)
+
+    def rules(self) -> Mapping[str, optim.Matrix]:
+        """Heads apart, where ``--muon-per-head`` says so."""
+        return head_rules(self.model) if self.config.muon_per_head else {}
 
     def parametrisation(self) -> optim.Parametrisation | None:
         """MuP, where ``--parametrisation`` says so."""
@@ -124,6 +138,25 @@ class LanguageJob(AbstractJob[TrainConfig]):
         return inputs, targets, borders[0] if borders else None
 
     def after_step(self, lr_factor: float) -> Mapping[str, object]:
+        """Clip logits and move the biases of experts, where there are any, and average; figures of the first two."""
+        limit = self.config.qk_clip
+        figures = {**({} if limit is None else clip_logits(self.model, limit)), **self._balance(lr_factor)}
+        self.averages.update(lr_factor)
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, where there are any."""
+        return self.averages.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the averages back."""
+        self.averages.load_state_dict(state)
+
+    def averaged(self) -> dict[str, Tensor] | None:
+        """The weights that ``--average`` keeps."""
+        return self.averages.averaged()
+
+    def _balance(self, lr_factor: float) -> dict[str, object]:
         """Move the biases of experts; loads, MaxVio of each layer, and the largest.
 
         By less and less as the rate falls: routers drift in proportion to it, and a gain that follows a drift v through
@@ -167,17 +200,27 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     def validate(self, *, whole: bool) -> Judged:
         """Score the held-out text, as much as ``--final-eval-tokens`` says, or its first ``--eval-tokens`` tokens."""
+        tokens = None if whole or self.config.eval_tokens >= EVERY_TOKEN else self.config.eval_tokens
         with nn.experts.expert_loads(self.model) as loads:
-            score = self.score(
-                tokens=None if whole or self.config.eval_tokens >= EVERY_TOKEN else self.config.eval_tokens
-            )
+            score = self.score(tokens=tokens)
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
             words = f"{self.held_out.words(score)}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
         balance = _violations(list(loads.values()))
         if balance:
             words += f", MaxVio {balance['moe_max_violation']:.3f}"
-        return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte, **balance}, words)
+        others = self._score_averages(tokens)
+        words += "".join(f", {name} {others[f'{name}_loss']:.4g}" for name in self.averages.names)
+        return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte, **balance, **others}, words)
+
+    def _score_averages(self, tokens: int | None) -> dict[str, float]:
+        """Loss and bits a byte of the averaged weights, of each kind that there is."""
+        figures: dict[str, float] = {}
+        for name in self.averages.names:
+            with self.averages.applied(name) as known:
+                score = self.score(tokens=tokens)
+            figures |= {f"{name}_loss": score.loss, f"{name}_bits_per_byte": score.bits_per_byte, **known}
+        return figures
 
     def score(self, *, tokens: int | None = None) -> Score:
         """Nats on the first ``tokens`` held-out tokens; without a number on those of ``--final-eval-tokens``."""
@@ -232,7 +275,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
             "validation_tokens": judged.seen["tokens"],
             "held_out_tokens": len(self.held_out),
             "epochs": self.stream.epoch(steps),
-            **{name: value for name, value in judged.figures.items() if name.startswith("moe_")},
+            **{
+                name: value
+                for name, value in judged.figures.items()
+                if name.startswith(("moe_", "average_", "decayed_"))
+            },
         }
         if isinstance(self.stream, data.Mixture):
             row["epochs_by_source"] = dict(zip(self.text.names, self.stream.epochs(steps), strict=True))

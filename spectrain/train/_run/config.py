@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 from spectrain.train._mesh.layout import Layout
-from spectrain.train._run.optimizers import OPTIMIZERS
+from spectrain.train._run.optimizers import OPTIMIZERS, OURS
 
 DEFAULT_MINUTES = 3.5
 MOST_STEPS = 99_999_999
@@ -82,6 +82,11 @@ class RunConfig:
     muon_lower: float | None = None
     """Smallest singular value, relative to the largest, that those steps are designed for. Default: that of
     optim.Muon, where the smallest directions are finished besides; with a number they are not."""
+    bound: float | None = None
+    """Keep each singular value of our Muon's matrices within this many times sqrt(out / in), by the least change
+    that does. Default: no bound."""
+    bound_by: Literal["post-clip", "pre-decay"] = "post-clip"
+    """With --bound: clip what is above it after each update, or shrink the largest singular values before each."""
     clip: float = 1.0
     """Largest global gradient norm for the parameters on AdamW; Muon's are left alone. 0: no clipping."""
     warmup: int = 20
@@ -151,6 +156,7 @@ class RunConfig:
         for name in ("lr", "max_minutes"):
             value = getattr(self, name)
             self.require(value is None or 0 < value < float("inf"), name, "positive and finite")
+        self._check_bound()
         self.require(self.muon_lower is None or 0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
         for name, kind in typing.get_type_hints(type(self)).items():
             if typing.get_origin(kind) is Literal:
@@ -164,6 +170,14 @@ class RunConfig:
                 f"--micro-batch-size must divide --batch-size {self.batch_size}, got {self.micro_batch}; "
                 f"try {max(d for d in range(1, self.micro_batch + 1) if self.batch_size % d == 0)}."
             )
+
+    def _check_bound(self) -> None:
+        """Refuse a bound that is none, and one that nobody would hold."""
+        bound = self.bound
+        self.require(bound is None or 0 < bound < float("inf"), "bound", "positive and finite")
+        ours = bound is None or self.optimizer in OURS
+        self.require(ours, "bound", f"left out with --optimizer {self.optimizer}: {', '.join(OURS)} know it")
+        self.require(bound is not None or self.bound_by == "post-clip", "bound_by", "left out without --bound")
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class RunFolder:
         self.tokenizer = path / "tokenizer.json"
         self.samples = nowhere if follows else path / "samples.txt"
         self.model = path / "model.safetensors"
+        self.average = path / "average.safetensors"
         self.summary = path / "summary.json"
         self.factors = path / "factors.json"
         self.schedule = path / "schedule.json"

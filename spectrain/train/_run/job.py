@@ -110,6 +110,10 @@ class AbstractJob(abc.ABC, Generic[Config]):
         """Put back what :meth:`state_dict` gave."""
         assert not state, f"{type(self).__name__} has no state of its own"
 
+    def averaged(self) -> dict[str, Tensor] | None:
+        """A state dict of averaged weights, to be kept beside the model's own at the end; None where there are none."""
+        return None
+
     @abc.abstractmethod
     def first_bad_tensor(self, step: int) -> str:
         """Name the first tensor that is NaN or infinite on batch ``step``."""
@@ -132,6 +136,10 @@ class AbstractJob(abc.ABC, Generic[Config]):
 
     def rates(self) -> Mapping[nn.Parameter, float]:
         """Learning rates of parameters outside of the matrices, as multiples of ``--lr``; 1 where nothing is said."""
+        return {}
+
+    def rules(self) -> Mapping[str, optim.Matrix]:
+        """How ``optim.route`` is to see parameters otherwise than by their modules, by name."""
         return {}
 
     def parametrisation(self) -> optim.Parametrisation | None:

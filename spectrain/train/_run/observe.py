@@ -1,5 +1,6 @@
 """What a run writes down about itself besides its steps: validations, spectra, samples, the summary."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def finish(session: Session, screen: Progress) -> Path:
     job.sample(folder, step=counters.step)
     # Weights before the summary: a folder with a summary is a finished run, whenever the kill comes.
     _write_weights(session)
+    _write_average(session)
     if not job.ranks.first:
         return folder.path
     row, lines = job.summary(judged, steps=counters.step)
@@ -90,3 +92,12 @@ def _write_weights(session: Session) -> None:
         write_file(file, lambda temporary: whole.write_model(temporary, model))
     else:
         whole.write_model(None, model)
+
+
+def _write_average(session: Session) -> None:
+    """The job's averaged weights, where it has any, as a file like that of the weights themselves."""
+    averaged = session.job.averaged()
+    if averaged is not None:
+        model = copy.deepcopy(session.model)
+        model.load_state_dict(averaged)
+        write_file(session.folder.average, lambda temporary: safetensors.torch.save_model(model, str(temporary)))

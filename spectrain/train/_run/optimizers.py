@@ -33,3 +33,5 @@ OPTIMIZERS = {
     "soap": Facts(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),
 }
 """By the value of ``--optimizer``."""
+OURS = ("muon", "normuon", "muoneq")
+"""Those that are ``optim.Muon``, with what it alone knows."""

@@ -16,6 +16,7 @@ from spectrain.train._run import machine as _machine
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run import tie as _tie
 from spectrain.train._run.config import RunConfig
+from spectrain.train._run.first_weights import check_bound
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.horizon import keep_norms, known_steps
 from spectrain.train._run.job import load_job
@@ -49,6 +50,8 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
         for line in why:
             screen.say(f"  {line}")
     session = ranks.by_all(lambda: build(full, folder, job))
+    if not resuming:
+        check_bound(session.optimizer, full.bound)
     ranks.by_first(lambda: _describe(session, screen))
     if resuming:
         _restore(session, screen)

@@ -28,6 +28,8 @@ def muon(matrices: Groups, rest: Groups, config: RunConfig, *, variant: str = "p
         schedule=None if config.muon_lower is None else muon_schedule(config),
         compute_dtype=config.muon_dtype,
         variant=variant,
+        bound=config.bound,
+        bound_by=config.bound_by,
     )
 
 
