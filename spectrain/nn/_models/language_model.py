@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._attention.attention import Attention
 from spectrain.nn._attention.cache import Cache
+from spectrain.nn._attention.kind import normalise_wide
 from spectrain.nn._numbers import check_not_negative, check_sizes
 
 Norms: TypeAlias = Literal["pre", "post"]
@@ -103,8 +104,9 @@ class Block(nn.Module):
         counts = counted is not None and getattr(self.feed_forward, "counts_tokens", False)
         there = {"counted": counted} if counts else {}
         if self.norms == "post":
-            x = x + self.attention_norm(self.attention(x, cache=cache, documents=documents, absorbed=absorbed))
-            return cast(Tensor, x + self.feed_forward_norm(self.feed_forward(x, **there)))
+            written = self.attention(x, cache=cache, documents=documents, absorbed=absorbed)
+            x = x + normalise_wide(self.attention_norm, written)
+            return x + normalise_wide(self.feed_forward_norm, self.feed_forward(x, **there))
         x = x + self.attention(self.attention_norm(x), cache=cache, documents=documents, absorbed=absorbed)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x), **there)
         return out
