@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spectrain.nn.internal import kinds
 from spectrain.train._architecture import Architecture
+from spectrain.train._experts import Experts
 from spectrain.train._mesh.layout import Layout, sizes
 from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, Wish, fill
 from spectrain.train._run.guarded import GuardedConfig
@@ -26,7 +27,7 @@ OF_ONE_KIND = ("latent", "sinks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Architecture, GuardedConfig):
+class TrainConfig(Architecture, Experts, GuardedConfig):
     """Train a language model on text and write a run folder.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is
@@ -83,18 +84,6 @@ class TrainConfig(Architecture, GuardedConfig):
     log_n: Literal["off", "fixed", "learned"] = "off"
     """Multiply queries by log n / log --block, n the visible tokens; 'learned': and by a factor a head."""
 
-    moe_experts: int | None = None
-    """Replace the feed-forward block by so many experts, of which a router chooses. Default: a dense block."""
-    moe_top_k: int = 4
-    """Experts that a token takes; each is so much narrower that routed and shared ones cost as much as --hidden."""
-    moe_shared: int = 1
-    """Experts that every token takes besides."""
-    moe_balance: Literal["sign", "rms", "quantile", "histogram", "none"] = "sign"
-    """What moves the router's bias after a step."""
-    moe_balance_rate: float | None = None
-    """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
-    short run gets through the range of scores, at least 0.01 and at most 0.03."""
-
     weight_decay: float = 0.3
     """Decoupled decay, of matrices only."""
     embedding_lr: float | None = None
@@ -147,9 +136,6 @@ class TrainConfig(Architecture, GuardedConfig):
         super().__post_init__()
         self.require(0 <= self.sample_tokens <= MOST_WRITTEN, "sample_tokens", f"from 0 to {MOST_WRITTEN:,}")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
-        self.require(0 <= self.moe_shared <= 2**24, "moe_shared", f"from 0 to {2**24:,}")
-        rate = self.moe_balance_rate
-        self.require(rate is None or 0 < rate < math.inf, "moe_balance_rate", "positive and finite")
         final = self.final_eval_tokens
         good = final == "all" or (not isinstance(final, str) and 1 <= final <= 10**15)
         self.require(good, "final_eval_tokens", "a number from 1 on, or all")
@@ -169,8 +155,6 @@ class TrainConfig(Architecture, GuardedConfig):
             self.require(free, name, "left out with --parametrisation mup, which decides it")
         alone = not self.tied or self.head_lr in (None, 1.0)
         self.require(alone, "head_lr", "left out with --tied (the head is the embedding there)")
-        most = self.moe_top_k if self.moe_experts is None else self.moe_experts
-        self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
         self._check_attention()
         self._check_settings()
         self._check_mesh()
@@ -245,9 +229,9 @@ class TrainConfig(Architecture, GuardedConfig):
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
-        experts = ("moe_experts", "moe_top_k", "base_width", "tensor_parallel")
+        others = ("base_width", "tensor_parallel")
         attention = ("head_dim", "query_rank", "window", *OF_ONE_KIND)
-        return (*own, *experts, *attention, *super().at_least_one())
+        return (*own, *others, *attention, *super().at_least_one())
 
     @property
     def tokens_per_step(self) -> int:

@@ -101,7 +101,7 @@ def test_a_run_without_norms_is_read_back_without_norms(tiny, trained):
         ({"qk_clip": math.nan}, "--qk-clip must be positive"),
         ({"qk_clip": 100.0}, "--qk-clip must be left out, or inf, unless --qk-norm off"),
         ({"qk_clip": 100.0, "qk_norm": "plain"}, "--qk-clip must be left out, or inf, unless --qk-norm off"),
-        ({"qk_clip": 9.0, "qk_norm": "off", "bias": "inputs"}, "--qk-clip must be left out, or inf, with --bias inputs"),
+        ({"qk_clip": 9.0, "qk_norm": "off", "bias": "all"}, "--qk-clip must be left out, or inf, with --bias all"),
         ({"qk_norm": "plain", "attention": "mla"}, "--qk-norm must be left out with --attention mla"),
     ],
 )
