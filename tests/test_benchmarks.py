@@ -260,7 +260,7 @@ def test_suites_are_read_as_pytest_writes_them(tmp_path):
 # Sentences that cite a program or a record.
 
 CITED = re.compile(r"(?<![\w./-])benchmarks[/.][\w./-]*\w")
-UNRECORDED = "no record yet"
+UNRECORDED = ("no record yet", "尚无记录")
 
 
 def citations(text):
@@ -278,7 +278,7 @@ def unfounded(text, root=ROOT):
         file = root / path
         if not file.exists():
             yield f"{path} is not there"
-        elif file.suffix == ".py" and not recorded(file.stem, root) and UNRECORDED not in after:
+        elif file.suffix == ".py" and not recorded(file.stem, root) and not any(words in after for words in UNRECORDED):
             yield f"{path} has no record"
 
 
@@ -332,6 +332,6 @@ def test_programs_have_one_way_to_ask_and_to_record():
     for path in PROGRAMS:
         text = path.read_text(encoding="utf-8")
         assert "argparse" not in text, path
-        # One keeps what it measured beside a run, the other generates text.
-        assert "json.dump" not in text or path.stem in ("moe_balance", "large_text"), path
+        # One keeps what it measured beside a run, one generates text, of one each rank notes its memory.
+        assert "json.dump" not in text or path.stem in ("moe_balance", "large_text", "plan_error"), path
         assert text.rstrip().splitlines()[-1] == "    )", path
