@@ -213,7 +213,7 @@ def test_a_context_that_cannot_hold_sinks_and_window_or_is_the_models_own_is_kep
 
 
 def test_what_cannot_hold_sinks_refuses_them_by_name(tmp_path):
-    with pytest.raises(ValueError, match="no counterpart for sinks=2; window"):
+    with pytest.raises(ValueError, match="no counterpart for sinks=2"):
         nn.to_hugging_face(model(), tmp_path)
     with pytest.raises(ValueError, match="to_latent: with sinks=3 keys are seen from a place of their own"):
         nn.attention.to_latent(make(qk_norm=False))
