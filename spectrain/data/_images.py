@@ -141,8 +141,7 @@ def _npz(path: Path) -> Images:
             "fit; images are (count, size, size) or (count, size, size, 1 or 3), labels whole numbers or words."
         )
     names, numbers = np.unique(labels, return_inverse=True)
-    pixels = torch.from_numpy(_levels(path, images))
-    pixels = pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    pixels = _channels_first(_levels(path, images))
     return Images(pixels, torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, names)), str(path))
 
 
@@ -177,6 +176,10 @@ def _levels(path: Path, images: np.ndarray) -> np.ndarray:
 
 def _of_pngs(folder: Path) -> Images:
     levels, classes, names = read_pngs(folder)
+    return Images(_channels_first(levels), torch.from_numpy(classes), names, str(folder))
+
+
+def _channels_first(levels: np.ndarray) -> Tensor:
+    """Pictures without channels, or with channels last, as a tensor with channels first."""
     pixels = torch.from_numpy(levels)
-    pixels = pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.from_numpy(classes), names, str(folder))
+    return pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()

@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from spectrain import train
+
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory):
@@ -40,3 +42,18 @@ def tiny(text_folder):
         "muon_dtype": "float32",
         "device": "cpu",
     }
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """An uninterrupted run of each configuration, made once for the tests of a file."""
+    made = {}
+
+    def run(arguments):
+        key = repr(sorted(arguments.items()))
+        if key not in made:
+            out = tmp_path_factory.mktemp("trained")
+            made[key] = train.train(train.TrainConfig(**arguments, out_dir=str(out)))
+        return made[key]
+
+    return run

@@ -22,18 +22,9 @@ AVERAGED = {"average": 0.2, "decay_estimate": 3}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run for each choice of flags, made once."""
-    made = {}
-
-    def run(tiny, **flags):
-        key = tuple(sorted(flags.items()))
-        if key not in made:
-            out = tmp_path_factory.mktemp("average")
-            made[key] = train.train(TrainConfig(**{**tiny, **PLAIN, **flags}, out_dir=str(out)))
-        return made[key]
-
-    return run
+def trained(trained_once):
+    """A run for each choice of flags."""
+    return lambda tiny, **flags: trained_once({**tiny, **PLAIN, **flags})
 
 
 def history(run):

@@ -12,21 +12,13 @@ from spectrain.train._run.prepare import prepare
 from spectrain.train._run.progress import Progress
 from spectrain.train.config import TrainConfig
 
-from .test_run import assert_same_run, interrupted, rows, weights
+from .test_run import assert_two_stops_change_nothing, interrupted, rows, weights
 
 
 @pytest.fixture(scope="module")
-def first(request, tmp_path_factory, text_folder):
-    """A finished run of another width, made once."""
-    made = {}
-
-    def run(tiny):
-        if not made:
-            out = tmp_path_factory.mktemp("first")
-            made["run"] = train.train(TrainConfig(**tiny | {"width": 48, "log_n": "learned", "out_dir": str(out)}))
-        return made["run"]
-
-    return run
+def first(trained_once):
+    """A finished run of another width."""
+    return lambda tiny: trained_once(tiny | {"width": 48, "log_n": "learned"})
 
 
 def following(tiny, first, **changes):
@@ -54,12 +46,7 @@ def test_it_goes_on_learning_and_resumes_with_the_same_bits(tiny, first, tmp_pat
     last = json.loads((first(tiny) / "summary.json").read_text(encoding="utf-8"))["validation_loss"]
     assert evals[0] == pytest.approx(last, abs=0.3)  # where the first one ended, on part of the held-out text
     assert evals[-1] < evals[0]
-    for step in (2, 6):
-        interrupted(arguments, tmp_path / f"half{step}", step)
-        if step == 2:  # as if it had been killed before its first checkpoint
-            shutil.rmtree(tmp_path / "half2" / "checkpoints")
-        again = TrainConfig(**arguments, out_dir=str(tmp_path / f"half{step}"), resume="auto")
-        assert_same_run(train.train(again), whole)
+    assert_two_stops_change_nothing(arguments, tmp_path, whole)
 
 
 @pytest.mark.parametrize(

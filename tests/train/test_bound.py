@@ -27,18 +27,9 @@ def ratios(run):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run for each bound, made once."""
-    made = {}
-
-    def run(tiny, **flags):
-        key = tuple(sorted(flags.items()))
-        if key not in made:
-            out = tmp_path_factory.mktemp("bound")
-            made[key] = train.train(TrainConfig(**{**tiny, **LOUD, **flags}, out_dir=str(out)))
-        return made[key]
-
-    return run
+def trained(trained_once):
+    """A run for each bound."""
+    return lambda tiny, **flags: trained_once({**tiny, **LOUD, **flags})
 
 
 @pytest.mark.parametrize(("optimizer", "by"), [("muon", "post-clip"), ("muon", "pre-decay"), ("normuon", "post-clip")])

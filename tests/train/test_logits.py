@@ -30,17 +30,9 @@ def tops(run):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run of each kind and threshold, made once."""
-    made = {}
-
-    def run(tiny, kind, limit):
-        if (kind, limit) not in made:
-            flags = {**tiny, **LOUD, **KINDS[kind], "attention": kind, "qk_clip": limit}
-            made[kind, limit] = train.train(TrainConfig(**flags, out_dir=str(tmp_path_factory.mktemp(kind))))
-        return made[kind, limit]
-
-    return run
+def trained(trained_once):
+    """A run of each kind and threshold."""
+    return lambda tiny, kind, limit: trained_once({**tiny, **LOUD, **KINDS[kind], "attention": kind, "qk_clip": limit})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,7 @@ from spectrain.train._run.prepare import prepare
 from spectrain.train._run.progress import Progress
 from spectrain.train.config import TrainConfig
 
-from .test_run import assert_same_run, interrupted, weights
+from .test_run import assert_two_stops_change_nothing, weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -73,12 +73,7 @@ def test_it_goes_on_learning_and_resumes_with_the_same_bits(tiny, pretrained_fol
     folder = pretrained_folder("Qwen2", **FAMILIES["Qwen2"])
     arguments = following(tiny, folder, max_steps=8)
     whole = train.train(TrainConfig(**arguments, out_dir=str(tmp_path / "whole")))
-    for step in (2, 6):
-        interrupted(arguments, tmp_path / f"half{step}", step)
-        if step == 2:  # as if it had been killed before its first checkpoint
-            shutil.rmtree(tmp_path / "half2" / "checkpoints")
-        again = TrainConfig(**arguments, out_dir=str(tmp_path / f"half{step}"), resume="auto")
-        assert_same_run(train.train(again), whole)
+    assert_two_stops_change_nothing(arguments, tmp_path, whole)
     run = train.load_run(whole)
     assert run.sample("the norm", tokens=30).startswith("the norm")  # of more rows than there are tokens
     another = TrainConfig(**following(tiny, whole, out_dir=str(tmp_path / "next"), max_steps=1))

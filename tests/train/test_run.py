@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import threading
 import types
@@ -37,18 +38,9 @@ def assert_same_run(one, other):
 
 
 @pytest.fixture(scope="module")
-def reference(request, tmp_path_factory, text_folder):
-    """An uninterrupted run for each optimizer, made once."""
-    made = {}
-
-    def run(tiny, **changes):
-        key = tuple(sorted(changes.items()))
-        if key not in made:
-            out = tmp_path_factory.mktemp("reference")
-            made[key] = train.train(TrainConfig(**{**tiny, **changes, "out_dir": str(out)}))
-        return made[key]
-
-    return run
+def reference(trained_once):
+    """An uninterrupted run for each optimizer."""
+    return lambda tiny, **changes: trained_once({**tiny, **changes})
 
 
 def test_a_run_folder_holds_everything(tiny, reference):
@@ -93,6 +85,16 @@ def interrupted(arguments, out, step):
 
     with pytest.raises(train.runs.StopRequest, match=f"SIGTERM after step {step}"):
         train.train(TrainConfig(**arguments, out_dir=str(out), resume="auto"), progress=Bomb())
+
+
+def assert_two_stops_change_nothing(arguments, folder, whole):
+    """One of them as if killed before the first checkpoint, one behind it."""
+    for step in (2, 6):
+        interrupted(arguments, folder / f"half{step}", step)
+        if step == 2:
+            shutil.rmtree(folder / "half2" / "checkpoints")
+        again = TrainConfig(**arguments, out_dir=str(folder / f"half{step}"), resume="auto")
+        assert_same_run(train.train(again), whole)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

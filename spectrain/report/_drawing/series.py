@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from spectrain.report._drawing.figure import series_color
+from spectrain.report._drawing.figure import MUTED, Trace, line, series_color
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.measures import lead, unit
 from spectrain.report._reading.run import Run
@@ -79,6 +79,22 @@ def series(runs: Sequence[Run]) -> list[Series]:
 def front(runs: Sequence[Run]) -> list[Run]:
     """The runs whose details the page shows, the best first."""
     return sorted((one.run for one in series(runs) if one.front), key=outcome)
+
+
+def which(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The control that chooses one of several runs; none where there is one."""
+    return [("run", [run.name for run in runs])] if len(runs) > 1 else []
+
+
+def chosen(runs: Sequence[Run], at: int) -> tuple[int, ...]:
+    """How the keys of views of ``runs[at]`` begin under :func:`which`."""
+    return (at,) if len(runs) > 1 else ()
+
+
+def level(rows: Sequence[Row], y: float, name: str) -> Trace:
+    """A dashed line at ``y`` over all steps of ``rows``."""
+    steps = [x for x in column(rows, "step") if x is not None]
+    return line([min(steps), max(steps)], [y, y], name, MUTED, width=1.5, dash="dash")
 
 
 def column(rows: Sequence[Row], key: str) -> list[float | None]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from spectrain.report._drawing.figure import MUTED, SCALE_SIZE, Figure, Trace, View, Views, axis, line, series_color
 from spectrain.report._drawing.html import Section, digits
-from spectrain.report._drawing.series import STEPS, column, curve, front, has, layers_of, running_mean
+from spectrain.report._drawing.series import STEPS, chosen, column, curve, front, has, layers_of, running_mean, which
 from spectrain.report._reading.files import Row, number
 from spectrain.report._reading.run import Run
 
@@ -25,12 +25,12 @@ def violations(runs: Sequence[Run]) -> Figure:
     """MaxVio of the layers: of each training step, averaged, and of the held-out text."""
     views: Views = {}
     for r, run in enumerate(runs):
-        start = (r,) if len(runs) > 1 else ()
+        start = chosen(runs, r)
         views[*start, 0] = _violation_view(run, run.steps, "training batches, mean of the last 5 % of steps")
         if has(run.evals, _KEY):
             views[*start, 1] = _violation_view(run, run.evals, "held-out text")
     controls = [
-        *_which(runs),
+        *which(runs),
         ("of", ["training", "held-out text"][: 2 if any(has(r.evals, _KEY) for r in runs) else 1]),
     ]
     caption = (
@@ -75,18 +75,14 @@ def loads(runs: Sequence[Run]) -> Figure | None:
     if not most:
         return None
     views: Views = {
-        (*((r,) if len(runs) > 1 else ()), layer): _load_view(steps, shares, layer)
+        (*chosen(runs, r), layer): _load_view(steps, shares, layer)
         for r, table in enumerate(tables)
         for layer, (steps, shares) in enumerate(table)
     }
-    controls = [*_which(runs), ("layer", [str(layer) for layer in range(most)])]
+    controls = [*which(runs), ("layer", [str(layer) for layer in range(most)])]
     caption = "1 is the mean load; an expert at 0 is idle. Each column is the mean of the steps up to the next one."
     height = 130 + max(120, 15 * max(len(view.traces[0]["y"]) for view in views.values()))
     return Figure("expert-loads", views, controls, caption, height)
-
-
-def _which(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    return [("run", [run.name for run in runs])] if len(runs) > 1 else []
 
 
 Table = tuple[list[int | float], list[list[float]]]

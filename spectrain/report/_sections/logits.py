@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from spectrain.report._drawing.figure import MUTED, Figure, View, Views, axis, line, log_axis, series_color
+from spectrain.report._drawing.figure import Figure, View, Views, axis, line, log_axis, series_color
 from spectrain.report._drawing.html import Section, digits
-from spectrain.report._drawing.series import STEPS, column, curve, front, has, layers_of
+from spectrain.report._drawing.series import STEPS, chosen, column, curve, front, has, layers_of, level, which
 from spectrain.report._reading.files import number
 from spectrain.report._reading.run import Run
 
@@ -17,10 +17,9 @@ def logits(runs: Sequence[Run]) -> Section | None:
     if not shown:
         return None
     top = max(y for run in shown for y in column(run.steps, _KEY) if y is not None)
-    views: Views = {((r,) if len(shown) > 1 else ()): _view(run, top) for r, run in enumerate(shown)}
-    controls = [("run", [run.name for run in shown])] if len(shown) > 1 else []
+    views: Views = {chosen(shown, r): _view(run, top) for r, run in enumerate(shown)}
     caption = "Scaled as the softmax sees it, over all heads and all tokens of a step, before its update and clip."
-    return Section("logits", "Attention logits", [Figure("largest-logits", views, controls, caption=caption)])
+    return Section("logits", "Attention logits", [Figure("largest-logits", views, which(shown), caption=caption)])
 
 
 def _view(run: Run, top: float) -> View:
@@ -31,9 +30,8 @@ def _view(run: Run, top: float) -> View:
         x, y = curve(run.steps, STEPS, key)
         positive = [value if value is not None and value > 0 else None for value in y]
         traces.append(line(x, positive, name, series_color(i, len(keys)), width=1.5))
-    steps = [x for x in column(run.steps, "step") if x is not None]
     if limit is not None:
-        traces.append(line([min(steps), max(steps)], [limit, limit], "threshold", MUTED, width=1.5, dash="dash"))
+        traces.append(level(run.steps, limit, "threshold"))
     values = [y for trace in traces for y in trace["y"] if y is not None]
     layout = {"xaxis": axis(STEPS.title), "yaxis": log_axis("largest logit", [*values, top])}
     return View(_title(run, clips=limit is not None), traces, layout)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from spectrain.report._drawing.figure import (
-    MUTED,
     Figure,
     Trace,
     View,
@@ -15,7 +14,7 @@ from spectrain.report._drawing.figure import (
     series_color,
 )
 from spectrain.report._drawing.html import digits
-from spectrain.report._drawing.series import STEPS, column, curve
+from spectrain.report._drawing.series import STEPS, chosen, column, curve, has, level, which
 from spectrain.report._reading.files import number
 from spectrain.report._reading.run import History, Run, history_of
 
@@ -24,24 +23,21 @@ _KEY = "weight_norm_ratio"
 
 def norms(runs: Sequence[Run]) -> Figure | None:
     """One line a parameter, the bound dashed; of several runs each with its own."""
-    shown = [run for run in runs if any(number(row.get(_KEY)) is not None for row in run.spectra)]
+    shown = [run for run in runs if has(run.spectra, _KEY)]
     if not shown:
         return None
     top = max(y for run in shown for y in column(run.spectra, _KEY) if y is not None)
-    views: Views = {((r,) if len(shown) > 1 else ()): _view(run, top) for r, run in enumerate(shown)}
-    controls = [("run", [run.name for run in shown])] if len(shown) > 1 else []
+    views: Views = {chosen(shown, r): _view(run, top) for r, run in enumerate(shown)}
     caption = "The unit, sqrt(out / in), is that of --bound. Runs share one vertical axis."
-    return Figure("largest-singular-values", views, controls, caption=caption)
+    return Figure("largest-singular-values", views, which(shown), caption=caption)
 
 
 def _view(run: Run, top: float) -> View:
     history = history_of(run.spectra)
     bound = number(run.config.get("bound"))
     traces = [_trace(history, name, i) for i, name in enumerate(history)]
-    steps = [x for x in column(run.spectra, "step") if x is not None]
     if bound is not None:
-        ends = [min(steps), max(steps)]
-        traces.append(line(ends, [bound, bound], "the bound", MUTED, width=1.5, dash="dash"))
+        traces.append(level(run.spectra, bound, "the bound"))
     values = [y for trace in traces for y in trace["y"] if y]
     layout = {"xaxis": axis(STEPS.title), "yaxis": log_axis("largest singular value / sqrt(out / in)", [*values, top])}
     return View(_title(history, bound), traces, layout)

@@ -5,7 +5,7 @@ from statistics import median
 
 from spectrain.report._drawing.figure import ACCENT, MUTED, Figure, View, Views, axis, line
 from spectrain.report._drawing.html import Section, amount, duration, percent
-from spectrain.report._drawing.series import STEPS, column, front, has, thin
+from spectrain.report._drawing.series import STEPS, chosen, column, front, has, thin, which
 from spectrain.report._reading.measures import unit
 from spectrain.report._reading.run import Run
 
@@ -32,12 +32,11 @@ def speed(runs: Sequence[Run]) -> Section | None:
         return None
     views: Views = {}
     for i, run in enumerate(shown):
-        start = (i,) if len(shown) > 1 else ()
+        start = chosen(shown, i)
         views[*start, 0] = step_time(run)
         if has(run.steps, f"{unit([run])}_per_second"):
             views[*start, 1] = throughput(run)
-    which = [("run", [run.name for run in shown])] if len(shown) > 1 else []
-    controls = [*which, ("show", ["step time", f"{unit(shown)} per second"])]
+    controls = [*which(shown), ("show", ["step time", f"{unit(shown)} per second"])]
     return Section("speed", "Speed", [Figure("step-time", views, controls)])
 
 
