@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from spectrain import nn
 from spectrain.train import TrainConfig, train
-from spectrain.train._jobs.language import LanguageJob
+from spectrain.train._jobs.balance import move_biases
+from spectrain.train._mesh.ranks import ALONE
 
 
 class Nested(torch.nn.Module):
@@ -47,9 +48,7 @@ def walks_over_blocks_only(model):
 
 
 def ours(model):
-    job = object.__new__(LanguageJob)
-    job.model = model
-    return job.after_step(1.0)
+    return move_biases(model, ALONE, 1.0)
 
 
 @pytest.mark.parametrize("walk", [ours, stops_at_the_first_without_balance, walks_over_blocks_only])

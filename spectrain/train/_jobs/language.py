@@ -1,7 +1,7 @@
 """The job of ``spectrain train``: a language model from text."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from spectrain._files.write import write_file
 from spectrain.train._jobs import beginning, samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.averages import Averages
+from spectrain.train._jobs.balance import move_biases, violations
 from spectrain.train._jobs.held_out import HeldOut
 from spectrain.train._jobs.logits import clip_logits
 from spectrain.train._jobs.model import build_model, parametrisation
@@ -140,7 +141,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def after_step(self, lr_factor: float) -> Mapping[str, object]:
         """Clip logits and move the biases of experts, where there are any, and average; figures of the first two."""
         limit = self.config.qk_clip
-        figures = {**({} if limit is None else clip_logits(self.model, limit)), **self._balance(lr_factor)}
+        clipped = {} if limit is None else clip_logits(self.model, limit)
+        figures = {**clipped, **move_biases(self.model, self.ranks, lr_factor)}
         self.averages.update(lr_factor)
         return figures
 
@@ -155,18 +157,6 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def averaged(self) -> dict[str, Tensor] | None:
         """The weights that ``--average`` keeps."""
         return self.averages.averaged()
-
-    def _balance(self, lr_factor: float) -> dict[str, object]:
-        """Move the biases of experts; loads, MaxVio of each layer, and the largest.
-
-        By less and less as the rate falls: routers drift in proportion to it, and a gain that follows a drift v through
-        the noise of batches has its least error near v^(2/3), where lag^2 = (v / gain)^2 and noise ~ gain balance.
-        """
-        layers = [module for module in self.model.modules() if isinstance(module, nn.MoE)]
-        for layer in layers:
-            self.ranks.add(*(count for count in (layer.loads, layer.tokens, layer.histogram) if count is not None))
-        loads = [layer.update_bias(factor=lr_factor ** (2 / 3)) for layer in layers]
-        return {**_violations(loads), "moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
 
     def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
         """Accumulate the gradient over micro-batches; return the sum of nats."""
@@ -206,7 +196,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
             words = f"{self.held_out.words(score)}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
-        balance = _violations(list(loads.values()))
+        balance = violations(list(loads.values()))
         if balance:
             words += f", MaxVio {balance['moe_max_violation']:.3f}"
         others = self._score_averages(tokens)
@@ -319,12 +309,6 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def cost(self) -> str:
         """Floating-point operations of forward and backward."""
         return f"{6 * sum(p.numel() for p in self.model.parameters()) / 1e6:.3g} MFLOP a token"
-
-
-def _violations(loads: Sequence[nn.experts.Loads]) -> dict[str, float]:
-    """MaxVio of each layer of experts, and the largest; nothing for a dense model."""
-    each = [load.max_violation for load in loads]
-    return {"moe_max_violation": max(each), **{f"moe_max_violation.{i}": v for i, v in enumerate(each)}} if each else {}
 
 
 def _seen(score: Score) -> dict[str, int]:
