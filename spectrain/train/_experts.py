@@ -19,6 +19,12 @@ class Experts(RunConfig):
     """Experts that every token takes besides."""
     moe_balance: Literal["sign", "rms", "quantile", "histogram", "none"] = "sign"
     """What moves the router's bias after a step."""
+    moe_select: Literal["top_k", "threshold"] = "top_k"
+    """'threshold': a token takes every expert whose score and bias are above zero together, --moe-top-k on average."""
+    moe_skew: float = 0.0
+    """Shares that the experts are to take, the i-th in proportion to i^-SKEW; 0: all alike."""
+    moe_penalty: float = 0.0
+    """Coefficient of the auxiliary loss n sum F P of each layer, F the loads of the step before; 0.01 is usual."""
     moe_balance_rate: float | None = None
     """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
     short run gets through the range of scores, at least 0.01 and at most 0.03."""
@@ -31,6 +37,37 @@ class Experts(RunConfig):
         self.require(rate is None or 0 < rate < math.inf, "moe_balance_rate", "positive and finite")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
+        self.require(0 <= self.moe_penalty < math.inf, "moe_penalty", "0 or more, and finite")
+        self._check_choice()
+
+    def _check_choice(self) -> None:
+        """Refuse what asks for loads that nothing can bring about."""
+        for name in ("moe_penalty", "moe_skew", "moe_select"):
+            alone = self.moe_experts is not None or getattr(self, name) == getattr(Experts, name)
+            self.require(alone, name, "left out without --moe-experts")
+        held = self.moe_balance != "none"
+        self.require(held or self.moe_select == "top_k", "moe_balance", "another one with --moe-select threshold")
+        self.require(0 <= self.moe_skew < math.inf, "moe_skew", "0 or more, and finite")
+        shares = self.moe_target
+        if shares is None:
+            return
+        self.require(
+            held or self.moe_penalty > 0, "moe_skew", "0 where neither --moe-balance nor --moe-penalty balances"
+        )
+        if max(shares) * self.moe_top_k >= 1:
+            raise ValueError(
+                f"--moe-skew {self.moe_skew:g} gives the first of {self.moe_experts} experts {max(shares):.3g} of all "
+                f"assignments; with --moe-top-k {self.moe_top_k} one can take less than {1 / self.moe_top_k:.3g}. "
+                "Give a smaller one."
+            )
+
+    @property
+    def moe_target(self) -> tuple[float, ...] | None:
+        """The share of all assignments that each expert is to take; None: all alike, or no experts."""
+        if self.moe_experts is None or self.moe_skew == 0:
+            return None
+        weights = [i**-self.moe_skew for i in range(1, self.moe_experts + 1)]
+        return tuple(weight / math.fsum(weights) for weight in weights)
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from spectrain import nn
 from spectrain.train._mesh.ranks import Ranks
@@ -14,14 +15,34 @@ def move_biases(model: torch.nn.Module, ranks: Ranks, lr_factor: float) -> Mappi
     By less and less as the rate falls: routers drift in proportion to it, and a gain that follows a drift v through
     the noise of batches has its least error near v^(2/3), where lag^2 = (v / gain)^2 and noise ~ gain balance.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.MoE)]
+    layers = experts(model)
     for layer in layers:
         ranks.add(*(count for count in (layer.loads, layer.tokens, layer.histogram) if count is not None))
     loads = [layer.update_bias(factor=lr_factor ** (2 / 3)) for layer in layers]
-    return {**violations(loads), "moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
+    counts: dict[str, object] = {"moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
+    if any(layer.router.select == "threshold" for layer in layers):
+        counts["moe_experts_a_token"] = [each.experts_a_token for each in loads]
+    return {**violations(layers, loads), **counts}
 
 
-def violations(loads: Sequence[nn.experts.Loads]) -> dict[str, float]:
-    """MaxVio of each layer of experts, and the largest; nothing for a dense model."""
-    each = [load.max_violation for load in loads]
+def penalty(model: torch.nn.Module, *, share: float) -> Tensor:
+    """The auxiliary loss of the last forward pass, weighed by its ``share`` of the step's tokens; 0 without one.
+
+    The loads in it are those of the step before, so that micro-batches and ranks add up to the whole step's gradient.
+    """
+    there = any(layer.penalty is not None for layer in experts(model))
+    return share * nn.experts.auxiliary_loss(model) if there else torch.zeros(())
+
+
+def experts(model: torch.nn.Module) -> list[nn.MoE]:
+    """Every layer of experts, in the order of the model."""
+    return [module for module in model.modules() if isinstance(module, nn.MoE)]
+
+
+def violations(layers: Sequence[nn.MoE], loads: Sequence[nn.experts.Loads]) -> dict[str, float]:
+    """MaxVio of each layer of experts, against the shares that it is to have, and the largest; nothing for none."""
+    each = [
+        load.max_violation if layer.balance.target is None else load.violation(layer.balance.target)
+        for layer, load in zip(layers, loads, strict=True)
+    ]
     return {"moe_max_violation": max(each), **{f"moe_max_violation.{i}": v for i, v in enumerate(each)}} if each else {}

@@ -12,7 +12,7 @@ from spectrain._files.write import write_file
 from spectrain.train._jobs import beginning, samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.averages import Averages
-from spectrain.train._jobs.balance import move_biases, violations
+from spectrain.train._jobs.balance import experts, move_biases, penalty, violations
 from spectrain.train._jobs.held_out import HeldOut
 from spectrain.train._jobs.logits import clip_logits
 from spectrain.train._jobs.model import build_model, parametrisation
@@ -127,10 +127,13 @@ class LanguageJob(AbstractJob[TrainConfig]):
         began = time.perf_counter()
         inputs, targets, documents = self.batch(step)
         waited = time.perf_counter() - began
-        nats = self.backward(inputs, targets, documents)
+        nats, penalised = self.backward(inputs, targets, documents)
         score = self.over_ranks(Score(nats, *count(targets.cpu(), self.text.tokenizer.byte_lengths)))
         words = f"loss {score.loss:.3f}  {score.bits_per_byte:.3f} bits/byte"
-        return Measured(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte}, words, waited)
+        figures = {"bits_per_byte": score.bits_per_byte}
+        if self.config.moe_penalty:
+            (figures["moe_penalty"],) = self.ranks.sums(penalised)
+        return Measured(score.loss, _seen(score), figures, words, waited)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Inputs, targets and, of packed documents, the number of each token's document: this rank's rows."""
@@ -158,18 +161,24 @@ class LanguageJob(AbstractJob[TrainConfig]):
         """The weights that ``--average`` keeps."""
         return self.averages.averaged()
 
-    def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> float:
-        """Accumulate the gradient over micro-batches; return the sum of nats."""
+    def backward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> tuple[float, float]:
+        """Accumulate the gradient over micro-batches; return the sum of nats, and the experts' penalty."""
         (counted,) = self.ranks.sums(int((targets >= 0).sum()))
-        total, nats = max(1, int(counted)), 0.0
+        total, nats, penalised = max(1, int(counted)), 0.0, 0.0
         parts = list(_micro_batches(inputs, targets, documents, self.config.micro_batch))
         for i, (x, y, owners) in enumerate(parts):
             meets(self.model, now=i == len(parts) - 1)
             with self.autocast:
-                loss = self.likelihood(self.model, x, y, documents=owners)
-            (loss / total).backward()
-            nats += loss.item()
-        return nats
+                loss = self.likelihood(self.model, x, y, documents=owners, **self._padding(y, owners))
+            extra = penalty(self.model, share=int((y >= 0).sum()) / total)
+            (loss / total + extra).backward()
+            nats, penalised = nats + loss.item(), penalised + extra.item()
+        return nats, penalised
+
+    def _padding(self, targets: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
+        """Which tokens there are, for experts: rows of whole documents are filled up, and the rest is no load."""
+        padded = documents is not None and self.config.moe_experts is not None
+        return {"counted": targets >= 0} if padded else {}
 
     @property
     def likelihood(self) -> Callable[..., Tensor]:
@@ -196,7 +205,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
             words = f"{self.held_out.words(score)}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits/byte"
-        balance = violations(list(loads.values()))
+        balance = violations(experts(self.model), list(loads.values()))
         if balance:
             words += f", MaxVio {balance['moe_max_violation']:.3f}"
         others = self._score_averages(tokens)

@@ -70,7 +70,11 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
     assert config.width
     assert config.hidden
     width, count = config.width, config.moe_experts
-    balance = nn.experts.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or nn.experts.Balance.rate)
+    target, usual = config.moe_target, nn.experts.Balance.rate
+    balance = nn.experts.Balance(rule=config.moe_balance, rate=config.moe_balance_rate or usual, target=target)
+    penalty = None
+    if config.moe_penalty:  # of the whole step: micro-batches and ranks add up to the same gradient
+        penalty = nn.experts.Penalty(weight=config.moe_penalty * count, scope="global", target=target)
     narrow = max(1, config.hidden // (config.moe_top_k + config.moe_shared) // 4) * 4  # rows that grouped_mm takes
 
     def make(_: int) -> torch.nn.Module:
@@ -82,7 +86,9 @@ def experts(config: TrainConfig) -> Callable[[int], torch.nn.Module] | None:
             shared=config.moe_shared,
             activation="sigmoid",
             renormalise=True,
+            select=config.moe_select,
             balance=balance,
+            penalty=penalty,
         )
 
     return make

@@ -32,17 +32,29 @@ class Score:
         return objectives.bits_per_byte(self.nats, bytes=self.bytes)
 
 
-def likelihood(model: nn.LanguageModel, inputs: Tensor, targets: Tensor, *, documents: Tensor | None = None) -> Tensor:
+def likelihood(
+    model: nn.LanguageModel,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    documents: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> Tensor:
     """The sum of nats of all targets, from the features on in pieces: the logits of a batch never exist at once."""
-    features = model.features(inputs, documents=documents)
+    features = model.features(inputs, documents=documents, counted=counted)
     return objectives.linear_negative_log_likelihood(features, model.head.weight, targets)
 
 
 def likelihood_of_logits(
-    model: nn.LanguageModel, inputs: Tensor, targets: Tensor, *, documents: Tensor | None = None
+    model: nn.LanguageModel,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    documents: Tensor | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """The same from all logits at once, which is what a model that is divided over ranks gives."""
-    return objectives.negative_log_likelihood(model(inputs, documents=documents), targets)
+    return objectives.negative_log_likelihood(model(inputs, documents=documents, counted=counted), targets)
 
 
 @functools.cache
