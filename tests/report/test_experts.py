@@ -72,3 +72,16 @@ def test_activations_are_rows_of_a_map(run):
     steps = sorted({row["step"] for row in run.activations})
     assert trace["x"] == steps
     assert trace["customdata"][2] == [3.0 + 0.01 * step for step in steps]
+
+
+def test_experts_a_token_and_penalty_are_drawn_where_there_are_any(run_folder):
+    def change(row):
+        more = {"moe_experts_a_token.0": 2.25, "moe_experts_a_token.1": 1.75, "moe_penalty": 0.02}
+        return row | more if row["kind"] == "step" else row
+
+    figures = {fig.name: fig for fig in experts([rewritten(run_folder, change)]).figures}
+    assert list(figures) == ["max-violation", "experts-a-token", "experts-penalty", "expert-loads"]
+    (view,) = figures["experts-a-token"].views.values()
+    assert view.title == "A token took 1.75 to 2.25 experts on average at the end"
+    (view,) = figures["experts-penalty"].views.values()
+    assert view.title == "The auxiliary loss ended at 0.02"

@@ -89,7 +89,7 @@ def test_a_threshold_holds_the_number_of_experts_on_average(tiny, tmp_path):
     more = {"moe_experts": 8, "moe_top_k": 2, "moe_select": "threshold", "moe_balance": "histogram"}
     _, rows = run(tiny, **more, out_dir=str(tmp_path / "run"))
     steps = [row for row in rows if row["kind"] == "step"]
-    taken = [row["moe_experts_a_token"][0] for row in steps]
+    taken = [row["moe_experts_a_token.0"] for row in steps]
     assert any(x != 2 for x in taken)
     assert sum(taken[-4:]) / 4 == pytest.approx(2, abs=0.3)
 

@@ -1,4 +1,4 @@
-"""How evenly the experts of each layer were loaded: MaxVio over training, and a heat map of every expert's load."""
+"""How the experts of each layer were loaded: MaxVio, experts a token, penalty, and a heat map of every load."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,8 @@ from spectrain.report._reading.run import Run
 
 _MOST_COLUMNS = 120
 _KEY = "moe_max_violation"
+_TAKEN = "moe_experts_a_token"
+_PENALTY = "moe_penalty"
 
 
 def experts(runs: Sequence[Run]) -> Section | None:
@@ -17,7 +19,7 @@ def experts(runs: Sequence[Run]) -> Section | None:
     shown = [run for run in front(runs) if has(run.steps, _KEY)]
     if not shown:
         return None
-    figures = [violations(shown), loads(shown)]
+    figures = [violations(shown), taken(shown), penalties(shown), loads(shown)]
     return Section("experts", "Experts", [fig for fig in figures if fig is not None])
 
 
@@ -34,8 +36,8 @@ def violations(runs: Sequence[Run]) -> Figure:
         ("of", ["training", "held-out text"][: 2 if any(has(r.evals, _KEY) for r in runs) else 1]),
     ]
     caption = (
-        "MaxVio: the largest load over the mean load, minus 1. Loads of one batch are uneven by "
-        "chance and by its text; those of the held-out text are summed over all its tokens."
+        "MaxVio: the largest load over the mean load, or with --moe-skew over the expert's own share, minus 1. Loads "
+        "of one batch are uneven by chance and by its text; those of the held-out text are summed over all its tokens."
     )
     return Figure("max-violation", views, controls, caption)
 
@@ -66,6 +68,47 @@ def _violation_title(rows: Sequence[Row], layers: Sequence[int], *, smooth: bool
         return f"No MaxVio {where} was written"
     least = f"{digits(min(last), 3)} to " if len(last) > 1 else ""
     return f"MaxVio {where} ended at {least}{digits(max(last), 3)}"
+
+
+def taken(runs: Sequence[Run]) -> Figure | None:
+    """How many experts a token took on average in each layer, where a threshold lets that vary."""
+    runs = [run for run in runs if layers_of(run.steps, _TAKEN)]
+    views: Views = {chosen(runs, r): _taken_view(run) for r, run in enumerate(runs)}
+    caption = "A threshold gives hard tokens more experts; the bias holds the mean at --moe-top-k."
+    return Figure("experts-a-token", views, which(runs), caption) if runs else None
+
+
+def _taken_view(run: Run) -> View:
+    layers = layers_of(run.steps, _TAKEN)
+    lines = [curve(run.steps, STEPS, f"{_TAKEN}.{layer}", smooth=True) for layer in layers]
+    traces = [
+        line(*drawn, f"layer {layer}", series_color(i, len(layers)), width=1.8)
+        for i, (layer, drawn) in enumerate(zip(layers, lines, strict=True))
+    ]
+    last = sorted(_last(y) for _, y in lines)
+    title = f"A token took {digits(last[0], 3)} to {digits(last[-1], 3)} experts on average at the end"
+    return View(title, traces, {"xaxis": axis(STEPS.title), "yaxis": axis("experts a token, mean of the last 5 %")})
+
+
+def _last(values: Sequence[float | None]) -> float:
+    """The last value that there is, of at least one."""
+    return [value for value in values if value is not None][-1]
+
+
+def penalties(runs: Sequence[Run]) -> Figure | None:
+    """The auxiliary loss of all layers together over training."""
+    runs = [run for run in runs if has(run.steps, _PENALTY)]
+    views: Views = {chosen(runs, r): _penalty_view(run) for r, run in enumerate(runs)}
+    caption = "Coefficient and all: what --moe-penalty adds to the loss that is differentiated, not to the one shown."
+    return Figure("experts-penalty", views, which(runs), caption) if runs else None
+
+
+def _penalty_view(run: Run) -> View:
+    x, y = curve(run.steps, STEPS, _PENALTY, smooth=True)
+    layout = {"xaxis": axis(STEPS.title), "yaxis": axis("auxiliary loss, mean of the last 5 %", rangemode="tozero")}
+    return View(
+        f"The auxiliary loss ended at {digits(_last(y), 3)}", [line(x, y, "all layers", MUTED, width=1.8)], layout
+    )
 
 
 def loads(runs: Sequence[Run]) -> Figure | None:

@@ -21,7 +21,7 @@ def move_biases(model: torch.nn.Module, ranks: Ranks, lr_factor: float) -> Mappi
     loads = [layer.update_bias(factor=lr_factor ** (2 / 3)) for layer in layers]
     counts: dict[str, object] = {"moe_loads": [each.counts.tolist() for each in loads]} if loads else {}
     if any(layer.router.select == "threshold" for layer in layers):
-        counts["moe_experts_a_token"] = [each.experts_a_token for each in loads]
+        counts |= {f"moe_experts_a_token.{i}": each.experts_a_token for i, each in enumerate(loads)}
     return {**violations(layers, loads), **counts}
 
 
