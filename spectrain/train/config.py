@@ -77,6 +77,8 @@ class TrainConfig(Architecture, Experts, GuardedConfig):
     """With --attention mla: numbers that keys and values are made from. Default: half of --width."""
     query_rank: int | None = None
     """Make queries through so many numbers. Default: straight from the stream."""
+    output_rank: int | None = None
+    """Write what the heads found through so many numbers. Default: straight to the stream."""
     window: int | None = None
     """Tokens that a token sees, its own included. Default: all before it; a quarter of --block with sinks."""
     sinks: int | None = None
@@ -188,6 +190,7 @@ class TrainConfig(Architecture, Experts, GuardedConfig):
         full, _ = self.derive()
         alike = full.attention in ("gqa", "mha") and full.query_rank is None and full.log_n != "learned"
         self.require(alike, "attention", "gqa or mha, without --query-rank and --log-n learned, with --tensor-parallel")
+        self.require(full.output_rank is None, "output_rank", "left out with --tensor-parallel")
         own = full.optimizer != "adamw"
         self.require(own, "optimizer", "muon, normuon or muoneq with --tensor-parallel: torch's AdamW takes one mesh")
         self.require(full.moe_experts is None, "moe_experts", "left out with --tensor-parallel")
@@ -230,7 +233,7 @@ class TrainConfig(Architecture, Experts, GuardedConfig):
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
         others = ("base_width", "tensor_parallel")
-        attention = ("head_dim", "query_rank", "window", *OF_ONE_KIND)
+        attention = ("head_dim", "query_rank", "output_rank", "window", *OF_ONE_KIND)
         return (*own, *others, *attention, *super().at_least_one())
 
     @property

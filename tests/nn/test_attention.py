@@ -31,6 +31,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "MLA, all rotated": {"heads": 4, "latent": 10, "head_dim": 6, "rotary_dim": 6, "value_dim": 9},
     "MLA, no positions": {"heads": 4, "latent": 10, "rotary_dim": 0, "latent_norm": False},
     "window": {"heads": 4, "kv_heads": 2, "window": 3},
+    "shared, S2, queries and outputs by ranks": {
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 12,
+        "rotary_dim": 4,
+        "share": "all",
+        "query_rank": 9,
+        "output_rank": 7,
+    },
+    "MLA, output rank": {"heads": 4, "latent": 12, "output_rank": 6},
     "sinks": {"heads": 4, "kv_heads": 2, "window": 2, "sinks": 1},
     "sinks, partial RoPE, log n": {
         "heads": 4,
@@ -112,7 +122,10 @@ def by_loop(block, x, *, documents=None, mistake=""):
             if s.share == "all" and mistake != "output not turned back":
                 o = rotate(o, -t, s.rotary_dim)
             heads.append(o)
-        out[b, t] = block.output.weight @ torch.cat(heads)
+        found = torch.cat(heads)
+        if s.output_rank is not None:
+            found = block.output_down.weight @ found
+        out[b, t] = block.output.weight @ found
     return out
 
 

@@ -155,6 +155,7 @@ NO_COUNTERPART = {
     "share='all'": {"attention": {"share": "all", "head_dim": 8}},
     "partial rotary": {"attention": {"rotary_dim": 4}},
     "query_rank without a latent": {"attention": {"query_rank": 4}},
+    "output_rank": {"attention": {"output_rank": 4}},
     "latent_norm=False": {"attention": {"latent": 8, "latent_norm": False}},
     "feed-forward block other": {"feed_forward": lambda i: Linear()},
     "experts without a latent": {"feed_forward": lambda i: nn.MoE(32, **EXPERTS)},

@@ -13,7 +13,7 @@ BLOCKS = {
         "heads": 4, "kv_heads": 2, "head_dim": 10, "rotary_dim": 4, "window": 3, "log_n": 6, "log_n_learned": True,
     },
     "S1": {"heads": 4, "kv_heads": 2, "head_dim": 12, "rotary_dim": 4, "share": "content"},
-    "no positions, query rank": {"heads": 4, "kv_heads": 2, "rotary_dim": 0, "query_rank": 9},
+    "no positions, ranks": {"heads": 4, "kv_heads": 2, "rotary_dim": 0, "query_rank": 9, "output_rank": 5},
     "wider than the stream": {"heads": 4, "head_dim": 16, "rotary_dim": 4},
 }  # fmt: skip
 every = pytest.mark.parametrize("arguments", BLOCKS.values(), ids=BLOCKS)

@@ -93,7 +93,8 @@ def test_the_shape_is_all_that_a_model_is_built_from(tiny):
 
     base = TrainConfig(**tiny | {"head_dim": 16, "heads": 2, "hidden": 64})
     other = {"depth": 2, "width": 64, "heads": 4, "kv_heads": 2, "hidden": 96, "tied": True, "attention": "mla",
-             "head_dim": 24, "rotary_dim": 8, "query_rank": 8, "log_n": "learned", "moe_experts": 4}  # fmt: skip
+             "head_dim": 24, "rotary_dim": 8, "query_rank": 8, "output_rank": 12, "log_n": "learned",
+             "moe_experts": 4}  # fmt: skip
     for name, value in other.items():
         changed = dataclasses.replace(base, **{name: value} | ({"moe_top_k": 2} if name == "moe_experts" else {}))
         assert name in beginning.SHAPE

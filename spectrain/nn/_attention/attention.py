@@ -40,11 +40,12 @@ class Attention(Peak):
     ``head_dim`` coordinates of queries and keys, the last ``rotary_dim`` of them rotated by position; ``value_dim`` of
     values. Defaults: ``width / heads``, all rotated (a quarter with ``share``); with ``latent``, ``width / heads`` and
     half as many rotated ones beside them, whose key all heads share. ``query_rank`` makes queries through so many
-    numbers. ``qk_norm`` (default: on, but for a latent, where it could not be absorbed) divides queries and keys by
-    their rms, so that logits stay bounded by ``sqrt(head_dim)``; ``latent_norm`` normalises latents. ``norm_eps`` is
-    added to mean squares; default: the dtype's rounding, and 1e-6 for latents, as published. ``qk_norm="gains"`` also
-    multiplies by learned gains, the same for each head (Qwen 3); ``"whole"`` normalises all heads together, by gains of
-    their own (OLMo 2). ``bias`` adds biases to the maps of queries, keys and values (``"inputs"``), and to the output
+    numbers, normalised, and ``output_rank`` writes through so many, as they are (article 10907, part VI). ``qk_norm``
+    (default: on, but for a latent, where it could not be absorbed) divides queries and keys by their rms, so that
+    logits stay bounded by ``sqrt(head_dim)``; ``latent_norm`` normalises latents. ``norm_eps`` is added to mean
+    squares; default: the dtype's rounding, and 1e-6 for latents, as published. ``qk_norm="gains"`` also multiplies by
+    learned gains, the same for each head (Qwen 3); ``"whole"`` normalises all heads together, by gains of their own
+    (OLMo 2). ``bias`` adds biases to the maps of queries, keys and values (``"inputs"``), and to the output
     (``"all"``). ``rotary_scaling`` changes the frequencies of positions (``nn.attention.Llama3Scaling`` and others);
     where it has a magnitude, logits are multiplied by its square.
 
@@ -89,6 +90,7 @@ class Attention(Peak):
         rotary_dim: int | None = None,
         latent: int | None = None,
         query_rank: int | None = None,
+        output_rank: int | None = None,
         share: Share = "none",
         qk_norm: QKNorm | None = None,
         latent_norm: bool = True,
@@ -115,6 +117,7 @@ class Attention(Peak):
             value_dim=value_dim,
             rotary_dim=rotary_dim,
             query_rank=query_rank,
+            output_rank=output_rank,
             kind=_kind(share=share, latent=latent, sinks=sinks),
         )
         if window is not None and window < 1:
@@ -156,7 +159,9 @@ class Attention(Peak):
         self.query = nn.Linear(s.query_rank or width, s.heads * s.head_dim, bias=inputs)
         for name, module in self.kind.maps(s, width, norm=norm, bias=inputs).items():
             self.add_module(name, module)
-        self.output = nn.Linear(s.heads * s.value_dim, width, bias=self.bias == "all")
+        if s.output_rank is not None:
+            self.output_down = nn.Linear(s.heads * s.value_dim, s.output_rank, bias=False)
+        self.output = nn.Linear(s.output_rank or s.heads * s.value_dim, width, bias=self.bias == "all")
         self.query_gains: nn.RMSNorm | None = None
         self.key_gains: nn.RMSNorm | None = None
         if isinstance(self.qk_norm, str):
@@ -217,7 +222,8 @@ class Attention(Peak):
         kept, visible = self.kind.see(self, self.kind.keep(self, x, turns), cache, documents)
         q = self.queries(self._scale_log_n(self._query(x, turns), visible))
         heads = self.kind.attend(self, q, kept, visible, turns=turns, absorbed=absorbed)
-        return cast(Tensor, self.output(heads.transpose(1, 2).flatten(-2)))
+        written = heads.transpose(1, 2).flatten(-2)
+        return cast(Tensor, self.output(written if self.shape.output_rank is None else self.output_down(written)))
 
     def clip_arguments(self) -> dict[str, Any]:
         """What ``optim.qk_clip_`` takes of this block, besides the largest logits and the threshold.

@@ -19,6 +19,7 @@ class AttentionShape:
     value_dim: int
     rotary_dim: int
     query_rank: int | None
+    output_rank: int | None
     kind: "Kind"
 
     @property
@@ -68,6 +69,7 @@ def attention_shape(
     value_dim: int | None,
     rotary_dim: int | None,
     query_rank: int | None,
+    output_rank: int | None,
     kind: "Kind",
 ) -> AttentionShape:
     """Fill in what was left open; ``ValueError`` for what cannot be."""
@@ -87,6 +89,7 @@ def attention_shape(
         value_dim=value_dim,
         rotary_dim=rotary_dim,
         query_rank=query_rank,
+        output_rank=output_rank,
         kind=kind,
     )
     _check(shape)
@@ -99,7 +102,7 @@ def round_to_even(size: float) -> int:
 
 
 def _check(shape: AttentionShape) -> None:
-    for name in ("head_dim", "value_dim", "query_rank"):
+    for name in ("head_dim", "value_dim", "query_rank", "output_rank"):
         size = getattr(shape, name)
         if size is not None and size < 1:
             raise ValueError(f"Attention: {name} must be at least 1, got {size}.")

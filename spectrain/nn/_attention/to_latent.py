@@ -68,6 +68,7 @@ def to_latent(
         rotary_dim=s.kv_heads * s.rotary_dim,
         latent=up.shape[1],
         query_rank=s.query_rank,
+        output_rank=s.output_rank,
         latent_norm=isinstance(getattr(block, "query_norm", None), nn.RMSNorm),
         norm_eps=block.norm_eps,
         window=block.window,
@@ -124,6 +125,8 @@ def _copy(block: Attention, new: Attention, maps: Tensor, up: Tensor) -> None:
     if s.content_dim:
         new.key.weight.copy_(heads[:, : s.content_dim].flatten(0, 1))
     new.value.weight.copy_(heads[:, s.content_dim :].flatten(0, 1))
+    if old.output_rank is not None:
+        new.output_down.weight.copy_(block.output_down.weight)
     new.output.weight.copy_(block.output.weight)
     if block.log_n_gain is not None and new.log_n_gain is not None:
         new.log_n_gain.copy_(block.log_n_gain)

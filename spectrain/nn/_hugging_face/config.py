@@ -137,6 +137,7 @@ def _faults(model: LanguageModel, *, latent: bool, eps: float) -> dict[str, bool
         "partial rotary positions without a latent": not latent and s.rotary_dim != s.head_dim,
         "value_dim other than head_dim without a latent": not latent and s.value_dim != s.head_dim,
         "query_rank without a latent": not latent and s.query_rank is not None,
+        "output_rank": s.output_rank is not None,
         "latent_norm=False": latent and not isinstance(attention.latent_norm, nn.RMSNorm),
         "a latent without both rotated and unrotated coordinates": latent and not (s.rotary_dim and s.content_dim),
         f"norm_eps of blocks other than the last norm's {eps:g}": any(e != eps for e in _block_eps(model)),

@@ -21,9 +21,9 @@ from spectrain.train.config import TrainConfig
 
 SHAPE = (
     "depth", "width", "heads", "kv_heads", "hidden", "tied", "attention", "head_dim", "rotary_dim", "latent",
-    "query_rank", "window", "sinks", "log_n", "qk_norm", "bias", "feed_forward_bias", "norms", "norm_eps",
-    "embedding_norm", "rotary_base", "rotary_scaling", "context", "embedding_rows", "family", "moe_experts",
-    "moe_top_k", "moe_shared", "parametrisation", "base_width", "tokenizer", "vocabulary",
+    "query_rank", "output_rank", "window", "sinks", "log_n", "qk_norm", "bias", "feed_forward_bias", "norms",
+    "norm_eps", "embedding_norm", "rotary_base", "rotary_scaling", "context", "embedding_rows", "family", "moe_experts",
+    "moe_top_k", "moe_shared", "moe_select", "parametrisation", "base_width", "tokenizer", "vocabulary",
 )  # fmt: skip
 """What weights and token numbers have decided. ``block`` is free, for positions are rotations; so is all of training,
 but that ``log_n`` is measured against the ``block`` of this run."""

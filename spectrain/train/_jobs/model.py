@@ -43,13 +43,16 @@ def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parame
     """What ``--parametrisation`` makes of a model of this configuration; None for the standard one.
 
     Maps to a size that does not grow with the width are outputs, and inputs those from such a size: keys and values
-    that all heads share, rotated keys beside a latent, queries through ``--query-rank``. The router says it of itself.
+    that all heads share, rotated keys beside a latent, queries through ``--query-rank``, outputs through
+    ``--output-rank``. The router says it of itself.
     """
     if config.parametrisation == "standard":
         return None
     roles = {f"*.attention.{name}.weight": "output" for name in kinds.choice(config.attention).fixed}
     if config.query_rank is not None:
         roles |= {"*.attention.query_down.weight": "output", "*.attention.query.weight": "input"}
+    if config.output_rank is not None:
+        roles |= {"*.attention.output_down.weight": "output", "*.attention.output.weight": "input"}
     return optim.mup(model, base_width=config.base_width, roles=roles)
 
 
@@ -109,6 +112,7 @@ def attention_arguments(config: TrainConfig) -> dict[str, object]:
         "head_dim": config.head_dim,
         "rotary_dim": config.rotary_dim,
         "query_rank": config.query_rank,
+        "output_rank": config.output_rank,
         "window": config.window,
         "log_n": None if config.log_n == "off" else config.block,
         "log_n_learned": config.log_n == "learned",
