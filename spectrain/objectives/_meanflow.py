@@ -12,7 +12,7 @@ from spectrain.objectives._intervals import draw_intervals
 from spectrain.objectives._jvp import jvp
 
 Velocity = Callable[..., Tensor]
-OBJECTIVES = ("full", "model", "data", "flow")
+OBJECTIVES = ("full", "model", "data", "flow", "leaky", "shortcut")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class MeanFlow:
     - ``'data'``: w = x_1 - x_0, D held constant: the published MeanFlow, and the cheapest.
     - ``'flow'``: r = t throughout, so D plays no part: plain flow matching, the baseline.
 
+    Two more are controls, for comparisons. ``'leaky'``: w = x_1 - x_0, everything differentiated; what is regressed on
+    is then in what regresses, and the average velocity is not where the loss is least. ``'shortcut'``: flow matching at
+    instants, elsewhere u(x, r, t) is regressed on the mean of u over the two halves of the interval, held constant.
+
     Args:
         u: a module or callable ``u(x, r, t, **condition)`` with r and t of shape ``(batch,)``.
         objective: see above.
@@ -73,7 +77,7 @@ class MeanFlow:
     Cost of a step: forward and backward of u, and for ``'data'`` about two more forward passes; ``'model'`` one more.
 
     Source: Geng et al., "Mean flows for one-step generative modeling" (arXiv 2505.13447); the three objectives are
-    those of kexue.fm/archives/10958; ``'model'`` is that of arXiv 2512.02012.
+    those of kexue.fm/archives/10958; ``'model'`` is that of arXiv 2512.02012, ``'shortcut'`` of arXiv 2410.12557.
 
     >>> flow = MeanFlow(lambda x, r, t: x * t[:, None])
     >>> loss = flow(torch.randn(8, 2), generator=torch.Generator().manual_seed(0))
@@ -170,6 +174,13 @@ class MeanFlow:
         if self.objective == "full":
             # The instant velocity goes through u itself, so that DDP prepares for this backward pass.
             value, change = self._change(x, r, t, self.u(x, t, t, **condition), condition)
+        elif self.objective == "leaky":
+            value = self.u(x, r, t, **condition)
+            change = self._change(x, r, t, target, condition)[1]
+        elif self.objective == "shortcut":
+            with torch.no_grad():
+                target = self._halves(x, r, t, target, condition)
+            value, change = self.u(x, r, t, **condition), torch.zeros_like(x)
         else:
             with torch.no_grad():
                 change = self._constant_change(x, r, t, target, condition)
@@ -179,6 +190,18 @@ class MeanFlow:
             if not torch.isfinite(part).all():
                 raise FloatingPointError(f"MeanFlow: {name} is not finite at {int((~part.isfinite()).sum())} entries")
         return error
+
+    def _halves(self, x: Tensor, r: Tensor, t: Tensor, target: Tensor, condition: dict[str, Any]) -> Tensor:
+        """The mean of u over [s, t] and, from where that leads, [r, s], s in the middle; ``target`` at instants."""
+        moving = r < t
+        part = {name: value[moving] for name, value in condition.items()}
+        inner, found = _inside(self.u), target.clone()
+        x, r, t = x[moving], r[moving], t[moving]
+        s = (r + t) / 2
+        late = inner(x, s, t, **part).to(x.dtype)
+        early = inner(x - _along(t - s, x) * late, r, s, **part).to(x.dtype)
+        found[moving] = (late + early) / 2
+        return found
 
     def _constant_change(self, x: Tensor, r: Tensor, t: Tensor, target: Tensor, condition: dict[str, Any]) -> Tensor:
         moving = r < t  # where r = t the derivative is multiplied by zero: do not pay for it

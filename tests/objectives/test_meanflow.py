@@ -52,11 +52,28 @@ def push(factor, objective, *, flow=MeanFlow):
     return (parts.mean() / (parts.std() / len(parts) ** 0.5)).item()
 
 
-@pytest.mark.parametrize("objective", ["full", "model", "data", "flow"])
+@pytest.mark.parametrize("objective", ["full", "model", "data", "flow", "shortcut"])
 def test_the_exact_average_velocity_is_where_it_stands_still(objective):
     assert abs(push(1.0, objective)) < 4
     assert push(0.9, objective) < -8
     assert push(1.1, objective) > 8
+
+
+def test_with_the_data_in_the_bracket_and_all_gradients_it_does_not_stand_still():
+    """Article 10958: what is regressed on leaks into what regresses."""
+    assert abs(push(1.0, "leaky")) > 8
+
+
+class OneHalf(MeanFlow):
+    def _halves(self, x, r, t, target, condition):
+        found, late = super()._halves(x, r, t, target, condition), self.u(x, (r + t) / 2, t)
+        return torch.where((r < t)[:, None], late, found)
+
+
+class FromTheSamePlace(MeanFlow):
+    def _halves(self, x, r, t, target, condition):
+        s = (r + t) / 2
+        return torch.where((r < t)[:, None], (self.u(x, s, t) + self.u(x, r, s)) / 2, target)
 
 
 class NoInterval(MeanFlow):
@@ -77,7 +94,7 @@ class Twice(MeanFlow):
 
 
 WRONG = [(objective, flow) for objective in ("full", "model", "data") for flow in (NoInterval, Twice)]
-WRONG += [("model", WrongSign), ("data", WrongSign)]
+WRONG += [("model", WrongSign), ("data", WrongSign), ("shortcut", OneHalf), ("shortcut", FromTheSamePlace)]
 
 
 @pytest.mark.parametrize(("objective", "flow"), WRONG)

@@ -23,9 +23,10 @@ class DrawConfig(RunConfig):
 
     data: tuple[str, ...] = ()
     """Pictures to learn from: 'digits', 'fashion-mnist', a folder of PNGs or of MNIST's files. None: digits."""
-    objective: Literal["data", "model", "full", "flow"] = "model"
+    objective: Literal["data", "model", "full", "flow", "leaky", "shortcut"] = "model"
     """Average velocities by the published MeanFlow (data), with the model's own velocity (model), with all
-    gradients (full), or plain flow matching (flow)."""
+    gradients (full), or plain flow matching (flow). Controls: data with all gradients (leaky), and halves of
+    intervals beside flow matching (shortcut)."""
     instants: float = 0.25
     """Share of the training points at which the interval is an instant."""
     law: Literal["uniform", "logit-normal"] = "uniform"
