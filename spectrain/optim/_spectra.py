@@ -1,5 +1,6 @@
 """What the matrices look like: singular values of weight, momentum and update."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -39,14 +40,15 @@ def spectra(
 ) -> list[Row]:
     r"""Describe each matrix parameter that ``optimizer`` has moved: plain rows, ready for JSON.
 
-    The matrices are those that ``Muon`` orthogonalises; for ``torch.optim.AdamW`` and ``Adam``, beside which
-    one wants to see the same figures, those that ``route(model)`` would give to Muon. A row holds ``name``;
-    ``quantiles``, the levels asked for; ``weight``, ``momentum`` and ``update``, the quantiles of the
-    singular values of its logical matrices taken together; ``weight_stable_rank``, ``momentum_stable_rank``
-    and ``update_stable_rank``, ||X||_F^2 / ||X||_2^2, the mean over the matrices; ``weight_rms``,
-    ``update_rms``; ``weight_norm_ratio``, the largest singular value over sqrt(out / in), the unit of Muon's ``bound``,
-    of the matrix where that is most; ``update_to_weight`` = ||update||_F / ||weight||_F; and for Muon ``polar_error`` =
-    ||msign - U V^T||_F / ||U V^T||_F of the msign in use (U V^T from an SVD in float64).
+    The matrices are those that ``Muon`` orthogonalises; for ``torch.optim.AdamW`` and ``Adam``, beside which one wants
+    to see the same figures, those that ``route(model)`` would give to Muon. A row holds ``name``; ``quantiles``, the
+    levels asked for; ``weight``, ``momentum`` and ``update``, the quantiles of the singular values of its logical
+    matrices taken together; ``weight_stable_rank``, ``momentum_stable_rank`` and ``update_stable_rank``, ||X||_F^2 /
+    ||X||_2^2, the mean over the matrices; ``weight_entropy`` and the others, the mean entropy of the squared singular
+    values as shares of their sum, over log n: 1 where all n are alike (article 10739, kexue.fm/archives/10739);
+    ``weight_rms``, ``update_rms``; ``weight_norm_ratio``, the largest singular value over sqrt(out / in), the unit of
+    Muon's ``bound``, of the matrix where that is most; ``update_to_weight`` = ||update||_F / ||weight||_F; and for Muon
+    ``polar_error`` = ||msign - U V^T||_F / ||U V^T||_F of the msign in use (U V^T from an SVD in float64).
 
     ``update`` is what the last step subtracted, decay apart. Muon's Nesterov average needs the gradient of
     that step: call this before ``zero_grad``; afterwards the momentum itself stands in for the average.
@@ -128,12 +130,22 @@ def _row(name: str, p: Tensor, layout: Matrix, move: Move, quantiles: list[float
         points = torch.tensor(quantiles, dtype=torch.float64, device=tops.device)
         row[kind] = torch.quantile(torch.cat(values), points).tolist()
         row[f"{kind}_stable_rank"] = float(torch.where(tops > 0, squares / tops, 0.0).mean())
+        row[f"{kind}_entropy"] = sum(map(_entropy, values)) / len(values)
         row[f"{kind}_rms"] = float((squares.sum() / tensor.numel()).sqrt())
         if kind == "weight":
             units = [target(1.0, *shape) for shape in layout.shapes(p.shape)]
             row["weight_norm_ratio"] = max(float(s[0]) / unit for s, unit in zip(values, units, strict=True))
     row["update_to_weight"] = row["update_rms"] / row["weight_rms"] if row["weight_rms"] else None
     return row if move.polar_error is None else {**row, "polar_error": move.polar_error}
+
+
+def _entropy(values: Tensor) -> float:
+    """Of the shares of squared singular values, over its most; 1 of a single one, 0 of zeros."""
+    total = values.square().sum()
+    if len(values) == 1 or not total:
+        return float(total > 0)
+    shares = values.square() / total
+    return float(torch.special.entr(shares).sum()) / math.log(len(values))
 
 
 def _polar_error(arguments: list[Tensor], signs: list[Tensor]) -> float:

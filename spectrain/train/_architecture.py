@@ -30,6 +30,8 @@ class Architecture(RunConfig):
     rotary_scaling: tuple[str, ...] = ()
     """Change those frequencies: linear factor=4; llama3 factor=8 low=1 high=4 length=8192; yarn factor=4 length=4096
     magnitude=1.139 (and fast=, slow=, whole=)."""
+    value_dim: int | None = None
+    """Coordinates of a value. Default: as many as of a key; with mla without the rotated ones."""
     block: int = 256
     """Tokens in a sequence."""
     context: int | None = None

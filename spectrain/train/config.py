@@ -233,7 +233,7 @@ class TrainConfig(Architecture, Experts, GuardedConfig):
         """Fields that must be 1 or more."""
         own = ("depth", "width", "heads", "kv_heads", "hidden", "vocabulary", "block", "max_tokens", "eval_tokens")
         others = ("base_width", "tensor_parallel")
-        attention = ("head_dim", "query_rank", "output_rank", "window", *OF_ONE_KIND)
+        attention = ("head_dim", "value_dim", "query_rank", "output_rank", "window", *OF_ONE_KIND)
         return (*own, *others, *attention, *super().at_least_one())
 
     @property

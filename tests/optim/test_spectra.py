@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from torch import nn
 
 from spectrain.optim import Matrix, Muon, spectra
@@ -50,6 +51,24 @@ def test_quantiles_and_ranks_are_numpys(muon):
             np.testing.assert_allclose(rows[name][kind], np.quantile(np.concatenate(values), QUANTILES), rtol=1e-10)
             ranks = [(s**2).sum() / s[0] ** 2 for s in values]
             assert math.isclose(rows[name][f"{kind}_stable_rank"], np.mean(ranks), rel_tol=1e-10)
+            even = [entropy(s**2, base=len(s)) for s in values]
+            assert math.isclose(rows[name][f"{kind}_entropy"], np.mean(even), rel_tol=1e-10)
+            others = [np.mean([entropy(s, base=len(s)) for s in values]), np.mean([entropy(s**2) for s in values])]
+            assert not any(math.isclose(rows[name][f"{kind}_entropy"], wrong, rel_tol=1e-3) for wrong in others)
+
+
+def test_entropy_of_equal_values_is_one_and_of_a_single_direction_nothing():
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(3 * torch.eye(4))
+        net[1].weight.copy_(torch.ones(4, 4))
+    optimizer = Muon(net, lr=0.0, weight_decay=0.0)
+    for p in net.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    same, one = spectra(net, optimizer)
+    assert same["weight_entropy"] == pytest.approx(1.0, abs=1e-12)
+    assert one["weight_entropy"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_update_is_what_the_step_subtracted():

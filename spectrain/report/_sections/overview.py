@@ -14,6 +14,8 @@ _PARAMETERS = {
     "update_to_weight": ("update / weight", "norm of the update over norm of the weights"),
     "weight_stable_rank": ("rank of weights", "stable rank of the weights"),
     "update_stable_rank": ("rank of updates", "stable rank of the updates"),
+    "weight_entropy": ("entropy of weights", "entropy of the squared singular values of the weights, 1 if all alike"),
+    "update_rms": ("rms of updates", "root mean square of the update"),
 }
 _STABLE = "Stable rank: squared Frobenius norm over squared spectral norm, the directions that carry a matrix."
 _ACTIVATIONS = {

@@ -20,8 +20,8 @@ from spectrain.train._run.folder import RunFolder
 from spectrain.train.config import TrainConfig
 
 SHAPE = (
-    "depth", "width", "heads", "kv_heads", "hidden", "tied", "attention", "head_dim", "rotary_dim", "latent",
-    "query_rank", "output_rank", "window", "sinks", "log_n", "qk_norm", "bias", "feed_forward_bias", "norms",
+    "depth", "width", "heads", "kv_heads", "hidden", "tied", "attention", "head_dim", "value_dim", "rotary_dim",
+    "latent", "query_rank", "output_rank", "window", "sinks", "log_n", "qk_norm", "bias", "feed_forward_bias", "norms",
     "norm_eps", "embedding_norm", "rotary_base", "rotary_scaling", "context", "embedding_rows", "family", "moe_experts",
     "moe_top_k", "moe_shared", "moe_select", "parametrisation", "base_width", "tokenizer", "vocabulary",
 )  # fmt: skip

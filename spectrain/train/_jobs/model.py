@@ -110,6 +110,7 @@ def attention_arguments(config: TrainConfig) -> dict[str, object]:
         "rotary_scaling": read_scaling(config.rotary_scaling),
         **{name: getattr(config, name) for name in kind.sizes},
         "head_dim": config.head_dim,
+        "value_dim": config.value_dim,
         "rotary_dim": config.rotary_dim,
         "query_rank": config.query_rank,
         "output_rank": config.output_rank,
