@@ -2,8 +2,8 @@
 
     python -m benchmarks.train.pretrained_by --data FOLDER --tune-data FILE --text NAME
 
-Pre-training on --data (default: the Python standard library), fine-tuning on --tune-data with the same tokenizer, each by
-either optimizer; every stage has the best of the same rates on the first seed, fine-tuning for each pair of its own.
+Pre-training on --data (default: the Python standard library), fine-tuning on --tune-data with the same tokenizer, each
+by either optimizer; every stage has the best of the same rates on the first seed, fine-tuning for each pair of its own.
 The article: Muon's weights have more entropy, which is SVD entropy, over log n; without decay its lead is lost later;
 Muon after Muon is best, and the other three show no pattern. Finished runs are kept.
 """
