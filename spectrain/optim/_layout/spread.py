@@ -107,7 +107,7 @@ class Team:
         return tensor
 
     def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[int], like: Tensor) -> "Flight":
-        """Start to send position i the entries of ``outgoing[i]`` and to take ``incoming[i]`` from each, as ``like``."""
+        """Start to send position i the entries of ``outgoing[i]``, as ``like``, and to take ``incoming[i]`` from it."""
         # Collective, also for a rank that sends and gets nothing here. Sizes are not sent along: both sides know them
         # from the plan. ``places`` because a group numbers its ranks in its own order, and a plan in that of the mesh.
         sizes = [sum(tensor.numel() for tensor in outgoing[i]) for i in self.places]

@@ -60,7 +60,7 @@ def course(works: Sequence[Work], choices: Sequence[Choice], kinds: Sequence[Has
     of_rank: dict[int, int] = {}
     for batch in found:
         for i in batch.computers:
-            of_rank[i] = of_rank.get(i, 0) + _bytes(works, batch)
+            of_rank[i] = of_rank.get(i, 0) + _travelling(works, batch)
     most = max(of_rank.values())
     limits = [most / 2**i for i in range(_MOST.bit_length()) if most / 2**i <= machine.bucket] or [machine.bucket]
     plans = [Course(here, gram, buckets(works, found, limit)) for limit in [*limits, min(most, machine.bucket)]]
@@ -104,12 +104,13 @@ def _chunks(works: Sequence[Work], numbers: Sequence[int], most: int) -> Iterato
 def buckets(works: Sequence[Work], found: Sequence[Batch], limit: float | int) -> list[list[Batch]]:
     """Return batches in buckets: each in the first in which all that compute it have room for its bytes.
 
-    No position has more than ``limit`` bytes of whole matrices in a bucket, or it has one batch.
+    No position has more than ``limit`` bytes in a bucket, or it has one batch; of several copies of a matrix, to each
+    of which the result goes back, all count.
     """
     result: list[list[Batch]] = []
     held: list[dict[int, int]] = []
     for batch in found:
-        size = _bytes(works, batch)
+        size = _travelling(works, batch)
         fits = (
             k for k, own in enumerate(held) if all(own.get(i, 0) + size <= max(limit, size) for i in batch.computers)
         )
@@ -122,8 +123,8 @@ def buckets(works: Sequence[Work], found: Sequence[Batch], limit: float | int) -
     return result
 
 
-def _bytes(works: Sequence[Work], batch: Batch) -> int:
-    return sum(works[n].bytes for n in batch.numbers)
+def _travelling(works: Sequence[Work], batch: Batch) -> int:
+    return sum(works[n].bytes * (1 + max(works[n].copies)) for n in batch.numbers)
 
 
 def bucket_phases(works: Sequence[Work], choices: Sequence[Choice], bucket: Sequence[Batch]) -> Phases:
@@ -152,7 +153,7 @@ def _held(works: Sequence[Work], bucket: Sequence[Batch]) -> Float[np.ndarray, "
     """Bytes of the whole matrices of a bucket that each position computes."""
     held = np.zeros(len(works[0].parts))
     for batch in bucket:
-        held[list(batch.computers)] += _bytes(works, batch)
+        held[list(batch.computers)] += sum(works[n].bytes for n in batch.numbers)
     return held
 
 

@@ -26,8 +26,8 @@ class Machine:
     second that a rank can send while it receives as many, ``latency`` in seconds a message. ``batch``: entries of the
     matrices that go through one call of msign. The figures decide which way is taken, never a result beyond rounding.
 
-    ``bucket``: bytes of the matrices that travel to a rank at once, which bounds its work space; one batch where that
-    has more. No bit of a result depends on it.
+    ``bucket``: bytes of the matrices that a rank takes from others at once, once for each copy to which the result goes
+    back, which bounds its work space; one batch where that has more. No bit of a result depends on it.
 
     >>> Machine.typical("cpu").bandwidth
     1000000000.0

@@ -1,5 +1,6 @@
 """What a sharded step will cost, before there is a single process: bytes, operations and balance of every rank."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -90,6 +91,12 @@ class ShardPlan:
             }
             for i, rank in enumerate(self.sharding.ranks)
         ]
+
+    @property
+    def batch(self) -> int:
+        """Most entries of matrices from other ranks in one call of msign."""
+        every = [batch.numbers for bucket in self.course.buckets for batch in bucket]
+        return max((sum(math.prod(self.works[n].shape) for n in numbers) for numbers in every), default=0)
 
     def alternatives(self) -> dict[str, float]:
         """Seconds of the chosen plan, of the same in one bucket, and of that in which every rank computes everything
