@@ -33,6 +33,7 @@ def main(
     smoke: Mapping[str, Any],
     check: Mapping[str, Any] | None = None,
     threads: int | None = 1,
+    missing: int = 0,
 ) -> None:
     """Measure as the command line asks and write the record ``<date>_<name>``.
 
@@ -42,7 +43,8 @@ def main(
     which settings and figures stand by name: "{ratio:.2f} of the time". ``smoke`` are the settings of ``--smoke``: the
     same code in seconds, recorded where ``--out`` says and else nowhere. ``check`` are those of ``--check``, for
     programs that measure speed: figures beside the recorded ones, and no record. ``threads`` are those of torch, as
-    many as it takes for None. What a program raises is recorded as ``<date>_<name>_failed``, and raised.
+    many as it takes for None. What a program raises is recorded as ``<date>_<name>_failed``, and raised. ``missing`` is
+    the exit code where there is nothing to record, as without what a program needs.
     """
     asked, given = _parse(name, measure, threads)
     if asked.check and check is None:
@@ -59,6 +61,8 @@ def main(
         print(page)
     else:
         _compare(name + (found.part and f"_{found.part}"), found.figures, _record.RECORDS)
+    if found is None and missing:
+        sys.exit(missing)
 
 
 def _run(

@@ -4,11 +4,14 @@ python tests/optim/ranks.py FOLDER WORLD:SCENARIO,SCENARIO ...
 """
 
 import copy
+import dataclasses
 import datetime
 import functools
+import itertools
 import multiprocessing
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import torch
@@ -18,9 +21,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spectrain.optim import Matrix, Muon, WeightAverage, clip_grad_norm_, mup, spectra
 from spectrain.optim._layout.spread import Team
+from spectrain.optim._ranks import moves, over
+from spectrain.optim._ranks.buckets import work_space
 from spectrain.optim._ranks.cost import Machine, load
 from spectrain.optim._variants import variants
 
@@ -28,8 +35,10 @@ ENTRYWISE = {kind: {"decay": "decoupled"} for kind in ("sign", "rows")}
 MACHINES = {
     "waits": Machine(flops=1e15, bandwidth=1e15, latency=1.0),  # one exchange is better than two
     "slow": Machine(flops=1e3, bandwidth=1e15, latency=0.0),  # nobody should compute twice
+    "small buckets": Machine(flops=1e3, bandwidth=1e15, latency=0.0, batch=1, bucket=1),
     "narrow": Machine(flops=1e15, bandwidth=1e3, latency=0.0),  # send the small thing
 }
+WAYS = ("waits", "slow", "narrow")
 LAYOUTS = {
     "plain": ((7, 5), {}),
     "tall": ((40, 3), {}),
@@ -90,7 +99,7 @@ def methods(optimizer):
 
 def placements_of(world):
     flat = init_device_mesh("cpu", (world,))
-    if world == 2:
+    if world < 4:
         return {"rows": (flat, [Shard(0)]), "columns": (flat, [Shard(1)]), "copies": (flat, [Replicate()])}
     square = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
     return {
@@ -112,8 +121,8 @@ def same_weights(rank, world, folder):
     """Every placement, every layout, every way: the weights of one process."""
     found, seen = {}, {}
     for place, (mesh, placements) in placements_of(world).items():
-        for name, machine in MACHINES.items():
-            weights, optimizer = trained(mesh, placements, machine=machine)
+        for name in WAYS:
+            weights, optimizer = trained(mesh, placements, machine=MACHINES[name])
             found[f"{place} {name}"] = largest_difference(weights, alone("plain"))
             seen[f"{place} {name}"] = methods(optimizer)
         for name in VARIANTS if world == 2 else SHARED:
@@ -147,7 +156,11 @@ def traffic(rank, world, folder):
     return found
 
 
-BLOCK = {"query": (32, 32), "key": (16, 32), "gate": (96, 32), "down": (32, 96)}
+BLOCKS = {
+    "even": {"query": (32, 32), "key": (16, 32), "gate": (96, 32), "down": (32, 96)},
+    "uneven": {"query": (50, 33), "key": (17, 33), "gate": (101, 33), "down": (33, 101)},
+}
+SOME = Machine(flops=1e3, bandwidth=1e15, latency=0.0, bucket=500)
 
 
 def every_byte(rank, world, folder):
@@ -155,10 +168,10 @@ def every_byte(rank, world, folder):
     sent = {"matrices": 0, "words": 0}
     all_to_all, all_reduce = dist.all_to_all_single, dist.all_reduce
 
-    def exchanged(output, given, counts, sizes, group=None):
-        others = sum(size for i, size in enumerate(sizes) if i != dist.get_rank(group))
+    def exchanged(output, given, counts, sizes, **more):
+        others = sum(size for i, size in enumerate(sizes) if i != dist.get_rank(more["group"]))
         sent["matrices"] += others * given.element_size()
-        return all_to_all(output, given, counts, sizes, group=group)
+        return all_to_all(output, given, counts, sizes, **more)
 
     def reduced(tensor, *how, **more):
         sent["words"] += 2 * tensor.numel() * tensor.element_size()
@@ -166,23 +179,129 @@ def every_byte(rank, world, folder):
 
     dist.all_to_all_single, dist.all_reduce = exchanged, reduced
     found = {}
-    for place in ("rows", "hybrid")[: world // 2]:
-        mesh, placements = placements_of(world)[place]
-        for name in ("slow", "waits"):
-            sent.update(matrices=0, words=0)
-            matrices = [
-                (f"{i}.{key}", nn.Parameter(placed(noise(shape, i).float(), mesh, placements)))
-                for i in range(2)
-                for key, shape in BLOCK.items()
-            ]
-            group = {"params": matrices, "matrix": Matrix()}
-            optimizer = Muon([group], lr=0.1, compute_dtype="float32", machine=MACHINES[name])
-            for i, (_, p) in enumerate(matrices):
-                p.grad = placed(noise(p.shape, 100 + i).float(), mesh, placements)
-            optimizer.step()
-            found[place, name] = dict(sent)
+    places = ("rows", "hybrid") if world == 4 else ("rows",)
+    for place, name, kind in [(place, *how) for place in places for how in HOW]:
+        sent.update(matrices=0, words=0)
+        _, optimizer = of_blocks(placements_of(world)[place], BLOCKS[kind], MACHINES[name])
+        optimizer.step()
+        found[place, name, kind] = dict(sent)
     dist.all_to_all_single, dist.all_reduce = all_to_all, all_reduce
     return found
+
+
+HOW = [("slow", "even"), ("waits", "even"), ("slow", "uneven"), ("small buckets", "uneven")]
+
+
+def of_blocks(where, shapes, machine, blocks=2):
+    """The matrices of some blocks in float32, with gradients, and an optimizer."""
+    matrices = [
+        (f"{i}.{key}", nn.Parameter(placed(noise(shape, i).float(), *where)))
+        for i in range(blocks)
+        for key, shape in shapes.items()
+    ]
+    for i, (_, p) in enumerate(matrices):
+        p.grad = placed(noise(p.shape, 100 + i).float(), *where)
+    group = {"params": matrices, "matrix": Matrix()}
+    return dict(matrices), Muon([group], lr=0.1, compute_dtype="float32", machine=machine)
+
+
+def buckets(rank, world, folder):
+    """The same matrices in one bucket, in a few and each batch in its own: bits, order of events, bytes held."""
+    found = {"weights": {}, "apart": {}, "counts": {}}
+    for place in ("rows", "hybrid") if world == 4 else ("rows",):
+        where = placements_of(world)[place]
+        for name, machine in {"one": MACHINES["slow"], "some": SOME, "each": MACHINES["small buckets"]}.items():
+            machine = dataclasses.replace(machine, batch=64)
+            weights, optimizer = trained(*where, machine=machine)
+            plan = next(plan for plan in optimizer.company._plans.values() if len(plan.members) > 1)
+            found["weights"][place, name] = weights
+            found["apart"][place, name] = largest_difference(weights, alone("plain"))
+            found["counts"][place, name] = len(plan.course.buckets)
+    found["events"], found["calls"] = events(placements_of(world)["rows"])
+    found["held"] = [held(placements_of(world)["rows"], at_once=at_once) for at_once in (False, True)]
+    return found
+
+
+def events(where):
+    """What this rank does in a step, in order: exchanges begun and awaited, msign; and the calls of each bucket."""
+    seen, numbers = [], itertools.count()
+    all_to_all, msign_all = dist.all_to_all_single, over.msign_all
+
+    class Watched:
+        def __init__(self, work):
+            self.work, self.number = work, next(numbers)
+            seen.append(("begin", self.number))
+
+        def wait(self):
+            seen.append(("wait", self.number))
+            return self.work.wait()
+
+    def begun(*args, **more):
+        assert more["async_op"]
+        return Watched(all_to_all(*args, **more))
+
+    def computed(*args):
+        seen.append(("msign", None))
+        return msign_all(*args)
+
+    _, optimizer = of_blocks(where, BLOCKS["uneven"], MACHINES["small buckets"], blocks=4)
+    dist.all_to_all_single, over.msign_all = begun, computed
+    optimizer.step()
+    dist.all_to_all_single, over.msign_all = all_to_all, msign_all
+    (plan,) = optimizer.company._plans.values()
+    calls = [sum(plan.team.position in batch.computers for batch in bucket) for bucket in plan.course.buckets]
+    return seen, calls
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made and not yet let go."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.now = self.most = 0
+        self.seen = {t.untyped_storage()._cdata: None for t in known}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.seen:
+                storage = tensor.untyped_storage()
+                place, size = storage._cdata, storage.nbytes()
+                self.seen[place] = weakref.ref(storage, lambda _, place=place, size=size: self.gone(place, size))
+                self.now += size
+                self.most = max(self.most, self.now)
+        return out
+
+    def gone(self, place, size):
+        del self.seen[place]
+        self.now -= size
+
+
+def held(where, *, at_once):
+    """Bytes alive at the fullest moment of a step, without the updates and with an msign that needs none; the plan's.
+
+    Two matrices of 768 bytes a bucket; ``at_once``: all that there are, whatever the plan says.
+    """
+    msign_all, updates_over, most = over.msign_all, moves.updates_over, []
+
+    def watched(names, averages, settings, params, plans):
+        for plan, _ in plans if at_once else []:
+            every = [batch for bucket in plan.course.buckets for batch in bucket]
+            plan.course = plan.course._replace(buckets=[every])
+        alive = Alive(averages)
+        with alive:
+            result = updates_over(names, averages, settings, params, plans)
+        most.append(alive.most - sum(a.numel() * a.element_size() for a in averages))
+        return result
+
+    machine = dataclasses.replace(MACHINES["slow"], batch=1, bucket=1600)
+    _, optimizer = of_blocks(where, {"square": (16, 12)}, machine, blocks=48)
+    over.msign_all, moves.updates_over = lambda pieces, settings: [[X / 100 for X in own] for own in pieces], watched
+    company = optimizer._company()
+    optimizer.step()
+    over.msign_all, moves.updates_over = msign_all, updates_over
+    (plan,) = company._plans.values()
+    return most[0], work_space(plan.works, plan.choices, plan.course), len(plan.course.buckets)
 
 
 def low_precision(rank, world, folder):
@@ -510,6 +629,7 @@ STEPS = (
     same_weights,
     traffic,
     every_byte,
+    buckets,
     low_precision,
     any_size,
     shared_work,
@@ -540,9 +660,9 @@ def run(rank, world, folder, names):
 def main():
     """Jobs one after the other, their ranks forked from this process, which has imported everything already."""
     fork = multiprocessing.get_context("fork")
-    if any("same_weights" in job for job in sys.argv[2:]):
+    if any("same_weights" in job or "buckets" in job for job in sys.argv[2:]):
         torch.set_num_threads(1)
-        for name in VARIANTS:
+        for name in VARIANTS:  # which the ranks inherit
             alone(name)
     for number, job in enumerate(sys.argv[2:]):
         world, names = job.split(":")

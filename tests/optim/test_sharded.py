@@ -1,10 +1,12 @@
-"""Muon over ranks is Muon of one process: jobs of 1, 2 and 4 processes on gloo, and the arithmetic without any.
+"""Muon over ranks is Muon of one process: jobs of 1 to 4 processes on gloo, and the arithmetic without any.
 
-The jobs run once for all tests of this file, also where several processes share the tests: one of 2 ranks, one of 4,
+The jobs run once for all tests of this file, also where several processes share the tests: one of 2 ranks, of 3, of 4,
 and 1 -> 2 -> 4 -> 1, each going on from the distributed checkpoint of the one before. Jobs that hang are killed and the
 tests fail.
 """
 
+import collections
+import dataclasses
 import itertools
 import os
 import signal
@@ -17,19 +19,25 @@ import numpy as np
 import pytest
 import torch
 
+from spectrain import nn
 from spectrain.matfun._iteration.design import schedule_for_steps
 from spectrain.matfun._iteration.largest import norm_bound
 from spectrain.optim import Matrix
 from spectrain.optim._layout.parts import Part, Sharding, local_views, parts
+from spectrain.optim._ranks.buckets import Batch, Course, course, timeline
 from spectrain.optim._ranks.cost import METHODS, Choice, Machine, Work, assign, gram_fits, load, seconds
 from spectrain.optim._ranks.gram import Slab, reduced_signs
 from spectrain.optim._variants.variants import VARIANTS
+from spectrain.optim.ranks import plan_shards
 
 RANKS = Path(__file__).with_name("ranks.py")
-ALL = "same_weights,traffic,every_byte,low_precision,any_size,shared_work,fsdp,refusals,disagreements,mup_sharded"
+ALL = (
+    "same_weights,traffic,every_byte,buckets,low_precision,any_size,shared_work,fsdp,refusals,disagreements,mup_sharded"
+)
 JOBS = {
     "2 ranks": (f"2:{ALL}",),
     "4 ranks": (f"4:{ALL}",),
+    "3 ranks": ("3:every_byte,buckets",),
     "checkpoints": ("1:checkpoint", "2:checkpoint", "4:checkpoint", "1:checkpoint"),
 }
 LIMIT = 400
@@ -125,25 +133,129 @@ def test_the_plan_says_how_many_bytes_are_sent(ranks):
     assert any(really > 0 for found in ranks for really, _ in found["traffic"].values())
 
 
+@pytest.fixture(scope="module", params=["2 ranks", "3 ranks", "4 ranks"])
+def some_ranks(jobs, request):
+    return jobs(request.param)[0]
+
+
+def bytes_at_least(numbers, shards, copies=1):
+    """What docs/plan.md derives: n numbers of a matrix in S shards, R times over, are worked on whole by one rank. It
+    lacks n (1 - 1 / S), and all others lack their parts of the result, n (R - 1 / S)."""
+    return 4 * numbers * ((1 - 1 / shards) + (copies - 1 / shards))
+
+
+def sent_by(ranks, *case):
+    return {kind: sum(found["every_byte"][case][kind] for found in ranks) for kind in ("matrices", "words")}
+
+
 @pytest.mark.parametrize(("place", "copies", "shards"), [("rows", 1, 0), ("hybrid", 2, 2)])
 def test_the_exchange_sends_no_more_than_it_must(ranks, place, copies, shards):
-    """What docs/mesh.md derives: n numbers of a matrix in S shards, R times over, are worked on whole by one rank. It
-    lacks n (1 - 1 / S), and all others lack their parts of the result, n (R - 1 / S)."""
-    if (place, "slow") not in ranks[0]["every_byte"]:
+    if (place, "slow", "even") not in ranks[0]["every_byte"]:
         pytest.skip("two ranks have no mesh of two dimensions")
     shards = shards or len(ranks)
     numbers = 2 * (32 * 32 + 16 * 32 + 96 * 32 + 32 * 96)
-    bound = 4 * numbers * ((1 - 1 / shards) + (copies - 1 / shards))
-
-    def sent(machine, kind):
-        return sum(found["every_byte"][place, machine][kind] for found in ranks)
-
-    assert sent("slow", "matrices") == pytest.approx(bound, rel=1e-12)
-    assert sent("slow", "words") <= 0.1 * bound
+    bound = bytes_at_least(numbers, shards, copies)
+    sent = sent_by(ranks, place, "slow", "even")
+    assert sent["matrices"] == pytest.approx(bound, rel=1e-12)
+    assert sent["words"] <= 0.1 * bound
     # wrong: every rank gathers every matrix, which on more than two ranks sends more
-    everywhere = sent("waits", "matrices")
+    everywhere = sent_by(ranks, place, "waits", "even")["matrices"]
     assert everywhere == pytest.approx(4 * numbers * copies * (shards - 1), rel=1e-12)
     assert everywhere > 1.1 * bound or shards == 2
+
+
+def test_rows_that_do_not_divide_and_many_buckets_send_no_more_than_a_tenth_beyond_the_bound(some_ranks):
+    """All that travels in a step: parts of matrices, and the words by which ranks agree."""
+    numbers = 2 * 33 * (50 + 17 + 101 + 101)
+    bound = bytes_at_least(numbers, len(some_ranks))
+    sent = [sent_by(some_ranks, "rows", machine, "uneven") for machine in ("slow", "small buckets")]
+    assert sent[0] == sent[1]
+    assert 0.95 * bound <= sum(sent[0].values()) <= 1.1 * bound
+    # wrong: all-to-alls of the longest part for everyone, as if the rows did divide
+    shapes, ranks = ((50, 33), (17, 33), (101, 33), (33, 101)), len(some_ranks)
+    padded = 4 * 2 * sum(2 * (ranks - 1) * -(-rows // ranks) * columns for rows, columns in shapes)
+    assert padded > sent[0]["matrices"]
+
+
+def test_no_bit_depends_on_the_number_of_buckets(some_ranks):
+    for found in some_ranks:
+        weights, counts = found["buckets"]["weights"], found["buckets"]["counts"]
+        for place in {place for place, _ in weights}:
+            assert counts[place, "one"] == 1 < counts[place, "some"] <= counts[place, "each"]
+            for name, p in weights[place, "one"].items():
+                assert torch.equal(weights[place, "some"][name], p)
+                assert torch.equal(weights[place, "each"][name], p)
+        assert max(found["buckets"]["apart"].values()) < 1e-12  # from one process
+
+
+def faults_of(seen, calls):
+    """What is wrong with the order in which a rank begins exchanges, calls msign and awaits exchanges."""
+    # A bucket's two exchanges in the order in which they are begun: gather 0, 1, back 0, gather 2, back 1, ...
+    count = len(calls)
+    order = [("gather", 0)] + [step for k in range(1, count) for step in (("gather", k), ("back", k - 1))]
+    order = dict(zip([*order, ("back", count - 1)], range(2 * count), strict=True))
+    places = {event: i for i, event in enumerate(seen) if event[0] != "msign"}
+    computed, at = [], [i for i, (what, _) in enumerate(seen) if what == "msign"]
+    for number in calls:
+        computed.append(at[:number])
+        at = at[number:]
+    found = ["calls of msign that no bucket has"] if at else []
+    for k, times in enumerate(computed):
+        for what, j in (("gather", k + 1), ("back", k - 1)):
+            if (what, j) in order and times:
+                begun, awaited = places["begin", order[what, j]], places["wait", order[what, j]]
+                if not begun < times[0] <= times[-1] < awaited:
+                    found.append(f"{what} {j} is not beside msign of bucket {k}")
+    flying = 0
+    for what, _ in seen:
+        flying += {"begin": 1, "wait": -1, "msign": 0}[what]
+        if flying > 2:
+            found.append("more than two buckets are on their way")
+    return found
+
+
+def test_exchanges_lie_beside_msign_of_the_buckets_before_and_after(some_ranks):
+    for found in some_ranks:
+        seen, calls = found["buckets"]["events"], found["buckets"]["calls"]
+        assert len(calls) > 2
+        assert faults_of(seen, calls) == []
+
+
+def wrong_order(order, count=4):
+    """Events of three steps a bucket: its gather, msign, and the way back."""
+    numbers = dict(zip([("gather", 0)] + [s for k in range(1, count) for s in (("gather", k), ("back", k - 1))]
+                       + [("back", count - 1)], range(2 * count), strict=True))  # fmt: skip
+    return [(what, None if which is None else numbers[which, k]) for what, which, k in order]
+
+
+WRONG_ORDERS = {
+    "one after the other": [
+        step
+        for k in range(4)
+        for step in (("begin", "gather", k), ("wait", "gather", k), ("msign", None, k), ("begin", "back", k),
+                     ("wait", "back", k))
+    ],
+    "everything at once": [
+        *(("begin", "gather", k) for k in range(4)), *(("wait", "gather", k) for k in range(4)),
+        *(("msign", None, k) for k in range(4)),
+        *(("begin", "back", k) for k in range(4)), *(("wait", "back", k) for k in range(4)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_ORDERS)
+def test_an_order_that_hides_nothing_or_holds_everything_is_seen(name):
+    assert faults_of(wrong_order(WRONG_ORDERS[name]), [1] * 4)
+
+
+def test_the_work_space_is_what_the_plan_says(some_ranks):
+    """Counted by torch: bytes of all tensors that are alive."""
+    for found in some_ranks:
+        (really, said, count), (at_once, _, _) = found["buckets"]["held"]
+        assert really <= said + 768  # and one matrix in msign
+        assert said <= 6 * 2 * 768
+        assert count > 2
+        assert at_once > 2 * (said + 768)
 
 
 def test_low_precision_differs_by_its_own_rounding_only(ranks):
@@ -331,6 +443,134 @@ def test_owners_are_balanced():
     assert set(counts) == {8}
 
 
+SHAPES = {
+    "12 layers": {"depth": 12, "width": 768, "heads": 12, "hidden": 2048},
+    "24 layers": {"depth": 24, "width": 2048, "heads": 16, "hidden": 5504},
+    "32 layers": {"depth": 32, "width": 4096, "heads": 32, "kv_heads": 8, "hidden": 14336},
+    "64 experts": {"depth": 2, "width": 2048, "heads": 16},
+}
+
+
+def planned(name, ranks, **changed):
+    experts = {"experts": 64, "top_k": 6, "hidden": 1408, "shared": 2}
+    more = {"feed_forward": lambda i: nn.MoE(2048, **experts)} if name == "64 experts" else {}
+    with torch.device("meta"):
+        model = nn.LanguageModel(vocabulary=32000, **(SHAPES[name] | changed), **more)
+    return plan_shards(model, mesh=(ranks,))
+
+
+def best_balance(works, ranks):
+    """Mean over the least possible largest load of ranks that each take whole matrices, by integer programming."""
+    from scipy.optimize import LinearConstraint, milp
+
+    counts = collections.Counter(work.flops for work in works)
+    mean = sum(cost * n for cost, n in counts.items()) / ranks
+    loads = list(itertools.product(*(range(min(n, int(2 * mean / cost)) + 1) for cost, n in counts.items())))
+    sums = [sum(n * cost for n, cost in zip(load, counts, strict=True)) for load in loads]
+    for most in sorted({x for x in sums if x >= mean * (1 - 1e-12)}):
+        fitting = np.array([load for load, x in zip(loads, sums, strict=True) if x <= most]).T
+        enough = LinearConstraint(np.vstack([fitting, -np.ones(fitting.shape[1])]), [*counts.values(), -ranks])
+        if milp(np.zeros(fitting.shape[1]), constraints=enough, integrality=np.ones(fitting.shape[1])).success:
+            return mean / most
+    raise AssertionError("no load is enough")
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8, 64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_owners_of_real_models_are_balanced(name, ranks):
+    """Within 5 % of the mean, or as near as whole matrices can be: 84 to 224 of them on 64 ranks cannot."""
+    plan = planned(name, ranks)
+    flops = [work.flops for work in plan.works]
+    assert plan.load.flops.sum() == pytest.approx(sum(flops))  # nothing twice
+    best = 1.0
+    if ranks == 64:
+        whole = sum(work.flops for work in plan.works if len(work.holders) == 1) / ranks
+        # Of each layer's experts one lies on each rank; a rank would have the largest of the few others besides.
+        best = sum(flops) / ranks / (whole + max(flops)) if whole else best_balance(plan.works, ranks)
+        assert best < 0.95
+    assert plan.balance >= (best * (1 - 1e-12) if ranks == 64 else 0.95)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [2, 4, 8, 64])
+def test_owners_of_many_layers_of_experts_are_balanced(ranks):
+    """5,400 matrices."""
+    assert planned("64 experts", ranks, depth=27).balance >= 0.95
+
+
+def test_by_turns_owners_of_several_shapes_are_not_balanced():
+    """The check rejects what is often done: matrix n to rank n modulo ranks."""
+    plan = planned("12 layers", 8)
+    turns = [Choice("owner", n % 8) for n in range(len(plan.works))]
+    loads = sum((load(w, c).flops for w, c in zip(plan.works, turns, strict=True)), np.zeros(8))
+    assert loads.mean() / loads.max() < 0.95 <= plan.balance
+
+
+def test_batches_are_the_same_whatever_the_buckets():
+    plan = planned("24 layers", 8)
+    kinds = [0] * len(plan.works)
+    seen = []
+    for size in (1, 10**7, 10**8, 10**12):
+        found = course(plan.works, plan.choices, kinds, dataclasses.replace(plan.machine, bucket=size))
+        every = [batch for bucket in found.buckets for batch in bucket]
+        assert sorted(n for batch in every for n in batch.numbers) == list(range(len(plan.works)))  # each once
+        for bucket in found.buckets:
+            for rank in range(8):
+                own = [sum(plan.works[n].bytes for n in batch.numbers) for batch in bucket if rank in batch.computers]
+                assert sum(own) <= size or len(own) == 1
+        seen.append((set(every), len(found.buckets)))
+    assert len({frozenset(batches) for batches, _ in seen}) == 1
+    assert len({count for _, count in seen}) > 1
+
+
+def in_buckets(count, *, flops, entries, ranks=2):
+    """Each rank owns one matrix a bucket, and holds an equal part of every other."""
+    works = [
+        Work(f"{i}", (ranks, entries), tuple(Part((r, r + 1), (0, entries)) for r in range(ranks)), (0,) * ranks, flops,
+             itemsize=1)
+        for i in range(count * ranks)
+    ]  # fmt: skip
+    choices = [Choice("owner", i % ranks) for i in range(len(works))]
+    each = [[Batch((k * ranks + r,), (r,)) for r in range(ranks)] for k in range(count)]
+    return works, choices, Course([], [], each)
+
+
+@pytest.mark.parametrize(
+    ("flops", "total"),
+    [
+        (10.0, lambda g, m, n: g + n * m + g),  # msign is longer: the first gather and the last way back are seen
+        (0.5, lambda g, m, n: 2 * n * g),  # what travels is longer: msign is hidden
+        (0.0, lambda g, m, n: 2 * n * g),
+    ],
+)
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_a_timeline_is_that_of_a_pipeline(flops, total, count):
+    """g seconds for a gather and for the way back, m for msign of a bucket, n buckets."""
+    works, choices, plan = in_buckets(count, flops=flops, entries=1)
+    found = timeline(works, choices, plan, Machine(flops=1.0, bandwidth=1.0, latency=0.0))
+    assert found.total == pytest.approx(total(1.0, flops, count))
+    assert found.msign == pytest.approx(count * flops)
+    assert found.exchange == pytest.approx(2 * count)
+    if flops:  # wrong: one after the other; all hidden
+        assert found.total < 2 * count + count * flops
+        assert found.total > max(2 * count, count * flops) - 1e-9
+    once = plan._replace(buckets=[[batch for bucket in plan.buckets for batch in bucket]])
+    assert timeline(works, choices, once, Machine(flops=1.0, bandwidth=1.0, latency=0.0)).total == pytest.approx(
+        2 * count + count * flops
+    )
+
+
+def test_who_waits_for_a_slow_rank_is_in_the_timeline():
+    """By hand: rank 0 has 5 s of msign in bucket 0, rank 1 in bucket 1; nothing takes time on its way but a message."""
+    works, choices, plan = in_buckets(2, flops=5.0, entries=1)
+    works = [w._replace(flops=0.0) if i in (1, 2) else w for i, w in enumerate(works)]
+    found = timeline(works, choices, plan, Machine(flops=1.0, bandwidth=1e12, latency=1.0))
+    # gather 0 until 1, gather 1 until 2; rank 0 until 6, rank 1 from 2 to 7; back 0 from 6 to 7, back 1 from 7 to 8
+    assert found.total == pytest.approx(8.0)
+    assert found.msign == pytest.approx(5.0)
+    assert found.exchange - found.hidden == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize(
     ("machine", "shape", "method"),
     [
@@ -376,7 +616,9 @@ def test_the_reduced_gram_matrix_gives_the_polynomials_at_the_singular_values(si
     torch.testing.assert_close(found if tall else found.mT, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("wrong", [{"flops": 0}, {"bandwidth": -1}, {"latency": -1e-3}])
+@pytest.mark.parametrize(
+    "wrong", [{"flops": 0}, {"bandwidth": -1}, {"latency": -1e-3}, {"batch": 0}, {"bucket": 0}, {"bucket": -1.0}]
+)
 def test_machine_refuses_impossible_figures(wrong):
     with pytest.raises(ValueError, match="Machine"):
         Machine(**wrong)

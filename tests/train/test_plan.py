@@ -19,7 +19,7 @@ from spectrain.train._plan.choose import layouts
 from spectrain.train._plan.cluster import between
 from spectrain.train._plan.memory import fullest, sizes
 from spectrain.train._plan.pieces import pieces, whole_model
-from spectrain.train._plan.plan import before_muon, settled
+from spectrain.train._plan.plan import BUCKETS, before_muon, settled
 from spectrain.train._plan.traffic import Circle, circle, ring, tree
 from spectrain.train.planning import NAMED, Cluster, Link, choose_mesh, plan_run, read_cluster, write_cluster
 
@@ -153,6 +153,25 @@ def test_parts_add_up():
     assert alone.memory["gathered"] == 0
 
 
+def test_muons_exchange_is_hidden_beside_msign_where_the_machine_overlaps():
+    config = TrainConfig(depth=12, width=768, heads=12, block=64, batch_size=8, tokenizer="bytes", mesh="1x8")
+    plan = plan_run(config, NAMED["h100"])
+    apart = plan_run(config, dataclasses.replace(NAMED["h100"], overlaps=False))
+    exchange, msign = plan.seconds["Muon's exchange"], plan.seconds["msign"]
+    first_and_last = exchange / len(plan.muon.course.buckets)  # nothing is beside half of each
+    assert len(plan.muon.course.buckets) > 1
+    assert 0 < plan.beside[BUCKETS] <= min(exchange, msign)
+    assert plan.beside[BUCKETS] <= exchange - 0.5 * first_and_last  # wrong: all of it
+    assert plan.hidden == pytest.approx(sum(plan.beside.values()))
+    assert not apart.beside
+    assert apart.step_seconds == pytest.approx(plan.step_seconds + plan.hidden)
+    assert f"{1e3 * plan.beside[BUCKETS]:.3f}: {BUCKETS}" in str(plan)
+    assert plan.as_dict()["beside"] == plan.beside
+    parts = plan.links[-1]
+    assert parts.name == "Muon's exchange"
+    assert parts.meetings == 2 * len(plan.muon.course.buckets)
+
+
 def test_the_chosen_mesh_is_the_best_of_all_that_fit():
     config = TrainConfig(**{**SMALL, "width": 256})
     every = [plan_run(config, NAMED["h100"], stand=stand) for stand in layouts(4, most=8) if stand.tensor < 4]
@@ -282,7 +301,7 @@ def test_the_table_of_1024_ranks_is_what_the_plan_says_but_for_muon():
     found = row_of(before_muon(config, NAMED[machine], Layout(*map(int, mesh.split("x")), tensor)))
     names = ("memory", "between", *COLUMNS, "step")
     for name, ours, theirs in zip(names, found, said, strict=True):
-        assert ours == theirs or name in ("between", "Muon's exchange", "msign", "step"), name
+        assert ours == theirs or name in ("between", "Muon's exchange", "msign", "hidden", "step"), name
 
 
 @pytest.mark.full

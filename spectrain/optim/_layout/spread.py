@@ -106,18 +106,35 @@ class Team:
             dist.all_reduce(tensor, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=self.group)
         return tensor
 
-    def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[int], like: Tensor) -> list[Tensor]:
-        """Send position i the entries of ``outgoing[i]``; return ``incoming[i]`` entries from each, flat."""
+    def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[int], like: Tensor) -> "Flight":
+        """Start to send position i the entries of ``outgoing[i]``, as ``like``, and to take ``incoming[i]`` from it."""
         # Collective, also for a rank that sends and gets nothing here. Sizes are not sent along: both sides know them
         # from the plan. ``places`` because a group numbers its ranks in its own order, and a plan in that of the mesh.
         sizes = [sum(tensor.numel() for tensor in outgoing[i]) for i in self.places]
-        pieces = [tensor.reshape(-1) for i in self.places for tensor in outgoing[i]]
-        flat = torch.cat(pieces) if pieces else like.new_empty(0)
+        pieces = [tensor for i in self.places for tensor in outgoing[i]]
+        flat = like.new_empty(sum(sizes))
+        if pieces:  # packed and rounded in one go: no piece is there twice
+            places = flat.split([tensor.numel() for tensor in pieces])
+            torch._foreach_copy_([at.view_as(tensor) for at, tensor in zip(places, pieces, strict=True)], pieces)
         counts = [incoming[i] for i in self.places]
         received = like.new_empty(sum(counts))
-        dist.all_to_all_single(received, flat, counts, sizes, group=self.group)
+        work = dist.all_to_all_single(received, flat, counts, sizes, group=self.group, async_op=True)
         parts = received.split(counts)
-        return [parts[self.places.index(i)] for i in range(len(self.ranks))]
+        return Flight(work, flat, [parts[self.places.index(i)] for i in range(len(self.ranks))])
+
+
+class Flight:
+    """What is on its way between the ranks of a team; everything it needs stays alive until it is waited for."""
+
+    def __init__(self, work: Any, sent: Tensor, parts: list[Tensor]) -> None:
+        self._work, self._sent, self._parts = work, sent, parts
+
+    def wait(self) -> list[Tensor]:
+        """Return the entries from each position, flat; on CUDA the current stream waits, and not this process."""
+        self._work.wait()
+        parts = self._parts
+        del self._work, self._sent, self._parts  # a work of gloo holds both buffers, too
+        return parts
 
 
 def team_of(sharding: Sharding, p: Tensor, group: Group | None) -> Team:

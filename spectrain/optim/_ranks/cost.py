@@ -23,8 +23,11 @@ class Machine:
     """What the cost model assumes of a rank: products, network, and the price of a message.
 
     ``flops`` in operations per second (a multiplication and an addition are two), ``bandwidth`` in bytes per
-    second that a rank can send while it receives as many, ``latency`` in seconds a message. The figures decide
-    which way is taken, never a result beyond rounding.
+    second that a rank can send while it receives as many, ``latency`` in seconds a message. ``batch``: entries of the
+    matrices that go through one call of msign. The figures decide which way is taken, never a result beyond rounding.
+
+    ``bucket``: bytes of the matrices that a rank takes from others at once, once for each copy to which the result goes
+    back, which bounds its work space; one batch where that has more. No bit of a result depends on it.
 
     >>> Machine.typical("cpu").bandwidth
     1000000000.0
@@ -33,15 +36,20 @@ class Machine:
     flops: float | int = 1e14
     bandwidth: float | int = 2e10
     latency: float | int = 2e-5
+    batch: int = 2**23
+    bucket: float | int = 2**27
 
     def __post_init__(self) -> None:
         if not (self.flops > 0 and self.bandwidth > 0 and self.latency >= 0):
             raise ValueError(f"Machine: flops and bandwidth must be positive and latency >= 0, got {self}.")
+        if not (self.batch > 0 and self.bucket > 0):
+            raise ValueError(f"Machine: batch and bucket must be positive, got {self}.")
 
     @staticmethod
     def typical(device: str) -> Machine:
         """A present-day accelerator with a fast network, or for ``"cpu"`` a few cores with gloo."""
-        return Machine(flops=1e11, bandwidth=1e9, latency=1e-4) if device == "cpu" else Machine()
+        # Batches as matfun's own: on a processor what stays in its cache.
+        return Machine(flops=1e11, bandwidth=1e9, latency=1e-4, batch=2**19) if device == "cpu" else Machine()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -70,6 +78,11 @@ class Work(NamedTuple):
     def holders(self) -> list[int]:
         """Positions that hold something."""
         return [i for i, part in enumerate(self.parts) if part.numel]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole matrix on its way."""
+        return self.shape[0] * self.shape[1] * self.itemsize
 
     def sources(self, i: int) -> list[int]:
         """Positions that position i needs parts from, itself left out: those of its own copy."""
@@ -103,41 +116,68 @@ def no_load(ranks: int) -> Load:
     return Load(np.zeros(ranks), np.zeros(ranks), np.zeros(ranks))
 
 
+class Phases(NamedTuple):
+    """What a choice costs each position: to bring the matrix together, to compute, to take the result back."""
+
+    gather: Load
+    compute: Load
+    back: Load
+
+
 def load(work: Work, choice: Choice) -> Load:
     """Return what a choice costs each position."""
-    return _load(work._replace(name=""), choice)  # nameless: equal matrices of a model are one entry of the cache
+    gather, compute, back = phases(work, choice)
+    return gather + compute + back
+
+
+def phases(work: Work, choice: Choice) -> Phases:
+    """Return the same, apart; what travels between products of the Gram way is part of its computation."""
+    return _phases(work._replace(name=""), choice)  # nameless: equal matrices of a model are one entry of the cache
 
 
 @functools.lru_cache(maxsize=4096)
-def _load(work: Work, choice: Choice) -> Load:
+def _phases(work: Work, choice: Choice) -> Phases:
     sizes = np.array([float(part.numel) for part in work.parts])
     return {"replicated": _replication, "owner": _owner, "gram": _gram}[choice.method](work, sizes, choice.owner)
 
 
-def _replication(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+def _replication(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Phases:
     """Each holder gathers the matrix from its copy and computes for itself; nothing goes back."""
-    copies = np.asarray(work.copies)
+    copies, nothing = np.asarray(work.copies), np.zeros(len(sizes))
     holds = sizes > 0
     others = np.bincount(copies, holds)[copies] - 1
     rest = np.bincount(copies, sizes)[copies] - sizes
-    return Load(work.flops * holds, work.itemsize * sizes * others * holds, work.itemsize * rest * holds)
+    gathered = Load(nothing, work.itemsize * sizes * others * holds, work.itemsize * rest * holds)
+    return Phases(gathered, Load(work.flops * holds, nothing, nothing), no_load(len(sizes)))
 
 
-def _owner(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+def _owner(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Phases:
     """One position gathers from its copy, computes, and sends every holder its part."""
     assert owner is not None
-    there = np.arange(len(sizes)) == owner
+    there, nothing = np.arange(len(sizes)) == owner, np.zeros(len(sizes))
     gathered = np.where((np.asarray(work.copies) == work.copies[owner]) & ~there, sizes, 0.0) * work.itemsize
     back = np.where(there, 0.0, sizes) * work.itemsize
-    return Load(work.flops * there, gathered + there * back.sum(), back + there * gathered.sum())
+    return Phases(
+        Load(nothing, gathered, there * gathered.sum()),
+        Load(work.flops * there, nothing, nothing),
+        Load(nothing, there * back.sum(), back),
+    )
 
 
-def _gram(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Load:
+def _gram(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Phases:
     """The k x k Gram matrix is summed over all; each holder iterates on it and multiplies its own part."""
     k = min(work.shape)
     flops = 2.0 * (2 * work.rounds * k * sizes + 4 * work.steps * float(k) ** 3) * (sizes > 0)
     traffic = np.full(len(sizes), 2 * (1 - 1 / len(sizes)) * max(4, work.itemsize) * work.rounds * float(k) ** 2)
-    return Load(flops, traffic, traffic)
+    return Phases(no_load(len(sizes)), Load(flops, traffic, traffic), no_load(len(sizes)))
+
+
+def computers(work: Work, choice: Choice) -> list[int]:
+    """Positions that orthogonalise the whole matrix."""
+    if choice.method == "owner":
+        assert choice.owner is not None
+        return [choice.owner]
+    return work.holders if choice.method == "replicated" else []
 
 
 def gram_fits(work: Work) -> bool:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from spectrain._arrays.finite import NotFiniteError
 from spectrain.optim._layout.held import AbstractHeld, Here
+from spectrain.optim._ranks.buckets import Batch
+from spectrain.optim._ranks.exchange import Exchange, Landing, Parts, landed
 from spectrain.optim._ranks.lines import Shared
 from spectrain.optim._ranks.sharded import Sharded
 from spectrain.optim._step.decay import leading_part
@@ -17,6 +19,7 @@ from spectrain.optim._variants.variant import Turn, Variant
 from spectrain.optim._variants.variants import VARIANTS
 
 Plans = Sequence[tuple[Sharded, list[int]]]
+_UNCHANGED = "These weights were not changed; the momentum has taken in the gradients."
 
 
 def updates_over(
@@ -26,67 +29,125 @@ def updates_over(
     params: Sequence[Tensor],
     plans: Plans,
 ) -> tuple[list[Tensor], str]:
-    """Return this rank's part of factor * msign for every parameter; all matrices it works on in one call of msign.
+    """Return this rank's part of factor * msign for every parameter.
+
+    What lies here goes through msign in one call, while the first bucket of matrices that lie elsewhere is gathered;
+    then bucket after bucket, each while the next one is gathered and the last one goes back. With b bytes of a bucket
+    on its way (``Machine.bucket``), a rank that holds an equal part of everything has at most 6 b at once: parts that
+    come and go of the buckets before and after, 2 b each, and what came and msign of this one; besides one batch in
+    msign.
 
     Also why msign refused, in words ("": it did not), where other ranks wait for what it has to give: nothing is to be
     written then.
     """
-    own = alone(len(params), plans)
-    pieces = logical_matrices([averages[i] for i in own], [settings[i] for i in own])
-    inside, whose = [settings[i] for i in own], [names[i] for i in own]
-    for plan, members in plans:
-        matrices = plan.gather([averages[i].contiguous() for i in members])
-        pieces += [[matrix] for matrix in matrices]
-        owners = [plan.members[plan.sites[n].member] for n in plan.mine]
-        inside += [owner.settings for owner in owners]
-        whose += [owner.name for owner in owners]
-    signs, trouble = _signs(whose, pieces, inside, waited_for=bool(plans)) if pieces else ([], "")
+    own, said = alone(len(params), plans), _Said(waited_for=bool(plans))
+    travels = [Exchange(plan, [averages[i].contiguous() for i in members]) for plan, members in plans]
+    stages = [(travel, bucket) for travel in travels for bucket in travel.plan.course.buckets]
     found: dict[int, Tensor] = {}
-    for i, update in zip(
-        own, apply_factors(signs[: len(own)], [settings[i] for i in own], [params[i] for i in own]), strict=True
-    ):
-        found[i] = assemble(settings[i].matrix, averages[i], update)
+    coming = _bring(stages, 0)
+    found |= _here(own, names, averages, settings, params, travels, said)
+    going: list[tuple[Exchange, list[Landing]]] = []
+    for k, (travel, bucket) in enumerate(stages):
+        parts = landed(coming)
+        coming = _bring(stages, k + 1)
+        done = _signs(travel, bucket, parts, said)
+        del parts  # multiplied
+        for last, landings in going:
+            last.land(landings)
+        going = [(travel, travel.give(bucket, done))]
+        del done  # packed: not kept while the next one is worked on
+    for last, landings in going:
+        last.land(landings)
+    for travel, (_, members) in zip(travels, plans, strict=True):
+        found |= dict(zip(members, travel.finish(), strict=True))
+    return [found[i] for i in range(len(params))], said.words
+
+
+def _bring(stages: Sequence[tuple[Exchange, list[Batch]]], k: int) -> list[Landing]:
+    """Begin to gather a bucket; nothing after the last."""
+    return [] if k >= len(stages) else stages[k][0].bring(stages[k][1])
+
+
+def _here(
+    own: Sequence[int],
+    names: Sequence[str],
+    averages: Sequence[Tensor],
+    settings: Sequence[Settings],
+    params: Sequence[Tensor],
+    travels: Sequence[Exchange],
+    said: "_Said",
+) -> dict[int, Tensor]:
+    """Updates of what no other rank has; what ranks share but need not send is put where it belongs."""
+    inside = [settings[i] for i in own]
+    pieces, whose = logical_matrices([averages[i] for i in own], inside), [names[i] for i in own]
+    shared = [(travel, travel.here()) for travel in travels]
+    for travel, numbers in shared:
+        pieces += [[matrix] for matrix in travel.matrices(numbers, {})]
+        inside += [travel.plan.member(n).settings for n in numbers]
+        whose += [travel.plan.member(n).name for n in numbers]
+    signs = said.signs(whose, pieces, inside) if pieces else []
     start = len(own)
-    for plan, members in plans:
-        stop = start + len(plan.mine)
-        back = plan.scatter([sign for (sign,) in signs[start:stop]], [averages[i] for i in members])
-        found |= dict(zip(members, back, strict=True))
-        start = stop
-    return [found[i] for i in range(len(params))], trouble
+    for travel, numbers in shared:
+        travel.keep(numbers, [sign for (sign,) in signs[start : start + len(numbers)]])
+        start += len(numbers)
+        travel.by_gram()
+    updates = apply_factors(signs[: len(own)], [settings[i] for i in own], [params[i] for i in own])
+    return {i: assemble(settings[i].matrix, averages[i], U) for i, U in zip(own, updates, strict=True)}
 
 
-def _signs(
-    names: Sequence[str], pieces: list[list[Tensor]], settings: Sequence[Settings], *, waited_for: bool
-) -> tuple[list[list[Tensor]], str]:
-    """msign of all matrices, or NaN for those that are not finite and zero for the rest.
-
-    Whoever looks at the updates then knows their names, and other ranks, which wait for these, get them. Where msign
-    fails otherwise, as where it cannot prove a tolerance, all are zero and the words say of what: raised here, unless
-    others wait.
-    """
-    try:
-        return msign_all(pieces, settings), ""
-    except NotFiniteError:
-        return [
-            [torch.where(X.isfinite().all(), torch.zeros_like(X), torch.nan) for X in piece] for piece in pieces
-        ], ""
-    except (ValueError, RuntimeError) as error:
-        trouble = _by_name(names, pieces, settings) or f"Muon: {error}"
-        if not waited_for:
-            raise type(error)(trouble) from error
-        return [[torch.zeros_like(X) for X in piece] for piece in pieces], trouble
+def _signs(travel: Exchange, bucket: Sequence[Batch], parts: Parts, said: "_Said") -> dict[int, Tensor]:
+    """msign of this rank's matrices of a bucket as they travel, one call for each batch."""
+    done: dict[int, Tensor] = {}
+    for batch in filter(travel.mine, bucket):
+        pieces = [[matrix] for matrix in travel.matrices(batch.numbers, parts)]
+        members = [travel.plan.member(n) for n in batch.numbers]
+        signs = said.signs([m.name for m in members], pieces, [m.settings for m in members])
+        done |= {n: travel.stored(n, sign) for n, (sign,) in zip(batch.numbers, signs, strict=True)}
+    return done
 
 
-def _by_name(names: Sequence[str], pieces: list[list[Tensor]], settings: Sequence[Settings]) -> str:
-    """What msign has against each parameter by itself, in words."""
+class _Said:
+    """What msign had against matrices of this rank, in words; raised at once, unless other ranks wait."""
+
+    def __init__(self, *, waited_for: bool) -> None:
+        self.waited_for = waited_for
+        self._all: list[str] = []
+
+    @property
+    def words(self) -> str:
+        """All of it; empty: nothing."""
+        return f"Muon: {'; '.join(self._all)}. {_UNCHANGED}" if self._all else ""
+
+    def signs(
+        self, names: Sequence[str], pieces: list[list[Tensor]], settings: Sequence[Settings]
+    ) -> list[list[Tensor]]:
+        """msign of all matrices, or NaN for those that are not finite and zero for the rest.
+
+        Whoever looks at the updates then knows their names, and other ranks, which wait for these, get them. Where
+        msign fails otherwise, as where it cannot prove a tolerance, all are zero and the words say of what.
+        """
+        try:
+            return msign_all(pieces, settings)
+        except NotFiniteError:
+            return [
+                [torch.where(X.isfinite().all(), torch.zeros_like(X), torch.nan) for X in piece] for piece in pieces
+            ]
+        except (ValueError, RuntimeError) as error:
+            self._all += _by_name(names, pieces, settings) or [str(error)]
+            if not self.waited_for:
+                raise type(error)(self.words) from error
+            return [[torch.zeros_like(X) for X in piece] for piece in pieces]
+
+
+def _by_name(names: Sequence[str], pieces: list[list[Tensor]], settings: Sequence[Settings]) -> list[str]:
+    """What msign has against each parameter by itself."""
     said = []
     for name, piece, its in zip(names, pieces, settings, strict=True):
         try:
             msign_all([piece], [its])
         except (ValueError, RuntimeError) as error:
             said.append(f"{name}: {error}")
-    words = "These weights were not changed; the momentum has taken in the gradients."
-    return f"Muon: {'; '.join(said)}. {words}" if said else ""
+    return said
 
 
 class Share(NamedTuple):

@@ -1,5 +1,6 @@
 """What a sharded step will cost, before there is a single process: bytes, operations and balance of every rank."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 from spectrain.optim._layout.parts import Sharding
-from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, assign, load, messages, no_load, seconds
-from spectrain.optim._ranks.sharded import Member, works_of
+from spectrain.optim._ranks.buckets import Course, Times, timeline, work_space
+from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, load, no_load, seconds
+from spectrain.optim._ranks.sharded import Member, share
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.settings import Settings
 from spectrain.optim._step.state import state_dtype
@@ -25,6 +27,7 @@ class ShardPlan:
 
     works: list[Work]
     choices: list[Choice]
+    course: Course
     sharding: Sharding
     machine: Machine
 
@@ -37,9 +40,19 @@ class ShardPlan:
         return total
 
     @property
+    def times(self) -> Times:
+        """Estimated seconds of msign on the slowest rank, of what travels, and of what of it lies beside msign."""
+        return timeline(self.works, self.choices, self.course, self.machine)
+
+    @property
     def seconds(self) -> float:
-        """Estimated time of the slowest rank."""
-        return seconds(self.works, self.choices, self.machine)
+        """Estimated time until the last rank is done: while a bucket is computed the next and the last one travel."""
+        return self.times.total
+
+    @property
+    def work_space(self) -> float:
+        """Most bytes that a rank holds at once of buckets on their way, and of one that has come and its msign."""
+        return work_space(self.works, self.choices, self.course)
 
     @property
     def balance(self) -> float:
@@ -79,10 +92,22 @@ class ShardPlan:
             for i, rank in enumerate(self.sharding.ranks)
         ]
 
+    @property
+    def batch(self) -> int:
+        """Most entries of matrices from other ranks in one call of msign."""
+        every = [batch.numbers for bucket in self.course.buckets for batch in bucket]
+        return max((sum(math.prod(self.works[n].shape) for n in numbers) for numbers in every), default=0)
+
     def alternatives(self) -> dict[str, float]:
-        """Seconds of the chosen plan, and of the plans in which every rank computes everything it holds a part of."""
+        """Seconds of the chosen plan, of the same in one bucket, and of that in which every rank computes everything
+        it holds a part of."""
         replicated = [Choice("replicated")] * len(self.works)
-        return {"this plan": self.seconds, "all replicated": seconds(self.works, replicated, self.machine)}
+        once = self.course._replace(buckets=[[batch for bucket in self.course.buckets for batch in bucket]])
+        return {
+            "this plan": self.seconds,
+            "in one bucket": timeline(self.works, self.choices, once, self.machine).total,
+            "all replicated": seconds(self.works, replicated, self.machine),
+        }
 
     def __str__(self) -> str:
         counts = {name: sum(row["method"] == name for row in self.rows) for name in ("local", *METHODS)}
@@ -96,7 +121,7 @@ class ShardPlan:
                 for r in self.ranks
             ),
             f"balance of operations (mean / largest): {self.balance:.3f}",
-            f"messages one after the other: {messages(self.works, self.choices)}",
+            f"buckets: {len(self.course.buckets)}, work space {self.work_space / 1e6:.3f} MB",
             *(f"{name}: {1e3 * time:.3f} ms" for name, time in self.alternatives().items()),
         ]
         return "\n".join(lines)
@@ -140,9 +165,8 @@ def plan_shards(
         for said in [Settings.of({**group, **asked})]
         for name, p in group["params"]
     ]
-    works = [work for member in members for work in works_of(member)]
     machine = machine or Machine.typical("cuda")
-    return ShardPlan(works, assign(works, machine), next(iter(shardings.values())), machine)
+    return ShardPlan(*share(members, machine), next(iter(shardings.values())), machine)
 
 
 def _of(name: str, shardings: Mapping[str, Sharding]) -> Sharding:

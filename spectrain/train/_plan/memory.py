@@ -62,7 +62,7 @@ def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, mi
     activations         depth x what autograd keeps of a block, and the most that a block or the loss needs besides;
                         ``--recompute``: depth x a block's input, and all of one block or of the loss
     step                instead of the last two, after the backward pass: Muon's direction and update of all matrices of
-                        this rank, and of each matrix that it orthogonalises four copies
+                        this rank, what its buckets hold at once, and four copies of the largest batch in msign
     ==================  ==========================================================================================
 
     The rule for activations is that of Korthikanti et al., arXiv 2205.05198, section 4; the bytes are torch's own

@@ -14,14 +14,16 @@ from spectrain.train._plan.traffic import Part, Traffic, circle, crossing, excha
 from spectrain.train.config import TrainConfig
 
 ITEM = {"float32": 4, "bfloat16": 2}
+BLOCKS = "weights and gradients beside a block"
+BUCKETS = "Muon's exchange beside msign of another bucket"
 
 
 @dataclass(frozen=True)
 class RunPlan:
     """What a step of a run costs a rank; ``print`` it.
 
-    ``memory`` and ``seconds`` are by part, ``links`` what travels. ``hidden``: seconds of what travels while something
-    is computed. ``muon`` says who orthogonalises which matrix.
+    ``memory`` and ``seconds`` are by part, ``links`` what travels. ``beside``: seconds of what travels while something
+    is computed, by what lies beside what. ``muon`` says who orthogonalises which matrix.
     """
 
     config: TrainConfig
@@ -30,8 +32,13 @@ class RunPlan:
     memory: dict[str, float]
     links: list[Part]
     seconds: dict[str, float]
-    hidden: float
+    beside: dict[str, float]
     muon: optim.ranks.ShardPlan | None
+
+    @property
+    def hidden(self) -> float:
+        """Seconds of all that travels while something is computed."""
+        return sum(self.beside.values(), 0.0)
 
     @property
     def ranks(self) -> int:
@@ -68,12 +75,12 @@ class RunPlan:
             "memory": {**self.memory, "at the fullest": self.bytes, "there": self.cluster.memory},
             "links": [part.row() for part in self.links],
             "seconds": {**self.seconds, "hidden": self.hidden, "a step": self.step_seconds},
+            "beside": self.beside,
             "tokens_per_second": self.tokens_per_second,
         }
 
     def __str__(self) -> str:
         parts = {**self.memory, "at the fullest": self.bytes}
-        times = {**self.seconds, "of it hidden": self.hidden, "a step": self.step_seconds}
         fits = "fits" if self.fits else "does NOT fit"
         return "\n".join(
             [
@@ -87,7 +94,10 @@ class RunPlan:
                     for part in self.links
                 ),
                 "seconds of a step         ms",
-                *(f"  {name:18} {1e3 * time:8.3f}" for name, time in times.items()),
+                *(f"  {name:18} {1e3 * time:8.3f}" for name, time in self.seconds.items()),
+                f"  {'of it hidden':18} {1e3 * self.hidden:8.3f}",
+                *(f"    {1e3 * time:.3f}: {name}" for name, time in self.beside.items()),
+                f"  {'a step':18} {1e3 * self.step_seconds:8.3f}",
                 f"{self.tokens_per_second:,.0f} tokens a second",
             ]
         )
@@ -151,9 +161,9 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
     summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
     parts = _memory.memory(config, sizes, stand, work, micro_batches=micro_batches)
-    hidden = micro_batches * _hidden(config, work, sent, cluster) if cluster.overlaps else 0.0
+    beside = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
     links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
-    return RunPlan(config, stand, cluster, parts, links, times, hidden, None)
+    return RunPlan(config, stand, cluster, parts, links, times, beside, None)
 
 
 def _there(config: TrainConfig, work: Pieces, cluster: Cluster) -> float:
@@ -172,7 +182,7 @@ def _hidden(config: TrainConfig, work: Pieces, sent: Traffic, cluster: Cluster) 
 
     ``fully_shard`` gathers block i + 1 while block i computes, and on the way back scatters gradients of the one before
     as well: of depth blocks all gathers but the first and all sums but the last lie beside depth - 1 blocks' products.
-    Matrices that are shared, and Muon's exchange, wait for each other with nothing beside them.
+    Matrices that are shared wait for each other with nothing beside them.
     """
     others = config.depth - 1
     there = price.seconds(work.block.forward, cluster)
@@ -197,31 +207,24 @@ def _with_muon(base: RunPlan) -> RunPlan:
     )
     rate = cluster.rate(config.muon_dtype, config.width or 1)
     muon = dataclasses.replace(chosen, machine=exchanging(stand, cluster, rate))
-    load, machine = muon.load, muon.machine
-    most = float(max(load.sent.max(), load.received.max()))
-    waits = muon.seconds - float(load.seconds(machine).max())
-    everyone = circle(stand, "all", cluster.node)
-    share, mean = crossing(everyone), float(load.sent.mean())
-    exchange = Part("Muon's exchange", 2, mean * (1 - share), mean * share, most / machine.bandwidth + waits)
-    owned = max(
-        (sum(r["shape"][0] * r["shape"][1] for r in muon.rows if r["owner"] == rank) for rank in _owners(muon)),
-        default=0,
-    )
+    exchange = _exchange(muon, stand, cluster)
+    space = muon.work_space + 4.0 * ITEM[config.muon_dtype] * muon.batch
     return dataclasses.replace(
         base,
-        memory={**base.memory, "step": base.memory["step"] + 4.0 * ITEM[config.muon_dtype] * owned},
+        memory={**base.memory, "step": base.memory["step"] + space},
         links=[*base.links, exchange] if base.ranks > 1 else [],
-        seconds={
-            **base.seconds,
-            "Muon's exchange": exchange.seconds if base.ranks > 1 else 0.0,
-            "msign": float(load.flops.max()) / rate,
-        },
+        seconds={**base.seconds, "Muon's exchange": exchange.seconds, "msign": muon.times.msign},
+        beside={**base.beside, BUCKETS: muon.times.hidden} if cluster.overlaps and base.ranks > 1 else base.beside,
         muon=muon,
     )
 
 
-def _owners(muon: optim.ranks.ShardPlan) -> set[int]:
-    return {row["owner"] for row in muon.rows if row["owner"] is not None}
+def _exchange(muon: optim.ranks.ShardPlan, stand: Layout, cluster: Cluster) -> Part:
+    """What travels for Muon: of each bucket two all-to-alls, one after the other, and the seconds of all of them."""
+    share, mean = crossing(circle(stand, "all", cluster.node)), float(muon.load.sent.mean())
+    meetings = 2 * len(muon.course.buckets)
+    times = muon.times.exchange + meetings * cluster.message
+    return Part("Muon's exchange", meetings, mean * (1 - share), mean * share, times)
 
 
 def complete(base: RunPlan) -> RunPlan:
