@@ -80,11 +80,28 @@ def jobs(base):
         job(base, "killed", 2, restarts=len(KILLS), kills=KILLS, patch="slow_checkpoints", patience=2),
         *(job(base, wrong, 2, patch=wrong, steps=10) for wrong in WRONG),
         job(base, "right", 1, steps=10),
+        *(job(base, name, ranks, *GUARDS, *flags, steps=12, **more) for name, ranks, flags, more in guarded(stop)),
         *(job(base, name, 2, *flags, steps=12, **more) for name, (flags, more, *_) in refused(base).items()),
     ]
 
 
 WRONG = ("same_rows", "own_mean", "never_meets")
+GUARDS = ("--qk-norm", "off", "--qk-clip", 2.5, "--bound", 1.895, "--seed", 6, "--weight-decay", 0, "--average", 0.2,
+          "--decay-estimate", 3, "--schedule", "wsd", "--eval-interval", 4)  # fmt: skip
+"""All that watches over weights and logits. Of the first weights of that seed the value's norm is 1.8943."""
+UNGUARDED = {"own_peaks": "--qk-clip", "clips_parts": "--bound"}
+
+
+def guarded(stop):
+    """Name, ranks, flags and faults of runs with guards: on several meshes, and from one to another; wrong ones."""
+    return [
+        ("guarded", 1, (), {}),
+        ("guarded4", 4, ("--mesh", "2x2"), {}),
+        ("guarded_a", 2, ("--tensor-parallel", 2), {"run": "guarded_chain", "kills": [{"rows": 4, "stop": stop}]}),
+        ("guarded_b", 1, (), {"run": "guarded_chain", "kills": [{"rows": 8, "stop": stop}]}),
+        ("guarded_chain", 2, (), {}),
+        *((wrong, 2, (), {"patch": wrong}) for wrong in UNGUARDED),
+    ]
 
 
 def refused(base):
@@ -150,8 +167,8 @@ def said(base, name):
     return SimpleNamespace(codes=json.loads((place / "codes").read_text()), errors=errors, place=place)
 
 
-def weights(base, name):
-    return safetensors.torch.load_file(base / "runs" / name / "model.safetensors")
+def weights(base, name, file="model.safetensors"):
+    return safetensors.torch.load_file(base / "runs" / name / file)
 
 
 def rows(base, name):
@@ -159,8 +176,8 @@ def rows(base, name):
     return [{k: v for k, v in json.loads(line).items() if not k.endswith(("seconds", "per_second"))} for line in lines]
 
 
-def apart(base, one, other):
-    ours, theirs = weights(base, one), weights(base, other)
+def apart(base, one, other, file="model.safetensors"):
+    ours, theirs = weights(base, one, file), weights(base, other, file)
     assert ours.keys() == theirs.keys()
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
@@ -185,6 +202,32 @@ def test_any_mesh_takes_the_way_of_one_process(base, name):
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_division_of_the_work_is_seen(base, wrong):
     assert apart(base, wrong, "right") > 10 * BOUND
+
+
+@pytest.mark.parametrize("name", ["guarded4", "guarded_chain"])
+def test_guards_of_whole_matrices_are_those_of_one_process(base, name):
+    """Weights, averages, bounds and largest logits; the one-process run is held to its formulas elsewhere."""
+    assert all(not any(codes) for each in (name, "guarded_a", "guarded_b") for codes in said(base, each).codes)
+    assert apart(base, name, "guarded") <= BOUND
+    assert apart(base, name, "guarded", file="average.safetensors") <= BOUND
+    figures = ("loss", "average_loss", "decayed_loss", "max_logit")
+    assert {key for row in rows(base, name) for key in row} >= {*figures}
+    for ours, theirs in zip(rows(base, name), rows(base, "guarded"), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert ours.get("clipped_heads") == theirs.get("clipped_heads")
+        if ours["kind"] in ("step", "eval"):
+            assert {key: ours[key] for key in figures if key in ours} == pytest.approx(
+                {key: theirs[key] for key in figures if key in theirs}, rel=BOUND
+            )
+    assert any(row.get("clipped_heads") for row in rows(base, name))
+    value = weights(base, name)["blocks.0.attention.value.weight"].double()
+    assert float(torch.linalg.matrix_norm(value, 2)) == pytest.approx(1.895, abs=1e-6)  # it has grown up to its bound
+
+
+@pytest.mark.parametrize("wrong", UNGUARDED)
+def test_a_guard_that_sees_parts_alone_is_seen(base, wrong):
+    assert said(base, wrong).codes == [[0, 0]], said(base, wrong).errors
+    assert apart(base, wrong, "guarded") > 10 * BOUND
 
 
 def test_runs_go_on_with_other_ranks_than_before(base):
@@ -218,6 +261,24 @@ def test_a_hundred_kills_change_no_bit(base, tmp_path, ranks):
     for one in wanted[1:]:
         assert said(tmp_path, one["name"]).codes[-1] == [0] * ranks
         assert same(tmp_path, one["name"], "calm")
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, which Inductor compiles with")
+def test_compiled_ranks_take_the_way_of_one_process(base, tmp_path):
+    """One graph of a block, whatever the depth; from a mesh to another that shares matrices."""
+    shutil.copytree(base / "text", tmp_path / "text")
+    shape, alone = ("--depth", 2), {"environment": {"TORCHINDUCTOR_COMPILE_THREADS": "1"}, "steps": 12}
+    do(tmp_path, [
+        job(tmp_path, "eager", 1, *shape, **alone),
+        job(tmp_path, "compiled", 4, *shape, "--compile", "--mesh", "2x2", "--recompute", **alone),
+        job(tmp_path, "part", 2, *shape, "--compile", **alone, run="on", kills=[{"rows": 5, "stop": signal.SIGTERM}]),
+        job(tmp_path, "on", 2, *shape, "--compile", "--tensor-parallel", 2, **alone),
+    ])  # fmt: skip
+    for name in ("compiled", "on"):
+        assert not any(map(any, said(tmp_path, name).codes)), said(tmp_path, name).errors
+        assert apart(tmp_path, name, "eager") <= BOUND
+        assert json.loads((tmp_path / "said" / name / "1.graphs").read_text())["unique_graphs"] == 1
 
 
 @pytest.mark.full

@@ -166,6 +166,16 @@ def test_the_chosen_mesh_is_the_best_of_all_that_fit():
     assert "--kv-heads 2" in next(choice.why for choice in best if choice.stand.tensor == 4)
 
 
+def test_averages_are_as_large_as_the_weights():
+    """One for ``--average``, and four half-lives for ``--decay-estimate``."""
+    config = TrainConfig(**SMALL, mesh="1x2", schedule="wsd")
+    plain = plan_run(config, NAMED["h100"])
+    for flags, count in (({"average": 0.1}, 1), ({"decay_estimate": 9}, 4), ({"average": 0.1, "decay_estimate": 9}, 5)):
+        plan = plan_run(dataclasses.replace(config, **flags), NAMED["h100"])
+        assert plan.bytes - plain.bytes == count * plain.memory["weights"]
+        assert plan.step_seconds > plain.step_seconds
+
+
 def test_what_a_run_would_refuse_is_refused(capsys):
     for flags, words in {
         ("--mesh", "1x3"): "--batch-size 8 does not divide",
@@ -174,6 +184,8 @@ def test_what_a_run_would_refuse_is_refused(capsys):
         ("--ranks", "99999999"): "--ranks must be from 1",
         ("--ranks", "7"): "none of the meshes of 7 ranks is possible: --batch-size 8",
         ("--moe-experts", "4"): "--moe-experts must be left out of a plan",
+        ("--bound", "3"): "--bound must be left out of a plan",
+        ("--qk-clip", "inf"): "--qk-clip must be left out of a plan",
         ("--machine", "abacus"): "one of h100, h200 or a file written by spectrain calibrate, got 'abacus'",
         ("--mesh", "1x2", "--optimizer", "torch-muon"): "--optimizer must be one of",
     }.items():

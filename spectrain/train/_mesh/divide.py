@@ -48,12 +48,29 @@ def _share_matrices(block: nn.Module, ranks: DeviceMesh) -> None:
     attention.shape = dataclasses.replace(
         shape, heads=shape.heads // ranks.size(), kv_heads=shape.kv_heads // ranks.size()
     )
+    attention.peak = attention.peak[: attention.shape.heads].clone()
+
+
+def let_go(model: nn.Module) -> None:
+    """Keep this rank's shards only: what a pass without a way back has gathered is no longer what they hold."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def recompute(blocks: nn.ModuleList) -> None:
     """Let blocks forget what is inside of them on the way there, and compute it again on the way back."""
     for block in blocks:
         block.forward = functools.partial(_again, block.forward)
+
+
+def compile_blocks(blocks: nn.ModuleList) -> None:
+    """Let blocks compute by one graph of Inductor, in whose calls weights are gathered already: before ``divide``.
+
+    What is around them, the embedding, the head and what meets other ranks, stays outside of graphs.
+    """
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=False, fullgraph=True)
 
 
 def _again(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:

@@ -126,6 +126,13 @@ class Ranks:
             for count in counts:
                 dist.all_reduce(count, group=self.group)
 
+    def most(self, own: torch.Tensor) -> torch.Tensor:
+        """The largest of each number over the parts of a batch, a row for each rank of those that share matrices."""
+        if self.alone:
+            return own[None]
+        table = self._table(own.tolist()).view(self.layout.parts, self.layout.tensor, -1)
+        return table.amax(0).to(own.dtype)
+
     def _table(self, own: Iterable[float | int]) -> torch.Tensor:
         """Numbers of every rank, a row each."""
         mine = torch.tensor([*own], dtype=torch.float64)

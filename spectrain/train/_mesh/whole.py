@@ -1,7 +1,7 @@
 """Weights in one file, from a model in shards and back, with one matrix whole in memory at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 _NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
 
 
-def write_model(file: Path | None, model: nn.Module) -> None:
+def write_model(file: Path | None, model: nn.Module, *, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write the file that ``safetensors.torch.save_model`` would write, byte for byte, of a model in shards.
 
     Every rank calls it, since every matrix is gathered; the one with a ``file`` writes, the others give None.
+    ``weights``: those to write in the place of the model's own, by their names in its state.
     """
     kept, tied = _distinct(model)
+    if weights is not None:
+        kept = {name: weights[name] for name in kept}
     order = sorted(kept, key=lambda name: (-kept[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": tied} if tied else {}
     end = 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectrain import optim
+from spectrain.train._jobs.averages import copies
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import memory as _memory
 from spectrain.train._plan import price
@@ -97,8 +98,8 @@ def plan_run(config: TrainConfig, cluster: Cluster, *, stand: Layout | None = No
     """Return what a step of ``spectrain train`` with this configuration costs each rank; nothing is computed.
 
     ``stand``: the mesh; by default that of ``--mesh`` and ``--tensor-parallel``, or one process. What ``auto`` leaves
-    open is bfloat16 on ``cuda`` and float32 elsewhere. Raises ``ValueError`` for a mesh that the run would refuse, and
-    for experts, whose work depends on the text.
+    open is bfloat16 on ``cuda`` and float32 elsewhere. Raises ``ValueError`` for a mesh that the run would refuse, for
+    experts, whose work depends on the text, and for bounds and logits that are watched, which have no price here.
 
     >>> from spectrain.train import TrainConfig
     >>> from spectrain.train.planning import NAMED
@@ -121,6 +122,8 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
     """The configuration with everything filled in that a run would measure or derive."""
     if config.moe_experts is not None:
         raise ValueError("--moe-experts must be left out of a plan: what experts do depends on the text.")
+    for name in ("bound", "qk_clip"):
+        config.require(getattr(config, name) is None, name, "left out of a plan, which has no price for it")
     full, _ = config.derive()
     fast = cluster.device == "cuda"
     if full.autocast == "auto":
@@ -145,7 +148,7 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
         "gather": micro_batches * (sent.gather_root.seconds + 2 * config.depth * sent.gather_block.seconds),
         "reduce": sent.reduce_root.seconds + config.depth * sent.reduce_block.seconds,
         "shared matrices": sent.tensor.seconds,
-        "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw"),
+        "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw", averages=copies(config)),
         "agreement": sent.small.seconds,
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
