@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from spectrain.cli import main
@@ -164,6 +165,33 @@ def test_the_chosen_mesh_is_the_best_of_all_that_fit():
     assert best[0].plan.step_seconds == min(plan.step_seconds for plan in fitting)
     assert {choice.stand for choice in best} == set(layouts(4, most=8))
     assert "--kv-heads 2" in next(choice.why for choice in best if choice.stand.tensor == 4)
+
+
+def held(**flags):
+    """Bytes of the weights that one process would hold."""
+    return plan_run(TrainConfig(**flags), NAMED["h100"]).memory["weights"]
+
+
+def test_shape_and_vocabulary_are_those_of_what_a_run_begins_with(tiny, trained_once, tmp_path):
+    """Counted on the weights of a finished run; the dial and the vocabulary of the flags would be another model."""
+    run = trained_once(tiny)
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    wanted = 4 * sum(value.numel() for value in weights.values())
+    assert held(init_from=str(run)) == wanted
+    shape = {name: tiny[name] for name in ("depth", "width", "heads")}
+    assert held(**shape, tokenizer=str(run / "tokenizer.json")) == wanted
+    assert held(**shape) != wanted
+    with pytest.raises(ValueError, match=r"--vocabulary 301 differs from the \d+ tokens of"):
+        held(**shape, tokenizer=str(run / "tokenizer.json"), vocabulary=301)
+    with pytest.raises(ValueError, match="is no finished run"):
+        held(init_from=str(tmp_path))
+
+
+def test_rows_of_the_embedding_that_no_token_has_are_there():
+    full = dataclasses.replace(FULL, tokenizer="bpe", vocabulary=300, embedding_rows=320, feed_forward_bias=True)
+    model = whole_model(full)
+    assert len(model.embedding.weight) == len(model.head.weight) == 320
+    assert all(block.feed_forward.up.bias is not None for block in model.blocks)
 
 
 def test_averages_are_as_large_as_the_weights():

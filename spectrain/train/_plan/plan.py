@@ -6,6 +6,7 @@ from typing import Any
 
 from spectrain import optim
 from spectrain.train._jobs.averages import copies
+from spectrain.train._jobs.beginning import inherit
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import memory as _memory
 from spectrain.train._plan import price
@@ -98,8 +99,10 @@ def plan_run(config: TrainConfig, cluster: Cluster, *, stand: Layout | None = No
     """Return what a step of ``spectrain train`` with this configuration costs each rank; nothing is computed.
 
     ``stand``: the mesh; by default that of ``--mesh`` and ``--tensor-parallel``, or one process. What ``auto`` leaves
-    open is bfloat16 on ``cuda`` and float32 elsewhere. Raises ``ValueError`` for a mesh that the run would refuse, for
-    experts, whose work depends on the text, and for bounds and logits that are watched, which have no price here.
+    open is bfloat16 on ``cuda`` and float32 elsewhere. Shape and vocabulary are those of ``--init-from`` and of the
+    file of ``--tokenizer``, where they are given; a vocabulary that is trained is as large as it may get. Raises
+    ``ValueError`` for a mesh that the run would refuse, for experts, whose work depends on the text, and for bounds and
+    logits that are watched, which have no price here.
 
     >>> from spectrain.train import TrainConfig
     >>> from spectrain.train.planning import NAMED
@@ -124,7 +127,7 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
         raise ValueError("--moe-experts must be left out of a plan: what experts do depends on the text.")
     for name in ("bound", "qk_clip"):
         config.require(getattr(config, name) is None, name, "left out of a plan, which has no price for it")
-    full, _ = config.derive()
+    full, _ = inherit(config).derive()
     fast = cluster.device == "cuda"
     if full.autocast == "auto":
         full = dataclasses.replace(full, autocast="bfloat16" if fast else "off")
