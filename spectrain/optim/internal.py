@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spectrain.optim._layout.spread import Team as Team
     from spectrain.optim._layout.spread import local as local
     from spectrain.optim._layout.spread import sharding_of as sharding_of
+    from spectrain.optim._layout.spread import spread_like as spread_like
     from spectrain.optim._step.bound import post_clip as post_clip
     from spectrain.optim._step.bound import pre_decay as pre_decay
     from spectrain.optim._step.settings import Settings as Settings

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from spectrain.train._mesh.layout import Layout
 from spectrain.train._run.config import RunConfig
 
 
@@ -23,6 +24,9 @@ class Experts(RunConfig):
     """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
     short run gets through the range of scores, at least 0.01 and at most 0.03."""
 
+    expert_parallel: int = 1
+    """Under torchrun, ranks that divide the experts of a layer among them; a further dimension of --mesh."""
+
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
         super().__post_init__()
@@ -31,8 +35,29 @@ class Experts(RunConfig):
         self.require(rate is None or 0 < rate < math.inf, "moe_balance_rate", "positive and finite")
         most = self.moe_top_k if self.moe_experts is None else self.moe_experts
         self.require(self.moe_top_k <= most, "moe_top_k", f"at most --moe-experts {most}")
+        alone = self.expert_parallel == 1 or self.moe_experts is not None
+        self.require(alone, "expert_parallel", "left out without --moe-experts")
+
+    def check_ranks(self, stand: Layout) -> None:
+        """Refuse experts that do not come out even, and what needs all scores in one place."""
+        super().check_ranks(stand)
+        if self.moe_experts is None:
+            return
+        counted = self.moe_balance != "quantile"
+        self.require(counted, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
+        if stand.experts == 1:
+            return
+        own = self.optimizer != "adamw"
+        self.require(own, "optimizer", "muon, normuon or muoneq with --expert-parallel: torch's AdamW takes one mesh")
+        keepers = stand.experts * stand.shards
+        if self.moe_experts % keepers:
+            raise ValueError(
+                f"--moe-experts {self.moe_experts} does not divide among {stand.experts} (--expert-parallel) x "
+                f"{stand.shards} (shards) = {keepers} ranks, which keep whole experts; give a multiple of {keepers}, "
+                f"or replicas for shards: --mesh {stand.replicas * stand.shards}x1."
+            )
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
-        return ("moe_experts", "moe_top_k", *super().at_least_one())
+        return ("moe_experts", "moe_top_k", "expert_parallel", *super().at_least_one())

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from spectrain.cli import main
 from spectrain.train import train
 from spectrain.train._jobs import language
-from spectrain.train._mesh import bounds, ranks, shards
+from spectrain.train._mesh import bounds, exchange, ranks, shards
 from spectrain.train._run import checkpoint, loop, observe, prepare
 
 LOADED = (train, loop, observe, prepare, checkpoint)
@@ -123,6 +123,17 @@ def clips_parts(rank, world):
     bounds.Bounds._hold = hold
 
 
+def experts_apart(rank, world):
+    """Wrong: every rank asks its own experts only."""
+    exchange._gather = lambda rows, group: rows.repeat(world, *[1] * (rows.ndim - 1))
+    exchange._scatter = lambda rows, group: rows.chunk(world)[rank]
+
+
+def own_gradients(rank, world):
+    """Wrong: what other ranks' experts say of a token does not come back to it."""
+    exchange._Gathered.backward = staticmethod(lambda ctx, grad: (grad.chunk(world)[rank], None))
+
+
 def other_code(rank, world):
     """The last rank runs another version."""
     from spectrain.train._mesh import join
@@ -179,6 +190,8 @@ PATCHES = {
         never_meets,
         own_peaks,
         clips_parts,
+        experts_apart,
+        own_gradients,
         other_code,
         counts_bytes,
     )

@@ -212,6 +212,8 @@ def test_what_a_run_would_refuse_is_refused(capsys):
         ("--ranks", "99999999"): "--ranks must be from 1",
         ("--ranks", "7"): "none of the meshes of 7 ranks is possible: --batch-size 8",
         ("--moe-experts", "4"): "--moe-experts must be left out of a plan",
+        ("--moe-experts", "4", "--expert-parallel", "2"): "--moe-experts must be left out of a plan",
+        ("--expert-parallel", "2"): "--expert-parallel must be left out without --moe-experts",
         ("--bound", "3"): "--bound must be left out of a plan",
         ("--qk-clip", "inf"): "--qk-clip must be left out of a plan",
         ("--machine", "abacus"): "one of h100, h200 or a file written by spectrain calibrate, got 'abacus'",

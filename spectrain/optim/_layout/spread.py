@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
 from spectrain.optim._layout.parts import Interval, Sharding
@@ -37,7 +37,9 @@ def spread_like(value: Tensor, p: Tensor) -> Tensor:
     """``value``, a full tensor, laid out as ``p`` is; each rank keeps its part, and nothing is sent."""
     if not isinstance(p, DTensor) or isinstance(value, DTensor) or value.shape != p.shape:
         return value
-    return distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None)
+    found = torch.zeros_like(p, dtype=value.dtype, requires_grad=False)
+    local(found).copy_(value[tuple(slice(*interval) for interval in own_box(p))])
+    return found
 
 
 def sharding_of(p: Tensor, group: Group | None) -> Sharding | None:

@@ -111,7 +111,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
         if self.config.recompute:
             recompute(self.model.blocks)
         if self.ranks.mesh is not None:
-            divide(self.model, self.model.blocks, self.ranks.mesh)
+            divide(self.model, self.model.blocks, self.ranks.mesh, experts=self.ranks.experts)
 
     def rules(self) -> Mapping[str, optim.Matrix]:
         """Heads apart, where ``--muon-per-head`` says so."""

@@ -12,15 +12,18 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import checkpoint
 
+from spectrain.train._mesh.exchange import divide_experts
+
 REDUCED_IN = torch.float32
 _WRITERS = ("attention.output", "feed_forward.down")
 
 
-def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
+def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh, *, experts: DeviceMesh | None = None) -> None:
     """Leave each rank its shard of every parameter; a block is whole while it computes, on the way there and back.
 
     Gradients are summed over the ranks, in float32, and not divided: each rank brings its part of the loss of the whole
     batch. Weights travel as they are kept, so that what is computed is what one process computes, under autocast too.
+    ``experts``: the mesh on which the experts of a layer are divided, where they are.
     """
     policy = MixedPrecisionPolicy(reduce_dtype=REDUCED_IN)
     names = tuple(name for name in mesh.mesh_dim_names or () if name != "tensor")
@@ -28,6 +31,8 @@ def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
         for block in blocks:
             _share_matrices(block, mesh["tensor"])
     parts = mesh[names]
+    if experts is not None:
+        divide_experts(model, experts, policy)
     for block in blocks:
         fully_shard(block, mesh=parts, mp_policy=policy)
     fully_shard(model, mesh=parts, mp_policy=policy)

@@ -27,16 +27,23 @@ class Ranks:
     """
 
     def __init__(
-        self, rank: int = 0, layout: Layout | None = None, *, group: Any = None, mesh: DeviceMesh | None = None
+        self,
+        rank: int = 0,
+        layout: Layout | None = None,
+        *,
+        group: Any = None,
+        mesh: DeviceMesh | None = None,
+        experts: DeviceMesh | None = None,
     ) -> None:
-        self.rank, self.layout, self.group, self.mesh = rank, layout or Layout(), group, mesh
+        self.rank, self.layout, self.group = rank, layout or Layout(), group
+        self.mesh, self.experts = mesh, experts
         self.aside: Ranks = self
         """The same ranks on a group of its own: what is sent there may cross what is sent here."""
 
     @property
     def world(self) -> int:
         """How many there are."""
-        return self.layout.parts * self.layout.tensor
+        return self.layout.ranks
 
     @property
     def alone(self) -> bool:

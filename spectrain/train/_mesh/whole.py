@@ -9,7 +9,9 @@ import safetensors
 import torch
 from safetensors.torch import _TYPES as _BY_NAME
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+
+from spectrain.optim.internal import spread_like
 
 _NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
 
@@ -60,23 +62,20 @@ def read_model(file: Path, model: nn.Module) -> None:
             if found.shape != value.shape:
                 raise RuntimeError(f"{name} is {tuple(found.shape)} there and {tuple(value.shape)} here.")
             with torch.no_grad():
-                value.copy_(_spread(found.to(value.device), value))
+                value.copy_(spread_like(found.to(value.device), value))
 
 
 def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The state of an optimizer of whole parameters, for one whose parameters are divided."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     found = {
-        index: {key: _spread(value, params[index]) for key, value in entry.items()}
+        index: {
+            key: spread_like(value, params[index]) if isinstance(value, Tensor) else value
+            for key, value in entry.items()
+        }
         for index, entry in state["state"].items()
     }
     return {**state, "state": found}
-
-
-def _spread(value: Any, like: Tensor) -> Any:
-    if not (isinstance(value, Tensor) and isinstance(like, DTensor) and value.shape == like.shape):
-        return value
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _whole(value: Tensor) -> Tensor:

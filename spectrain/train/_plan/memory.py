@@ -71,7 +71,7 @@ def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, mi
     (:func:`trace`). What torch, its libraries and the program themselves take is not in it, nor memory that an
     allocator holds without use.
     """
-    alone = stand.parts * stand.tensor == 1
+    alone = stand.ranks == 1
     full = config.depth * found.block + found.root
     apart = not alone and micro_batches > 1
     adamw = config.optimizer == "adamw"

@@ -38,7 +38,7 @@ class RunPlan:
     @property
     def ranks(self) -> int:
         """How many there are."""
-        return self.stand.parts * self.stand.tensor
+        return self.stand.ranks
 
     @property
     def bytes(self) -> float:
@@ -138,7 +138,7 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
 
 def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan:
     """The plan without Muon's exchange and msign, which are found last: the rest says which meshes are worth it."""
-    alone = stand.parts * stand.tensor == 1
+    alone = stand.ranks == 1
     own = config.batch_size // stand.parts
     rows = min(own, config.micro_batch)
     micro_batches = -(-own // rows)
@@ -195,7 +195,7 @@ def _with_muon(base: RunPlan) -> RunPlan:
     cuts: Any = (None, 0, 0) if shared else (None, 0)
     chosen = optim.ranks.plan_shards(
         whole_model(config),
-        mesh=tuple(stand) if shared else stand[:2],
+        mesh=stand[:3] if shared else stand[:2],
         cuts={**dict.fromkeys(writers, (None, 0, 1)), "*": cuts} if shared else cuts,
         machine=optim.ranks.Machine.typical(cluster.device),
         steps=config.muon_steps,
