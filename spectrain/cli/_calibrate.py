@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     if start is None:
         _write(measure_cluster(None, device=device, rounds=asked.rounds), asked.out)
         return 0
-    stand = layout(None, tensor=1, ranks=start.world)
+    stand = layout(None, ranks=start.world)
     with joined(start, stand, wishes={"rounds": asked.rounds}, timeout=asked.rank_timeout) as ranks:
         found = measure_cluster(ranks, device=device, rounds=asked.rounds)
         ranks.by_first(lambda: _write(found, asked.out))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spectrain.optim._layout.spread import local
+from spectrain.optim._layout.spread import local, own_box
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def qk_clip_(
       serves the ``heads / kv_heads`` query heads that follow each other. With ``shared`` (the rotary part of MLA) the
       last rows of the key weight serve all heads and meet the last ``shared`` rows of each query head; they may also
       be a weight of their own, as in ``nn.Attention(latent=)``, and ``key`` is then without them.
-      Also a ``DTensor`` sharded along ``in`` or not at all.
+      Also a ``DTensor``, however it lies on its mesh: each rank multiplies the rows that it has.
     - ``max_logits``: (heads,), finite; ``heads`` positive and a multiple of ``kv_heads`` (default: ``heads``).
 
     Raises ValueError for shapes that do not fit, a threshold that is not positive, and logits that are not finite.
@@ -69,9 +69,10 @@ def qk_clip_(
 
 
 def _scale_rows(weight: Tensor, factors: Tensor) -> None:
-    """Multiply rows, rounding once; 16-bit weights in float32."""
+    """Multiply rows, of those the ones that are here, rounding once; 16-bit weights in float32."""
     part = local(weight)
-    part.copy_(part.to(factors.dtype) * factors.to(part.device)[:, None])
+    rows = slice(*own_box(weight)[0])
+    part.copy_(part.to(factors.dtype) * factors[rows].to(part.device)[:, None])
 
 
 def _width(query: Tensor, key: Tensor | None, heads: int, kv_heads: int, shared: int) -> int:
@@ -89,9 +90,6 @@ def _width(query: Tensor, key: Tensor | None, heads: int, kv_heads: int, shared:
             f"qk_clip_: query {tuple(query.shape)} and key {tuple(key.shape)} do not hold {heads} query and {kv_heads} "
             f"key heads of one width (shared={shared}); rows are outputs, as nn.Linear stores them."
         )
-    for name, weight in (("query", query), ("key", key)):
-        if local(weight).shape[0] != weight.shape[0]:
-            raise ValueError(f"qk_clip_: {name} is sharded along its rows; shard along the inputs, or clip before.")
     return width
 
 

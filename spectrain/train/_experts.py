@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from spectrain.train._mesh.layout import Layout
 from spectrain.train._run.config import RunConfig
 
 
@@ -29,6 +30,9 @@ class Experts(RunConfig):
     """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
     short run gets through the range of scores, at least 0.01 and at most 0.03."""
 
+    expert_parallel: int = 1
+    """Under torchrun, ranks that divide the experts of a layer among them; a further dimension of --mesh."""
+
     def __post_init__(self) -> None:
         """Refuse settings that cannot be."""
         super().__post_init__()
@@ -42,7 +46,7 @@ class Experts(RunConfig):
 
     def _check_choice(self) -> None:
         """Refuse what asks for loads that nothing can bring about."""
-        for name in ("moe_penalty", "moe_skew", "moe_select"):
+        for name in ("moe_penalty", "moe_skew", "moe_select", "expert_parallel"):
             alone = self.moe_experts is not None or getattr(self, name) == getattr(Experts, name)
             self.require(alone, name, "left out without --moe-experts")
         held = self.moe_balance != "none"
@@ -69,7 +73,26 @@ class Experts(RunConfig):
         weights = [i**-self.moe_skew for i in range(1, self.moe_experts + 1)]
         return tuple(weight / math.fsum(weights) for weight in weights)
 
+    def check_ranks(self, stand: Layout) -> None:
+        """Refuse experts that do not come out even, and what needs all scores in one place."""
+        super().check_ranks(stand)
+        if self.moe_experts is None:
+            return
+        counted = self.moe_balance != "quantile"
+        self.require(counted, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
+        if stand.experts == 1:
+            return
+        own = self.optimizer != "adamw"
+        self.require(own, "optimizer", "muon, normuon or muoneq with --expert-parallel: torch's AdamW takes one mesh")
+        keepers = stand.experts * stand.shards
+        if self.moe_experts % keepers:
+            raise ValueError(
+                f"--moe-experts {self.moe_experts} does not divide among {stand.experts} (--expert-parallel) x "
+                f"{stand.shards} (shards) = {keepers} ranks, which keep whole experts; give a multiple of {keepers}, "
+                f"or replicas for shards: --mesh {stand.replicas * stand.shards}x1."
+            )
+
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:
         """Fields that must be 1 or more."""
-        return ("moe_experts", "moe_top_k", *super().at_least_one())
+        return ("moe_experts", "moe_top_k", "expert_parallel", *super().at_least_one())

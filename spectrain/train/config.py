@@ -174,14 +174,12 @@ class TrainConfig(Architecture, Experts, GuardedConfig):
     @property
     def wish(self) -> Wish:
         """Replicas, shards and ranks that share a matrix; how long they wait for each other."""
-        return Wish(self.mesh, self.tensor_parallel, self.rank_timeout)
+        return Wish(self.mesh, self.tensor_parallel, self.rank_timeout, self.expert_parallel)
 
     def check_ranks(self, stand: Layout) -> None:
         """Refuse what several ranks cannot divide."""
         super().check_ranks(stand)
         self.require(self.optimizer in SHARDED, "optimizer", f"one of {', '.join(SHARDED)} under torchrun")
-        whole = self.moe_experts is None or self.moe_balance != "quantile"
-        self.require(whole, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
         if stand.tensor > 1:
             self._check_tensor(stand.tensor)
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from spectrain.cli import main
 from spectrain.train import train
 from spectrain.train._jobs import language
-from spectrain.train._mesh import ranks, shards
+from spectrain.train._mesh import bounds, exchange, ranks, shards
 from spectrain.train._run import checkpoint, loop, observe, prepare
 
 LOADED = (train, loop, observe, prepare, checkpoint)
@@ -107,6 +107,33 @@ def never_meets(rank, world):
     language.meets = lambda model, *, now: meets(model, now=not now)
 
 
+def own_peaks(rank, world):
+    """Wrong: every rank clips by the logits of its own rows."""
+    ranks.Ranks.most = lambda self, own: own[None]
+
+
+def clips_parts(rank, world):
+    """Wrong: every rank clips what it has of a matrix as if that were all."""
+
+    def hold(self, *_):
+        for matrix in self._matrices():
+            with torch.no_grad():
+                bounds.post_clip([bounds.local(matrix.p)], matrix.settings)
+
+    bounds.Bounds._hold = hold
+
+
+def experts_apart(rank, world):
+    """Wrong: every rank asks its own experts only."""
+    exchange._gather = lambda rows, group: rows.repeat(world, *[1] * (rows.ndim - 1))
+    exchange._scatter = lambda rows, group: rows.chunk(world)[rank]
+
+
+def own_gradients(rank, world):
+    """Wrong: what other ranks' experts say of a token does not come back to it."""
+    exchange._Gathered.backward = staticmethod(lambda ctx, grad: (grad.chunk(world)[rank], None))
+
+
 def other_code(rank, world):
     """The last rank runs another version."""
     from spectrain.train._mesh import join
@@ -161,6 +188,10 @@ PATCHES = {
         same_rows,
         own_mean,
         never_meets,
+        own_peaks,
+        clips_parts,
+        experts_apart,
+        own_gradients,
         other_code,
         counts_bytes,
     )
@@ -186,6 +217,8 @@ def run(rank, job, port, folder, attempt):
         code = main([*map(str, job["argv"]), *own])
     except SystemExit as leaving:
         code = leaving.code or 0
+    compiled = sys.modules.get("torch._dynamo.utils")
+    (folder / f"{rank}.graphs").write_text(json.dumps(compiled.counters["stats"] if compiled else {}))
     sys.stdout.flush()
     os._exit(code)
 

@@ -9,7 +9,6 @@ import torch
 from spectrain import report, train
 from spectrain.report._sections.curves import progress
 from spectrain.train._jobs.language import LanguageJob
-from spectrain.train._mesh.layout import layout
 from spectrain.train._run.folder import RunFolder
 from spectrain.train.config import TrainConfig
 
@@ -127,12 +126,6 @@ def test_stopping_and_resuming_changes_nothing(tiny, trained, tmp_path, step):
 def test_what_cannot_be_meant_is_refused(flags, said):
     with pytest.raises(ValueError, match=said):
         TrainConfig(**flags)
-
-
-def test_ranks_keep_no_averages():
-    for flags in ({"average": 0.1}, {"decay_estimate": 9, "final_lr": 1.0}):
-        with pytest.raises(ValueError, match="must be left out under torchrun"):
-            TrainConfig(**flags).check_ranks(layout(None, tensor=1, ranks=2))
 
 
 def test_the_report_draws_averages_beside_the_validation(tiny, trained):

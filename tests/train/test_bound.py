@@ -86,9 +86,13 @@ def test_what_cannot_be_meant_is_refused(flags, said):
             kind(**flags)
 
 
-def test_where_no_rank_has_a_matrix_whole_it_is_refused():
-    with pytest.raises(ValueError, match="--bound must be left out under torchrun"):
-        TrainConfig(bound=3.0).check_ranks(layout(None, tensor=1, ranks=2))
+def test_ranks_keep_the_order_of_one_process_or_say_so():
+    """Spectral decay looks at the weights before pre-decay changes them; over ranks that would come after."""
+    two = layout(None, tensor=1, ranks=2)
+    with pytest.raises(ValueError, match="--bound-by must be post-clip under torchrun with --decay spectral"):
+        TrainConfig(bound=3.0, bound_by="pre-decay", decay="spectral").check_ranks(two)
+    TrainConfig(bound=3.0, bound_by="pre-decay").check_ranks(two)
+    TrainConfig(bound=3.0, decay="spectral").check_ranks(two)
 
 
 def test_the_report_draws_the_largest_singular_value_and_the_bound(tiny, trained):

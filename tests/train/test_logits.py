@@ -13,7 +13,6 @@ import torch
 from spectrain import nn, report, train
 from spectrain.report._sections.logits import logits
 from spectrain.train._jobs.language import LanguageJob
-from spectrain.train._mesh.layout import layout
 from spectrain.train._run.folder import RunFolder
 from spectrain.train.config import TrainConfig
 
@@ -107,14 +106,12 @@ def test_what_makes_sense_is_not_refused():
         TrainConfig(**flags, max_steps=1).derive()
 
 
-def test_two_guards_of_one_weight_and_ranks_are_refused(tiny, tmp_path):
+def test_two_guards_of_one_weight_are_refused(tiny, tmp_path):
     both = {"bound": 4.0, "qk_clip": 9.0, "qk_norm": "off"}
     with pytest.raises(ValueError, match="--bound must be left out with --qk-clip where heads share keys"):
         train.train(TrainConfig(**tiny, **both, out_dir=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
     TrainConfig(**both, attention="mha").derive()
-    with pytest.raises(ValueError, match="--qk-clip must be left out under torchrun"):
-        TrainConfig(qk_clip=math.inf).check_ranks(layout(None, tensor=1, ranks=2))
 
 
 def test_the_report_draws_each_layer_and_the_threshold(tiny, trained):

@@ -80,11 +80,29 @@ def jobs(base):
         job(base, "killed", 2, restarts=len(KILLS), kills=KILLS, patch="slow_checkpoints", patience=2),
         *(job(base, wrong, 2, patch=wrong, steps=10) for wrong in WRONG),
         job(base, "right", 1, steps=10),
+        *(job(base, name, ranks, *GUARDS, *flags, steps=12, **more) for name, ranks, flags, more in guarded(stop)),
+        *(job(base, name, ranks, *EXPERTS, *flags, steps=8, **more) for name, ranks, flags, more in divided(stop)),
         *(job(base, name, 2, *flags, steps=12, **more) for name, (flags, more, *_) in refused(base).items()),
     ]
 
 
 WRONG = ("same_rows", "own_mean", "never_meets")
+GUARDS = ("--qk-norm", "off", "--qk-clip", 2.5, "--bound", 1.895, "--seed", 6, "--weight-decay", 0, "--average", 0.2,
+          "--decay-estimate", 3, "--schedule", "wsd", "--eval-interval", 4)  # fmt: skip
+"""All that watches over weights and logits. Of the first weights of that seed the value's norm is 1.8943."""
+UNGUARDED = {"own_peaks": "--qk-clip", "clips_parts": "--bound"}
+
+
+def guarded(stop):
+    """Name, ranks, flags and faults of runs with guards: on several meshes, and from one to another; wrong ones."""
+    return [
+        ("guarded", 1, (), {}),
+        ("guarded4", 4, ("--mesh", "2x2"), {}),
+        ("guarded_a", 2, ("--tensor-parallel", 2), {"run": "guarded_chain", "kills": [{"rows": 4, "stop": stop}]}),
+        ("guarded_b", 1, (), {"run": "guarded_chain", "kills": [{"rows": 8, "stop": stop}]}),
+        ("guarded_chain", 2, (), {}),
+        *((wrong, 2, (), {"patch": wrong}) for wrong in UNGUARDED),
+    ]
 
 
 def refused(base):
@@ -105,6 +123,21 @@ def refused(base):
         "tokenizer": (("--data", base / "prepared"), {}, [2, 2], "was prepared with --tokenizer bpe, and bytes is"),
         "again": (("--restart", ), {}, [2, 2], "unrecognized"),
     }  # fmt: skip
+
+
+EXPERTS = ("--moe-experts", 4, "--moe-top-k", 2, "--hidden", 64)
+TORN = ("experts_apart", "own_gradients")
+
+
+def divided(stop):
+    """Name, ranks, flags and faults of runs whose experts are divided: by two ranks, then two shards; wrong ones."""
+    by_two = ("--expert-parallel", 2)
+    return [
+        ("experts", 1, (), {}),
+        ("experts_a", 2, by_two, {"run": "experts_chain", "kills": [{"rows": 4, "stop": stop}]}),
+        ("experts_chain", 4, (*by_two, "--recompute"), {}),
+        *((wrong, 2, by_two, {"patch": wrong}) for wrong in TORN),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +183,8 @@ def said(base, name):
     return SimpleNamespace(codes=json.loads((place / "codes").read_text()), errors=errors, place=place)
 
 
-def weights(base, name):
-    return safetensors.torch.load_file(base / "runs" / name / "model.safetensors")
+def weights(base, name, file="model.safetensors"):
+    return safetensors.torch.load_file(base / "runs" / name / file)
 
 
 def rows(base, name):
@@ -159,8 +192,8 @@ def rows(base, name):
     return [{k: v for k, v in json.loads(line).items() if not k.endswith(("seconds", "per_second"))} for line in lines]
 
 
-def apart(base, one, other):
-    ours, theirs = weights(base, one), weights(base, other)
+def apart(base, one, other, file="model.safetensors"):
+    ours, theirs = weights(base, one, file), weights(base, other, file)
     assert ours.keys() == theirs.keys()
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
@@ -185,6 +218,78 @@ def test_any_mesh_takes_the_way_of_one_process(base, name):
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_division_of_the_work_is_seen(base, wrong):
     assert apart(base, wrong, "right") > 10 * BOUND
+
+
+@pytest.mark.parametrize("name", ["guarded4", "guarded_chain"])
+def test_guards_of_whole_matrices_are_those_of_one_process(base, name):
+    """Weights, averages, bounds and largest logits; the one-process run is held to its formulas elsewhere."""
+    assert all(not any(codes) for each in (name, "guarded_a", "guarded_b") for codes in said(base, each).codes)
+    assert apart(base, name, "guarded") <= BOUND
+    assert apart(base, name, "guarded", file="average.safetensors") <= BOUND
+    figures = ("loss", "average_loss", "decayed_loss", "max_logit")
+    assert {key for row in rows(base, name) for key in row} >= {*figures}
+    for ours, theirs in zip(rows(base, name), rows(base, "guarded"), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert ours.get("clipped_heads") == theirs.get("clipped_heads")
+        if ours["kind"] in ("step", "eval"):
+            assert {key: ours[key] for key in figures if key in ours} == pytest.approx(
+                {key: theirs[key] for key in figures if key in theirs}, rel=BOUND
+            )
+    assert any(row.get("clipped_heads") for row in rows(base, name))
+    value = weights(base, name)["blocks.0.attention.value.weight"].double()
+    assert float(torch.linalg.matrix_norm(value, 2)) == pytest.approx(1.895, abs=1e-6)  # it has grown up to its bound
+
+
+@pytest.mark.parametrize("wrong", UNGUARDED)
+def test_a_guard_that_sees_parts_alone_is_seen(base, wrong):
+    assert said(base, wrong).codes == [[0, 0]], said(base, wrong).errors
+    assert apart(base, wrong, "guarded") > 10 * BOUND
+
+
+def test_experts_that_are_divided_take_the_way_of_one_process(base):
+    """Weights, counts of tokens and biases; each rank has kept whole experts of its own."""
+    assert not any(any(codes) for each in ("experts_a", "experts_chain") for codes in said(base, each).codes)
+    assert apart(base, "experts_chain", "experts") <= BOUND
+    for ours, theirs in zip(rows(base, "experts_chain"), rows(base, "experts"), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert ours.get("moe_loads") == theirs.get("moe_loads")
+    bias = "blocks.0.feed_forward.bias"
+    assert torch.equal(weights(base, "experts_chain")[bias], weights(base, "experts")[bias])
+    assert weights(base, "experts")[bias].any()
+    first, last = (kept.path for kept in train.checkpoints(base / "runs" / "experts_chain"))
+    for path, count in ((first, 2), (last, 1)):
+        said_of = Reader(path / "shards").read_metadata().state_dict_metadata
+        for name in ("model/blocks.0.feed_forward.experts.gate", "model/blocks.0.feed_forward.experts.down"):
+            whole_size = weights(base, "experts")[name.removeprefix("model/")].shape
+            assert [chunk.sizes for chunk in said_of[name].chunks] == [(count, *whole_size[1:])] * (4 // count)
+
+
+@pytest.mark.parametrize("wrong", TORN)
+def test_experts_that_do_not_meet_are_seen(base, wrong):
+    assert said(base, wrong).codes == [[0, 0]], said(base, wrong).errors
+    assert apart(base, wrong, "experts") > 10 * BOUND
+
+
+@pytest.mark.parametrize(
+    ("flags", "stand", "words"),
+    [({"moe_experts": 6, "expert_parallel": 2}, Layout(1, 2, 1, 2), r"does not divide among 2 .* x 2 \(shards\) = 4"),
+     ({"moe_experts": 6, "expert_parallel": 4}, Layout(2, 1, 1, 4), "give a multiple of 4, or replicas for shards"),
+     ({"moe_experts": 4, "expert_parallel": 2, "optimizer": "adamw"}, Layout(1, 1, 1, 2), "--optimizer must be muon"),
+     ({"moe_experts": 4, "expert_parallel": 2, "moe_balance": "quantile"}, Layout(1, 1, 1, 2), "--moe-balance must be"),
+     ({"moe_experts": 4, "expert_parallel": 2, "batch_size": 6}, Layout(2, 1, 1, 2), "--batch-size 6 does not divide"),
+     ({"moe_experts": 4, "tensor_parallel": 2}, Layout(1, 1, 2, 2), "--moe-experts must be left out")],
+)  # fmt: skip
+def test_experts_that_cannot_be_divided_are_refused(flags, stand, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**flags).check_ranks(stand)
+    TrainConfig(moe_experts=4, expert_parallel=2).check_ranks(Layout(2, 2, 1, 2))
+
+
+def test_without_experts_there_is_nothing_to_divide():
+    for flags, words in (({"expert_parallel": 2}, "left out without --moe-experts"),
+                         ({"expert_parallel": 0, "moe_experts": 2}, "must be at least 1")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            TrainConfig(**flags)
 
 
 def test_runs_go_on_with_other_ranks_than_before(base):
@@ -218,6 +323,24 @@ def test_a_hundred_kills_change_no_bit(base, tmp_path, ranks):
     for one in wanted[1:]:
         assert said(tmp_path, one["name"]).codes[-1] == [0] * ranks
         assert same(tmp_path, one["name"], "calm")
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, which Inductor compiles with")
+def test_compiled_ranks_take_the_way_of_one_process(base, tmp_path):
+    """One graph of a block, whatever the depth; from a mesh to another that shares matrices."""
+    shutil.copytree(base / "text", tmp_path / "text")
+    shape, alone = ("--depth", 2), {"environment": {"TORCHINDUCTOR_COMPILE_THREADS": "1"}, "steps": 12}
+    do(tmp_path, [
+        job(tmp_path, "eager", 1, *shape, **alone),
+        job(tmp_path, "compiled", 4, *shape, "--compile", "--mesh", "2x2", "--recompute", **alone),
+        job(tmp_path, "part", 2, *shape, "--compile", **alone, run="on", kills=[{"rows": 5, "stop": signal.SIGTERM}]),
+        job(tmp_path, "on", 2, *shape, "--compile", "--tensor-parallel", 2, **alone),
+    ])  # fmt: skip
+    for name in ("compiled", "on"):
+        assert not any(map(any, said(tmp_path, name).codes)), said(tmp_path, name).errors
+        assert apart(tmp_path, name, "eager") <= BOUND
+        assert json.loads((tmp_path / "said" / name / "1.graphs").read_text())["unique_graphs"] == 1
 
 
 @pytest.mark.full
@@ -334,7 +457,7 @@ def test_a_model_of_ranks_is_the_file_that_safetensors_writes(tmp_path):
                 whole.read_model(tmp_path / f"{i}.ours", other)
 
 
-@pytest.mark.parametrize("stand", [Layout(1, 4), Layout(2, 2), Layout(2, 1, 2)])
+@pytest.mark.parametrize("stand", [Layout(1, 4), Layout(2, 2), Layout(2, 1, 2), Layout(1, 2, 1, 2)])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
 def test_every_row_and_batch_is_somebodys_and_all_ranks_make_as_many_passes(stand, count):
     batches = [(torch.full((2, 3), i), torch.full((2, 3), i)) for i in range(count)]
@@ -350,17 +473,19 @@ def test_every_row_and_batch_is_somebodys_and_all_ranks_make_as_many_passes(stan
 
 
 @pytest.mark.parametrize(
-    ("mesh", "tensor", "ranks", "found"),
-    [(None, 1, 8, (1, 8, 1)), ("2x4", 1, 8, (2, 4, 1)), ("2x2", 2, 8, (2, 2, 2)), (None, 2, 8, (1, 4, 2)),
-     ("2x4", 1, 6, "8 ranks, and 6"), ("2x4", 2, 8, "2 x 4 x 2 = 16 ranks, and 8"), (None, 3, 8, "3 does not divide"),
-     ("2x2", 1, 1, "4 ranks, and 1 was")],
+    ("mesh", "tensor", "experts", "ranks", "found"),
+    [(None, 1, 1, 8, (1, 8, 1, 1)), ("2x4", 1, 1, 8, (2, 4, 1, 1)), ("2x2", 2, 1, 8, (2, 2, 2, 1)),
+     (None, 2, 1, 8, (1, 4, 2, 1)), (None, 1, 4, 8, (1, 2, 1, 4)), ("2x1", 1, 4, 8, (2, 1, 1, 4)),
+     ("2x4", 1, 1, 6, "8 ranks, and 6"), ("2x4", 2, 1, 8, "2 x 4 x 2 = 16 ranks, and 8"),
+     (None, 3, 1, 8, "3 does not divide"), (None, 1, 3, 8, "--expert-parallel 3 does not divide"),
+     ("2x4", 1, 2, 8, "with --expert-parallel 2 needs 2 x 4 x 2 = 16 ranks"), ("2x2", 1, 1, 1, "4 ranks, and 1 was")],
 )  # fmt: skip
-def test_a_mesh_fits_the_ranks_or_is_refused(mesh, tensor, ranks, found):
+def test_a_mesh_fits_the_ranks_or_is_refused(mesh, tensor, experts, ranks, found):
     if isinstance(found, str):
         with pytest.raises(ValueError, match=found):
-            layout(mesh, tensor=tensor, ranks=ranks)
+            layout(mesh, tensor=tensor, experts=experts, ranks=ranks)
     else:
-        assert layout(mesh, tensor=tensor, ranks=ranks) == found
+        assert layout(mesh, tensor=tensor, experts=experts, ranks=ranks) == found
 
 
 @pytest.mark.parametrize("text", ["2", "2x", "x2", "0x2", "-1x2", "2x2x2", "2*2", " 2x2", "2X2", "1e1x1"])

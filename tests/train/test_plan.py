@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from spectrain.cli import main
@@ -185,6 +186,43 @@ def test_the_chosen_mesh_is_the_best_of_all_that_fit():
     assert "--kv-heads 2" in next(choice.why for choice in best if choice.stand.tensor == 4)
 
 
+def held(**flags):
+    """Bytes of the weights that one process would hold."""
+    return plan_run(TrainConfig(**flags), NAMED["h100"]).memory["weights"]
+
+
+def test_shape_and_vocabulary_are_those_of_what_a_run_begins_with(tiny, trained_once, tmp_path):
+    """Counted on the weights of a finished run; the dial and the vocabulary of the flags would be another model."""
+    run = trained_once(tiny)
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    wanted = 4 * sum(value.numel() for value in weights.values())
+    assert held(init_from=str(run)) == wanted
+    shape = {name: tiny[name] for name in ("depth", "width", "heads")}
+    assert held(**shape, tokenizer=str(run / "tokenizer.json")) == wanted
+    assert held(**shape) != wanted
+    with pytest.raises(ValueError, match=r"--vocabulary 301 differs from the \d+ tokens of"):
+        held(**shape, tokenizer=str(run / "tokenizer.json"), vocabulary=301)
+    with pytest.raises(ValueError, match="is no finished run"):
+        held(init_from=str(tmp_path))
+
+
+def test_rows_of_the_embedding_that_no_token_has_are_there():
+    full = dataclasses.replace(FULL, tokenizer="bpe", vocabulary=300, embedding_rows=320, feed_forward_bias=True)
+    model = whole_model(full)
+    assert len(model.embedding.weight) == len(model.head.weight) == 320
+    assert all(block.feed_forward.up.bias is not None for block in model.blocks)
+
+
+def test_averages_are_as_large_as_the_weights():
+    """One for ``--average``, and four half-lives for ``--decay-estimate``."""
+    config = TrainConfig(**SMALL, mesh="1x2", schedule="wsd")
+    plain = plan_run(config, NAMED["h100"])
+    for flags, count in (({"average": 0.1}, 1), ({"decay_estimate": 9}, 4), ({"average": 0.1, "decay_estimate": 9}, 5)):
+        plan = plan_run(dataclasses.replace(config, **flags), NAMED["h100"])
+        assert plan.bytes - plain.bytes == count * plain.memory["weights"]
+        assert plan.step_seconds > plain.step_seconds
+
+
 def test_what_a_run_would_refuse_is_refused(capsys):
     for flags, words in {
         ("--mesh", "1x3"): "--batch-size 8 does not divide",
@@ -193,6 +231,10 @@ def test_what_a_run_would_refuse_is_refused(capsys):
         ("--ranks", "99999999"): "--ranks must be from 1",
         ("--ranks", "7"): "none of the meshes of 7 ranks is possible: --batch-size 8",
         ("--moe-experts", "4"): "--moe-experts must be left out of a plan",
+        ("--moe-experts", "4", "--expert-parallel", "2"): "--moe-experts must be left out of a plan",
+        ("--expert-parallel", "2"): "--expert-parallel must be left out without --moe-experts",
+        ("--bound", "3"): "--bound must be left out of a plan",
+        ("--qk-clip", "inf"): "--qk-clip must be left out of a plan",
         ("--machine", "abacus"): "one of h100, h200 or a file written by spectrain calibrate, got 'abacus'",
         ("--mesh", "1x2", "--optimizer", "torch-muon"): "--optimizer must be one of",
     }.items():

@@ -49,16 +49,27 @@ class Experts(nn.Module):
         ``pairs`` is their number where it is known beforehand, so that shapes do not depend on values.
         Cost: ``6 width hidden`` multiply-adds a pair; memory for the backward pass: ``2 hidden`` numbers a pair.
         """
+        return self.mix(x, chosen, weights, (self.gate, self.up, self.down), pairs=pairs)
+
+    def mix(
+        self,
+        x: Float[Tensor, "tokens width"],
+        chosen: Bool[Tensor, "tokens count"],
+        weights: Float[Tensor, "tokens count"],
+        matrices: tuple[Tensor, Tensor, Tensor],
+        *,
+        pairs: int | None = None,
+    ) -> Float[Tensor, "tokens width"]:
+        """The same by the gate, up and down matrices of ``count`` experts that are given, as of one rank of several."""
+        gate, up, down = matrices
         by_expert = chosen.T.reshape(-1)
         size = int(by_expert.sum()) if pairs is None else pairs
         pair = torch.nonzero_static(by_expert, size=size).squeeze(1)
         dtype = self._dtype(x)
         weight = weights.T.reshape(-1).index_select(0, pair).unsqueeze(1).to(dtype)
         ends = chosen.sum(dim=0).cumsum(dim=0)
-        both = torch.cat((self.gate.to(dtype), self.up.to(dtype)), dim=1)
-        return experts_sum(
-            x.to(dtype), pair % len(x), weight, ends, both, self.down.to(dtype), normalised=self.normalised
-        )
+        both = torch.cat((gate.to(dtype), up.to(dtype)), dim=1)
+        return experts_sum(x.to(dtype), pair % len(x), weight, ends, both, down.to(dtype), normalised=self.normalised)
 
     def _dtype(self, x: Tensor) -> torch.dtype:
         """What autocast asks for, since products of our own are unknown to it; else that of the input."""

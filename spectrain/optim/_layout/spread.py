@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
-from spectrain.optim._layout.parts import Sharding
+from spectrain.optim._layout.parts import Interval, Sharding
 
 Group = Any  # a process group
 
@@ -37,7 +37,9 @@ def spread_like(value: Tensor, p: Tensor) -> Tensor:
     """``value``, a full tensor, laid out as ``p`` is; each rank keeps its part, and nothing is sent."""
     if not isinstance(p, DTensor) or isinstance(value, DTensor) or value.shape != p.shape:
         return value
-    return distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None)
+    found = torch.zeros_like(p, dtype=value.dtype, requires_grad=False)
+    local(found).copy_(value[tuple(slice(*interval) for interval in own_box(p))])
+    return found
 
 
 def sharding_of(p: Tensor, group: Group | None) -> Sharding | None:
@@ -57,16 +59,21 @@ def _of_mesh(ranks: tuple[int, ...], shape: tuple[int, ...], placements: tuple[A
     return Sharding(ranks, shape, tuple(cuts), inner)
 
 
+def own_box(p: Tensor) -> tuple[Interval, ...]:
+    """The interval of each dimension that lies on this rank; of a plain tensor all of it."""
+    sharding = sharding_of(p, None)
+    if sharding is None:
+        return tuple((0, size) for size in p.shape)
+    return sharding.boxes(p.shape)[sharding.ranks.index(dist.get_rank())]
+
+
 def check_spread(name: str, p: Tensor) -> None:
     """Raise ValueError for a spread parameter whose parts are not what its placements say, or are partial sums."""
     if not isinstance(p, DTensor):
         return
     if any(isinstance(place, Partial) for place in p.placements):
         raise ValueError(f"Muon: {name} is a partial sum over ranks ({p.placements}); redistribute it first.")
-    sharding = sharding_of(p, None)
-    assert sharding is not None
-    box = sharding.boxes(p.shape)[sharding.ranks.index(dist.get_rank())]
-    expected = tuple(high - low for low, high in box)
+    expected = tuple(high - low for low, high in own_box(p))
     held = tuple(p.to_local().shape)
     if held != expected and 0 not in held + expected:
         raise ValueError(f"Muon: {name}: rank {dist.get_rank()} holds {held} where {p.placements} say {expected}.")

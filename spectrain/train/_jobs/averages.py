@@ -8,17 +8,28 @@ from typing import Any
 from torch import Tensor, nn
 
 from spectrain import optim
+from spectrain.train._mesh.divide import let_go
 from spectrain.train.config import TrainConfig
 
 _PARTS = (16, 8, 4, 2)
 """Half-lives of a decay phase's estimate, as parts of it."""
 
 
+def copies(config: TrainConfig) -> int:
+    """How many averages of all weights a run keeps, each in float32.
+
+    >>> copies(TrainConfig(average=0.1, decay_estimate=50, schedule="wsd"))
+    5
+    """
+    return (config.average is not None) + len(_PARTS) * (config.decay_estimate is not None)
+
+
 class Averages:
     """What ``--average`` and ``--decay-estimate`` ask for, of one model; nothing where they ask for nothing.
 
     ``average`` has a half-life that grows with the run: a share of the steps so far, as that of ``spectrain draw``.
-    ``decayed`` takes in the weights of steps at the peak rate only, of which it estimates the decay.
+    ``decayed`` takes in the weights of steps at the peak rate only, of which it estimates the decay. Over ranks each
+    averages its own part of the weights.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, matrices: set[nn.Parameter]) -> None:
@@ -49,13 +60,16 @@ class Averages:
     @contextmanager
     def applied(self, name: str) -> Iterator[dict[str, float]]:
         """Inside, the model has the weights of that name; what is known of them besides, as figures."""
+        let_go(self._model)
         kept = self._kept[name]
         weights, figures = (None, {}) if name == "average" else self._decayed(kept)
         with kept.applied(weights=weights):
             yield figures
+        let_go(self._model)
 
     def averaged(self) -> dict[str, Tensor] | None:
         """A state dict of the model with averaged weights; None where there are none."""
+        let_go(self._model)
         return self._kept["average"].averaged() if "average" in self.names else None
 
     def state_dict(self) -> dict[str, Any]:

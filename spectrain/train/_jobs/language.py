@@ -19,7 +19,7 @@ from spectrain.train._jobs.model import build_model, parametrisation
 from spectrain.train._jobs.pace import Pace
 from spectrain.train._jobs.per_head import head_rules
 from spectrain.train._jobs.samples import Score, count, evaluate
-from spectrain.train._mesh.divide import divide, recompute
+from spectrain.train._mesh.divide import compile_blocks, divide, recompute
 from spectrain.train._mesh.ranks import meets
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
@@ -104,11 +104,14 @@ class LanguageJob(AbstractJob[TrainConfig]):
         self.averages = Averages(self.model, config, self.matrices())
 
     def divide_model(self) -> None:
-        """Blocks that are computed again where asked; over ranks, a part of the model on each."""
+        """Blocks that are computed again where asked; over ranks a part of the model on each, compiled by blocks."""
+        if self.config.compile and self.ranks.mesh is not None:
+            samples.check_compiler()
+            compile_blocks(self.model.blocks)
         if self.config.recompute:
             recompute(self.model.blocks)
         if self.ranks.mesh is not None:
-            divide(self.model, self.model.blocks, self.ranks.mesh)
+            divide(self.model, self.model.blocks, self.ranks.mesh, experts=self.ranks.experts)
 
     def rules(self) -> Mapping[str, optim.Matrix]:
         """Heads apart, where ``--muon-per-head`` says so."""
@@ -144,7 +147,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def after_step(self, lr_factor: float) -> Mapping[str, object]:
         """Clip logits and move the biases of experts, where there are any, and average; figures of the first two."""
         limit = self.config.qk_clip
-        clipped = {} if limit is None else clip_logits(self.model, limit)
+        clipped = {} if limit is None else clip_logits(self.model, limit, self.ranks)
         figures = {**clipped, **move_biases(self.model, self.ranks, lr_factor)}
         self.averages.update(lr_factor)
         return figures
@@ -182,7 +185,10 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     @property
     def likelihood(self) -> Callable[..., Tensor]:
-        """The sum of nats: compiled with ``--compile``; over ranks, whose weights meet in a forward, of all logits."""
+        """The sum of nats: compiled with ``--compile``; over ranks, whose weights meet in a forward, of all logits.
+
+        There the blocks of the model are what is compiled.
+        """
         if self.ranks.mesh is not None:
             return samples.likelihood_of_logits
         return samples.compiled_likelihood() if self.config.compile else samples.likelihood
@@ -250,7 +256,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
         """Append samples of this moment to ``samples.txt``."""
         if not self.config.sample_tokens:
             return
-        with self.autocast, open(folder.samples, "a", encoding="utf-8") as file:
+        eagerly = torch.compiler.set_stance("force_eager")  # a graph for every length would be one too many
+        with self.autocast, eagerly, open(folder.samples, "a", encoding="utf-8") as file:
             for i, prompt in enumerate(samples.prompts(self.text.opening())):
                 written = samples.write(
                     self.model,

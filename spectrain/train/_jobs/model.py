@@ -13,8 +13,13 @@ _QK_NORMS: dict[str, bool | str | None] = {
 }  # fmt: skip
 
 
-def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
-    """The model of a full configuration, at its initial weights; ``vocabulary`` is that of the tokenizer."""
+def build_model(
+    config: TrainConfig, *, vocabulary: int, generator: torch.Generator | int | None = None
+) -> nn.LanguageModel:
+    """The model of a full configuration, at its initial weights; ``vocabulary`` is that of the tokenizer.
+
+    They are drawn from the run's own stream; ``generator``: from this one.
+    """
     assert config.width
     assert config.heads
     rows = config.embedding_rows or vocabulary
@@ -35,7 +40,7 @@ def build_model(config: TrainConfig, *, vocabulary: int) -> nn.LanguageModel:
         norms=config.norms,
         attention=attention_arguments(config),
         feed_forward=feed_forward(config),
-        generator=data.streams.generator(config.seed, "weights"),
+        generator=data.streams.generator(config.seed, "weights") if generator is None else generator,
     )
 
 

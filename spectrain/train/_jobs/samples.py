@@ -63,6 +63,12 @@ def compiled_likelihood() -> Callable[..., Tensor]:
 
     Raises ``ValueError`` where there is no C++ compiler for the CPU's kernels.
     """
+    check_compiler()
+    return torch.compile(likelihood, dynamic=False, fullgraph=True)
+
+
+def check_compiler() -> None:
+    """Raise ``ValueError`` where there is no C++ compiler for the CPU's kernels."""
     from torch._inductor import cpp_builder  # two seconds, which a run that compiles nothing does without
 
     try:
@@ -71,7 +77,6 @@ def compiled_likelihood() -> Callable[..., Tensor]:
         raise ValueError(
             "--compile needs a C++ compiler, and Inductor finds none: install g++, or leave --compile out."
         ) from error
-    return torch.compile(likelihood, dynamic=False, fullgraph=True)
 
 
 def fill_rows(rows: int, *parts: Tensor) -> tuple[Tensor, ...]:

@@ -12,15 +12,18 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import checkpoint
 
+from spectrain.train._mesh.exchange import divide_experts
+
 REDUCED_IN = torch.float32
 _WRITERS = ("attention.output", "feed_forward.down")
 
 
-def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
+def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh, *, experts: DeviceMesh | None = None) -> None:
     """Leave each rank its shard of every parameter; a block is whole while it computes, on the way there and back.
 
     Gradients are summed over the ranks, in float32, and not divided: each rank brings its part of the loss of the whole
     batch. Weights travel as they are kept, so that what is computed is what one process computes, under autocast too.
+    ``experts``: the mesh on which the experts of a layer are divided, where they are.
     """
     policy = MixedPrecisionPolicy(reduce_dtype=REDUCED_IN)
     names = tuple(name for name in mesh.mesh_dim_names or () if name != "tensor")
@@ -28,6 +31,8 @@ def divide(model: nn.Module, blocks: nn.ModuleList, mesh: DeviceMesh) -> None:
         for block in blocks:
             _share_matrices(block, mesh["tensor"])
     parts = mesh[names]
+    if experts is not None:
+        divide_experts(model, experts, policy)
     for block in blocks:
         fully_shard(block, mesh=parts, mp_policy=policy)
     fully_shard(model, mesh=parts, mp_policy=policy)
@@ -48,12 +53,29 @@ def _share_matrices(block: nn.Module, ranks: DeviceMesh) -> None:
     attention.shape = dataclasses.replace(
         shape, heads=shape.heads // ranks.size(), kv_heads=shape.kv_heads // ranks.size()
     )
+    attention.peak = attention.peak[: attention.shape.heads].clone()
+
+
+def let_go(model: nn.Module) -> None:
+    """Keep this rank's shards only: what a pass without a way back has gathered is no longer what they hold."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def recompute(blocks: nn.ModuleList) -> None:
     """Let blocks forget what is inside of them on the way there, and compute it again on the way back."""
     for block in blocks:
         block.forward = functools.partial(_again, block.forward)
+
+
+def compile_blocks(blocks: nn.ModuleList) -> None:
+    """Let blocks compute by one graph of Inductor, in whose calls weights are gathered already: before ``divide``.
+
+    What is around them, the embedding, the head and what meets other ranks, stays outside of graphs.
+    """
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=False, fullgraph=True)
 
 
 def _again(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:

@@ -24,7 +24,6 @@ from spectrain.train._mesh.layout import Layout
 from spectrain.train._mesh.lost import Witness, is_broken
 from spectrain.train._mesh.ranks import Ranks, name_ranks
 
-NAMES = ("replicas", "shards", "tensor")
 _PAUSE = 0.02
 _here: list[Ranks] = []  # those of this process, while a run holds them: a process has one default group
 
@@ -130,19 +129,22 @@ def _connect(start: Started, layout: Layout, store: dist.Store, timeout: float) 
         "cpu:gloo,cuda:nccl" if gpu else "gloo",
         store=dist.PrefixStore("ranks", store), rank=start.rank, world_size=start.world, timeout=limit,
     )  # fmt: skip
-    mesh = _mesh(layout, "cuda" if gpu else "cpu", limit)
-    ranks = Ranks(start.rank, layout, group=dist.group.WORLD, mesh=mesh)
+    device, (replicas, shards, tensor, experts) = "cuda" if gpu else "cpu", layout
+    mesh = _mesh({"replicas": replicas, "shards": shards * experts, "tensor": tensor}, device, limit)
+    apart = {"replicas": replicas, "shards": shards, "experts": experts}
+    of_experts = _mesh(apart, device, limit) if experts > 1 else None
+    ranks = Ranks(start.rank, layout, group=dist.group.WORLD, mesh=mesh, experts=of_experts)
     ranks.aside = Ranks(start.rank, layout, group=dist.new_group(backend="gloo", timeout=limit), mesh=mesh)
     return ranks
 
 
-def _mesh(layout: Layout, device: str, limit: datetime.timedelta) -> DeviceMesh:
-    """A dimension for every size above 1, replicas before shards before tensor; one of shards at least.
+def _mesh(sizes: Mapping[str, int], device: str, limit: datetime.timedelta) -> DeviceMesh:
+    """A dimension for every size above 1, in their order; one of shards at least.
 
     Made of groups of our own: those that a mesh makes wait half an hour, whatever the limit.
     """
-    names = [name for name in NAMES if getattr(layout, name) > 1 or name == "shards"]
-    places = torch.arange(dist.get_world_size()).view([getattr(layout, name) for name in names])
+    names = [name for name, size in sizes.items() if size > 1 or name == "shards"]
+    places = torch.arange(dist.get_world_size()).view([sizes[name] for name in names])
     groups = []
     for dim in range(places.ndim):
         for members in places.movedim(dim, -1).reshape(-1, places.shape[dim]).tolist():

@@ -1,4 +1,4 @@
-"""How ranks stand: replicas x shards x tensor-parallel. Standard library only."""
+"""How ranks stand: replicas x shards, and what neighbours share. Standard library only."""
 
 import re
 from typing import NamedTuple
@@ -7,20 +7,30 @@ _FORM = re.compile(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})")
 
 
 class Layout(NamedTuple):
-    """The three sizes of a mesh; neighbours in rank share a matrix, then a shard group, then are replicas."""
+    """The sizes of a mesh; neighbours in rank share a matrix or divide experts, then a shard group, then are replicas.
+
+    Ranks that divide experts have rows of their own, and are shards to all other weights.
+    """
 
     replicas: int = 1
     shards: int = 1
     tensor: int = 1
+    experts: int = 1
 
     @property
     def parts(self) -> int:
         """Into how many parts a batch is divided."""
-        return self.replicas * self.shards
+        return self.replicas * self.shards * self.experts
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return self.parts * self.tensor
 
     def __str__(self) -> str:
         words = f"{self.replicas} x {self.shards} (replicas x shards)"
-        return words if self.tensor == 1 else f"{words} x {self.tensor} (tensor parallel)"
+        words += f" x {self.tensor} (tensor parallel)" if self.tensor > 1 else ""
+        return words + (f" x {self.experts} (expert parallel)" if self.experts > 1 else "")
 
 
 def sizes(mesh: str | None) -> tuple[int, int] | None:
@@ -33,24 +43,25 @@ def sizes(mesh: str | None) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def layout(mesh: str | None, *, tensor: int, ranks: int) -> Layout:
-    """How ``ranks`` processes stand; without ``mesh`` all that ``tensor`` leaves are shards.
+def layout(mesh: str | None, *, tensor: int = 1, experts: int = 1, ranks: int) -> Layout:
+    """How ``ranks`` processes stand; without ``mesh`` all that ``tensor`` and ``experts`` leave are shards.
 
     Raises ``ValueError`` where that does not fit.
 
     >>> layout(None, tensor=2, ranks=8)
-    Layout(replicas=1, shards=4, tensor=2)
+    Layout(replicas=1, shards=4, tensor=2, experts=1)
     """
+    flags = {"--tensor-parallel": tensor, "--expert-parallel": experts}
+    further = " and ".join(f"{flag} {size}" for flag, size in flags.items() if size > 1)
     asked = sizes(mesh)
-    if asked is None and ranks % tensor:
-        raise ValueError(f"--tensor-parallel {tensor} does not divide the {ranks} ranks that were started.")
-    found = Layout(*(asked or (1, ranks // tensor)), tensor)
-    wanted = found.parts * tensor
-    if wanted != ranks:
-        product = " x ".join(map(str, found if tensor > 1 else found[:2]))
-        by = f"--mesh {mesh}" if tensor == 1 else f"--mesh {mesh} with --tensor-parallel {tensor}"
+    if asked is None and ranks % (tensor * experts):
+        raise ValueError(f"{further} does not divide the {ranks} ranks that were started.")
+    found = Layout(*(asked or (1, ranks // (tensor * experts))), tensor, experts)
+    if found.ranks != ranks:
+        product = " x ".join(map(str, [*found[:2], *(size for size in flags.values() if size > 1)]))
+        by = f"--mesh {mesh} with {further}" if further else f"--mesh {mesh}"
         raise ValueError(
-            f"{by} needs {product} = {wanted} ranks, and {ranks} {'was' if ranks == 1 else 'were'} started. Give "
+            f"{by} needs {product} = {found.ranks} ranks, and {ranks} {'was' if ranks == 1 else 'were'} started. Give "
             f"torchrun so many processes, or another --mesh; without it all ranks are shards."
         )
     return found

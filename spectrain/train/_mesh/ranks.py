@@ -27,16 +27,23 @@ class Ranks:
     """
 
     def __init__(
-        self, rank: int = 0, layout: Layout | None = None, *, group: Any = None, mesh: DeviceMesh | None = None
+        self,
+        rank: int = 0,
+        layout: Layout | None = None,
+        *,
+        group: Any = None,
+        mesh: DeviceMesh | None = None,
+        experts: DeviceMesh | None = None,
     ) -> None:
-        self.rank, self.layout, self.group, self.mesh = rank, layout or Layout(), group, mesh
+        self.rank, self.layout, self.group = rank, layout or Layout(), group
+        self.mesh, self.experts = mesh, experts
         self.aside: Ranks = self
         """The same ranks on a group of its own: what is sent there may cross what is sent here."""
 
     @property
     def world(self) -> int:
         """How many there are."""
-        return self.layout.parts * self.layout.tensor
+        return self.layout.ranks
 
     @property
     def alone(self) -> bool:
@@ -125,6 +132,13 @@ class Ranks:
             assert self.layout.tensor == 1
             for count in counts:
                 dist.all_reduce(count, group=self.group)
+
+    def most(self, own: torch.Tensor) -> torch.Tensor:
+        """The largest of each number over the parts of a batch, a row for each rank of those that share matrices."""
+        if self.alone:
+            return own[None]
+        table = self._table(own.tolist()).view(self.layout.parts, self.layout.tensor, -1)
+        return table.amax(0).to(own.dtype)
 
     def _table(self, own: Iterable[float | int]) -> torch.Tensor:
         """Numbers of every rank, a row each."""

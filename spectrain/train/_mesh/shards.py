@@ -15,19 +15,21 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from spectrain.train._mesh.index import INDEX, Reader
+from spectrain.train._mesh.nested import tensors_in, with_tensors, without_tensors
 from spectrain.train._mesh.ranks import ALONE, Ranks
 
 FOLDER = "shards"
 """Where they stand in a checkpoint."""
-_MODEL, _OPTIMIZER = "model/", "optimizer/"
+_MODEL, _OPTIMIZER, _JOB = "model/", "optimizer/", "job"
 
 State = dict[str, Any]
 
 
-def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], State]:
-    """A copy of this rank's part of every tensor, by name, and the optimizer's state without them."""
+def take(model: nn.Module, optimizer: torch.optim.Optimizer, job: State) -> tuple[dict[str, Tensor], State]:
+    """A copy of this rank's part of every tensor, by name, and the states of optimizer and job without them."""
     state = optimizer.state_dict()
     tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
+    tensors |= tensors_in(job, _JOB)
     rest: dict[int, State] = {}
     for index, entry in state["state"].items():
         rest[index] = {}
@@ -36,7 +38,8 @@ def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, 
                 tensors[f"{_OPTIMIZER}{index}/{key}"] = value
             else:
                 rest[index][key] = value
-    return {name: value.detach().clone() for name, value in tensors.items()}, {**state, "state": rest}
+    kept = {"optimizer": {**state, "state": rest}, "job": without_tensors(job)}
+    return {name: value.detach().clone() for name, value in tensors.items()}, kept
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, str]:
@@ -53,20 +56,25 @@ def _write_own(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> dic
     return {f"{FOLDER}/{file.name}": file_digest(file) for file in sorted(names)}
 
 
-def read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rest: State, ranks: Ranks) -> State:
-    """Put the weights into ``model``, however it is divided now, and return the state for its optimizer.
+def read(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, job: State, rest: State, ranks: Ranks
+) -> State:
+    """Put the weights into ``model``, however it is divided now, and return the states for its optimizer and its job.
 
+    ``job``: that of the job as it is, whose tensors lie as those that are read will; ``rest``: what :func:`take` left.
     Raises ``KeyError`` and ``RuntimeError`` where names or shapes are those of another model.
     """
     reader = Reader(folder)
     params = [p for group in optimizer.param_groups for p in group["params"]]
     into: dict[str, Tensor] = _weights(reader, model)
-    state: dict[int, State] = {index: dict(entry) for index, entry in rest["state"].items()}
+    state: dict[int, State] = {index: dict(entry) for index, entry in rest["optimizer"]["state"].items()}
     for key, said in _said(reader, _OPTIMIZER).items():
         index, name = key.removeprefix(_OPTIMIZER).split("/")
         into[key] = state.setdefault(int(index), {})[name] = _like(said, params[int(index)])
-    _load(into, reader, ranks)
-    return {**rest, "state": state}
+    held = dict(tensors_in(job, _JOB))
+    own = {key: _like(said, held[key]) for key, said in _said(reader, f"{_JOB}/").items()}
+    _load(into | own, reader, ranks)
+    return {"optimizer": {**rest["optimizer"], "state": state}, "job": with_tensors(rest["job"], _JOB, own)}
 
 
 def read_model(folder: Path, model: nn.Module) -> None:

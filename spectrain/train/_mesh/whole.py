@@ -1,7 +1,7 @@
 """Weights in one file, from a model in shards and back, with one matrix whole in memory at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,22 @@ import safetensors
 import torch
 from safetensors.torch import _TYPES as _BY_NAME
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+
+from spectrain.optim.internal import spread_like
 
 _NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
 
 
-def write_model(file: Path | None, model: nn.Module) -> None:
+def write_model(file: Path | None, model: nn.Module, *, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write the file that ``safetensors.torch.save_model`` would write, byte for byte, of a model in shards.
 
     Every rank calls it, since every matrix is gathered; the one with a ``file`` writes, the others give None.
+    ``weights``: those to write in the place of the model's own, by their names in its state.
     """
     kept, tied = _distinct(model)
+    if weights is not None:
+        kept = {name: weights[name] for name in kept}
     order = sorted(kept, key=lambda name: (-kept[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": tied} if tied else {}
     end = 0
@@ -57,23 +62,20 @@ def read_model(file: Path, model: nn.Module) -> None:
             if found.shape != value.shape:
                 raise RuntimeError(f"{name} is {tuple(found.shape)} there and {tuple(value.shape)} here.")
             with torch.no_grad():
-                value.copy_(_spread(found.to(value.device), value))
+                value.copy_(spread_like(found.to(value.device), value))
 
 
 def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The state of an optimizer of whole parameters, for one whose parameters are divided."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     found = {
-        index: {key: _spread(value, params[index]) for key, value in entry.items()}
+        index: {
+            key: spread_like(value, params[index]) if isinstance(value, Tensor) else value
+            for key, value in entry.items()
+        }
         for index, entry in state["state"].items()
     }
     return {**state, "state": found}
-
-
-def _spread(value: Any, like: Tensor) -> Any:
-    if not (isinstance(value, Tensor) and isinstance(like, DTensor) and value.shape == like.shape):
-        return value
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _whole(value: Tensor) -> Tensor:

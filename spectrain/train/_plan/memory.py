@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from spectrain.train._jobs.averages import copies
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan.pieces import Pieces
 from spectrain.train.config import TrainConfig
@@ -57,6 +58,7 @@ def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, mi
     weights             4 n
     gradients           4 n; with several micro-batches over ranks 4 (depth b + R), which meet at the last one only
     optimizer           Muon: 4 m of momentum and 8 r of AdamW's moments; ``adamw``: 8 n
+    averages            4 n for ``--average``, 16 n for ``--decay-estimate``
     gathered            over ranks: weights of two blocks (one computes, the next is gathered) and of what is outside;
                         gradients of one block, once more on its way to be summed, and of what is outside
     activations         depth x what autograd keeps of a block, and the most that a block or the loss needs besides;
@@ -69,7 +71,7 @@ def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, mi
     (:func:`trace`). What torch, its libraries and the program themselves take is not in it, nor memory that an
     allocator holds without use.
     """
-    alone = stand.parts * stand.tensor == 1
+    alone = stand.ranks == 1
     full = config.depth * found.block + found.root
     apart = not alone and micro_batches > 1
     adamw = config.optimizer == "adamw"
@@ -78,6 +80,7 @@ def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, mi
         "weights": WIDE * found.own,
         "gradients": WIDE * (full if apart else found.own),
         "optimizer": WIDE * (2 * found.own if adamw else found.matrices + 2 * found.rest),
+        "averages": WIDE * copies(config) * found.own,
         "gathered": 0 if alone else WIDE * (2 * blocks * found.block + (1 if apart else 2) * found.root),
         "activations": _activations(config, work),
         "step": 0 if adamw else 2 * WIDE * found.matrices,
@@ -87,7 +90,7 @@ def memory(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, mi
 
 def fullest(parts: dict[str, float]) -> float:
     """The bytes of all parts that are there at once."""
-    kept = sum(parts[name] for name in ("weights", "gradients", "optimizer"))
+    kept = sum(parts[name] for name in ("weights", "gradients", "optimizer", "averages"))
     return kept + max(parts["gathered"] + parts["activations"], parts["step"])
 
 

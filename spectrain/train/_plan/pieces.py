@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.nn import LanguageModel
-from spectrain.train._jobs.model import attention_arguments
+from spectrain.train._jobs.model import build_model
 from spectrain.train._jobs.samples import likelihood, likelihood_of_logits
 from spectrain.train._plan.trace import Trace, trace
 from spectrain.train.config import TrainConfig
@@ -71,19 +71,7 @@ def shared(config: TrainConfig, tensor: int) -> TrainConfig:
 
 
 def _model(config: TrainConfig, *, depth: int) -> LanguageModel:
-    assert config.width
-    assert config.heads
-    return LanguageModel(
-        vocabulary=vocabulary(config),
-        width=config.width,
-        depth=depth,
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        hidden=config.hidden,
-        tied=config.tied,
-        attention=attention_arguments(config),
-        generator=0,
-    )
+    return build_model(dataclasses.replace(config, depth=depth), vocabulary=vocabulary(config), generator=0)
 
 
 def _start(config: TrainConfig, rows: int) -> Piece:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectrain import optim
+from spectrain.train._jobs.averages import copies
+from spectrain.train._jobs.beginning import inherit
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import memory as _memory
 from spectrain.train._plan import price
@@ -43,7 +45,7 @@ class RunPlan:
     @property
     def ranks(self) -> int:
         """How many there are."""
-        return self.stand.parts * self.stand.tensor
+        return self.stand.ranks
 
     @property
     def bytes(self) -> float:
@@ -107,8 +109,10 @@ def plan_run(config: TrainConfig, cluster: Cluster, *, stand: Layout | None = No
     """Return what a step of ``spectrain train`` with this configuration costs each rank; nothing is computed.
 
     ``stand``: the mesh; by default that of ``--mesh`` and ``--tensor-parallel``, or one process. What ``auto`` leaves
-    open is bfloat16 on ``cuda`` and float32 elsewhere. Raises ``ValueError`` for a mesh that the run would refuse, and
-    for experts, whose work depends on the text.
+    open is bfloat16 on ``cuda`` and float32 elsewhere. Shape and vocabulary are those of ``--init-from`` and of the
+    file of ``--tokenizer``, where they are given; a vocabulary that is trained is as large as it may get. Raises
+    ``ValueError`` for a mesh that the run would refuse, for experts, whose work depends on the text, and for bounds and
+    logits that are watched, which have no price here.
 
     >>> from spectrain.train import TrainConfig
     >>> from spectrain.train.planning import NAMED
@@ -131,7 +135,9 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
     """The configuration with everything filled in that a run would measure or derive."""
     if config.moe_experts is not None:
         raise ValueError("--moe-experts must be left out of a plan: what experts do depends on the text.")
-    full, _ = config.derive()
+    for name in ("bound", "qk_clip"):
+        config.require(getattr(config, name) is None, name, "left out of a plan, which has no price for it")
+    full, _ = inherit(config).derive()
     fast = cluster.device == "cuda"
     if full.autocast == "auto":
         full = dataclasses.replace(full, autocast="bfloat16" if fast else "off")
@@ -142,7 +148,7 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
 
 def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan:
     """The plan without Muon's exchange and msign, which are found last: the rest says which meshes are worth it."""
-    alone = stand.parts * stand.tensor == 1
+    alone = stand.ranks == 1
     own = config.batch_size // stand.parts
     rows = min(own, config.micro_batch)
     micro_batches = -(-own // rows)
@@ -155,7 +161,7 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
         "gather": micro_batches * (sent.gather_root.seconds + 2 * config.depth * sent.gather_block.seconds),
         "reduce": sent.reduce_root.seconds + config.depth * sent.reduce_block.seconds,
         "shared matrices": sent.tensor.seconds,
-        "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw"),
+        "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw", averages=copies(config)),
         "agreement": sent.small.seconds,
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
@@ -199,7 +205,7 @@ def _with_muon(base: RunPlan) -> RunPlan:
     cuts: Any = (None, 0, 0) if shared else (None, 0)
     chosen = optim.ranks.plan_shards(
         whole_model(config),
-        mesh=tuple(stand) if shared else stand[:2],
+        mesh=stand[:3] if shared else stand[:2],
         cuts={**dict.fromkeys(writers, (None, 0, 1)), "*": cuts} if shared else cuts,
         machine=optim.ranks.Machine.typical(cluster.device),
         steps=config.muon_steps,

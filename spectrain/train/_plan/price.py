@@ -23,13 +23,13 @@ def _one(operation: Operation, cluster: Cluster) -> float:
     return cluster.call + max(moved, operation.flops / cluster.rate(dtype, operation.size, fused=operation.fused))
 
 
-def updates(found: Sizes, cluster: Cluster, *, adamw: bool) -> float:
-    """Seconds of all that an optimizer reads and writes besides msign.
+def updates(found: Sizes, cluster: Cluster, *, adamw: bool, averages: int = 0) -> float:
+    """Seconds of all that an optimizer reads and writes besides msign, and of so many ``averages`` of the weights.
 
     Muon passes fifteen times over a matrix: momentum 3, Nesterov's direction 3, to the dtype of msign and back 2,
     factor 2, decay 2, weight 3. AdamW reads and writes seven times (Kingma & Ba; fused), and the norms of gradients are
-    one pass.
+    one pass. An average is three passes: it is read, the weight too, and it is written.
     """
     matrices, rest = (0, found.own) if adamw else (found.matrices, found.rest)
-    moved = WIDE * (15 * matrices + 8 * rest)
+    moved = WIDE * (15 * matrices + 8 * rest + 3 * averages * found.own)
     return cluster.move(moved) if moved else 0.0

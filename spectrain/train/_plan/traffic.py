@@ -34,7 +34,7 @@ def circle(stand: Layout, which: str, node: int) -> Circle:
     Circle(ranks=8, together=2)
     """
     stride = {"tensor": 1, "shards": stand.tensor, "replicas": stand.tensor * stand.shards, "all": 1}[which]
-    ranks = stand.parts * stand.tensor if which == "all" else getattr(stand, which)
+    ranks = stand.ranks if which == "all" else getattr(stand, which)
     return Circle(ranks, min(ranks, max(1, node // stride)))
 
 

@@ -108,9 +108,12 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     return every(RunFolder(run).checkpoints)
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> State:
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, job: State, ranks: Ranks = ALONE
+) -> State:
     """Put weights and the optimizer's state back, whoever wrote them and however both are divided now; the rest.
 
+    ``job``: the state of the job as it is, which says how the tensors of the one that is returned are to lie.
     Raises ``ValueError`` as :func:`load` does.
     """
     if ranks.alone and not checkpoint.of_ranks:
@@ -119,16 +122,15 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
         return state
     ranks.by_all(lambda: verify(checkpoint, part=ranks.rank, parts=ranks.world))
     state = torch.load(checkpoint.path / "state.pt", weights_only=True, mmap=True)
-    held = state.pop("optimizer")
     try:
         if checkpoint.of_ranks:
-            held = shards.read(checkpoint.path / shards.FOLDER, model, optimizer, held, ranks)
+            state |= shards.read(checkpoint.path / shards.FOLDER, model, optimizer, job, state, ranks)
         else:
             whole.read_model(checkpoint.path / _FILES[0], model)
-            held = whole.spread(held, optimizer)
+            state["optimizer"] = whole.spread(state["optimizer"], optimizer)
     except (RuntimeError, KeyError) as error:
         raise _another_model(checkpoint, error) from None
-    optimizer.load_state_dict(held)
+    optimizer.load_state_dict(state.pop("optimizer"))
     return state
 
 

@@ -23,6 +23,7 @@ class Wish(NamedTuple):
     mesh: str | None
     tensor: int
     timeout: float
+    experts: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

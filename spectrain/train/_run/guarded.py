@@ -52,10 +52,8 @@ class GuardedConfig(RunConfig):
         return self.qk_clip is not None and self.qk_clip < math.inf
 
     def check_ranks(self, stand: Layout) -> None:
-        """Refuse what needs matrices, or all weights, whole on one rank."""
+        """Refuse what several ranks cannot do in the order of one process."""
         super().check_ranks(stand)
-        for name in ("average", "decay_estimate"):
-            self.require(getattr(self, name) is None, name, "left out under torchrun")
-        for name in ("bound", "qk_clip"):
-            held = getattr(self, name) is None
-            self.require(held, name, "left out under torchrun, where no rank has a matrix whole")
+        mixed = self.bound is not None and self.bound_by == "pre-decay" and self.decay == "spectral"
+        words = "post-clip under torchrun with --decay spectral, whose singular vectors are those of before"
+        self.require(not mixed, "bound_by", words)

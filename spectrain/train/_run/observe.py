@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import safetensors.torch
+from torch import Tensor
 
 from spectrain import optim
 from spectrain._files.write import write_file, write_json
@@ -84,20 +85,29 @@ def finish(session: Session, screen: Progress) -> Path:
 
 
 def _write_weights(session: Session) -> None:
-    """All weights in one file; of several ranks the first writes what every one of them helps to gather."""
-    model, file = session.model, session.folder.model
+    """All weights in one file."""
     if session.job.ranks.alone:
-        write_file(file, lambda temporary: safetensors.torch.save_model(model, str(temporary)))
-    elif session.job.ranks.first:
-        write_file(file, lambda temporary: whole.write_model(temporary, model))
+        write_file(session.folder.model, lambda file: safetensors.torch.save_model(session.model, str(file)))
     else:
-        whole.write_model(None, model)
+        _write_gathered(session, session.folder.model, None)
 
 
 def _write_average(session: Session) -> None:
     """The job's averaged weights, where it has any, as a file like that of the weights themselves."""
     averaged = session.job.averaged()
-    if averaged is not None:
-        model = copy.deepcopy(session.model)
-        model.load_state_dict(averaged)
-        write_file(session.folder.average, lambda temporary: safetensors.torch.save_model(model, str(temporary)))
+    if averaged is None:
+        return
+    if not session.job.ranks.alone:
+        _write_gathered(session, session.folder.average, averaged)
+        return
+    model = copy.deepcopy(session.model)
+    model.load_state_dict(averaged)
+    write_file(session.folder.average, lambda temporary: safetensors.torch.save_model(model, str(temporary)))
+
+
+def _write_gathered(session: Session, file: Path, weights: dict[str, Tensor] | None) -> None:
+    """The first of several ranks writes what every one of them helps to gather."""
+    if session.job.ranks.first:
+        write_file(file, lambda temporary: whole.write_model(temporary, session.model, weights=weights))
+    else:
+        whole.write_model(None, session.model, weights=weights)

@@ -51,7 +51,7 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
             screen.say(f"  {line}")
     session = ranks.by_all(lambda: build(full, folder, job))
     if not resuming:
-        check_bound(session.optimizer, full.bound)
+        check_bound(session.optimizer, full.bound, ranks)
     ranks.by_first(lambda: _describe(session, screen))
     if resuming:
         _restore(session, screen)

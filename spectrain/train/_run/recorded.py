@@ -28,14 +28,14 @@ def in_folder(config: Config) -> Iterator[Config]:
     start, wish = started(), config.wish
     if start is None:
         if wish is not None:
-            layout(wish.mesh, tensor=wish.tensor, ranks=1)
+            layout(wish.mesh, tensor=wish.tensor, experts=wish.experts, ranks=1)
         with named_folder(config.out_dir, config.slug) as folder:
             yield dataclasses.replace(config, out_dir=str(folder))
         return
     if wish is None:
         raise ValueError(f"spectrain {config.job} runs in one process, and torchrun started {start.world}.")
     _check_restarts(config, start)
-    stand = layout(wish.mesh, tensor=wish.tensor, ranks=start.world)
+    stand = layout(wish.mesh, tensor=wish.tensor, experts=wish.experts, ranks=start.world)
     # Loads torch, which one process that only asks for help does not need.
     from spectrain.train._mesh.join import joined, wishes_of
     from spectrain.train._mesh.seen import check_seen

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from spectrain import optim
+from spectrain.train._mesh.bounds import Bounds
 from spectrain.train._mesh.failing import shared
 from spectrain.train._mesh.whole import gathered
 from spectrain.train._run import checkpoint as _checkpoint
@@ -135,7 +136,7 @@ class Session:
     def restore(self, checkpoint: _checkpoint.Checkpoint) -> str | None:
         """Go back to the moment of a checkpoint, rows of metrics included; say what other versions wrote it, if any."""
         # Refuses what is damaged before anything here changes.
-        state = _checkpoint.restore(checkpoint, self.model, self.optimizer, self.job.ranks)
+        state = _checkpoint.restore(checkpoint, self.model, self.optimizer, self.job.state_dict(), self.job.ranks)
         self.job.load_state_dict(state["job"])
         torch.set_rng_state(state["torch_rng"])  # last of the state: what loads may draw, as making the model did
         self.counters = Counters(**state["counters"])
@@ -148,5 +149,7 @@ class Session:
 def build(config: RunConfig, folder: RunFolder, job: AbstractJob[Any]) -> Session:
     """Model and optimizer of a full configuration (nothing left to measure)."""
     job.build(config, device=torch.device(choose_device(config.device)))
-    counters = Counters(seen=dict.fromkeys(job.units, 0))
-    return Session(config=config, folder=folder, job=job, optimizer=build_optimizer(config, job), counters=counters)
+    counters, optimizer = Counters(seen=dict.fromkeys(job.units, 0)), build_optimizer(config, job)
+    if config.bound is not None and not job.ranks.alone:
+        Bounds(optimizer, bound=config.bound, by=config.bound_by)
+    return Session(config=config, folder=folder, job=job, optimizer=optimizer, counters=counters)

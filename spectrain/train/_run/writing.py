@@ -24,8 +24,8 @@ class Writing:
         self, folder: RunFolder, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: _checkpoint.State,
         ranks: Ranks, *, step: int, keep: int,
     ) -> None:  # fmt: skip
-        self.tensors, rest = shards.take(model, optimizer)
-        self.state = {**state, "optimizer": rest}
+        self.tensors, rest = shards.take(model, optimizer, state["job"])
+        self.state = {**state, **rest}
         self.folder, self.ranks, self.step, self.keep = folder.checkpoints, ranks.aside, step, keep
         self.config = folder.config.read_bytes() if ranks.first else b""
         self.failed: Exception | None = None
