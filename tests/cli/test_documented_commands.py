@@ -16,7 +16,7 @@ from spectrain import report
 from spectrain.cli import main
 from spectrain.cli._main import VERBS
 from spectrain.train._jobs import image_judge
-from spectrain.train._run.jobs import JOBS
+from spectrain.train._run.jobs import TRAINERS
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -198,7 +198,8 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
 
 def test_the_pages_show_what_is_looked_for():
     verbs = {command.split()[1] for command in COMMANDS}
-    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample", "prepare", "watch"} <= verbs
+    tools = {"compress", "check", "compare", "design", "plan", "export", "sample", "prepare", "watch"}
+    assert {*TRAINERS, *tools} <= verbs
 
 
 @pytest.mark.parametrize(

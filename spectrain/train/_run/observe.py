@@ -33,7 +33,9 @@ def record_spectra(session: Session) -> None:
 
     And what passes between the weights: the job's statistics of activations.
     """
-    for row in optim.spectra(session.model, session.optimizer, names=session.job.watch_list()):
+    job = session.job
+    names, rules, heads = job.watch_list(), job.rules(), job.heads()
+    for row in optim.spectra(session.model, session.optimizer, names=names, rules=rules, heads=heads):
         session.folder.record("spectrum", {"step": session.counters.step, **row})
     for row in session.job.activations():
         session.folder.record("activation", {"step": session.counters.step, **row})
