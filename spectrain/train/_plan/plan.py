@@ -121,6 +121,8 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
     """The configuration with everything filled in that a run would measure or derive."""
     if config.moe_experts is not None:
         raise ValueError("--moe-experts must be left out of a plan: what experts do depends on the text.")
+    if config.lora is not None or config.lora_from is not None:
+        raise ValueError("--lora must be left out of a plan: it is of models all of whose weights are trained.")
     full, _ = config.derive()
     fast = cluster.device == "cuda"
     if full.autocast == "auto":

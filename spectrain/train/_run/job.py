@@ -84,6 +84,9 @@ class AbstractJob(abc.ABC, Generic[Config]):
     def keep(self, folder: RunFolder) -> None:
         """Write what the trained model will need besides its weights."""
 
+    def leave(self, folder: RunFolder) -> None:
+        """Write at the end what the trained model is besides its weights."""
+
     @abc.abstractmethod
     def build_model(self, config: Config) -> nn.Module:
         """The model of a full configuration, at its initial weights."""

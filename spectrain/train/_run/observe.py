@@ -60,6 +60,7 @@ def finish(session: Session, screen: Progress) -> Path:
     _write_average(session)
     if not job.ranks.first:
         return folder.path
+    job.leave(folder)
     row, lines = job.summary(judged, steps=counters.step)
     summary = {
         **row,
