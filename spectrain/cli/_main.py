@@ -12,7 +12,7 @@ import spectrain
 from spectrain._extras import MissingPackageError, wanted_by
 from spectrain._spinning import limit_spinning
 from spectrain.cli._process import OutputLost, interrupts, standard_streams
-from spectrain.train.internal import JOBS, Elsewhere, config_class, follows, is_told, started
+from spectrain.train.internal import TRAINERS, Elsewhere, config_class, follows, is_told, started
 
 TOOLS = {
     "prepare": "tokenize text once, into files that training maps instead of reading it",
@@ -33,7 +33,7 @@ WITH_A_FILE = ("train", "embed")
 """Jobs whose verb does more than to train: these have such a file too. Every other job is trained by ``_job.py``."""
 TOGETHER = ("train", "calibrate")
 """Verbs that several processes do together."""
-VERBS = (*JOBS, *TOOLS)
+VERBS = (*TRAINERS, *TOOLS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +129,7 @@ def _fail_with(error: Exception, *, code: int, debug: bool) -> int:
 
 def _overview() -> str:
     width = max(map(len, VERBS))
-    verbs = {**{job: _in_short(job) for job in JOBS}, **TOOLS}
+    verbs = {**{job: _in_short(job) for job in TRAINERS}, **TOOLS}
     lines = [f"  {verb:{width}}  {what}" for verb, what in verbs.items()]
     return "\n".join(
         [

@@ -1,7 +1,7 @@
 """A product from a few columns of one matrix and the same rows of the other, with its error known beforehand."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -9,36 +9,39 @@ from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Array
+from spectrain._arrays.typed import Generic, Held, Ndarray, alike, results
 from spectrain.lowrank import _product_terms as terms
 from spectrain.lowrank._matrix.error import frobenius
 from spectrain.lowrank._matrix.matrix import Matrix, enter
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import flatten_batch, rescale, restore_batch, unit_scaled
+from spectrain.lowrank._modes import TermRule
 
 Core: TypeAlias = Literal["diagonal", "full"]
 _ALL_EXCHANGES = 1e8  # count^2 times l, up to which exchanges go on until none helps; beyond, 20 of them
 
 
-class _Letters(NamedTuple):
-    indices: Array
-    weights: Array
+class _Letters(NamedTuple, Generic[Held]):
+    indices: Held
+    weights: Held
 
 
-class CR(Factorization, _Letters):
+class CR(Factorization[Held], _Letters[Held]):
     """X Y ~ X[:, indices] diag(weights) Y[indices]; with a full core, weights is count x count.
 
     ``expected`` is the root mean square error of sampling by norms with this count: what chance would give.
     """
 
-    columns: Array
-    rows: Array
-    expected: Array
+    columns: Held
+    rows: Held
+    expected: Held
 
     def chain(self) -> Sequence[Array]:
         """Return the weighted columns of X and the rows of Y, or columns, core and rows."""
-        if self.weights.shape == self.indices.shape:
-            return self.columns * self.weights[..., None, :], self.rows
-        return self.columns, self.weights, self.rows
+        columns: Array = self.columns
+        weights: Array = self.weights
+        diagonal = weights.ndim == columns.ndim - 1
+        return (columns * weights[..., None, :], self.rows) if diagonal else (columns, weights, self.rows)
 
 
 class Draw(NamedTuple):
@@ -48,12 +51,13 @@ class Draw(NamedTuple):
     weights: Tensor
 
 
+@results(CR[Tensor], CR[Ndarray], CR[Any])
 def cr(
     X: Array,
     Y: Array,
     *,
     count: int,
-    method: str = "subset",
+    method: TermRule = "subset",
     weights: Literal["optimal"] | None = None,
     core: Core = "diagonal",
     group: int = 2,
@@ -251,7 +255,10 @@ def _middle(X: Tensor, Y: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
     return left @ inner @ right.mH, frobenius(inner).square()
 
 
-def approx_matmul(X: Array, Y: Array, *, count: int, method: str = "sampling", generator: Generator = None) -> Array:
+@alike
+def approx_matmul(
+    X: Array, Y: Array, *, count: int, method: TermRule = "sampling", generator: Generator = None
+) -> Array:
     """Return X[:, S] diag(w) Y[S], to stand in the place of X @ Y at count / l of its cost.
 
     ``sampling`` (unbiased) and ``norms`` look at norms only and cost l (m + n) before the product; every other method

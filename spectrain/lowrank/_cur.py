@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spectrain._arrays.generators import Generator
 from spectrain._arrays.kinds import Array, Real
+from spectrain._arrays.typed import Generic, Held, Ndarray, results
 from spectrain.lowrank._columns.column_id import Choice, column_id, smallest
 from spectrain.lowrank._columns.core import CoreOf, cross_core, crossing_rows, floors, optimal_core
 from spectrain.lowrank._columns.operator_id import operator_id
@@ -30,6 +31,7 @@ from spectrain.lowrank._matrix.scale import (
     unit_scaled,
 )
 from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops, tail_errors
+from spectrain.lowrank._modes import ColumnRule
 from spectrain.lowrank._select_columns import check_rule
 
 Core: TypeAlias = Literal["optimal", "cross"]
@@ -37,20 +39,20 @@ Judge: TypeAlias = Callable[["Parts", CoreOf], "Parts"]  # of rows and columns a
 Side: TypeAlias = Any  # an int, or indices as a sequence, an array or a tensor
 
 
-class _Letters(NamedTuple):
-    C: Array
-    U: Array
-    R: Array
+class _Letters(NamedTuple, Generic[Held]):
+    C: Held
+    U: Held
+    R: Held
 
 
-class CUR(Factorization, _Letters):
+class CUR(Factorization[Held], _Letters[Held]):
     """A ~ C U R with C = A[:, columns] and R = A[rows].
 
     ``evaluated`` counts the entries that were looked at: all of a matrix, fewer where rows and columns are called for.
     """
 
-    rows: Array
-    columns: Array
+    rows: Held
+    columns: Held
     evaluated: int
 
     def chain(self) -> Sequence[Array]:
@@ -71,6 +73,7 @@ class Parts(NamedTuple):
     steady: bool = False  # rounding is less than half of the error: no other floor can gain much
 
 
+@results(CUR[Tensor], CUR[Ndarray], CUR[Any])
 def cur(
     A: Array,
     *,
@@ -82,7 +85,7 @@ def cur(
     columns: Side = None,
     core: Core = "optimal",
     epsilon: Real | None = None,
-    method: str = "auto",
+    method: ColumnRule = "auto",
     refine: bool = False,
     oversample: int = 10,
     power: int = 0,

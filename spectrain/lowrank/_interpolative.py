@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectrain._arrays.generators import Generator
 from spectrain._arrays.kinds import Array, Real
+from spectrain._arrays.typed import Generic, Held
 from spectrain.lowrank._columns.column_id import Choice, coefficients, column_id, widen
 from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import fill_up
@@ -17,55 +18,56 @@ from spectrain.lowrank._matrix.matrix import Matrix, enter
 from spectrain.lowrank._matrix.result import Factorization
 from spectrain.lowrank._matrix.scale import flatten_batch, rescale, restore_batch, stack, times_two_to, unit_scaled
 from spectrain.lowrank._matrix.stops import Norm, Stops, check_stops
+from spectrain.lowrank._modes import ColumnRule
 from spectrain.lowrank._select_columns import check_rule
 
 Axis: TypeAlias = Literal["columns", "rows", "both"]
 
 
-class _Columns(NamedTuple):
-    columns: Array
-    Z: Array
+class _Columns(NamedTuple, Generic[Held]):
+    columns: Held
+    Z: Held
 
 
-class _Rows(NamedTuple):
-    rows: Array
-    Z: Array
+class _Rows(NamedTuple, Generic[Held]):
+    rows: Held
+    Z: Held
 
 
-class _Both(NamedTuple):
-    rows: Array
-    columns: Array
-    X: Array
-    Z: Array
+class _Both(NamedTuple, Generic[Held]):
+    rows: Held
+    columns: Held
+    X: Held
+    Z: Held
 
 
-class Interpolative(Factorization, _Columns):
+class Interpolative(Factorization[Held], _Columns[Held]):
     """A ~ skeleton Z with skeleton = A[:, columns] and Z[:, columns] = I; ``largest`` is max|Z|."""
 
-    skeleton: Array
-    largest: Array
+    skeleton: Held
+    largest: Held
 
     def chain(self) -> Sequence[Array]:
         """Return A[:, columns] and Z."""
         return self.skeleton, self.Z
 
 
-class RowInterpolative(Factorization, _Rows):
+class RowInterpolative(Factorization[Held], _Rows[Held]):
     """A ~ Z skeleton with skeleton = A[rows] and Z[rows] = I; ``largest`` is max|Z|."""
 
-    skeleton: Array
-    largest: Array
+    skeleton: Held
+    largest: Held
 
     def chain(self) -> Sequence[Array]:
         """Return Z and A[rows]."""
         return self.Z, self.skeleton
 
 
-class TwoSidedInterpolative(Factorization, _Both):
+class TwoSidedInterpolative(Factorization[Held], _Both[Held]):
     """A ~ X skeleton Z with skeleton = A[rows][:, columns], X[rows] = I, Z[:, columns] = I."""
 
-    skeleton: Array
-    largest: Array
+    skeleton: Held
+    largest: Held
 
     def chain(self) -> Sequence[Array]:
         """Return X, the entries where rows and columns meet, and Z."""
@@ -80,7 +82,7 @@ def interpolative(
     atol: Real | None = None,
     norm: Norm = "fro",
     axis: Axis = "columns",
-    method: str = "auto",
+    method: ColumnRule = "auto",
     refine: bool = False,
     bound: Real | None = None,
     oversample: int = 10,

@@ -3,13 +3,14 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Real
+from spectrain._arrays.typed import Generic, Held, Ndarray, results
 from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.cholesky import PartialCholesky, randomly_pivoted
 from spectrain.lowrank._matrix.error import frobenius, product_noise
@@ -23,21 +24,21 @@ _PART, _ROWS = 16, 1024  # landmarks taken, and rows looked at, at once
 Landmarks: TypeAlias = Literal["rpcholesky", "uniform"] | Array | None
 
 
-class _Letters(NamedTuple):
-    landmarks: Array
-    F: Array
+class _Letters(NamedTuple, Generic[Held]):
+    landmarks: Held
+    F: Held
 
 
-class Nystrom(Factorization, _Letters):
+class Nystrom(Factorization[Held], _Letters[Held]):
     """K ~ F F^H, with F F^H = K[:, landmarks] K[landmarks, landmarks]^+ K[landmarks, :]; the rest is semidefinite.
 
     ``error`` bounds the trace of K - F F^H, which is its nuclear norm and bounds the Frobenius and the spectral one;
     ``trace`` is that of K, ``evaluations`` the number of entries of K that were computed.
     """
 
-    trace: Array
+    trace: Held
     evaluations: int
-    root: Array  # lower triangular L with L L^H = K[landmarks, landmarks]
+    root: Held  # lower triangular L with L L^H = K[landmarks, landmarks]
 
     def chain(self) -> Sequence[Array]:
         """Return F and F^H."""
@@ -54,6 +55,7 @@ class Nystrom(Factorization, _Letters):
         return found if isinstance(columns, Tensor) else found.numpy()
 
 
+@results(Nystrom[Tensor], Nystrom[Ndarray], Nystrom[Any])
 def nystrom(
     K: Array | Callable[[Array, Array], Array],
     *,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.kinds import Real
+from spectrain._arrays.typed import Generic, Held, Ndarray, alike, results
 from spectrain.lowrank._derivatives import carries_derivative, is_transformed
 from spectrain.lowrank._matrix.error import frobenius, matrix_norm
 from spectrain.lowrank._matrix.matrix import Array, Matrix, enter
@@ -108,23 +109,23 @@ def _restore(A: Tensor, P: Tensor) -> Tensor:
     return times_two_to(P + (fixed - P).detach(), -k)
 
 
-class _Letters(NamedTuple):
-    V: Array
-    W: Array
-    Uh: Array
+class _Letters(NamedTuple, Generic[Held]):
+    V: Held
+    W: Held
+    Uh: Held
 
 
-class PseudoInverse(Factorization, _Letters):
+class PseudoInverse(Factorization[Held], _Letters[Held]):
     """A^+ ~ V diag(W) Uh, W = 1/S rising; ``pinv_factors(A) @ b`` is the least-squares solution of smallest norm.
 
     ``rank`` is the number of singular values above ``cutoff``; ``kept`` is the smallest of them (inf: none),
     ``dropped`` the largest of the others (0: none), ``clear`` whether rounding could not have changed the decision.
     """
 
-    cutoff: Array
-    kept: Array
-    dropped: Array
-    clear: Array
+    cutoff: Held
+    kept: Held
+    dropped: Held
+    clear: Held
     source: Tensor | None
 
     def chain(self) -> Sequence[Array]:
@@ -134,7 +135,7 @@ class PseudoInverse(Factorization, _Letters):
 
     def dense(self) -> Array:
         """Return A^+; differentiable at constant rank where A asks for a gradient. ValueError where it overflows."""
-        P = super().dense()
+        P: Any = super().dense()
         in_range(torch.as_tensor(P), "pinv_factors", "an entry of the pseudo-inverse")
         return P if self.source is None else attach(self.source, P.to(self.source.dtype)).to(P.dtype)
 
@@ -143,6 +144,7 @@ class PseudoInverse(Factorization, _Letters):
         return super().matmul(X) if self.source is None else self.dense() @ X
 
 
+@alike
 def pinv(
     A: Array,
     *,
@@ -182,6 +184,7 @@ def pinv(
         return matrix.value(in_range(out.to(matrix.dtype_of(out)), "pinv", "an entry of the pseudo-inverse"))
 
 
+@results(PseudoInverse[Tensor], PseudoInverse[Ndarray], PseudoInverse[Any])
 def pinv_factors(
     A: Array, *, rtol: Real | None = None, atol: Real | None = None, method: Method | None = None
 ) -> PseudoInverse:

@@ -6,19 +6,22 @@ from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Array, Real
+from spectrain._arrays.typed import alike
 from spectrain.lowrank._columns.pivoted_qr import pivoted_qr
 from spectrain.lowrank._columns.random import sketch_of
 from spectrain.lowrank._columns.rules import RULES, Task, choose_by
 from spectrain.lowrank._matrix.matrix import Matrix, enter
 from spectrain.lowrank._matrix.scale import flatten_batch, restore_batch, unit_scaled
 from spectrain.lowrank._matrix.stops import check_stops
+from spectrain.lowrank._modes import ColumnRule
 
 
+@alike
 def select_columns(
     A: Array,
     rank: int,
     *,
-    method: str = "auto",
+    method: ColumnRule = "auto",
     refine: bool = False,
     bound: Real = 2.0,
     oversample: int = 10,

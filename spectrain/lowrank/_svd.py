@@ -1,7 +1,7 @@
 """The singular value decomposition, exact, truncated or randomized, with its error."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
 from spectrain._arrays.kinds import Real
+from spectrain._arrays.typed import Generic, Held, Ndarray, results
 from spectrain.lowrank._derivatives import carries_derivative
 from spectrain.lowrank._matrix.error import product_noise, residual_error
 from spectrain.lowrank._matrix.matrix import Array, Matrix, enter, of_entries, to_numpy
@@ -22,13 +23,13 @@ from spectrain.lowrank._subspace.tall import tall_svd
 _SMALL = 128  # below, LAPACK is faster than any subspace
 
 
-class _Letters(NamedTuple):
-    U: Array
-    S: Array
-    Vh: Array
+class _Letters(NamedTuple, Generic[Held]):
+    U: Held
+    S: Held
+    Vh: Held
 
 
-class SVD(Factorization, _Letters):
+class SVD(Factorization[Held], _Letters[Held]):
     """A ~ U diag(S) Vh, S falling, columns of U and rows of Vh orthonormal, or zero beyond ``.rank``; unpacks into
     U, S, Vh.
     """
@@ -39,6 +40,7 @@ class SVD(Factorization, _Letters):
         return U, S[..., :, None] * Vh
 
 
+@results(SVD[Tensor], SVD[Ndarray], SVD[Any])
 def svd(
     A: Array,
     *,

@@ -10,6 +10,7 @@ from torch import Tensor
 from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, times_power_of_two
+from spectrain._arrays.typed import alike, alike_to_second
 from spectrain.matfun._derivative.derivative import spectral_function
 from spectrain.matfun._derivative.differences import (
     Differential,
@@ -35,6 +36,7 @@ from spectrain.matfun._entry.input import (
 _norm = torch.linalg.matrix_norm
 
 
+@alike
 @locate_errors("A")
 def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return V max(L, 0) V^T for the symmetric part of A, V L V^T: the nearest positive semidefinite matrix.
@@ -101,6 +103,7 @@ _operator = Operator(
 )
 
 
+@alike_to_second
 @locate_errors("X")
 def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T for X = U diag(S) V^T, by SVD in float64.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.typed import alike
 from spectrain.matfun._apply import apply_function
 from spectrain.matfun._clipping.change import Interval, change_of_clip
 from spectrain.matfun._clipping.exact import clip
@@ -31,10 +32,12 @@ from spectrain.matfun._entry.input import (
     rounded,
     rounding_of_complex,
 )
+from spectrain.matfun._modes import ClipMethod
 
 _METHODS = ("eigh", "svd", "signs")
 
 
+@alike
 @locate_errors("X")
 def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) -> Array:
     """Return U f(S) V^T with f(s) = s / sqrt(1 + (s / upper)^2): close to s below upper, close to upper above.
@@ -54,6 +57,7 @@ def msoftclip(X: Array, upper: Real, *, out_dtype: torch.dtype | None = None) ->
     )
 
 
+@alike
 @locate_errors("X")
 def mthreshold(X: Array, threshold: Real, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U max(S - threshold, 0) V^T: singular value thresholding, the proximal map of threshold * nuclear norm.
@@ -104,6 +108,7 @@ _threshold = Operator(
 )
 
 
+@alike
 @locate_errors("X")
 def mclip(
     X: Array,
@@ -112,7 +117,7 @@ def mclip(
     *,
     tol: Real | None = None,
     steps: int | None = None,
-    method: str | None = None,
+    method: ClipMethod | None = None,
     rtol: Real = 0.0,
     out_dtype: torch.dtype | None = None,
 ) -> Array:

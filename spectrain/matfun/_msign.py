@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.typed import alike_or_lists
 from spectrain.approx import Schedule
 from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
 from spectrain.matfun._derivative.sign import change_of_sign
@@ -16,6 +17,7 @@ from spectrain.matfun._entry.batches import flat, in_batches
 from spectrain.matfun._entry.input import Array, Real, check_tolerance, enter, is_complex, real_dtype
 from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe
+from spectrain.matfun._modes import SignMethod
 from spectrain.matfun._proven.algorithms import methods
 from spectrain.matfun._proven.plan import Plan
 from spectrain.matfun._proven.stages import sign
@@ -105,6 +107,7 @@ class _Request:
         return Recipe(schedule, dtype, self.method, finish=True, measured=measured)
 
 
+@alike_or_lists
 @locate_errors("X")
 def msign(
     X: Array | Sequence[Array],
@@ -112,7 +115,7 @@ def msign(
     tol: Real | None = None,
     steps: int | None = None,
     schedule: Schedule | None = None,
-    method: str | None = None,
+    method: SignMethod | None = None,
     rtol: Real | None = None,
     out_dtype: torch.dtype | None = None,
     dtype: torch.dtype | None = None,

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, refusal, times_power_of_two, to_unit
+from spectrain._arrays.typed import Generic, Held, Ndarray, alike, results
 from spectrain.matfun._derivative.differences import Once, widen
 from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import Array, Real, enter, scalar_door
 from spectrain.matfun._iteration.plain import gram
+from spectrain.matfun._modes import RankKind
 
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "stable": lambda s: s.square().sum(-1) / s[..., 0].square(),
@@ -26,8 +28,9 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 _SQUARINGS = 5  # of the Gram matrix: the bound is the Schatten norm of order 2 * 2**5 = 64
 
 
+@alike
 @locate_errors("X")
-def effective_rank(X: Array, *, kind: str = "entropy", power: Real = 1) -> Array:
+def effective_rank(X: Array, *, kind: RankKind = "entropy", power: Real = 1) -> Array:
     """Return an effective rank of X, between 1 and the rank, equal to it where all nonzero singular values are equal.
 
     ``kind`` is one of (article 10847, kexue.fm/archives/10847), s the singular values:
@@ -87,13 +90,14 @@ def _entropy(S: Tensor, power: Real) -> Tensor:
     return (total.log() - (weights * logs).sum(-1) / total).exp()
 
 
-class NormBounds(NamedTuple):
+class NormBounds(NamedTuple, Generic[Held]):
     """lower <= ||X||_2 <= upper, one pair for each matrix of the batch."""
 
-    lower: Array
-    upper: Array
+    lower: Held
+    upper: Held
 
 
+@results(NormBounds[Tensor], NormBounds[Ndarray], NormBounds[Any])
 @locate_errors("X")
 def spectral_norm(X: Array) -> NormBounds:
     """Return bounds on the largest singular value: lower <= sigma_max(X) <= upper.

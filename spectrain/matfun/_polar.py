@@ -1,10 +1,12 @@
 """The polar decomposition X = U H with a proven error; and mstep, U restricted to directions above a threshold."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.typed import Generic, Held, Ndarray, alike, results
 from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
     Array,
@@ -21,6 +23,7 @@ from spectrain.matfun._entry.input import (
 from spectrain.matfun._proven.stages import sign
 
 
+@alike
 @locate_errors("X")
 def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype: torch.dtype | None = None) -> Array:
     """Return U step(S) V^T for X = U diag(S) V^T: singular values above the threshold become 1, the others 0.
@@ -46,15 +49,16 @@ def mstep(X: Array, threshold: Real = 1.0, *, tol: Real | None = None, out_dtype
     return leave(Y.reshape(X.shape))
 
 
-class Polar(NamedTuple):
+class Polar(NamedTuple, Generic[Held]):
     """X = U H with U = msign(X) and H positive semidefinite, the error bound of U and the numerical rank."""
 
-    U: Array
-    H: Array
-    error: Array
-    rank: Array
+    U: Held
+    H: Held
+    error: Held
+    rank: Held
 
 
+@results(Polar[Tensor], Polar[Ndarray], Polar[Any])
 @locate_errors("X")
 def polar(
     X: Array, *, tol: Real | None = None, rtol: Real | None = None, out_dtype: torch.dtype | None = None

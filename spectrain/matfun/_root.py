@@ -9,6 +9,7 @@ from torch import Tensor
 from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, refusal
+from spectrain._arrays.typed import alike
 from spectrain.approx.internal import MOST_STEPS
 from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
 from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
@@ -27,12 +28,14 @@ from spectrain.matfun._entry.input import (
     unit_size,
 )
 from spectrain.matfun._iteration.coupled import coupled_root
+from spectrain.matfun._modes import Side
 from spectrain.matfun._proven.semidefinite import Spectrum, error_of_power, spectrum, which_count
 
 _norm = torch.linalg.matrix_norm
 _LARGEST = 2**31 - 1  # powers beyond it are 1, 0 or infinite in every dtype
 
 
+@alike
 @locate_errors("P")
 def mroot(
     P: Array,
@@ -40,7 +43,7 @@ def mroot(
     s: int = 1,
     *,
     times: Array | None = None,
-    side: str = "right",
+    side: Side = "right",
     tol: Real | None = None,
     steps: int | None = None,
     rtol: Real | None = None,

@@ -1,10 +1,13 @@
-"""Whole models, their blocks and first weights, and texts drawn from them."""
+"""Whole models, their blocks and first weights, adapters beside these, and texts drawn from models."""
 
 from typing import TYPE_CHECKING
 
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.nn._models.adapter import AdaptedLinear as AdaptedLinear
+    from spectrain.nn._models.adapter import adapt as adapt
+    from spectrain.nn._models.adapter import merge as merge
     from spectrain.nn._models.generation import generate as generate
     from spectrain.nn._models.generation import stream as stream
     from spectrain.nn._models.image_transformer import ImageTransformer as ImageTransformer

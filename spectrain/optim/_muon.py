@@ -15,6 +15,7 @@ from spectrain import matfun
 from spectrain.matfun.internal import costs
 from spectrain.optim._groups import complete, split_names
 from spectrain.optim._layout.spread import check_spread, gradient, local
+from spectrain.optim._modes import BoundBy, ComputeDtype, Decay, Scale, VariantName
 from spectrain.optim._ranks.cost import Machine
 from spectrain.optim._ranks.moves import move_entrywise, move_matrices
 from spectrain.optim._ranks.teams import Company, has_ranks
@@ -110,21 +111,21 @@ class Muon(Optimizer):
         weight_decay: float | int = 0.1,
         momentum: float | int = 0.95,
         nesterov: bool = True,
-        scale: str = "match_rms_adamw",
+        scale: Scale = "match_rms_adamw",
         tol: float | int | None = None,
         *,
         steps: int | None = None,
         schedule: Any = None,
-        compute_dtype: str = "auto",
+        compute_dtype: ComputeDtype = "auto",
         adamw_lr: float | int | Tensor | None = None,
         adamw_weight_decay: float | int | None = None,
         adamw_betas: tuple[float | int, float | int] = (0.9, 0.95),
         adamw_eps: float | int = 1e-8,
-        decay: str = "decoupled",
-        variant: str = "plain",
+        decay: Decay = "decoupled",
+        variant: VariantName = "plain",
         beta2: float | int = 0.95,
         bound: float | int | None = None,
-        bound_by: str = "post-clip",
+        bound_by: BoundBy = "post-clip",
         maximize: bool = False,
         capturable: bool = False,
         check_finite: bool | None = None,

@@ -1,7 +1,7 @@
 """What the matrices look like: singular values of weight, momentum and update."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -36,19 +36,22 @@ def spectra(
     optimizer: Optimizer,
     *,
     names: Sequence[str] | None = None,
+    rules: Mapping[str, Any] | None = None,
+    heads: Sequence[str] | None = None,
     quantiles: Sequence[float | int] = QUANTILES,
 ) -> list[Row]:
     r"""Describe each matrix parameter that ``optimizer`` has moved: plain rows, ready for JSON.
 
     The matrices are those that ``Muon`` orthogonalises; for ``torch.optim.AdamW`` and ``Adam``, beside which one wants
-    to see the same figures, those that ``route(model)`` would give to Muon. A row holds ``name``; ``quantiles``, the
-    levels asked for; ``weight``, ``momentum`` and ``update``, the quantiles of the singular values of its logical
-    matrices taken together; ``weight_stable_rank``, ``momentum_stable_rank`` and ``update_stable_rank``, ||X||_F^2 /
-    ||X||_2^2, the mean over the matrices; ``weight_entropy`` and the others, the mean entropy of the squared singular
-    values as shares of their sum, over log n: 1 where all n are alike (article 10739, kexue.fm/archives/10739);
-    ``weight_rms``, ``update_rms``; ``weight_norm_ratio``, the largest singular value over sqrt(out / in), the unit of
-    Muon's ``bound``, of the matrix where that is most; ``update_to_weight`` = ||update||_F / ||weight||_F; and for Muon
-    ``polar_error`` = ||msign - U V^T||_F / ||U V^T||_F of the msign in use (U V^T from an SVD in float64).
+    to see the same figures, those that ``route(model, rules=rules, heads=heads)`` would give to Muon. A row holds
+    ``name``; ``quantiles``, the levels asked for; ``weight``, ``momentum`` and ``update``, the quantiles of the
+    singular values of its logical matrices taken together; ``weight_stable_rank``, ``momentum_stable_rank`` and
+    ``update_stable_rank``, ||X||_F^2 / ||X||_2^2, the mean over the matrices; ``weight_entropy`` and the others, the
+    mean entropy of the squared singular values as shares of their sum, over log n: 1 where all n are alike (article
+    10739, kexue.fm/archives/10739); ``weight_rms``, ``update_rms``; ``weight_norm_ratio``, the largest singular value
+    over sqrt(out / in), the unit of Muon's ``bound``, of the matrix where that is most; ``update_to_weight`` =
+    ||update||_F / ||weight||_F; and for Muon ``polar_error`` = ||msign - U V^T||_F / ||U V^T||_F of the msign in use (U
+    V^T from an SVD in float64).
 
     ``update`` is what the last step subtracted, decay apart. Muon's Nesterov average needs the gradient of
     that step: call this before ``zero_grad``; afterwards the momentum itself stands in for the average.
@@ -66,19 +69,21 @@ def spectra(
     """
     return [
         _row(name, whole(p), Settings.of(group).matrix, move, list(quantiles))
-        for name, p, group in _matrices(model, optimizer)
+        for name, p, group in _matrices(model, optimizer, {"rules": rules, "heads": heads})
         if (names is None or name in names) and (move := _move(p, group, _whole_state(optimizer, p)))
     ]
 
 
-def _matrices(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+def _matrices(
+    model: nn.Module, optimizer: Optimizer, said: dict[str, Any]
+) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
     """Name, parameter and group of every matrix; another optimizer gets the layouts of ``route``."""
     owner = {p: group for group in optimizer.param_groups for p in group["params"]}
     names = {p: name for name, p in model.named_parameters()}
     if all("algorithm" in group for group in optimizer.param_groups):
         yield from ((names[p], p, group) for p, group in owner.items() if group["algorithm"] == "muon" and p in names)
         return
-    for routed in divide(model)[0]:
+    for routed in divide(model, **said)[0]:
         if routed["algorithm"] == "muon":
             yield from (
                 (name, p, {**owner[p], "matrix": routed["matrix"]}) for name, p in routed["params"] if p in owner

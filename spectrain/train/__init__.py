@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from spectrain.train import runs as runs
     from spectrain.train import studies as studies
     from spectrain.train._compress.compress import compress as compress
+    from spectrain.train._jobs.own import Job as Job
+    from spectrain.train._jobs.own_config import JobConfig as JobConfig
     from spectrain.train._run.checkpoint import checkpoints as checkpoints
     from spectrain.train._run.loop import train as train
     from spectrain.train._saved.factored import principal_adapter as principal_adapter

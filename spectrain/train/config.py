@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from spectrain.nn.internal import kinds
 from spectrain.train._architecture import Architecture
 from spectrain.train._experts import Experts
+from spectrain.train._lora import LoRA
 from spectrain.train._mesh.layout import Layout, sizes
 from spectrain.train._run.config import DEFAULT_MINUTES, NO_LIMIT, Wish, fill
 from spectrain.train._run.guarded import GuardedConfig
@@ -27,7 +28,7 @@ OF_ONE_KIND = ("latent", "sinks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Architecture, Experts, GuardedConfig):
+class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
     """Train a language model on text and write a run folder.
 
     Every field is a flag. What is left to be measured (``auto``, ``None``) is filled in before it is

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spectrain.train._run.claim import named_folder as named_folder
     from spectrain.train._run.config import Config as Config
     from spectrain.train._run.config import RunConfig as RunConfig
-    from spectrain.train._run.jobs import JOBS as JOBS
+    from spectrain.train._run.jobs import TRAINERS as TRAINERS
     from spectrain.train._run.jobs import config_class as config_class
     from spectrain.train._run.machine import choose_device as choose_device
     from spectrain.train._run.optimizers import OPTIMIZERS as OPTIMIZERS

@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.train._jobs.own import Job as Job
+    from spectrain.train._jobs.own_config import JobConfig as JobConfig
+    from spectrain.train._run.callbacks import CallbackError as CallbackError
+    from spectrain.train._run.callbacks import Moment as Moment
     from spectrain.train._run.checkpoint import checkpoints as checkpoints
     from spectrain.train._run.loop import train as train
     from spectrain.train._run.optimizer import polynomials as polynomials

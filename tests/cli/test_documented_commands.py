@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from spectrain import report
 from spectrain.cli import main
 from spectrain.cli._main import VERBS
 from spectrain.train._jobs import image_judge
-from spectrain.train._run.jobs import JOBS
+from spectrain.train._run.jobs import TRAINERS
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -26,6 +27,7 @@ TINY = {
 }  # fmt: skip
 CHECK = {"--data": "prose.txt", "--widths": "32 64", "--head-dim": "8", "--steps": "2", "--seeds": "0", "--block": "16",
          "--batch-size": "2", "--threads": "1"}  # fmt: skip
+SHAPE = ("--depth", "--width", "--heads", "--vocabulary")
 SMALL = {
     "train": TINY,
     "compare": {**{flag: value for flag, value in TINY.items() if flag != "--eval-tokens"}, "--data": "prose.txt",
@@ -126,6 +128,10 @@ def workshop(tmp_path_factory):
         for verb, run in (("train", "runs/a"), ("train", "runs/six"), ("embed", "runs/e")):
             assert main([verb, *flags({"--data": "prose.txt", **SMALL[verb]}, []), "--out-dir", run]) == 0
         assert main(["export", "runs/a", "--out", "tiny-llama"]) == 0
+        small = {name: value for name, value in SMALL["train"].items() if name not in SHAPE}
+        words = ["--init-from", "tiny-llama", "--lora", "2", "--out-dir", "runs/l"]
+        assert main(["train", *flags({"--data": "prose.txt", **small}, []), *words]) == 0
+        shutil.copytree("runs/l/adapter", "adapter")
     finally:
         os.chdir(before)
     return place
@@ -165,7 +171,7 @@ def typed(command):
     if words[0] in ("sample", "report"):
         return [*words, *(flags(SMALL["sample"], words) if words[0] == "sample" else [])]
     defaults = {"train": {"--data": "prose.txt"}}.get(words[0], {})
-    decided = {"--init-from": ("--depth", "--width", "--heads", "--vocabulary"), "--tokenizer": ("--vocabulary",)}
+    decided = {"--init-from": SHAPE, "--tokenizer": ("--vocabulary",)}
     told = {flag for asked, fixed in decided.items() if asked in words for flag in fixed}
     small = flags(
         {flag: value for flag, value in {**defaults, **SMALL.get(verb, {})}.items() if flag not in told}, words
@@ -198,7 +204,8 @@ def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeyp
 
 def test_the_pages_show_what_is_looked_for():
     verbs = {command.split()[1] for command in COMMANDS}
-    assert {*JOBS, "compress", "check", "compare", "design", "plan", "export", "sample", "prepare", "watch"} <= verbs
+    tools = {"compress", "check", "compare", "design", "plan", "export", "sample", "prepare", "watch"}
+    assert {*TRAINERS, *tools} <= verbs
 
 
 @pytest.mark.parametrize(

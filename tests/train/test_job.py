@@ -140,7 +140,7 @@ def test_the_run_of_another_job_is_not_gone_on_with(tmp_path):
 
 def test_a_job_nobody_knows_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"job": "sing"}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"unknown job 'sing'; known jobs: .*draw, embed, line, train\."):
+    with pytest.raises(ValueError, match=r"unknown job 'sing'; known jobs: .*draw, embed, line, own, train\."):
         _recorded.read_any(tmp_path / "config.json")
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.kinds import Array
+from spectrain._arrays.typed import Generic, Held
 from spectrain.lowrank._matrix.stops import Norm
 
-Kind = TypeVar("Kind", bound="Factorization")
+Kind = TypeVar("Kind", bound="Factorization[Any]")
 
 
-class Factorization:
+class Factorization(Generic[Held]):
     """Mixed into a NamedTuple of factors; the tuple unpacks into the letters, the rest are attributes.
 
     ``rank``: columns kept, one number for each matrix of a batch (factors are padded with zeros to the largest).
@@ -22,9 +23,9 @@ class Factorization:
     ``best``: the smallest error any matrix of this rank has, where the method knows it, else None.
     """
 
-    rank: Array
-    error: Array
-    best: Array | None
+    rank: Held
+    error: Held
+    best: Held | None
     norm: Norm
     failure: float
 
@@ -53,12 +54,12 @@ class Factorization:
         """Return the matrices whose product, from left to right, approximates A; half precision is widened."""
         raise TypeError(f"{type(self).__name__} has no factors to multiply")
 
-    def dense(self) -> Array:
+    def dense(self) -> Held:
         """Return the product of the factors; half precision is multiplied in float32 and rounded once."""
         factors = list(self.chain())
         return self._round(_product(factors, from_left=factors[0].shape[-2] <= factors[-1].shape[-1]))
 
-    def matmul(self, X: Array) -> Array:
+    def matmul(self, X: Array) -> Held:
         """Return (product of the factors) @ X from right to left, without multiplying the factors out."""
         return self._round(_product([*self.chain(), widen(X)], from_left=False))
 
@@ -67,7 +68,7 @@ class Factorization:
         letter = self[-1]  # type: ignore[index]
         return Y.to(letter.dtype) if isinstance(Y, Tensor) else Y.astype(letter.dtype, copy=False)
 
-    def __matmul__(self, X: Array) -> Array:
+    def __matmul__(self, X: Array) -> Held:
         return self.matmul(X)
 
     def __repr__(self) -> str:

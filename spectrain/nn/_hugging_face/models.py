@@ -1,12 +1,13 @@
 """Models to and from Hugging Face's folders, where the architecture is the same."""
 
+import copy
 import functools
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -20,6 +21,7 @@ from spectrain.nn._hugging_face.config import attentions, config_of, family_for
 from spectrain.nn._hugging_face.families import DEEPSEEK, Family
 from spectrain.nn._hugging_face.files import shapes_in, tensors_in
 from spectrain.nn._hugging_face.weights import to_ours, to_theirs
+from spectrain.nn._models.adapter import adapted, merge
 from spectrain.nn._models.language_model import LanguageModel
 
 _HEAD, _TABLE = "lm_head.weight", "model.embed_tokens.weight"
@@ -41,9 +43,9 @@ def to_hugging_face(
     Qwen 2, with ``qk_norm`` as Qwen 3 (without gains as gains of one), with norms behind what they belong to as OLMo 2;
     a latent as DeepSeek-V3, with :class:`MoE` where there is one and their routers are the same. ``family`` asks for
     one by its ``model_type``: ``"mistral"`` without a window is what ``"llama"`` is. Normalised embeddings are
-    written normalised, as a table of their own, so a tied head is no longer tied. ``context`` (default: the model's)
-    is the longest sequence they are told of; ``end_of_text`` the token that ends a text, and begins one unless
-    ``begin_of_text`` does.
+    written normalised, as a table of their own, so a tied head is no longer tied; adapters are written merged.
+    ``context`` (default: the model's) is the longest sequence they are told of; ``end_of_text`` the token that ends a
+    text, and begins one unless ``begin_of_text`` does.
 
     ``norm_eps=None`` is written as the number that torch adds, the rounding of the dtype that it computes in: float32
     for bfloat16 and float16.
@@ -53,6 +55,8 @@ def to_hugging_face(
     router, parameters of several dtypes, blocks that differ, norms that add different numbers: they have one for
     all, but for latents, where it is 1e-6; and a setting that the ``family`` has not.
     """
+    if any(True for _ in adapted(model)):
+        model = cast(LanguageModel, merge(copy.deepcopy(model)))
     kind = family_for(model, family)
     config = config_of(model, kind)
     context = context or model.context

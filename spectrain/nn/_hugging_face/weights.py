@@ -31,7 +31,7 @@ _LATENT = {
 
 def to_theirs(weights: dict[str, Tensor], blocks: Sequence[Attention], family: Family) -> dict[str, Tensor]:
     """Our parameters under their names."""
-    names, out = _names(family), {}
+    names, out = module_names(family), {}
     for name, w in weights.items():
         inside = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
         outer, leaf = name.rpartition(".")[::2]
@@ -54,7 +54,7 @@ def to_ours(
     weights: dict[str, Tensor], blocks: Sequence[Attention], family: Family, *, interleaved: bool
 ) -> dict[str, Tensor]:
     """Their parameters, all of which have a place, under our names."""
-    names = {theirs: ours for ours, theirs in _names(family).items()}
+    names = {theirs: ours for ours, theirs in module_names(family).items()}
     outside = {theirs: ours for ours, theirs in _OUTSIDE.items()}
     out: dict[str, Tensor] = {}
     for name, w in weights.items():
@@ -73,8 +73,8 @@ def to_ours(
     return out
 
 
-def _names(family: Family) -> dict[str, str]:
-    """Modules of a block, ours and theirs."""
+def module_names(family: Family) -> dict[str, str]:
+    """Modules of a block by our names: what they are called there."""
     return {**_INSIDE, **_NORMS[family.norms], **(_LATENT if family is DEEPSEEK else _PLAIN | _GAINS)}
 
 

@@ -35,7 +35,7 @@ MEASURES = (
 )
 """In the order in which a page leads with them; the loss of a job comes after all of these."""
 
-_UNITS = ("tokens", "pictures", "pairs")
+_UNITS = ("tokens", "pictures", "pairs", "examples")
 
 
 def unit(runs: Sequence[Run]) -> str:

@@ -142,6 +142,8 @@ def _load(run: Path) -> LanguageJob:
     trained = load_run(run)
     if folder.factors.exists():
         raise ValueError(f"{run} is compressed already; give the run that it was made of.")
+    if trained.config.lora is not None:
+        raise ValueError(f"{run} has adapters beside its layers, and is not compressed with them.")
     if any(layer.bias is not None for layer in trained.model.modules() if isinstance(layer, nn.Linear)):
         raise ValueError(f"{run} has layers with biases, and what would replace them has none.")
     config = dataclasses.replace(trained.config, device=choose_device("auto"))

@@ -67,7 +67,12 @@ def _finished(place: Path) -> TrainConfig:
     if source.factors.exists():
         raise ValueError(f"--init-from {place} was compressed, and factors are not trained on; give its source.")
     _tie.check(source)
-    return _recorded.read_config(source.config, TrainConfig)
+    recorded = _recorded.read_config(source.config, TrainConfig)
+    if recorded.lora is not None:
+        raise ValueError(
+            f"--init-from {place} has adapters. What spectrain export writes of it has them merged; give that folder."
+        )
+    return recorded
 
 
 def _with_tokenizer(config: TrainConfig) -> TrainConfig:

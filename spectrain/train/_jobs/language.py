@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrain import data, nn, optim
 from spectrain._files.write import write_file
-from spectrain.train._jobs import beginning, samples
+from spectrain.train._jobs import adapters, beginning, samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.averages import Averages
 from spectrain.train._jobs.balance import experts, move_biases, penalty, violations
@@ -45,8 +45,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
 
     @classmethod
     def begun(cls, config: TrainConfig) -> TrainConfig:
-        """With the shape of the run that ``--init-from`` names."""
-        return beginning.inherit(config)
+        """With the shape of what ``--init-from`` and ``--lora-from`` name."""
+        return adapters.inherit(beginning.inherit(config))
 
     @property
     def held_out(self) -> HeldOut:
@@ -95,7 +95,12 @@ class LanguageJob(AbstractJob[TrainConfig]):
         if scaled is not None:
             scaled.initialise(generator=data.streams.generator(config.seed, "weights"))
         beginning.load_first_weights(model, config, self.folder)
+        adapters.put_in(model, config, self.folder)
         return model
+
+    def leave(self, folder: RunFolder) -> None:
+        """Write the adapters, where there are any."""
+        adapters.leave(self.model, self.config, folder)
 
     def build(self, config: TrainConfig, *, device: torch.device) -> None:
         """Make the model, and what watches over it."""

@@ -137,6 +137,8 @@ def settled(config: TrainConfig, cluster: Cluster) -> TrainConfig:
         raise ValueError("--moe-experts must be left out of a plan: what experts do depends on the text.")
     for name in ("bound", "qk_clip"):
         config.require(getattr(config, name) is None, name, "left out of a plan, which has no price for it")
+    if config.lora is not None or config.lora_from is not None:
+        raise ValueError("--lora must be left out of a plan: it is of models all of whose weights are trained.")
     full, _ = inherit(config).derive()
     fast = cluster.device == "cuda"
     if full.autocast == "auto":

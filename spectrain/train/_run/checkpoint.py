@@ -74,7 +74,7 @@ def publish(
     config: bytes | None,
 ) -> Checkpoint:
     """:func:`save` where ``tensors`` writes the weights into the new folder, and gives digests of files in folders."""
-    checkpoint = Checkpoint(folder / f"step-{step:08d}")
+    checkpoint = at(folder, step)
 
     def fill(temporary: Path) -> None:
         elsewhere = tensors(temporary)
@@ -92,6 +92,15 @@ def publish(
     for old in [old for old in every(folder) if old.step < step][: -keep + 1 or None]:
         remove_folder(old.path)
     return checkpoint
+
+
+def at(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step in a folder, be it there or not.
+
+    >>> at(Path("checkpoints"), 40).path.name
+    'step-00000040'
+    """
+    return Checkpoint(folder / f"step-{step:08d}")
 
 
 def every(folder: Path) -> list[Checkpoint]:

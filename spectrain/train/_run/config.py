@@ -35,7 +35,9 @@ class RunConfig:
     """
 
     job: ClassVar[str]
-    """The verb of the command that starts such a run."""
+    """The verb of the command that starts such a run, or else a name for it."""
+    maker: ClassVar[str] = ""
+    """What makes such a configuration where the command does not."""
 
     added: ClassVar[Mapping[str, object]] = {}
     """Fields that a ``config.json`` of an earlier version lacks, with what they were then, where that is no default."""
@@ -192,6 +194,11 @@ class RunConfig:
         if name in ("max_steps", "horizon") or name.endswith("_interval"):
             return MOST_STEPS
         return {"depth": 10_000, "muon_steps": 60, "max_tokens": 10**15, "eval_tokens": 10**15}.get(name, 2**24)
+
+    @classmethod
+    def command(cls) -> str:
+        """What starts such a run, as a user writes it."""
+        return cls.maker or f"spectrain {cls.job}"
 
     def require(self, holds: bool, name: str, wanted: str) -> None:
         """Raise ``ValueError`` about the flag of a field unless it ``holds``."""

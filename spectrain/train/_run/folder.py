@@ -30,7 +30,7 @@ class RunFolder:
         self.schedule = path / "schedule.json"
         self.checkpoints = path / "checkpoints"
         self.listeners: list[Callable[[str, Mapping[str, object]], None]] = []
-        """What hears each row after it is written."""
+        """What hears each row after it is written, and of each checkpoint."""
 
     def record(self, kind: str, row: Mapping[str, object]) -> None:
         """Append one line to ``metrics.jsonl``. A number that is not finite becomes null."""
@@ -39,6 +39,10 @@ class RunFolder:
             line = json.dumps({"kind": kind, **{k: _finite(v) for k, v in row.items()}}, default=float)
         with open(self.metrics, "a", encoding="utf-8") as file:  # a kill may leave half a line: a resume cuts it off
             file.write(line + "\n")
+        self.tell(kind, row)
+
+    def tell(self, kind: str, row: Mapping[str, object]) -> None:
+        """Let those who listen hear what happened, without a line in ``metrics.jsonl``."""
         for listener in self.listeners:
             listener(kind, row)
 

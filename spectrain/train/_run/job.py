@@ -1,7 +1,7 @@
 """A job: what a run learns and how it is judged. The loop knows nothing else of it."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -71,6 +71,11 @@ class AbstractJob(abc.ABC, Generic[Config]):
         """The configuration of a new run, with what another run decides where this one goes on from that."""
         return config
 
+    @classmethod
+    def of(cls, given: Any) -> "Callable[..., AbstractJob[Config]]":
+        """What makes a job out of what the caller of ``train`` gave; the jobs of the command know all themselves."""
+        raise ValueError(f"job= goes with train.JobConfig; {cls.__name__} knows what it trains. Leave it out.")
+
     @abc.abstractmethod
     def about_data(self) -> list[str]:
         """Lines for the screen about what was read."""
@@ -78,6 +83,9 @@ class AbstractJob(abc.ABC, Generic[Config]):
     @abc.abstractmethod
     def keep(self, folder: RunFolder) -> None:
         """Write what the trained model will need besides its weights."""
+
+    def leave(self, folder: RunFolder) -> None:
+        """Write at the end what the trained model is besides its weights."""
 
     @abc.abstractmethod
     def build_model(self, config: Config) -> nn.Module:
@@ -138,9 +146,13 @@ class AbstractJob(abc.ABC, Generic[Config]):
         """Learning rates of parameters outside of the matrices, as multiples of ``--lr``; 1 where nothing is said."""
         return {}
 
-    def rules(self) -> Mapping[str, optim.Matrix]:
+    def rules(self) -> Mapping[str, Any]:
         """How ``optim.route`` is to see parameters otherwise than by their modules, by name."""
         return {}
+
+    def heads(self) -> Sequence[str] | None:
+        """Patterns of the names of output heads, for ``optim.route``; None: what the modules say."""
+        return None
 
     def parametrisation(self) -> optim.Parametrisation | None:
         """How learning rates and decay follow from roles and width; None: one rate for all."""
@@ -199,10 +211,16 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(held.isfinite().all())
 
 
-def load_job(config: Config, folder: RunFolder, *, resuming: bool, ranks: Ranks = ALONE) -> AbstractJob[Config]:
-    """Read the data of a configuration's job; on each rank, which must all find the same."""
+def load_job(
+    config: Config, folder: RunFolder, *, resuming: bool, ranks: Ranks = ALONE, given: Any = None
+) -> AbstractJob[Config]:
+    """Read the data of a configuration's job; on each rank, which must all find the same.
+
+    ``given``: what the caller of ``train`` gave to be trained.
+    """
     kind: type[AbstractJob[Config]] = job_class(config.job)
-    job = ranks.by_all(lambda: kind(config, folder, resuming=resuming))
+    make = kind if given is None else kind.of(given)
+    job = ranks.by_all(lambda: make(config, folder, resuming=resuming))
     job.ranks = ranks
     ranks.same("data", f"digest {job.fingerprint}", cure="Give all ranks the same files, and the same tokenizer.")
     return job

@@ -16,6 +16,8 @@ class Job(NamedTuple):
     """Its configuration: flags, and what the command's help says of it. Loads no torch."""
     trained: str
     """Its data, model and judgement."""
+    verb: bool = True
+    """Whether the command trains it; else Python alone does."""
 
 
 JOBS = {
@@ -25,8 +27,11 @@ JOBS = {
     "classify": Job(
         "spectrain.train._jobs.classify_config:ClassifyConfig", "spectrain.train._jobs.classify:ClassifyJob"
     ),
+    "own": Job("spectrain.train._jobs.own_config:JobConfig", "spectrain.train._jobs.own:OwnJob", verb=False),
 }
-"""By the verb of the command, which is ``job`` in a run's ``config.json`` and of the configuration's class."""
+"""By the verb of the command, or another name, which is ``job`` in a run's ``config.json`` and of its class."""
+TRAINERS = tuple(name for name, job in JOBS.items() if job.verb)
+"""Those that are verbs."""
 
 
 def config_class(name: str) -> type[RunConfig]:

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import torch
 from spectrain.train._mesh.failing import shared
 from spectrain.train._mesh.join import here
 from spectrain.train._mesh.ranks import ALONE
-from spectrain.train._run import loggers, observe, recorded
+from spectrain.train._run import callbacks, loggers, observe, recorded
+from spectrain.train._run.callbacks import Callback
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
 from spectrain.train._run.job import AbstractJob, Measured
@@ -53,8 +54,20 @@ def step(job: AbstractJob[Any], optimizer: torch.optim.Optimizer, at: int, *, cl
     return StepResult(measured, grad_norm, time.perf_counter() - start)
 
 
-def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
+def train(
+    wanted: RunConfig,
+    *,
+    job: Any = None,
+    on_step: Callback | None = None,
+    on_eval: Callback | None = None,
+    on_checkpoint: Callback | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Train as ``wanted`` says, whatever its job; return the run folder.
+
+    ``job``: with a ``train.JobConfig``, the ``train.Job`` to be trained.
+    ``on_step``, ``on_eval`` and ``on_checkpoint`` are called with a ``train.runs.Moment`` after each step, validation
+    and checkpoint; of several ranks on the first. They change no bit of the run.
 
     The folder holds ``config.json``, ``environment.json``, ``metrics.jsonl``, ``routing.json``,
     ``polynomials.json``, ``checkpoints/``, what the job keeps (a language model's ``tokenizer.json``
@@ -67,7 +80,8 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
     The folder is held against every other process meanwhile. Raises ``FolderInUse``, an ``OSError``, where another one
     has it, ``ValueError`` for a configuration or data that cannot be used, ``OSError`` for a folder that
     cannot be written (a full disk among the reasons), ``FloatingPointError`` naming the first tensor
-    that is not finite, :class:`StopRequest` after the checkpoint that SIGINT or SIGTERM asked for.
+    that is not finite, ``CallbackError`` naming the callback that raised and the step, :class:`StopRequest` after the
+    checkpoint that SIGINT or SIGTERM asked for.
     """
     keep_memory()
     with (
@@ -77,9 +91,12 @@ def train(wanted: RunConfig, *, progress: Progress | None = None) -> Path:
     ):
         for name in config.logger:
             loggers.check(name)
-        session = prepare(config, screen)
-        heard = loggers.listening(session.config, session.folder, step=session.counters.step)
-        with stop_on_signals() as asked_to_stop, heard if session.job.ranks.first else nullcontext():
+        session = prepare(config, screen, given=job)
+        with ExitStack() as heard, stop_on_signals() as asked_to_stop:
+            if session.job.ranks.first:
+                heard.enter_context(loggers.listening(session.config, session.folder, step=session.counters.step))
+                calls = {"on_step": on_step, "on_eval": on_eval, "on_checkpoint": on_checkpoint}
+                heard.enter_context(callbacks.called(session, **calls))
             _run(session, screen, asked_to_stop)
         return observe.finish(session, screen)
 

@@ -34,7 +34,9 @@ def record_spectra(session: Session) -> None:
 
     And what passes between the weights: the job's statistics of activations.
     """
-    for row in optim.spectra(session.model, session.optimizer, names=session.job.watch_list()):
+    job = session.job
+    names, rules, heads = job.watch_list(), job.rules(), job.heads()
+    for row in optim.spectra(session.model, session.optimizer, names=names, rules=rules, heads=heads):
         session.folder.record("spectrum", {"step": session.counters.step, **row})
     for row in session.job.activations():
         session.folder.record("activation", {"step": session.counters.step, **row})
@@ -59,6 +61,7 @@ def finish(session: Session, screen: Progress) -> Path:
     _write_average(session)
     if not job.ranks.first:
         return folder.path
+    job.leave(folder)
     row, lines = job.summary(judged, steps=counters.step)
     summary = {
         **row,

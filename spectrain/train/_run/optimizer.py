@@ -57,7 +57,7 @@ def parameter_groups(config: RunConfig, job: AbstractJob[Any]) -> tuple[Groups, 
         matrices: Groups = [{"params": [p for p in job.model.parameters() if p in decayed]}]
         rest: Groups = [{"params": [p for p in job.model.parameters() if p not in decayed]}]
     else:
-        routes = optim.route(job.model, rules=job.rules())
+        routes = optim.route(job.model, rules=job.rules(), heads=job.heads())
         matrices = [group for group in routes if group["algorithm"] == "muon"]
         rest = [group for group in routes if group["algorithm"] != "muon"]
     return matrices, [part for group in rest for part in _by_rate(group, job.rates(), config.lr)]

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,8 +29,11 @@ from spectrain.train._run.session import Session, build
 from spectrain.train._run.updates import muon_schedule
 
 
-def prepare(wanted: RunConfig, screen: Progress) -> Session:
-    """Open the claimed run folder, decide what is open, build everything; restore where there is something to."""
+def prepare(wanted: RunConfig, screen: Progress, *, given: Any = None) -> Session:
+    """Open the claimed run folder, decide what is open, build everything; restore where there is something to.
+
+    ``given``: what the caller gave to be trained, where the configuration does not say all.
+    """
     ranks = here() or ALONE
     full, resuming = ranks.by_first(lambda: open_folder(wanted)[1:])
     folder = RunFolder(Path(wanted.out_dir), follows=not ranks.first)
@@ -40,7 +44,7 @@ def prepare(wanted: RunConfig, screen: Progress) -> Session:
     if not ranks.alone:
         screen.say(f"ranks: {ranks.world}, {ranks.layout}")
     start = time.perf_counter()
-    job = load_job(full, folder, resuming=resuming, ranks=ranks)
+    job = load_job(full, folder, resuming=resuming, ranks=ranks, given=given)
     for line in job.about_data():
         screen.say(line)
     screen.say(f"read in {time.perf_counter() - start:.1f} s")

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with ETA on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: on a terminal and in a notebook a bar with the time left, else lines."""
 
 import os
 import sys
@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from spectrain.train._run.notebook import NotebookBar, in_notebook
+
 
 class Progress:
-    """Says lines that stay; on a terminal a bar with ETA stands below them.
+    """Says lines that stay; on a terminal and in a notebook a bar with the time left stands below them.
 
     >>> with Progress(interval=2) as progress:
     ...     for step in (1, 2, 3):
@@ -35,6 +37,8 @@ class Progress:
             if self.stream.isatty()
             else None
         )
+        shown = self._bar is None and stream is None and in_notebook()
+        self._notebook = NotebookBar() if shown else None
         self._task = self._bar.add_task("starting", total=None, visible=False) if self._bar else None
 
     def __enter__(self) -> "Progress":
@@ -62,5 +66,7 @@ class Progress:
         """Report a finished step: move the bar, or print a plain line each ``interval`` steps."""
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=step, total=steps, description=text, visible=True)
+        elif self._notebook:
+            self._notebook.step(step, steps, text)
         elif step == 1 or step % self.interval == 0 or step == steps:
             self.say(f"step {step}/{steps or '?'}  {text}")

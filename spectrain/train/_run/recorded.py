@@ -33,7 +33,7 @@ def in_folder(config: Config) -> Iterator[Config]:
             yield dataclasses.replace(config, out_dir=str(folder))
         return
     if wish is None:
-        raise ValueError(f"spectrain {config.job} runs in one process, and torchrun started {start.world}.")
+        raise ValueError(f"{config.command()} runs in one process, and torchrun started {start.world}.")
     _check_restarts(config, start)
     stand = layout(wish.mesh, tensor=wish.tensor, experts=wish.experts, ranks=start.world)
     # Loads torch, which one process that only asks for help does not need.
@@ -77,8 +77,8 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     found = read_any(path)
     if not isinstance(found, kind):
         raise ValueError(
-            f"{path} is of a run of 'spectrain {found.job}', not of 'spectrain {kind.job}'. "
-            f"Use 'spectrain {found.job}', or give another folder."
+            f"{path} is of a run of '{found.command()}', not of '{kind.command()}'. "
+            f"Use '{found.command()}', or give another folder."
         )
     return found
 

@@ -123,7 +123,7 @@ class Session:
         place = {"step": self.counters.step, "keep": self.config.keep_last}
         if self.job.ranks.alone:
             state["optimizer"] = self.optimizer.state_dict()
-            _checkpoint.save(self.folder.checkpoints, self.model, state, config=self.folder.config, **place)
+            self._tell(_checkpoint.save(self.folder.checkpoints, self.model, state, config=self.folder.config, **place))
         else:
             self._writing = Writing(self.folder, self.model, self.optimizer, state, self.job.ranks, **place)
 
@@ -132,6 +132,11 @@ class Session:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.settle()
+            self._tell(_checkpoint.at(self.folder.checkpoints, writing.step))
+
+    def _tell(self, written: _checkpoint.Checkpoint) -> None:
+        """Say that a checkpoint is on the disk."""
+        self.folder.tell("checkpoint", {"step": written.step, "path": written.path})
 
     def restore(self, checkpoint: _checkpoint.Checkpoint) -> str | None:
         """Go back to the moment of a checkpoint, rows of metrics included; say what other versions wrote it, if any."""

@@ -1,7 +1,7 @@
 """What moves the matrices, one function each: from groups of matrices and groups of all else to an optimizer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.optim.optimizer import Optimizer
@@ -10,9 +10,10 @@ from spectrain import approx, matfun, optim
 from spectrain.train._run.config import RunConfig
 
 Groups = Sequence[dict[str, Any]]
+Variant: TypeAlias = Literal["plain", "normuon", "muoneq"]
 
 
-def muon(matrices: Groups, rest: Groups, config: RunConfig, *, variant: str = "plain") -> optim.Muon:
+def muon(matrices: Groups, rest: Groups, config: RunConfig, *, variant: Variant = "plain") -> optim.Muon:
     """Our Muon, which moves the rest by AdamW itself."""
     assert config.lr is not None
     return optim.Muon(

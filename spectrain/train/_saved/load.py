@@ -10,6 +10,7 @@ import torch
 from spectrain import data, nn
 from spectrain._files.read import read_object
 from spectrain.train._jobs import samples
+from spectrain.train._jobs.adapters import put_in
 from spectrain.train._jobs.model import build_model
 from spectrain.train._mesh import shards
 from spectrain.train._run import checkpoint as _checkpoint
@@ -90,6 +91,7 @@ def load_run(path: Path | str) -> TrainedRun:
         raise ValueError(f"{path} has no tokenizer.json; restore it, since token numbers mean nothing without it.")
     tokenizer = data.load_tokenizer(folder.tokenizer, exact=False)
     model = build_model(recorded, vocabulary=tokenizer.vocabulary_size)
+    put_in(model, recorded)
     source = load_weights(model, folder)
     return TrainedRun(recorded, tokenizer, model.eval(), source)
 
