@@ -5,6 +5,7 @@ Source: Gram Newton-Schulz (Dao-AILab, 2026). There negative eigenvalues that ro
 :func:`safe_cuts` decides where G has to be formed anew, from the interval of the schedule and the dtype.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -18,7 +19,7 @@ from spectrain.approx import Polynomial, Schedule
 from spectrain.approx.internal import MOST_CUTS, Steps, fewest_cuts, odd_coefficients, odd_part
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
-from spectrain.matfun._iteration.plain import Start, gram, product, times, without_identity
+from spectrain.matfun._iteration.plain import Start, grams, parts, product, times, without_identity
 
 _SUMS = 16.0  # roundoffs of a product whose sums are no wider than its entries: about the root of the number of terms
 
@@ -52,7 +53,10 @@ def safe_cuts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
 def coefficients(schedule: Schedule) -> Steps:
     """Return the odd coefficients of every polynomial."""
-    return odd_coefficients(schedule.polynomials)
+    return _kept(schedule.polynomials) if not torch.compiler.is_compiling() else odd_coefficients(schedule.polynomials)
+
+
+_kept = functools.lru_cache(maxsize=256)(odd_coefficients)
 
 
 def gram_cuts(
@@ -120,10 +124,12 @@ def gram_iteration(
     first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *cuts, len(polynomials))):
         if begin:
-            G, first = torch.cat([gram(X) for X in Xs]), (None, None)  # scaled already, by the first segment
+            G, first = grams(Xs), (None, None)  # scaled already, by the first segment
         R = _multiplier(G, odd_coefficients(polynomials[begin:stop]), *first)
-        parts = R.split([len(X) for X in Xs])
-        Xs = [product(part if X.shape[-2] <= X.shape[-1] else part.mT, X) for part, X in zip(parts, Xs, strict=True)]
+        Xs = [
+            product(part if X.shape[-2] <= X.shape[-1] else part.mT, X)
+            for part, X in zip(parts(R, Xs), Xs, strict=True)
+        ]
     return Xs
 
 

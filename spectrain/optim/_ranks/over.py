@@ -42,9 +42,7 @@ def updates_over(
         whose += [owner.name for owner in owners]
     signs, trouble = _signs(whose, pieces, inside, waited_for=bool(plans)) if pieces else ([], "")
     found: dict[int, Tensor] = {}
-    for i, update in zip(
-        own, apply_factors(signs[: len(own)], [settings[i] for i in own], [params[i] for i in own]), strict=True
-    ):
+    for i, update in zip(own, apply_factors(signs[: len(own)], [settings[i] for i in own]), strict=True):
         found[i] = assemble(settings[i].matrix, averages[i], update)
     start = len(own)
     for plan, members in plans:
@@ -156,7 +154,9 @@ def leading_parts_over(weights: Sequence[Tensor], settings: Sequence[Settings], 
         if settings[i].decay == "spectral":
             layout = settings[i].matrix
             whole = weights[i].contiguous()
-            found[i] = assemble(layout, whole, [leading_part(view) for view in layout.views(whole)])
+            tops = torch.empty_like(whole)
+            torch._foreach_copy_(layout.views(tops), [leading_part(view) for view in layout.views(whole)])
+            found[i] = tops
     for plan, members in plans:
         if any(settings[i].decay == "spectral" for i in members):
             parts = plan.leading_parts([weights[i].contiguous() for i in members])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spectrain.optim._layout.matrix import check_shaped
 from spectrain.optim._layout.spread import local, refuse_flat
 from spectrain.optim._step.settings import ALGORITHMS, Settings
-from spectrain.optim._step.squares import largest_entry
+from spectrain.optim._step.squares import largest_entry, norms
 
 
 def check_capturable(*, capturable: bool, finite: bool | None) -> bool:
@@ -127,9 +127,8 @@ def check_finite(grads: Mapping[str, Tensor], ends: Sequence[float | int] | None
     if not grads:
         return
     limits = dict(zip(grads, [math.inf] * len(grads) if ends is None else ends, strict=True))
-    norms = torch._foreach_norm(list(grads.values()))
-    sizes = torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).tolist()
-    large = [name for name, size in zip(grads, sizes, strict=True) if not (size <= limits[name] and size < math.inf)]
+    found = norms(list(grads.values()))
+    large = [name for name, size in zip(grads, found, strict=True) if not (size <= limits[name] and size < math.inf)]
     bad = [name for name in large if not bool(grads[name].isfinite().all())]
     if bad:
         raise ValueError(
