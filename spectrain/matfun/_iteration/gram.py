@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.graphs import constant_in_graphs
 from spectrain._arrays.products import symmetric_baddbmm, symmetric_bmm
 from spectrain.approx import Polynomial, Schedule
 from spectrain.approx.internal import MOST_CUTS, Steps, fewest_cuts, odd_coefficients, odd_part
@@ -97,7 +98,7 @@ def _inner(steps: Steps) -> int:
     return sum([len(c) // 2 for c in steps])
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _constant(
     steps: Steps, intervals: tuple[Interval, ...], error: float, dtype: torch.dtype
 ) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectrain._arrays.graphs import outside_graphs
 from spectrain.optim._layout.matrix import check_shaped
 from spectrain.optim._layout.spread import local, refuse_flat
 from spectrain.optim._step.settings import ALGORITHMS, Settings
@@ -118,7 +119,7 @@ def check_current(model: Callable[[], nn.Module | None] | None, params: Sequence
     )
 
 
-@torch.compiler.disable  # it reads a value; a graph breaks here, and with check_finite=False it does not
+@outside_graphs  # it reads a value; a graph breaks here, and with check_finite=False it does not
 def check_finite(grads: Mapping[str, Tensor], ends: Sequence[float | int] | None = None) -> None:
     """Raise ValueError naming each gradient with NaN or Inf, or an entry above its end; nothing has been changed then.
 

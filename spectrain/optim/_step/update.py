@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrain import matfun
+from spectrain._arrays.graphs import constant_in_graphs
 from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._step.bound import post_clip, pre_decay
@@ -105,7 +106,7 @@ def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) 
     return torch.bfloat16 if fast else matrix.dtype
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _multiplies_bfloat16(device: torch.device) -> bool:
     return _asked_once(device)
 
