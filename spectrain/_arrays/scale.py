@@ -72,11 +72,11 @@ def _from_far(X: Tensor, name: str) -> tuple[Tensor, Tensor]:
     return times_power_of_two(Y, -second), first + second
 
 
-def rounding_noise(X: Float[Tensor, "b m n"], dtype: torch.dtype) -> Float[Tensor, " b"]:
-    """Return u rms(X) (sqrt(m) + sqrt(n)): the size of the matrix by which rounding X to ``dtype`` changes it.
+def rounding_noise(size: Float[Tensor, " b"], shape: tuple[int, ...], dtype: torch.dtype) -> Float[Tensor, " b"]:
+    """Return u rms(X) (sqrt(m) + sqrt(n)) for m x n matrices X of Frobenius norm ``size``.
 
-    u is the unit roundoff; the norm of a random matrix is that of Davidson and Szarek (2001).
+    That is the size of the matrix by which rounding X to ``dtype`` changes it. u is the unit roundoff; the norm of a
+    random matrix is that of Davidson and Szarek (2001).
     """
-    m, n = X.shape[-2:]
-    size = torch.linalg.vector_norm(X.float() if X.itemsize < 4 else X, dim=(-2, -1))
+    m, n = shape
     return torch.finfo(dtype).eps / 2 * size * ((m**0.5 + n**0.5) / (m * n) ** 0.5)

@@ -13,7 +13,7 @@ from spectrain._arrays.typed import alike_or_lists
 from spectrain.approx import Schedule
 from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
 from spectrain.matfun._derivative.sign import change_of_sign
-from spectrain.matfun._entry.batches import flat, in_batches
+from spectrain.matfun._entry.batches import flat, in_batches, in_cache, joined
 from spectrain.matfun._entry.input import Array, Real, check_tolerance, enter, is_complex, real_dtype
 from spectrain.matfun._iteration.design import able_dtype, safe_schedule, schedule_for_steps, working_dtype
 from spectrain.matfun._iteration.recipe import Recipe
@@ -220,16 +220,30 @@ def _differentiable(X: Tensor, request: _Request) -> Tensor:
 def _all(matrices: list[Tensor], request: _Request) -> list[Tensor]:
     """Return msign of every matrix, those that can share the work as one batch."""
     if request.iterates:
-        recipes = {X.dtype: request.recipe(X.dtype) for X in matrices}
-        return in_batches(
-            matrices,
-            lambda group: recipes[group[0].dtype](group),
-            key=lambda X: recipes[X.dtype].company(X),
-            out_dtype=request.out_dtype,
-        )
+        return _iterated(matrices, request)
     return in_batches(
         matrices, lambda group: _certify(group, request), key=lambda X: X.shape[-2:], out_dtype=request.out_dtype
     )
+
+
+def _iterated(matrices: list[Tensor], request: _Request) -> list[Tensor]:
+    """Return the schedule applied to matrices and batches of them, of which large ones are cut into several."""
+    recipes = {dtype: request.recipe(dtype) for dtype in {X.dtype for X in matrices}}
+    company: dict[tuple[torch.dtype, torch.Size], tuple[str, int]] = {}
+    for X in matrices:
+        kind = (X.dtype, X.shape[-2:])
+        if kind not in company:
+            company[kind] = recipes[X.dtype].company(X.shape)
+    cuts = [in_cache(X) for X in matrices]
+    found = iter(
+        in_batches(
+            [part for cut in cuts for part in cut],
+            lambda group: recipes[group[0].dtype](group),
+            key=lambda X: company[X.dtype, X.shape[-2:]],
+            out_dtype=request.out_dtype,
+        )
+    )
+    return [joined([next(found) for _ in cut]).reshape(X.shape) for X, cut in zip(matrices, cuts, strict=True)]
 
 
 def _certify(group: list[Tensor], request: _Request) -> list[Float[Tensor, "_ _ _"]]:

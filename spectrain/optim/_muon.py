@@ -1,6 +1,7 @@
 """Muon: one optimizer object for a whole model."""
 
 import copy
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from spectrain import matfun
+from spectrain._arrays.graphs import outside_graphs
 from spectrain.matfun.internal import costs
 from spectrain.optim._groups import complete, split_names
 from spectrain.optim._layout.spread import check_spread, gradient, local
@@ -186,7 +188,8 @@ class Muon(Optimizer):
         check_parameters(dict(zip(names, params, strict=True)), settings)
         for name, p in zip(names, params, strict=True):
             check_spread(name, p)
-        super().add_param_group(group)  # which fills in every default, also those of the other algorithm
+        # Fills in every default, also those of the other algorithm. Torch's own door to it imports the compiler.
+        inspect.unwrap(Optimizer.add_param_group)(self, group)
         for name in self.defaults:
             group.pop(name, None)
         group.update(settings.as_dict())
@@ -279,7 +282,7 @@ class Muon(Optimizer):
             raise ValueError("Muon: the saved state is nested too deeply to be one.") from error
         restore(self, state_dict)
 
-    @torch.compiler.disable  # collectives and plans stay outside of a graph
+    @outside_graphs  # collectives and plans stay outside of a graph
     def _advance_eagerly(self, company: Company) -> None:
         """One step over ranks, also from inside a compiled function."""
         self._advance(company)

@@ -12,6 +12,11 @@ from spectrain.matfun._iteration.measured import candidates, measured_lowers, qu
 from spectrain.matfun._iteration.plain import start_for
 from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values
 
+
+def _finished(Y, count, floor):
+    return finish_smallest([Y], count, floor)[0]
+
+
 NO_FLOOR = torch.zeros(1, dtype=torch.float64)
 
 
@@ -25,11 +30,11 @@ def nearly(small, k=40, n=60, seed=0):
 def test_what_is_missing_is_added_exactly(tall):
     Y = nearly([0.9, 0.5, 0.1, 1e-4])
     truth = exact_msign(Y[0])
-    Z = (finish_smallest(Y.mT, 6, NO_FLOOR).mT if tall else finish_smallest(Y, 6, NO_FLOOR))[0]
+    Z = (_finished(Y.mT, 6, NO_FLOOR).mT if tall else _finished(Y, 6, NO_FLOOR))[0]
     assert relative_error(Z, truth) < 1e-9
     wrong = {
         "nothing done": Y[0],
-        "too few": finish_smallest(Y, 3, NO_FLOOR)[0],
+        "too few": _finished(Y, 3, NO_FLOOR)[0],
         "one Newton-Schulz step": 1.5 * Y[0] - 0.5 * Y[0] @ Y[0].mT @ Y[0],
         "orthonormal, not polar": torch.linalg.qr(Y[0].mT)[0].mT,
     }
@@ -45,7 +50,7 @@ def test_what_is_no_singular_space_is_not_finished(dtype):
     s = torch.cat([torch.ones(100), torch.linspace(0.98, 0.2, 70)]).double()
     Y = with_singular_values(s, 170, 200, generator=0)[None].to(dtype)
     most = 1.02 if dtype == torch.float32 else 1.05
-    assert torch.linalg.matrix_norm(finish_smallest(Y, 16, torch.zeros(1)).double(), 2) < most
+    assert torch.linalg.matrix_norm(_finished(Y, 16, torch.zeros(1)).double(), 2) < most
     X = with_singular_values(torch.logspace(0, -2, 170), 170, 170, generator=3).float()
     for steps in range(1, 8):
         assert torch.linalg.matrix_norm(matfun.msign(X, steps=steps, dtype=dtype).double(), 2) < most
@@ -60,14 +65,14 @@ def test_what_is_no_singular_space_is_not_finished(dtype):
 
 def test_what_counts_as_zero_stays():
     Y = nearly([0.3, 0.01])
-    s = torch.linalg.svdvals(finish_smallest(Y, 6, NO_FLOOR + 0.05)[0])
+    s = torch.linalg.svdvals(_finished(Y, 6, NO_FLOOR + 0.05)[0])
     torch.testing.assert_close(s[-2:], torch.tensor([1.0, 0.01], dtype=torch.float64), rtol=1e-6, atol=1e-8)
-    assert torch.equal(finish_smallest(torch.zeros(2, 5, 7), 3, torch.zeros(2)), torch.zeros(2, 5, 7))
+    assert torch.equal(_finished(torch.zeros(2, 5, 7), 3, torch.zeros(2)), torch.zeros(2, 5, 7))
 
 
 def test_more_than_it_can_catch_is_left_alone():
     Y = nearly([0.2] * 20)
-    torch.testing.assert_close(finish_smallest(Y, 6, NO_FLOOR), Y, rtol=0, atol=0)
+    torch.testing.assert_close(_finished(Y, 6, NO_FLOOR), Y, rtol=0, atol=0)
 
 
 def test_rounding_noise_of_the_input_is_not_finished():

@@ -9,14 +9,20 @@ from tokenizers import models, trainers
 
 from spectrain.data._text.byte_level import assemble, byte_characters, pieces, pre_tokenizer
 from spectrain.data._text.document import DataError, Document
+from spectrain.data._text.merges_cache import recall
 from spectrain.data._text.tokenizer import Tokenizer
 
 _SAMPLE = 4_000_000  # characters to learn merges from; three times as many give half a percent fewer tokens
 _PIECE = 1 << 14  # characters taken in one place
+_WORTH = 1 << 18  # characters from which on learning takes longer than looking it up
 
 
 def train_tokenizer(
-    kind: Literal["bytes", "bpe"], documents: Sequence[Document], *, vocabulary_size: int = 4096
+    kind: Literal["bytes", "bpe"],
+    documents: Sequence[Document],
+    *,
+    vocabulary_size: int = 4096,
+    cache: bool = True,
 ) -> Tokenizer:
     """Make a byte-level tokenizer: ``"bytes"`` learns nothing, ``"bpe"`` learns merges from the text.
 
@@ -30,7 +36,11 @@ def train_tokenizer(
 
     From a text of more than 4 million characters evenly spread pieces of 16,384 are taken, together
     about 4 million. The result depends on the documents and their order alone, not on the number of
-    threads. Raises ValueError for another kind or ``vocabulary_size`` < 257, DataError for no text.
+    threads. What was learned of more than a quarter of a million characters is kept in the user's cache folder
+    (``XDG_CACHE_HOME/spectrain/tokenizers``), by a digest of those characters, and taken from there the next time;
+    ``cache=False`` neither reads nor writes it.
+
+    Raises ValueError for another kind or ``vocabulary_size`` < 257, DataError for no text.
 
     >>> songs = [Document(name="song", text="la la la lala\\n" * 9)]
     >>> tokenizer = train_tokenizer("bpe", songs, vocabulary_size=260)
@@ -38,11 +48,16 @@ def train_tokenizer(
     (260, 5)
     """
     total = sum(len(document.text) for document in documents)
-    return train_on(kind, (document.text for document in documents), total, vocabulary_size)
+    return train_on(kind, (document.text for document in documents), total, vocabulary_size, cache=cache)
 
 
 def train_on(
-    kind: Literal["bytes", "bpe"], texts: Iterable[str | Iterable[str]], total: int, vocabulary_size: int
+    kind: Literal["bytes", "bpe"],
+    texts: Iterable[str | Iterable[str]],
+    total: int,
+    vocabulary_size: int,
+    *,
+    cache: bool = True,
 ) -> Tokenizer:
     """:func:`train_tokenizer` of texts that come in parts, ``total`` characters in all."""
     if kind == "bytes":
@@ -54,10 +69,14 @@ def train_on(
             "train_tokenizer: a byte-level vocabulary has 256 bytes and an end-of-text, so vocabulary_size "
             f"must be at least 257, got {vocabulary_size}"
         )
-    return Tokenizer(assemble(_learn_merges(sample(texts, total), vocabulary_size - 257)))
+    count, chosen = vocabulary_size - 257, sample(texts, total)
+    if not cache or total < _WORTH:
+        return Tokenizer(assemble(_learn_merges(chosen, count)))
+    kept = list(chosen)
+    return Tokenizer(assemble(recall(kept, count, lambda: _learn_merges(kept, count))))
 
 
-def _learn_merges(texts: Iterator[str], count: int) -> list[tuple[str, str]]:
+def _learn_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizer()
     trainer = trainers.BpeTrainer(vocab_size=256 + count, initial_alphabet=list(byte_characters()), show_progress=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 from spectrain._arrays.scale import far_from_one, power_of_two, recording, to_unit
 
 _MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
+_FEW = 2**16  # entries up to which a copy costs less than the calls for one more matrix
 _IN_CACHE = 2**19  # of one batch on a processor, whose memory is slower to get than its products are to make
 
 
@@ -17,9 +18,16 @@ def flat(X: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "b m n"]:
     return X.reshape(X.shape[:-2].numel(), *X.shape[-2:])
 
 
+def joined(pieces: Sequence[Inexact[Tensor, "_ m n"]]) -> Inexact[Tensor, "b m n"]:
+    """Return batches as one."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+
 def gather(matrices: Sequence[Tensor], dtype: torch.dtype, name: str) -> Float[Tensor, "b m n"]:
     """Return all matrices, of one shape m x n, as one new batch in dtype, each scaled to norm in [1/2, 1)."""
     blocks = [flat(X) for X in matrices]
+    if len(blocks) > 1 and blocks[0].numel() <= _FEW:
+        blocks = [torch.cat(blocks)]
     batch = blocks[0].new_empty(sum(map(len, blocks)), *blocks[0].shape[-2:], dtype=dtype)
     norms = torch.cat([torch.linalg.vector_norm(X.float() if X.itemsize < 4 else X, dim=(-2, -1)) for X in blocks])
     if far_from_one(norms):
@@ -52,6 +60,12 @@ def in_batches(
     return [Y for Y in results if Y is not None]
 
 
+def in_cache(X: Float[Tensor, "*batch m n"]) -> list[Float[Tensor, "_ m n"]]:
+    """Return a batch cut into parts that are batches by themselves, one where it is small enough."""
+    whole = flat(X)
+    return list(whole.split(max(1, _most(X) // max(1, X.shape[-2] * X.shape[-1]))))
+
+
 def by_shape(group: list[Tensor], run: Callable[[list[list[Tensor]]], list[Tensor]]) -> list[Float[Tensor, "_ _ _"]]:
     """Return run of the lists of equal shape, one batch for each list, taken apart into the order of the group."""
     shapes: dict[torch.Size, list[int]] = {}
@@ -71,13 +85,17 @@ def _alone(part: Float[Tensor, "b m n"], dtype: torch.dtype) -> Float[Tensor, "b
     return part.to(dtype, copy=shared, memory_format=torch.contiguous_format)
 
 
+def _most(X: Tensor) -> int:
+    small = X.device.type == "cpu" and not recording()  # a graph is the shorter for large parts
+    return min(_IN_CACHE, _MAX_ENTRIES) if small else _MAX_ENTRIES
+
+
 def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable]) -> Iterator[list[int]]:
     groups: dict[tuple, list[int]] = {}
     for i, X in enumerate(matrices):
         groups.setdefault((key(X), X.dtype, X.device), []).append(i)
     for indices in groups.values():
-        small = matrices[indices[0]].device.type == "cpu" and not recording()  # a graph is the shorter for large parts
-        most = min(_IN_CACHE, _MAX_ENTRIES) if small else _MAX_ENTRIES
+        most = _most(matrices[indices[0]])
         chunk: list[int] = []
         entries = 0
         for i in indices:

@@ -19,7 +19,7 @@ from spectrain._arrays import scale
 from spectrain.matfun._iteration.largest import chirps
 
 _VECTORS = 8
-_SMALL = 64
+SMALL = 64
 _SMALLEST = torch.finfo(torch.float32).tiny
 _MOST = 1.1  # growth beyond which a result is not what its design allows, over 1 + the error of the schedule
 
@@ -54,38 +54,55 @@ def tries() -> Tries:
 
 
 def within_bounds(
-    Y: Float[Tensor, "b m n"], error: float, again: Callable[[Bool[Tensor, " b"]], Tensor]
-) -> Float[Tensor, "b m n"]:
-    """Return results of a schedule with this error, those beyond its bounds replaced by ``again(which)``, in place.
+    Ys: list[Float[Tensor, "_ _ _"]], error: float, again: Callable[[int, Bool[Tensor, " b"]], Tensor], *, small: bool
+) -> list[Float[Tensor, "_ _ _"]]:
+    """Return batches of results of a schedule with this error, those beyond its bounds replaced, in place.
 
-    A graph cannot choose, and to look at a value would make a device wait: there results beyond bounds are divided by
-    their growth instead, which leaves them bounded by 1 and useless. Both are counted, except inside of a graph.
+    ``again(i, which)`` makes those of batch i anew. ``small`` matrices in fine arithmetic are looked at by their root
+    mean square. A graph cannot choose, and to look at a value would make a device wait: there results beyond bounds are
+    divided by their growth instead, which leaves them bounded by 1 and useless. Both are counted, except in a graph.
     """
-    size = root_mean_square(Y) if Y.itemsize >= 4 and min(Y.shape[-2:]) <= _SMALL else growth(Y)
-    within = size <= _MOST * (1 + error)  # NaN is beyond every bound
-    if scale.recording() or Y.device.type != "cpu":
+    look = root_mean_square if small else growth
+    sizes = [look(Y) for Y in Ys]
+    if scale.recording() or Ys[0].device.type != "cpu":
         if not scale.recording():
-            _count(len(Y), ~within)
-        return Y * kept_within(size, error)[:, None, None].to(Y.dtype)
-    wrong = None if bool(within.all()) else ~within
-    if wrong is not None:
-        second = int(wrong.sum())
-        Y[wrong] = again(wrong).to(Y.dtype)
-        warnings.warn(
-            f"msign: {second} of {len(Y)} matrices left the bounds of their schedule and were computed a second time, "
-            "in a wider dtype; matfun.planning.tries() counts them",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    _count(len(Y), wrong)
-    return Y
+            _count(sum(map(len, Ys)), ~_within(torch.cat(sizes), error))
+        return [Y * kept_within(size, error)[:, None, None].to(Y.dtype) for Y, size in zip(Ys, sizes, strict=True)]
+    second = 0 if bool(_within(torch.cat(sizes), error).all()) else _replace(Ys, sizes, error, again)
+    _count(sum(map(len, Ys)), second)
+    return Ys
 
 
-def _count(matrices: int, wrong: Tensor | None) -> None:
+def _within(size: Float[Tensor, " b"], error: float) -> Bool[Tensor, " b"]:
+    return size <= _MOST * (1 + error)  # NaN is beyond every bound
+
+
+def _replace(
+    Ys: list[Tensor], sizes: list[Tensor], error: float, again: Callable[[int, Bool[Tensor, " b"]], Tensor]
+) -> int:
+    """Make anew what is beyond bounds, and say so; return how many that were."""
+    second = 0
+    for i, (Y, size) in enumerate(zip(Ys, sizes, strict=True)):
+        wrong = ~_within(size, error)
+        if bool(wrong.any()):
+            second += int(wrong.sum())
+            Y[wrong] = again(i, wrong).to(Y.dtype)
+    warnings.warn(
+        f"msign: {second} of {sum(map(len, Ys))} matrices left the bounds of their schedule and were computed a second "
+        "time, in a wider dtype; matfun.planning.tries() counts them",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return second
+
+
+def _count(matrices: int, wrong: Tensor | int) -> None:
     with _lock:
         _total.matrices += matrices
-        if wrong is not None:
+        if isinstance(wrong, Tensor):
             _waiting[wrong.device] = _waiting.get(wrong.device, 0) + wrong.sum()
+        else:
+            _total.second += wrong
 
 
 def growth(Y: Float[Tensor, "b m n"]) -> Float[Tensor, " b"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from spectrain._arrays.graphs import constant_in_graphs
 from spectrain._arrays.scale import power_of_two, recording
 from spectrain.approx import Schedule, root_schedule
 from spectrain.matfun._entry.input import unit_size
@@ -82,7 +83,7 @@ def _polynomial(A: Tensor, q: tuple[float, ...]) -> Tensor:
     return Q
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _coefficients(r: int, steps: int, narrow: bool) -> tuple[list[tuple[float, ...]], float]:
     """Return those of every q, and the largest eigenvalue that P can have at the end."""
     schedule = _design(r, steps, narrow)

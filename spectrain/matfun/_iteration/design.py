@@ -4,6 +4,7 @@ import functools
 
 import torch
 
+from spectrain._arrays.graphs import constant_in_graphs
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx.internal import guarded_schedule, largest_values
 
@@ -60,7 +61,7 @@ def design(steps: int, *, dtype: torch.dtype = torch.float32) -> Schedule:
     return schedule_for_steps(steps, dtype)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def schedule_for_steps(steps: int, dtype: torch.dtype, lower: float | None = None) -> Schedule:
     """Return the composition of ``steps`` optimal quintics that ``msign(steps=)`` applies in a working dtype.
 
@@ -75,7 +76,7 @@ def _schedule_of(steps: int, dtype: torch.dtype, lower: float) -> Schedule:
     return sign_schedule(lower, steps=steps, dtype=_NAMES[dtype])
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def safe_schedule(schedule: Schedule, dtype: torch.dtype) -> Schedule:
     """Return the schedule, or where rounding in dtype could carry values out of its intervals one that is safe there.
 
@@ -86,7 +87,7 @@ def safe_schedule(schedule: Schedule, dtype: torch.dtype) -> Schedule:
     return guarded_schedule(schedule, torch.finfo(dtype).eps / 2)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def able_dtype(schedule: Schedule, dtype: torch.dtype) -> torch.dtype:
     """Return dtype, or the first wider one in which rounding adds at most 0.02 (0.06 in half precision) to a result.
 

@@ -1,10 +1,14 @@
 """The last few singular values brought to 1 exactly, where a composition of polynomials has no steps left for them."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spectrain.matfun._entry.batches import joined
 from spectrain.matfun._iteration.largest import chirps
+from spectrain.matfun._iteration.plain import grams, parts
 
 _ROUNDS = 3
 _CAUGHT = 0.7
@@ -20,8 +24,13 @@ def finish_size(short: int) -> int:
     return min(64, max(16, short // 32)) if short >= 160 else 0
 
 
-def finish_smallest(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> Float[Tensor, "b m n"]:
-    """Return Y with its ``count`` smallest singular values, those above ``floor``, moved to 1 if it lacks only that.
+def finish_smallest(
+    Ys: Sequence[Float[Tensor, "_ _ _"]], count: int, floor: Float[Tensor, " b"]
+) -> list[Float[Tensor, "_ _ _"]]:
+    """Return each Y with its ``count`` smallest singular values, those above ``floor``, at 1 if it lacks only that.
+
+    Ys are batches of any shapes with one short side. In float32 where they are of half precision: what is added is not
+    rounded again.
 
     Y is p(X) for an odd composition p: it has the singular vectors of X, and most of its singular values are near 1.
     The others span, by three rounds of the power method with I - Y Y^T, the columns of Q; then Y <- Y + Q (msign(T) -
@@ -32,30 +41,47 @@ def finish_smallest(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, 
     r = Y w - t q is not 0 give singular values up to sqrt(1 + ||r||), 1.41 at worst. So only those with a small r are
     raised, and none where all residuals together, in the Schatten-4 norm, exceed 0.045, in half precision 0.1.
     Deflation before an expensive iteration is old (Higham, Functions of Matrices, 8.9); here it comes after it and
-    costs nine products with ``count`` columns.
+    costs nine products with ``count`` columns, in half precision three and a Gram matrix.
     """
-    if Y.shape[-2] > Y.shape[-1]:
-        Q, change = _missing_part(Y.mT, count, floor)
-        return torch.baddbmm(Y, change.mT, Q.mT)
-    return torch.baddbmm(Y, *_missing_part(Y, count, floor))
+    dtype = Ys[0].dtype
+    working = torch.promote_types(dtype, torch.float32)
+    wide = [Y.mT if Y.shape[-2] > Y.shape[-1] else Y for Y in Ys]
+    Q = torch.linalg.qr(_missing_rows(wide, count).mT)[0]
+    Ts = [torch.bmm(q.mT.to(dtype), Y).to(working) for q, Y in zip(parts(Q, Ys), wide, strict=True)]
+    squares, V = torch.linalg.eigh(joined([torch.bmm(T, T.mT) for T in Ts]).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
+    t = squares.clamp_min(0).sqrt()[:, None, :]
+    inverse = parts((V / t.clamp_min(torch.finfo(working).tiny)).mT, Ys)
+    images = [torch.bmm(Y, torch.bmm(A, T).mT.to(dtype)) for Y, A, T in zip(wide, inverse, Ts, strict=True)]
+    # T has its own singular vectors whether or not they are those of Y: only Y w - t q tells.
+    residual = joined(images).to(working) - torch.bmm(Q, V * t)
+    raised = _lift(t[:, 0], floor.to(working), residual, _RESIDUAL_HALF if dtype.itemsize == 2 else _RESIDUAL)
+    change = parts(torch.bmm(V * raised[:, None, :], V.mT), Ys)
+    return [_added(Y, q, torch.bmm(C, T)) for Y, q, C, T in zip(Ys, parts(Q, Ys), change, Ts, strict=True)]
 
 
-def _missing_part(Y: Float[Tensor, "b m n"], count: int, floor: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-    """Return Q and msign(T) - T for wide Y, in its dtype."""
-    rows = chirps(Y.shape[-2], count, Y).mT.expand(len(Y), -1, -1)  # few rows are faster than few columns
+def _added(Y: Float[Tensor, "b m n"], Q: Float[Tensor, "b k c"], change: Float[Tensor, "b c l"]) -> Tensor:
+    """Return Y + Q change for wide Y, Y + (Q change)^T for tall, in the dtype of Q."""
+    left, right = (change.mT, Q.mT) if Y.shape[-2] > Y.shape[-1] else (Q, change)
+    return torch.baddbmm(Y, left, right) if Y.dtype == Q.dtype else Y.to(Q.dtype).baddbmm_(left, right)
+
+
+def _missing_rows(Ys: Sequence[Float[Tensor, "_ k _"]], count: int) -> Float[Tensor, "b c k"]:
+    """Return rows that span what wide Ys lack, by the power method with I - Y Y^T, formed where products are cheap."""
+    rows = chirps(Ys[0].shape[-2], count, Ys[0]).mT.expand(
+        sum(map(len, Ys)), -1, -1
+    )  # few rows are faster than columns
+    if Ys[0].itemsize >= 4:
+        return joined([_lacking(part, Y) for part, Y in zip(parts(rows, Ys), Ys, strict=True)])
+    rows, G = rows.float(), grams(Ys).float()
+    for _ in range(_ROUNDS):
+        rows = torch.baddbmm(rows, rows, G, alpha=-1)
+    return rows
+
+
+def _lacking(rows: Float[Tensor, "b c k"], Y: Float[Tensor, "b k l"]) -> Float[Tensor, "b c k"]:
     for _ in range(_ROUNDS):
         rows = torch.baddbmm(rows, torch.bmm(rows, Y), Y.mT, alpha=-1)
-    working = torch.promote_types(Y.dtype, torch.float32)
-    Q = torch.linalg.qr(rows.mT.to(working))[0]
-    T = torch.bmm(Q.mT.to(Y.dtype), Y).to(working)
-    squares, V = torch.linalg.eigh(torch.bmm(T, T.mT).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
-    t, rows = squares.clamp_min(0).sqrt(), torch.bmm(V.mT, T)
-    W = rows / t.clamp_min(torch.finfo(working).tiny)[..., None]
-    # T has its own singular vectors whether or not they are those of Y: only Y w - t q tells.
-    residual = torch.bmm(Y, W.mT.to(Y.dtype)).to(working) - torch.bmm(Q, V * t[:, None, :])
-    raised = _lift(t, floor.to(working), residual, _RESIDUAL_HALF if Y.itemsize == 2 else _RESIDUAL)
-    change = torch.bmm(V * raised[:, None, :], rows)
-    return Q.to(Y.dtype), change.to(Y.dtype)
+    return rows
 
 
 def _lift(

@@ -5,6 +5,7 @@ Source: Gram Newton-Schulz (Dao-AILab, 2026). There negative eigenvalues that ro
 :func:`safe_cuts` decides where G has to be formed anew, from the interval of the schedule and the dtype.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -13,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.graphs import constant_in_graphs
 from spectrain._arrays.products import symmetric_baddbmm, symmetric_bmm
 from spectrain.approx import Polynomial, Schedule
 from spectrain.approx.internal import MOST_CUTS, Steps, fewest_cuts, odd_coefficients, odd_part
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
-from spectrain.matfun._iteration.plain import Start, gram, product, times, without_identity
+from spectrain.matfun._iteration.plain import Start, grams, parts, product, times, without_identity
 
 _SUMS = 16.0  # roundoffs of a product whose sums are no wider than its entries: about the root of the number of terms
 
@@ -52,7 +54,10 @@ def safe_cuts(schedule: Schedule, dtype: torch.dtype) -> tuple[int, ...] | None:
 
 def coefficients(schedule: Schedule) -> Steps:
     """Return the odd coefficients of every polynomial."""
-    return odd_coefficients(schedule.polynomials)
+    return _kept(schedule.polynomials) if not torch.compiler.is_compiling() else odd_coefficients(schedule.polynomials)
+
+
+_kept = functools.lru_cache(maxsize=256)(odd_coefficients)
 
 
 def gram_cuts(
@@ -93,7 +98,7 @@ def _inner(steps: Steps) -> int:
     return sum([len(c) // 2 for c in steps])
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _constant(
     steps: Steps, intervals: tuple[Interval, ...], error: float, dtype: torch.dtype
 ) -> tuple[int, ...] | None:
@@ -120,10 +125,12 @@ def gram_iteration(
     first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *cuts, len(polynomials))):
         if begin:
-            G, first = torch.cat([gram(X) for X in Xs]), (None, None)  # scaled already, by the first segment
+            G, first = grams(Xs), (None, None)  # scaled already, by the first segment
         R = _multiplier(G, odd_coefficients(polynomials[begin:stop]), *first)
-        parts = R.split([len(X) for X in Xs])
-        Xs = [product(part if X.shape[-2] <= X.shape[-1] else part.mT, X) for part, X in zip(parts, Xs, strict=True)]
+        Xs = [
+            product(part if X.shape[-2] <= X.shape[-1] else part.mT, X)
+            for part, X in zip(parts(R, Xs), Xs, strict=True)
+        ]
     return Xs
 
 

@@ -39,18 +39,19 @@ def schatten_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
 
 def _power_method(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     """Return the largest growth of a vector in the last of the products by G2, to the power 1/4; 1 for zero."""
+    G2 = G2.float() if G2.itemsize < 4 else G2  # eight rows are no work for units that multiply half precision
     V = chirps(G2.shape[-1], _VECTORS, G2).mT.expand(len(G2), -1, -1)  # few rows are faster than few columns
     for i in range(_ROUNDS):
         W = torch.bmm(V, G2)
         V = torch.bmm(W, G2)
-        if i < _ROUNDS - 1:  # or their eighth powers leave the range of half precision
-            V = V / _positive(_lengths(V))[..., None].to(V.dtype)
+        if i < _ROUNDS - 1:  # or their eighth powers leave the range
+            V = V / _positive(_lengths(V))[..., None]
     growth = (_lengths(V) / _positive(_lengths(W))).amax(-1)
     return _positive(growth).sqrt().sqrt()
 
 
 def _lengths(V: Float[Tensor, "b v k"]) -> Float[Tensor, "b v"]:
-    return torch.linalg.vector_norm(V.float() if V.itemsize < 4 else V, dim=-1)
+    return torch.linalg.vector_norm(V, dim=-1)
 
 
 def _positive(sizes: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from spectrain._arrays.products import baddbmm, bmm, symmetric_baddbmm, symmetric_bmm
 from spectrain._arrays.scale import recording
 from spectrain.approx import Polynomial
-from spectrain.approx.internal import odd_part
+from spectrain.approx.internal import Steps, odd_coefficients
+from spectrain.matfun._entry.batches import joined
 from spectrain.matfun._entry.input import Real
 from spectrain.matfun._iteration.largest import norm_bound
 
@@ -56,13 +57,9 @@ def combine(
     The two terms nearly cancel for the largest singular values. A rounding of a or b to half precision moves all of
     those by the same amount, a twentieth in the first step, out of the interval or across zero.
     """
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and _one_by_one(A):
-        results = torch.empty_like(A)
-        for left, right, result, x, y in zip(A, B, results, a.flatten().tolist(), b.flatten().tolist(), strict=True):
-            result.copy_(torch.add(left.float().mul_(x), right, alpha=y))
-        return results
-    wide = torch.promote_types(A.dtype, torch.float32)
-    return torch.add(A.to(wide) * a, B.to(wide) * b).to(A.dtype)
+    if A.itemsize >= 4:
+        return torch.add(A * a, B * b)
+    return A.float().mul_(a).add_(B.float().mul_(b)).to(A.dtype)
 
 
 def _one_by_one(A: Float[Tensor, "b m n"]) -> bool:
@@ -73,6 +70,16 @@ def _one_by_one(A: Float[Tensor, "b m n"]) -> bool:
 def gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
     """Return the Gram matrix on the short side: X X^T for wide X, X^T X for tall."""
     return symmetric_bmm(X.mT, X) if X.shape[-2] > X.shape[-1] else symmetric_bmm(X, X.mT)
+
+
+def grams(Xs: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "b k k"]:
+    """Return the Gram matrices of batches with one short side as one batch."""
+    return joined([gram(X) for X in Xs])
+
+
+def parts(B: Tensor, Xs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return what belongs to each batch of what belongs to all."""
+    return (B,) if len(Xs) == 1 else B.split([len(X) for X in Xs])
 
 
 def product(
@@ -132,7 +139,7 @@ class Start(NamedTuple):
 
 def start_for(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
     """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
-    G = gram(Xs[0]) if len(Xs) == 1 else torch.cat([gram(X) for X in Xs])
+    G = grams(Xs)
     G2 = symmetric_bmm(G, G)
     return Start(G, G2, norm_bound(G2))
 
@@ -140,18 +147,29 @@ def start_for(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
 def plain_iteration(
     X: Float[Tensor, "b m n"], polynomials: tuple[Polynomial, ...], *, start: Start | None = None, upper: Real = 1.0
 ) -> Float[Tensor, "b m n"]:
-    """Return the composition of the polynomials at X = U S V^T; X is used as work space, and so is ``start``.
+    """Return the composition of the polynomials at X = U S V^T, as :func:`plain_iterations` of one batch."""
+    return plain_iterations([X], odd_coefficients(polynomials), start=start, upper=upper)[0]
 
-    With ``start`` X is first scaled so that ``upper`` bounds its largest singular value. Cost, k the short and l the
-    long side: for each polynomial of degree 2d+1, two products of k x k by k x l and ceil(d/2) of k x k.
+
+def plain_iterations(
+    Xs: Sequence[Float[Tensor, "_ _ _"]], steps: Steps, *, start: Start | None = None, upper: Real = 1.0
+) -> list[Float[Tensor, "_ _ _"]]:
+    """Return the composition of odd polynomials at every X = U S V^T, batches of any shapes with one short side.
+
+    ``steps`` are the odd coefficients. The Xs are used as work space, and so is ``start``. With ``start`` X is first
+    scaled so that ``upper`` bounds its largest singular value. Products on the short side are made for all at once.
+    Cost, k the short and l the long side: for each polynomial of degree 2d+1, two products of k x k by k x l and
+    ceil(d/2) of k x k.
     """
-    other = torch.empty_like(X)
-    for i, p in enumerate(polynomials):
-        c = odd_part(p)
+    here, there = list(Xs), [torch.empty_like(X) for X in Xs]
+    for i, c in enumerate(steps):
+        r = None
         if i == 0 and start is not None:
             B, _, r = start.first(c, upper)
-            other = times(step(B, c[0], X, other), r)
         else:
-            step(without_identity(gram(X), c), c[0], X, other)
-        X, other = other, X
-    return X
+            B = without_identity(grams(here), c)
+        there = [step(part, c[0], X, out) for part, X, out in zip(parts(B, here), here, there, strict=True)]
+        if r is not None:
+            there = [times(X, part) for part, X in zip(parts(r, here), there, strict=True)]
+        here, there = there, here
+    return here

@@ -1,6 +1,5 @@
 """A fixed schedule applied to many matrices: in what dtype, in which form, and what is done after the last step."""
 
-import functools
 import itertools
 import math
 from dataclasses import dataclass, replace
@@ -12,13 +11,13 @@ from torch import Tensor
 from spectrain._arrays.scale import rounding_noise
 from spectrain.approx import Schedule
 from spectrain.matfun._entry.batches import by_shape, flat, gather
-from spectrain.matfun._iteration.bounded import within_bounds
+from spectrain.matfun._iteration.bounded import SMALL, within_bounds
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps
 from spectrain.matfun._iteration.finish import finish_size, finish_smallest
-from spectrain.matfun._iteration.gram import gram_cuts, gram_iteration
+from spectrain.matfun._iteration.gram import coefficients, gram_cuts, gram_iteration
 from spectrain.matfun._iteration.largest import schatten_bound
 from spectrain.matfun._iteration.measured import measured_lowers, quadrature
-from spectrain.matfun._iteration.plain import Start, plain_iteration, start_for
+from spectrain.matfun._iteration.plain import Start, parts, plain_iterations, start_for
 
 _MEASURED_ERROR = 0.1  # of the candidates for a measured spectrum: `spectrain.matfun._iteration.measured.candidates`
 
@@ -36,15 +35,15 @@ class Recipe:
     finish: bool = False
     measured: bool = False
 
-    def cuts(self, X: Tensor) -> tuple[int, ...] | None:
-        """Return the steps before which the Gram iteration restarts, None where X takes the plain one."""
-        if self.form == "plain" or X.numel() == 0:
+    def cuts(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the steps before which the Gram iteration restarts, None where matrices take the plain one."""
+        if self.form == "plain" or 0 in shape[-2:]:
             return None
-        return gram_cuts(self.schedule, self.dtype, X.shape, always=self.form == "gram")
+        return gram_cuts(self.schedule, self.dtype, shape, always=self.form == "gram")
 
-    def company(self, X: Tensor) -> tuple:
-        """Return what matrices that iterate together have in common: in Gram form the short side, else the shape."""
-        return tuple(X.shape[-2:]) if self.cuts(X) is None else ("gram", min(X.shape[-2:]))
+    def company(self, shape: tuple[int, ...]) -> tuple[str, int]:
+        """Return what matrices that iterate together have in common: the form and the short side."""
+        return ("plain" if self.cuts(shape) is None else "gram", min(shape[-2:]))
 
     def __call__(self, group: list[Tensor]) -> list[Float[Tensor, "_ _ _"]]:
         """Return the schedule applied to matrices of one company, dtype and device."""
@@ -52,19 +51,20 @@ class Recipe:
         if min(first.shape[-2:]) == 0:
             return [flat(X) for X in group]
         with torch.autocast(first.device.type, enabled=False):
-            return by_shape(group, functools.partial(self._run, cuts=self.cuts(first)))
+            return by_shape(group, self._run)
 
-    def _run(self, lists: list[list[Tensor]], cuts: tuple[int, ...] | None) -> list[Tensor]:
+    def _run(self, lists: list[list[Tensor]]) -> list[Tensor]:
         Xs = [gather(matrices, self.dtype, "msign") for matrices in lists]
-        groups = [Xs] if cuts is not None else [[X] for X in Xs]
         work = self._by_spectrum if self.measured else self._apply
-        Ys = [Y for group in groups for Y in work(group, start_for(group), lists[0][0].dtype)]
-        return [self._check(Y, matrices) for Y, matrices in zip(Ys, lists, strict=True)]
+        return self._check(work(Xs, start_for(Xs), lists[0][0].dtype), lists)
 
-    def _check(self, Y: Tensor, matrices: list[Tensor]) -> Tensor:
-        """Return the results for matrices of one shape, those beyond the bounds of the schedule computed again."""
+    def _check(self, Ys: list[Tensor], lists: list[list[Tensor]]) -> list[Tensor]:
+        """Return the results for lists of matrices of one shape, those beyond the bounds of the schedule made again."""
         error = _MEASURED_ERROR if self.measured else self.schedule.error
-        return within_bounds(Y, error, lambda wrong: self._again(torch.cat([flat(X) for X in matrices])[wrong]))
+        small = self.dtype.itemsize >= 4 and min(Ys[0].shape[-2:]) <= SMALL
+        return within_bounds(
+            Ys, error, lambda i, wrong: self._again(torch.cat([flat(X) for X in lists[i]])[wrong]), small=small
+        )
 
     def _again(self, X: Tensor) -> Tensor:
         """Return the results of few matrices in the next wider dtype, from a bound on the norm that always holds."""
@@ -97,17 +97,21 @@ class Recipe:
 
     def _apply(self, Xs: list[Tensor], start: Start, inputs: torch.dtype) -> list[Tensor]:
         """Return the schedule applied to batches with one short side, which are used up, like their start."""
-        polynomials, upper, cuts = self.schedule.polynomials, self.schedule.interval[1], self.cuts(Xs[0])
-        if cuts is None and len(Xs) > 1:
-            starts = zip(*(part.split([len(X) for X in Xs]) for part in start), strict=True)
-            return [Y for X, part in zip(Xs, starts, strict=True) for Y in self._apply([X], Start(*part), inputs)]
+        upper, cuts = self.schedule.interval[1], self.cuts(Xs[0].shape)
         count = finish_size(start.G.shape[-1]) if self.finish else 0
-        noises = [rounding_noise(X, inputs) for X in Xs] if count else []
+        noise = _noise(Xs, start.G, inputs) if count else start.top
         if cuts is None:
-            Ys = [plain_iteration(Xs[0], polynomials, start=start, upper=upper)]
+            Ys = plain_iterations(Xs, coefficients(self.schedule), start=start, upper=upper)
         else:
-            Ys = gram_iteration(Xs, polynomials, start=start, upper=upper, cuts=cuts)
+            Ys = gram_iteration(Xs, self.schedule.polynomials, start=start, upper=upper, cuts=cuts)
         if count == 0:
-            return Ys
-        slopes = (math.prod([p.coefficients[0] for p in polynomials]) * upper / start.top).split([len(X) for X in Xs])
-        return [finish_smallest(Y, count, a * noise) for Y, a, noise in zip(Ys, slopes, noises, strict=True)]
+            return [Y.to(torch.promote_types(Y.dtype, torch.float32)) for Y in Ys]
+        slope = math.prod([c[0] for c in coefficients(self.schedule)]) * upper / start.top
+        return finish_smallest(Ys, count, slope * noise)
+
+
+def _noise(Xs: list[Tensor], G: Tensor, inputs: torch.dtype) -> Tensor:
+    """Return the rounding noise of every matrix of the batches, whose squared sizes are the traces of G."""
+    sizes = G.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=torch.promote_types(G.dtype, torch.float32)).sqrt()
+    noises = [rounding_noise(part, X.shape[-2:], inputs) for part, X in zip(parts(sizes, Xs), Xs, strict=True)]
+    return torch.cat(noises)

@@ -56,6 +56,11 @@ class Matrix:
         """Whether the parameter is one plain matrix, stored out x in."""
         return self == Matrix()
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the matrices lie in memory one after the other where they are one batch."""
+        return not self.transposed and (self.along == "out" or not self.heads)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that differ from the default, as plain data for a state dict."""
         plain = Matrix()
@@ -72,12 +77,29 @@ class Matrix:
 
     def views(self, tensor: Tensor) -> list[Tensor]:
         """Return the logical matrices of a contiguous tensor, each a 2-D ``out x in`` view of it."""
+        if self.whole:
+            self.check(tensor.shape)
+            return [tensor]
         return [
             head
             for stored in self._as_batch(tensor).unbind()
             for piece, count in self._pieces(stored.mT if self.transposed else stored)
             for head in _cut(piece, count, self.along)
         ]
+
+    def batches(self, tensor: Tensor) -> list[Tensor]:
+        """Return the same matrices as few views as there are: a batch ``... x out x in`` for each piece of ``split``.
+
+        >>> import torch
+        >>> [tuple(batch.shape) for batch in Matrix(batch=1, split=(2, 4), heads=(1, 2)).batches(torch.zeros(8, 6, 5))]
+        [(8, 2, 5), (8, 2, 2, 5)]
+        """
+        if self.whole:
+            return self.views(tensor)
+        stored = self._as_batch(tensor)
+        logical = stored.mT if self.transposed else stored
+        pieces = logical.split(self.split, dim=-2) if self.split else (logical,)
+        return [_together(piece, n, self.along) for piece, n in zip(pieces, self._counts, strict=True)]
 
     def shapes(self, shape: Size) -> list[tuple[int, int]]:
         """Return (out, in) of each logical matrix of a parameter of this shape."""
@@ -106,7 +128,12 @@ class Matrix:
     def _pieces(self, logical: Tensor) -> list[tuple[Tensor, int]]:
         """The fused matrices of one logical matrix, each with its number of heads."""
         pieces = logical.split(self.split, dim=0) if self.split else (logical,)
-        return list(zip(pieces, self.heads or (1,) * len(pieces), strict=True))
+        return list(zip(pieces, self._counts, strict=True))
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        """The number of heads of each piece."""
+        return self.heads or (1,) * max(1, len(self.split))
 
     def _as_batch(self, tensor: Tensor) -> Tensor:
         """The stored matrices as one batch: (count, first, rest)."""
@@ -120,6 +147,14 @@ def _cut(piece: Tensor, count: int, along: str) -> tuple[Tensor, ...]:
     if along == "out":
         return piece.unflatten(0, (count, -1)).unbind(0)
     return piece.unflatten(1, (count, -1)).unbind(1)
+
+
+def _together(piece: Tensor, count: int, along: str) -> Tensor:
+    """A batch of matrices, each cut into heads along one side."""
+    if count == 1:
+        return piece
+    heads = piece.unflatten(-2 if along == "out" else -1, (count, -1))
+    return heads if along == "out" else heads.movedim(-2, -3)
 
 
 def check_shaped(name: str, p: Tensor) -> None:

@@ -45,7 +45,7 @@ def updates_over(
     stages = [(travel, bucket) for travel in travels for bucket in travel.plan.course.buckets]
     found: dict[int, Tensor] = {}
     coming = _bring(stages, 0)
-    found |= _here(own, names, averages, settings, params, travels, said)
+    found |= _here(own, names, averages, settings, travels, said)
     going: list[tuple[Exchange, list[Landing]]] = []
     for k, (travel, bucket) in enumerate(stages):
         parts = landed(coming)
@@ -73,7 +73,6 @@ def _here(
     names: Sequence[str],
     averages: Sequence[Tensor],
     settings: Sequence[Settings],
-    params: Sequence[Tensor],
     travels: Sequence[Exchange],
     said: "_Said",
 ) -> dict[int, Tensor]:
@@ -91,7 +90,7 @@ def _here(
         travel.keep(numbers, [sign for (sign,) in signs[start : start + len(numbers)]])
         start += len(numbers)
         travel.by_gram()
-    updates = apply_factors(signs[: len(own)], [settings[i] for i in own], [params[i] for i in own])
+    updates = apply_factors(signs[: len(own)], [settings[i] for i in own])
     return {i: assemble(settings[i].matrix, averages[i], U) for i, U in zip(own, updates, strict=True)}
 
 
@@ -217,7 +216,9 @@ def leading_parts_over(weights: Sequence[Tensor], settings: Sequence[Settings], 
         if settings[i].decay == "spectral":
             layout = settings[i].matrix
             whole = weights[i].contiguous()
-            found[i] = assemble(layout, whole, [leading_part(view) for view in layout.views(whole)])
+            tops = torch.empty_like(whole)
+            torch._foreach_copy_(layout.views(tops), [leading_part(view) for view in layout.views(whole)])
+            found[i] = tops
     for plan, members in plans:
         if any(settings[i].decay == "spectral" for i in members):
             parts = plan.leading_parts([weights[i].contiguous() for i in members])

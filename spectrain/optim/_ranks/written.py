@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Size, Tensor
 
 from spectrain._arrays.scale import recording
@@ -13,6 +12,7 @@ from spectrain.optim._ranks.agree import agreed_trouble
 from spectrain.optim._ranks.sharded import Sharded
 from spectrain.optim._step.scale import factor
 from spectrain.optim._step.settings import Settings
+from spectrain.optim._step.squares import norms
 
 _MOST = 4.0  # singular values of a result: every schedule has an error below 1, and looks at what came out
 
@@ -46,10 +46,8 @@ def _wild(
     names: Sequence[str], updates: Sequence[Tensor], settings: Sequence[Settings], params: Sequence[Tensor]
 ) -> str:
     """The parameters whose update is larger than any msign, in words; empty where there is none."""
-    norms = torch._foreach_norm(list(updates))
-    sizes = torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).tolist()
     bad = []
-    for name, size, said, p in zip(names, sizes, settings, params, strict=True):
+    for name, size, said, p in zip(names, norms(updates), settings, params, strict=True):
         most = _MOST * _largest(said.matrix, p.shape, said.scale)
         if not size <= most:  # NaN is above everything
             bad.append(f"{name} {tuple(p.shape)} ({size:.3g}, at most {most:.3g})")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectrain._arrays.graphs import outside_graphs
 from spectrain.optim._layout.matrix import check_shaped
 from spectrain.optim._layout.spread import local, refuse_flat
 from spectrain.optim._step.settings import ALGORITHMS, Settings
-from spectrain.optim._step.squares import largest_entry
+from spectrain.optim._step.squares import largest_entry, norms
 
 
 def check_capturable(*, capturable: bool, finite: bool | None) -> bool:
@@ -118,7 +119,7 @@ def check_current(model: Callable[[], nn.Module | None] | None, params: Sequence
     )
 
 
-@torch.compiler.disable  # it reads a value; a graph breaks here, and with check_finite=False it does not
+@outside_graphs  # it reads a value; a graph breaks here, and with check_finite=False it does not
 def check_finite(grads: Mapping[str, Tensor], ends: Sequence[float | int] | None = None) -> None:
     """Raise ValueError naming each gradient with NaN or Inf, or an entry above its end; nothing has been changed then.
 
@@ -127,9 +128,8 @@ def check_finite(grads: Mapping[str, Tensor], ends: Sequence[float | int] | None
     if not grads:
         return
     limits = dict(zip(grads, [math.inf] * len(grads) if ends is None else ends, strict=True))
-    norms = torch._foreach_norm(list(grads.values()))
-    sizes = torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).tolist()
-    large = [name for name, size in zip(grads, sizes, strict=True) if not (size <= limits[name] and size < math.inf)]
+    found = norms(list(grads.values()))
+    large = [name for name, size in zip(grads, found, strict=True) if not (size <= limits[name] and size < math.inf)]
     bad = [name for name in large if not bool(grads[name].isfinite().all())]
     if bad:
         raise ValueError(

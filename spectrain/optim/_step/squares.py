@@ -37,5 +37,15 @@ def limit_squares(grads: Sequence[Tensor], settings: Settings) -> list[Tensor]:
     return [torch.where(g.isinf(), g, g.clamp(-end, end)) for g, end in zip(grads, ends, strict=True)]
 
 
+def norms(tensors: Sequence[Tensor]) -> list[float]:
+    """Return the Frobenius norms: one pass over the tensors, and one value read from each device and dtype."""
+    found = list(torch._foreach_norm(list(tensors)))
+    first = found[0]
+    if any(norm.dtype != first.dtype or norm.device != first.device for norm in found):
+        found = [norm.to(first.device, torch.float64) for norm in found]
+    sizes: list[float] = torch.stack(found).tolist()
+    return sizes
+
+
 def _largest(dtype: torch.dtype) -> float:
     return _MARGIN * math.sqrt(torch.finfo(dtype).max)

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from spectrain import matfun
+from spectrain._arrays.graphs import constant_in_graphs
 from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._step.bound import post_clip, pre_decay
 from spectrain.optim._step.decay import ENTRYWISE
+from spectrain.optim._step.scale import factor
 from spectrain.optim._step.settings import STEPS, Settings
 
 
@@ -37,22 +39,20 @@ def updates_here(averages: Sequence[Tensor], settings: Sequence[Settings], param
     ``settings[i]`` holds the layout, the scale and the exactness of ``averages[i]``; what is asked for alike goes
     through ``matfun.msign`` in one call.
     """
-    signs = apply_factors(msign_all(logical_matrices(averages, settings), settings), settings, params)
+    signs = apply_factors(msign_all(logical_matrices(averages, settings), settings), settings)
     return [assemble(said.matrix, a, s) for said, a, s in zip(settings, averages, signs, strict=True)]
 
 
 def logical_matrices(averages: Sequence[Tensor], settings: Sequence[Settings]) -> list[list[Tensor]]:
-    """Views of the logical matrices of each parameter."""
-    return [said.matrix.views(a.contiguous()) for said, a in zip(settings, averages, strict=True)]
+    """Views of the logical matrices of each parameter, those of one shape as a batch."""
+    return [said.matrix.batches(a.contiguous()) for said, a in zip(settings, averages, strict=True)]
 
 
-def apply_factors(
-    signs: list[list[Tensor]], settings: Sequence[Settings], params: Sequence[Tensor]
-) -> list[list[Tensor]]:
+def apply_factors(signs: list[list[Tensor]], settings: Sequence[Settings]) -> list[list[Tensor]]:
     """Multiply each matrix by the learning-rate factor of its shape, in place."""
-    rates = [rate for said, p in zip(settings, params, strict=True) for rate in said.factors(p.shape)]
-    if rates:
-        torch._foreach_mul_([sign for piece in signs for sign in piece], rates)
+    found = [(sign, said.scale) for piece, said in zip(signs, settings, strict=True) for sign in piece]
+    if found:
+        torch._foreach_mul_([sign for sign, _ in found], [factor(name, *sign.shape[-2:]) for sign, name in found])
     return signs
 
 
@@ -79,9 +79,8 @@ def _msign(matrices: list[Tensor], settings: Settings) -> list[Tensor]:
         # The group carries a table of costs, so that a resumed run plans as the one before; None: the process's.
         with replaying(settings.costs):
             return matfun.msign([matrix.to(dtype) for matrix in matrices], tol=settings.tol, out_dtype=out)
-    if settings.schedule is not None:
-        return matfun.msign(matrices, schedule=settings.schedule, dtype=dtype, out_dtype=out)
-    return matfun.msign(matrices, steps=settings.steps or STEPS, dtype=dtype, out_dtype=out)
+    steps = None if settings.schedule is not None else settings.steps or STEPS
+    return matfun.msign(matrices, steps=steps, schedule=settings.schedule, dtype=dtype, out_dtype=out)
 
 
 def dtype_of(settings: Settings, like: Tensor) -> torch.dtype:
@@ -107,7 +106,7 @@ def working_dtype(name: str, matrix: Tensor, *, tol: float | int | None = None) 
     return torch.bfloat16 if fast else matrix.dtype
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _multiplies_bfloat16(device: torch.device) -> bool:
     return _asked_once(device)
 
@@ -126,10 +125,10 @@ def _pays(table: CostTable) -> bool:
 
 def assemble(layout: Matrix, like: Tensor, matrices: list[Tensor]) -> Tensor:
     """Logical matrices put back in the shape they were cut from."""
-    if layout.whole:
-        return matrices[0]
+    if len(matrices) == 1 and matrices[0].is_contiguous() and layout.in_order:
+        return matrices[0].view(like.shape)
     update = torch.empty_like(like, memory_format=torch.contiguous_format)
-    torch._foreach_copy_(layout.views(update), matrices)
+    torch._foreach_copy_(layout.batches(update), matrices)
     return update
 
 
