@@ -1,7 +1,7 @@
 """Moments at which a rank ends itself, as a kill from outside would: by what the run does, and then some time later.
 
-A kill comes ``delay`` seconds after its moment, and before so many further steps are taken: so that it does come, on any
-machine, and that an attempt gets no further than is known beforehand.
+A kill comes ``delay`` seconds after its moment, and before so many further steps are taken: so that it does come, on
+any machine, and that an attempt gets no further than is known beforehand.
 """
 
 import os
