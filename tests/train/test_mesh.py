@@ -353,6 +353,30 @@ def test_compiled_ranks_take_the_way_of_one_process(base, tmp_path):
 
 
 @pytest.mark.full
+def test_guards_and_experts_keep_their_bits_through_a_kill(base, tmp_path):
+    """And room made before the update is that of one process."""
+    shutil.copytree(base / "text", tmp_path / "text")
+    guards, experts = (*GUARDS, "--bound-by", "pre-decay"), (*EXPERTS, "--expert-parallel", 2, "--average", 0.2)
+    kill = {"restarts": 1, "kills": [{"rank": 1, "rows": 7, "delay": 0.0}], "patience": 2}
+    often = {"steps": 12}
+    do(tmp_path, [
+        job(tmp_path, "alone", 1, *guards, **often),
+        *(job(tmp_path, name, 4, *guards, "--mesh", "2x2", "--save-interval", 4, **often, **more)
+          for name, more in (("guards", {}), ("guards_killed", kill))),
+        *(job(tmp_path, name, 2, *experts, "--save-interval", 4, **often, **more)
+          for name, more in (("experts", {}), ("experts_killed", kill))),
+    ])  # fmt: skip
+    assert apart(tmp_path, "guards", "alone") <= BOUND
+    for name in ("guards", "experts"):
+        codes = said(tmp_path, f"{name}_killed").codes
+        assert len(codes) == 2
+        assert not any(codes[-1])
+        assert same(tmp_path, f"{name}_killed", name)
+        ours, theirs = (weights(tmp_path, run, "average.safetensors") for run in (f"{name}_killed", name))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.full
 def test_a_rank_that_hangs_is_named(base, tmp_path):
     shutil.copytree(base / "text", tmp_path / "text")
     do(tmp_path, [job(tmp_path, "hangs", 2, "--rank-timeout", 30, patch="hangs_on_last", patience=10)])
