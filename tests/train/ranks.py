@@ -237,13 +237,13 @@ def rows(file):
 
 def kill_when(kill, job, started, began):
     """Kill a rank once the run has come so far; whether that is done or no more possible."""
-    if "stop" in kill and rows(Path(job["metrics"])) >= kill["rows"]:
-        for process in started:
-            os.kill(process.pid, kill["stop"])
-        return True
     ready = time.monotonic() - began > kill["after"] if "after" in kill else rows(Path(job["metrics"])) >= kill["rows"]
     if not ready:
         return False
+    if "stop" in kill:
+        for process in started:
+            os.kill(process.pid, kill["stop"])
+        return True
     time.sleep(kill.get("delay", 0.0))
     if started[kill["rank"]].is_alive():
         os.kill(started[kill["rank"]].pid, kill.get("signal", signal.SIGKILL))
