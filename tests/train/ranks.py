@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import kills
 import torch
 import torch.distributed as dist
 
@@ -212,6 +213,9 @@ def run(rank, job, port, folder, attempt):
     torch.set_num_threads(1)
     if job.get("patch"):
         PATCHES[job["patch"]](rank, job["world"])
+    kill = job["arms"][attempt] if attempt < len(job.get("arms", ())) else None
+    if kill is not None and kill["rank"] == rank:
+        kills.arm(kill)
     own = job.get("own", {}).get(str(rank), [])
     try:
         code = main([*map(str, job["argv"]), *own])
@@ -233,13 +237,13 @@ def rows(file):
 
 def kill_when(kill, job, started, began):
     """Kill a rank once the run has come so far; whether that is done or no more possible."""
-    if "stop" in kill and rows(Path(job["metrics"])) >= kill["rows"]:
-        for process in started:
-            os.kill(process.pid, kill["stop"])
-        return True
     ready = time.monotonic() - began > kill["after"] if "after" in kill else rows(Path(job["metrics"])) >= kill["rows"]
     if not ready:
         return False
+    if "stop" in kill:
+        for process in started:
+            os.kill(process.pid, kill["stop"])
+        return True
     time.sleep(kill.get("delay", 0.0))
     if started[kill["rank"]].is_alive():
         os.kill(started[kill["rank"]].pid, kill.get("signal", signal.SIGKILL))
@@ -252,8 +256,8 @@ def attempt_once(job, folder, number, port):
     started = [fork.Process(target=run, args=(i, job, port, folder, number)) for i in range(job["world"])]
     for process in started:
         process.start()
-    kills = job.get("kills", [])
-    kill, began = (kills[number] if number < len(kills) else None), time.monotonic()
+    planned = job.get("kills", [])
+    kill, began = (planned[number] if number < len(planned) else None), time.monotonic()
     failed = None
     while any(process.is_alive() for process in started):
         if kill is not None and kill_when(kill, job, started, began):
@@ -262,7 +266,7 @@ def attempt_once(job, folder, number, port):
             failed = time.monotonic()
         waited = 0.0 if failed is None else time.monotonic() - failed - job.get("patience", PATIENCE)
         for process in started if waited > 0 else ():
-            process.kill() if waited > MERCY else process.terminate()
+            process.kill() if waited > job.get("mercy", MERCY) else process.terminate()
         time.sleep(0.005)
     return [process.exitcode for process in started]
 

@@ -35,6 +35,8 @@ from spectrain.train._run.recorded import read_any
 from spectrain.train.config import TrainConfig
 from spectrain.train.planning import NAMED, plan_run
 
+from . import kills
+
 RANKS = Path(__file__).with_name("ranks.py")
 STEPS, LIMIT = 50, 3000
 BOUND = 1e-5
@@ -313,16 +315,23 @@ def test_kills_change_no_bit(base):
 @pytest.mark.full
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_a_hundred_kills_change_no_bit(base, tmp_path, ranks):
-    shutil.copytree(base / "text", tmp_path / "text")
-    wanted, draw = [job(tmp_path, "calm", ranks)], random.Random(ranks)
-    for i in range(20):
-        moments = sorted(draw.uniform(0, STEPS - 2) for _ in range(5))
-        kills = [{"rank": draw.randrange(ranks), "rows": int(at), "delay": draw.uniform(0, 0.3)} for at in moments]
-        wanted.append(job(tmp_path, f"killed{i}", ranks, restarts=9, kills=kills, patch="slow_checkpoints", patience=2))
-    do(tmp_path, wanted)
-    for one in wanted[1:]:
-        assert said(tmp_path, one["name"]).codes[-1] == [0] * ranks
-        assert same(tmp_path, one["name"], "calm")
+    """One run that is started again a hundred times: while it starts, learns and writes checkpoints.
+
+    Both take about forty minutes on two cores: pytest --full tests/train/test_mesh.py -k hundred_kills
+    """
+    arms = kills.drawn(random.Random(ranks), ranks, 100)
+    mesh = ("--mesh", "2x2") if ranks == 4 else ()
+    flags = (*mesh, "--save-interval", kills.EVERY, "--eval-interval", 200, "--spectrum-interval", 500)
+    faults = {"restarts": len(arms), "arms": arms, "patch": "slow_checkpoints", "patience": 0, "mercy": 0.5}
+    steps = {"steps": kills.FURTHEST * len(arms)}
+    do(
+        tmp_path,
+        [job(tmp_path, "calm", ranks, *flags, **steps), job(tmp_path, "killed", ranks, *flags, **steps, **faults)],
+    )
+    codes = said(tmp_path, "killed").codes
+    assert codes[-1] == [0] * ranks
+    assert [attempt[kill["rank"]] for attempt, kill in zip(codes, arms, strict=False)] == [-signal.SIGKILL] * len(arms)
+    assert same(tmp_path, "killed", "calm")
 
 
 @pytest.mark.full
@@ -341,6 +350,30 @@ def test_compiled_ranks_take_the_way_of_one_process(base, tmp_path):
         assert not any(map(any, said(tmp_path, name).codes)), said(tmp_path, name).errors
         assert apart(tmp_path, name, "eager") <= BOUND
         assert json.loads((tmp_path / "said" / name / "1.graphs").read_text())["unique_graphs"] == 1
+
+
+@pytest.mark.full
+def test_guards_and_experts_keep_their_bits_through_a_kill(base, tmp_path):
+    """And room made before the update is that of one process."""
+    shutil.copytree(base / "text", tmp_path / "text")
+    guards, experts = (*GUARDS, "--bound-by", "pre-decay"), (*EXPERTS, "--expert-parallel", 2, "--average", 0.2)
+    kill = {"restarts": 1, "kills": [{"rank": 1, "rows": 7, "delay": 0.0}], "patience": 2}
+    often = {"steps": 12}
+    do(tmp_path, [
+        job(tmp_path, "alone", 1, *guards, **often),
+        *(job(tmp_path, name, 4, *guards, "--mesh", "2x2", "--save-interval", 4, **often, **more)
+          for name, more in (("guards", {}), ("guards_killed", kill))),
+        *(job(tmp_path, name, 2, *experts, "--save-interval", 4, **often, **more)
+          for name, more in (("experts", {}), ("experts_killed", kill))),
+    ])  # fmt: skip
+    assert apart(tmp_path, "guards", "alone") <= BOUND
+    for name in ("guards", "experts"):
+        codes = said(tmp_path, f"{name}_killed").codes
+        assert len(codes) == 2
+        assert not any(codes[-1])
+        assert same(tmp_path, f"{name}_killed", name)
+        ours, theirs = (weights(tmp_path, run, "average.safetensors") for run in (f"{name}_killed", name))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.full
