@@ -35,8 +35,7 @@ from benchmarks._rounds import alternate
 from benchmarks.matfun._peers import newton_schulz
 from spectrain import matfun
 from spectrain.nn import LanguageModel
-from spectrain.optim import Muon
-from spectrain.optim._layout.matrix import Matrix
+from spectrain.optim import Matrix, Muon
 
 Step = Callable[[], object]
 Name = Literal["default", "gpt2", "experts", "lora"]

@@ -3,10 +3,14 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
 from spectrain._arrays.graphs import constant_in_graphs, outside_graphs
+from spectrain.approx._schedules import sign
+from spectrain.matfun._iteration.design import _schedule_of
+from spectrain.optim import Muon
 
 STEP = """
 import sys
@@ -49,3 +53,19 @@ def test_a_graph_breaks_where_it_is_told_to():
     whole = CompileCounter()
     torch.compile(lambda x: (x + 1) * x.sum(), backend=whole)(x)
     assert whole.frame_count == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("steps", [None, 3])
+def test_a_first_step_designs_nothing(monkeypatch, tmp_path, dtype, steps):
+    """With an empty cache folder; four steps, which no table holds, are designed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    designed, original = [], sign.design
+    monkeypatch.setattr(sign, "design", lambda setting: designed.append(setting) or original(setting))
+    for count in (steps, 4):
+        _schedule_of.cache_clear()
+        p = torch.nn.Parameter(torch.eye(5, 7))
+        p.grad = torch.ones(5, 7)
+        Muon([p], steps=count, compute_dtype=dtype).step()
+        assert [setting.steps for setting in designed] == ([4] if count == 4 else [])
+    _schedule_of.cache_clear()

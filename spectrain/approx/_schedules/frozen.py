@@ -10,6 +10,10 @@ SETTINGS: tuple[Setting, ...] = (
     *(Setting(lower=1e-2, steps=steps) for steps in (4, 5, 6)),
     Setting(lower=1e-3, steps=8, cushion=0.02407327424182761),
     *(Setting(lower=1e-3, products=products) for products in (15, 18, 21)),
+    # What optim.Muon asks for in a first step, by its default and in three steps (matfun.planning.design).
+    *(Setting(lower=0.045, steps=3, dtype=dtype) for dtype in ("float32", "bfloat16")),
+    Setting(lower=0.4 / (10 / 3) ** 4, steps=5, dtype="float32"),
+    Setting(lower=0.4 / (10 / 3) ** 4 * 1.08**4, steps=5, dtype="bfloat16"),
 )
 """What is frozen."""
 

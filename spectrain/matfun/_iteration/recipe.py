@@ -85,7 +85,7 @@ class Recipe:
         if len(recipes) == 1:
             return recipes[lowers[0]]._apply(Xs, start, inputs)
         offsets = [0, *itertools.accumulate(len(X) for X in Xs)]
-        results = [torch.empty_like(X) for X in Xs]
+        results = [torch.empty_like(X, dtype=torch.promote_types(X.dtype, torch.float32)) for X in Xs]
         for low, recipe in recipes.items():
             mine = [[i for i in range(len(X)) if lowers[a + i] == low] for a, X in zip(offsets, Xs, strict=False)]
             every = [a + i for a, items in zip(offsets, mine, strict=False) for i in items]
