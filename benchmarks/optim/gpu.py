@@ -222,8 +222,6 @@ if __name__ == "__main__":
         "On {place}: {checks} checks against float64 hold, and a step of Muon takes {ratio:.2f} of the time of "
         "torch.optim.Muon with fused AdamW",
         measure,
-        smoke={
-            "device": "cpu", "side": 12, "width": 16, "length": 12, "layers": 1, "step_width": 16, "rounds": 1,
-        },
+        smoke={"device": "cpu", "side": 12, "width": 16, "length": 12, "layers": 1, "step_width": 16, "rounds": 1},
         missing=77,
-    )  # fmt: skip
+    )

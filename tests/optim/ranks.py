@@ -218,8 +218,25 @@ def buckets(rank, world, folder):
             found["apart"][place, name] = largest_difference(weights, alone("plain"))
             found["counts"][place, name] = len(plan.course.buckets)
     found["events"], found["calls"] = events(placements_of(world)["rows"])
+    found["two teams"] = two_teams(world) if world == 4 else 0.0
     found["held"] = [held(placements_of(world)["rows"], at_once=at_once) for at_once in (False, True)]
     return found
+
+
+def two_teams(world):
+    """Of ranks 0 and 1 the pair comes before all four, of 2 and 3 after: buckets and sums of Gram matrices of both."""
+    places, weights = placements_of(world), {}
+    for on in ("ranks", "one process"):
+        params = {}
+        for i, (name, shape) in enumerate({"tall": (40, 3), "plain": (7, 5), "square": (9, 9)}.items()):
+            for place in ("pair", "rows"):
+                where = places[place] if on == "ranks" else (None, None)
+                p = params[f"{place} {name}"] = nn.Parameter(placed(noise(shape, i), *where))
+                p.grad = placed(noise(shape, 10 + i), *where)
+        group = {"params": list(params.items()), "matrix": Matrix()}
+        Muon([group], lr=0.1, machine=dataclasses.replace(MACHINES["narrow"], bucket=1)).step()
+        weights[on] = {n: p.full_tensor() if isinstance(p, DTensor) else p.detach() for n, p in params.items()}
+    return largest_difference(weights["ranks"], weights["one process"])
 
 
 def events(where):

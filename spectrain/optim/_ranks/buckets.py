@@ -169,22 +169,25 @@ def timeline(works: Sequence[Work], choices: Sequence[Choice], plan: Course, mac
     """Return how long a step takes: the buckets are walked through, as ``over.updates_over`` does it.
 
     Exchanges come one after the other, in the order in which they are begun, and begin when the last rank is there.
-    What is done where it lies stands beside the first gather. Gram matrices are summed with nothing beside them.
+    What is done where it lies stands beside the first gather. Gram matrices come last, with nothing beside them.
     """
     if not works:
         return Times(0.0, 0.0, 0.0)
-    aside = total_phases([phases(works[n], choices[n]) for n in (*plan.here, *plan.gram)], works).compute
+    here, gram = (
+        total_phases([phases(works[n], choices[n]) for n in numbers], works).compute
+        for numbers in (plan.here, plan.gram)
+    )
     by_gram = [(works[n], choices[n]) for n in plan.gram]
-    summed = _seconds(aside, machine, messages(*zip(*by_gram, strict=True)) * machine.latency if by_gram else 0.0)
+    summed = _seconds(gram, machine, messages(*zip(*by_gram, strict=True)) * machine.latency if by_gram else 0.0)
     every = [bucket_phases(works, choices, bucket) for bucket in plan.buckets]
     waits = machine.latency * (len(works[0].parts) - 1)
     gathers = [_seconds(each.gather, machine, waits) for each in every]
     backs = [_seconds(each.back, machine, waits) for each in every]
     spent = [each.compute.flops / machine.flops for each in every]
-    first = aside.flops / machine.flops
-    msign = float(sum(spent, first).max())
+    first, last = here.flops / machine.flops, gram.flops / machine.flops
+    msign = float((sum(spent, first) + last).max())
     exchange = summed + sum(gathers) + sum(backs)
-    total = summed + _walk(first, gathers, spent, backs)
+    total = _walk(first, gathers, spent, backs) + summed + float(last.max())
     hidden = max(0.0, msign + exchange - total)
     return Times(msign, total - msign + hidden, hidden)
 

@@ -35,7 +35,7 @@ def updates_over(
     then bucket after bucket, each while the next one is gathered and the last one goes back. With b bytes of a bucket
     on its way (``Machine.bucket``), a rank that holds an equal part of everything has at most 6 b at once: parts that
     come and go of the buckets before and after, 2 b each, and what came and msign of this one; besides one batch in
-    msign.
+    msign. What is done by Gram matrices comes last.
 
     Also why msign refused, in words ("": it did not), where other ranks wait for what it has to give: nothing is to be
     written then.
@@ -58,7 +58,10 @@ def updates_over(
         del done  # packed: not kept while the next one is worked on
     for last, landings in going:
         last.land(landings)
+    # A rank may be in several teams, and the first team of one rank is the last of another. So on every rank a team's
+    # exchanges come first and its sums after all of them, and no team waits for one that comes later in the order.
     for travel, (_, members) in zip(travels, plans, strict=True):
+        travel.by_gram()
         found |= dict(zip(members, travel.finish(), strict=True))
     return [found[i] for i in range(len(params))], said.words
 
@@ -89,7 +92,6 @@ def _here(
     for travel, numbers in shared:
         travel.keep(numbers, [sign for (sign,) in signs[start : start + len(numbers)]])
         start += len(numbers)
-        travel.by_gram()
     updates = apply_factors(signs[: len(own)], [settings[i] for i in own])
     return {i: assemble(settings[i].matrix, averages[i], U) for i, U in zip(own, updates, strict=True)}
 
