@@ -46,15 +46,19 @@ def measure(
     stops: tuple[int, ...] = (160, 320, 640),
     seeds: tuple[int, ...] = (0, 1, 2),
     rates: tuple[float, ...] = RATES,
+    schedules: tuple[str, ...] = (*ENDING, *ENDLESS),
     model: Mapping[str, Any] = SMALL,
 ) -> Iterator[Found]:
     """A record after every schedule, of all so far; ``text`` names the data."""
     lab = Lab(runs=runs / text, shared={"data": data, **model}, seeds=seeds, rates=rates)
     found: dict[str, dict[int, list[float]]] = {}
     for name, settings in ENDING.items():
+        if name != "linear" and name not in schedules:  # what all others stand beside
+            continue
         found[name] = {stop: _ending(lab, name, settings, stop, stops[0]) for stop in stops}
         yield _found(lab, found, text, stops)
-    for name, (settings, read) in ENDLESS.items():
+    for name in [name for name in ENDLESS if name in schedules]:
+        settings, read = ENDLESS[name]
         found |= _endless(lab, name, settings, read, stops)
         yield _found(lab, found, text, stops)
 
