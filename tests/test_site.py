@@ -99,6 +99,15 @@ def test_search_knows_both_languages_and_not_what_is_for_maintainers(site):
     assert not {f"{name}.html" for name in FOR_MAINTAINERS} & places
 
 
+def test_search_takes_chinese_text_word_by_word(site):
+    """A compound typed without a space is searched by its words, which the index has to know one by one."""
+    found = json.loads(read(site / "search/search_index.json"))
+    titles = {entry["location"]: re.split(found["config"]["separator"], entry["title"]) for entry in found["docs"]}
+    assert {"权重", "衰减"} <= set(titles["zh/weight-decay.html"])
+    assert {"注意力", "MHA", "MLA"} <= set(titles["zh/attention.html"])
+    assert {"weight", "decay"} <= {word.lower() for word in titles["weight-decay.html"]}
+
+
 def test_a_page_in_no_navigation_and_a_dead_link_end_the_build(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(ROOT / "spectrain", tmp_path / "spectrain", ignore=shutil.ignore_patterns("__pycache__"))
@@ -191,7 +200,13 @@ def test_the_front_page_says_nothing_on_the_console_and_no_table_is_cut_off(site
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install the package chromium")
 @pytest.mark.parametrize(
-    ("start", "word", "page"), [("index.html", "msign", "msign.html"), ("zh/index.html", "权重", "zh/")]
+    ("start", "word", "page"),
+    [
+        ("index.html", "msign", "msign.html"),
+        ("zh/index.html", "权重", "zh/"),
+        ("zh/index.html", "权重衰减", "zh/weight-decay.html"),
+        ("zh/index.html", "负载均衡", "zh/moe-balance.html"),
+    ],
 )
 def test_search_finds(site, served, tmp_path, start, word, page):
     copy = altered(site / start, TELL)
