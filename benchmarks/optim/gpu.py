@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from benchmarks._program import MissingError, main
 from benchmarks._record import Found, show
 from benchmarks._rounds import alternate
-from benchmarks.optim.muon_step import torchs_muon, transformer
 from spectrain import matfun
 from spectrain.nn import Attention
 from spectrain.optim import Muon
@@ -152,6 +151,32 @@ def finished(step: Callable[[], object], device: torch.device) -> Callable[[], o
     return run
 
 
+def transformer(*, layers: int, width: int, hidden: int, vocabulary: int) -> nn.Module:
+    """Embedding, blocks with separate projections and SwiGLU, RMSNorm, untied head, no biases."""
+
+    def block() -> nn.ModuleDict:
+        square = {name: nn.Linear(width, width, bias=False) for name in ("query", "key", "value", "output")}
+        wide = {name: nn.Linear(width, hidden, bias=False) for name in ("gate", "up")}
+        return nn.ModuleDict(square | wide | {"down": nn.Linear(hidden, width, bias=False), "norm": nn.RMSNorm(width)})
+
+    return nn.ModuleDict(
+        {
+            "embedding": nn.Embedding(vocabulary, width),
+            "blocks": nn.ModuleList(block() for _ in range(layers)),
+            "head": nn.Linear(width, vocabulary, bias=False),
+        }
+    )
+
+
+def torchs_muon(model: nn.Module) -> Callable[[], object]:
+    """torch.optim.Muon for the matrices that ours takes, fused AdamW for the rest."""
+    rows = {row["name"]: row["algorithm"] for row in Muon(model).rows}
+    named = list(model.named_parameters())
+    muon = torch.optim.Muon([p for name, p in named if rows[name] == "muon"], adjust_lr_fn="match_rms_adamw")
+    rest = torch.optim.AdamW([p for name, p in named if rows[name] == "adamw"], fused=True)
+    return lambda: (muon.step(), rest.step())
+
+
 def steps_of(device: torch.device, layers: int, width: int) -> dict[str, Callable[[], object]]:
     """A step of our Muon and one of torch's with fused AdamW, on equal parameters."""
     found = {}
@@ -160,7 +185,7 @@ def steps_of(device: torch.device, layers: int, width: int) -> dict[str, Callabl
         model = transformer(layers=layers, width=width, hidden=3 * width, vocabulary=4 * width).to(device)
         for p in model.parameters():
             p.grad = torch.randn_like(p)
-        step = Muon(model, compute_dtype="bfloat16").step if name == "Muon" else torchs_muon(model, fused=True)
+        step = Muon(model, compute_dtype="bfloat16").step if name == "Muon" else torchs_muon(model)
         found[name] = finished(step, device)
     return found
 

@@ -16,12 +16,13 @@ from benchmarks._program import main
 from benchmarks._record import Found, show
 from benchmarks.train.plan_error import made, together
 from spectrain._files.write import write_json
-from spectrain.train import Progress, TrainConfig
+from spectrain.train import TrainConfig
 from spectrain.train._run import loop
 from spectrain.train._run.machine import keep_memory
 from spectrain.train._run.prepare import prepare
 from spectrain.train._run.session import Session
 from spectrain.train.internal import in_folder
+from spectrain.train.runs import Progress
 
 KINDS = ("alone", "beside", "taking", "written")
 """Seconds of a step, of one beside a checkpoint, of the call that takes one, and until it is on the disk."""

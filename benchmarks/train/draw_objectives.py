@@ -79,6 +79,13 @@ if __name__ == "__main__":
         "Objectives of MeanFlow at {steps} steps: the least one-step distance is {frechet:.1f}, of {least}; a step "
         "with the derivative held constant takes {share:.2f} of one with all gradients",
         measure,
-        smoke={"source": few_pictures, "model": SMALL, "objectives": ("full", "shortcut"), "steps": 1, "seeds": (0,),
-               "rounds": 1, "paced": 2},
-    )  # fmt: skip
+        smoke={
+            "source": few_pictures,
+            "model": SMALL,
+            "objectives": ("full", "shortcut"),
+            "steps": 1,
+            "seeds": (0,),
+            "rounds": 1,
+            "paced": 2,
+        },
+    )

@@ -91,6 +91,13 @@ if __name__ == "__main__":
         "experts",
         "Experts at equal cost on {text}, {steps} steps: the least loss is {loss:.4f}, of: {least}",
         measure,
-        smoke={"model": TINY | {"eval_tokens": 2**40}, "steps": 2, "seeds": (0,), "rates": (1.0,), "hidden": 48,
-               "tuned_at": 2, "variants": ("16 of which 4, 2 shared, by signs", "a threshold", "dense")},
-    )  # fmt: skip
+        smoke={
+            "model": TINY | {"eval_tokens": 2**40},
+            "steps": 2,
+            "seeds": (0,),
+            "rates": (1.0,),
+            "hidden": 48,
+            "tuned_at": 2,
+            "variants": ("16 of which 4, 2 shared, by signs", "a threshold", "dense"),
+        },
+    )

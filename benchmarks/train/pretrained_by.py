@@ -121,6 +121,13 @@ if __name__ == "__main__":
         "SVD entropy of weights after Muon {muon:.3f}, after AdamW {adamw:.3f}; of fine-tuning on {text} the least "
         "loss has {least}",
         measure,
-        smoke={"model": TINY | {"eval_tokens": 2**40}, "steps": 2, "tune_steps": 2, "seeds": (0,), "rates": (1.0,),
-               "tune_rates": (1.0,), "tuned_at": 2},
-    )  # fmt: skip
+        smoke={
+            "model": TINY | {"eval_tokens": 2**40},
+            "steps": 2,
+            "tune_steps": 2,
+            "seeds": (0,),
+            "rates": (1.0,),
+            "tune_rates": (1.0,),
+            "tuned_at": 2,
+        },
+    )

@@ -114,6 +114,12 @@ if __name__ == "__main__":
         "Shapes of attention on {text}, {steps} steps: the least loss has {least}; pairs of another order than the "
         "article's by more than two standard errors: {apart}",
         measure,
-        smoke={"model": TINY | {"eval_tokens": 2**40, "width": 128, "heads": 4}, "steps": 2, "seeds": (0,),
-               "rates": (1.0,), "tuned_at": 2, "shapes": ("GQA2-128", "GQA1-(512+64)-S3", "GQA1-256, Q and O by rank")},
-    )  # fmt: skip
+        smoke={
+            "model": TINY | {"eval_tokens": 2**40, "width": 128, "heads": 4},
+            "steps": 2,
+            "seeds": (0,),
+            "rates": (1.0,),
+            "tuned_at": 2,
+            "shapes": ("GQA2-128", "GQA1-(512+64)-S3", "GQA1-256, Q and O by rank"),
+        },
+    )

@@ -25,6 +25,7 @@ def test_the_suite_has_every_block_that_is_exported():
     places = [nn, nn.attention, nn.experts, nn.models, nn.activations]
     found = {name: getattr(place, name) for place in places for name in dir(place)}
     exported = {name for name, kind in found.items() if inspect.isclass(kind) and issubclass(kind, torch.nn.Module)}
+    exported.remove("AdaptedLinear")  # stands around a layer that is there: tests/nn/test_adapter.py
     assert exported == {type(case.make()).__name__ for case in CASES.values()}
 
 

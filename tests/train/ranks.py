@@ -39,11 +39,11 @@ def nan_on_last(rank, world):
         return batch(job, step)
 
     def poisoned(job, *given):
-        nats = backward(job, *given)
+        nats, penalty = backward(job, *given)
         if job.at == 2 and rank == world - 1:
             job.model.blocks[0].feed_forward.up.register_forward_hook(lambda _m, _i, out: out * math.nan)
-            return math.nan
-        return nats
+            return math.nan, penalty
+        return nats, penalty
 
     language.LanguageJob.batch, language.LanguageJob.backward = spoilt, poisoned
 

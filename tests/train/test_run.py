@@ -321,6 +321,7 @@ def test_five_steps_are_the_same_five_everywhere():
     config = TrainConfig(lr=0.01, muon_dtype="float32", autocast="off")
     job = mock.Mock(spec=AbstractJob, model=torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.Linear(20, 16)))
     job.parametrisation.return_value, job.rates.return_value, job.rules.return_value = None, {}, {}
+    job.heads.return_value = None
     group = build_optimizer(config, job).param_groups[0]
     ours = optim.Muon(torch.nn.Linear(12, 20), steps=5).param_groups[0]
     assert (group["steps"], group["schedule"]) == (ours["steps"], ours["schedule"]) == (5, None)
