@@ -46,9 +46,8 @@ class LoRA(RunConfig):
         return base
 
     def _others(self) -> dict[str, bool]:
-        """Flags that speak of weights whole or that stay, or of models without such layers: whether each is as ever."""
-        others = ("moe_experts", "bound", "qk_clip", "embedding_lr", "head_lr", "vector_lr")
-        values = {name: getattr(self, name, None) for name in others}
+        """Flags that speak of weights whole, or of models without such layers: whether each is as ever."""
+        values = {name: getattr(self, name, None) for name in ("moe_experts", "bound", "qk_clip")}
         return {
             **{name: value is None for name, value in values.items()},
             "muon_per_head": not getattr(self, "muon_per_head", False),

@@ -215,12 +215,13 @@ def test_what_is_more_than_lora_or_does_not_fit_is_refused_before_anything_is_wr
 FLAGS = {
     "no base": ({"init_from": None}, "--lora must be given with --init-from"),
     "no rank": ({"lora": 0, "lora_alpha": None}, "--lora must be at least 1, got 0"),
+    "a rank beyond the layers'": ({"lora": 4096}, r"--lora must be at most \d+, the rank of the largest layer"),
     "alpha alone": ({"lora": None}, "--lora-alpha must be left out without --lora"),
     "no alpha": ({"lora_alpha": -1.0}, "--lora-alpha must be positive"),
     "a bound": ({"bound": 2.0}, "--lora must be left out with --bound"),
-    "the embedding's rate": ({"embedding_lr": 4.0}, "--lora must be left out with --embedding-lr"),
-    "the head's rate": ({"head_lr": 4.0}, "--lora must be left out with --head-lr"),
-    "the gains' rate": ({"vector_lr": 4.0}, "--lora must be left out with --vector-lr"),
+    "the embedding's rate": ({"embedding_lr": 4.0}, "--embedding-lr must be left out with adapters"),
+    "the head's rate": ({"head_lr": 4.0}, "--head-lr must be left out with adapters"),
+    "the gains' rate": ({"vector_lr": 4.0}, "--vector-lr must be left out with adapters"),
     "heads": ({"muon_per_head": True}, "--lora must be left out with --muon-per-head"),
     "a layer of theirs": ({"lora_layers": ("q_proj",)}, "--lora-layers: no linear layer of a block is called 'q_proj'"),
 }
