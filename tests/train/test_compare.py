@@ -383,6 +383,11 @@ def test_two_depths_are_no_line(tiny, tmp_path):
         (["--depths", "1", "2", "3", "--max-minutes", "1", "--tune", "2"], "give --max-steps"),
         (["--tune", "-1"], "give at least 9"),
         (["--eval-tokens", "1024"], "--final-eval-tokens"),
+        (["--optimizer", "muon"], "compare does not take --optimizer: give --optimizers"),
+        (["--seed=0"], "compare does not take --seed: give --seeds"),
+        (["--seeds", "1", "0", "1"], "--seeds has 1 twice"),
+        (["--depths", "1", "2", "3", "--tune", "2", "--seeds", "0", "0"], "--seeds has 0 twice"),
+        (["--lr", "1e-3", "0.001"], "--lr has 0.001 twice"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, said, text_folder, tmp_path):

@@ -18,7 +18,7 @@ from spectrain.train._run.prepare import measure
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.descent import Found, Ladder, Point, coordinate_descent
 from spectrain.train._studies.ratio import YARDSTICK, Curve, Row, summarise
-from spectrain.train._studies.settings import SHORT, check_tunable, free_rates, hold_the_rest, ladders, start
+from spectrain.train._studies.settings import SHORT, check_once, check_tunable, free_rates, hold_the_rest, ladders, start
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 DEFAULT_STEPS = 400
@@ -54,8 +54,9 @@ def compare(
     run, without which no ratio means anything. Written to ``compare.json`` in ``folder``, one run folder each beside
     it; finished runs found there are kept, unfinished ones resumed.
 
-    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, for runs of no fixed length, and for
-    a budget too small to try each setting once.
+    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, for runs of no fixed length, for a
+    budget too small to try each setting once, for settings that are not tuned or that ``base`` fixes, and for a seed
+    or a rate that stands twice.
     """
     if YARDSTICK not in grid:
         raise ValueError(f"compare measures against AdamW; add adamw to --optimizers {' '.join(grid)}.")
@@ -71,7 +72,9 @@ def compare(
                 "that nothing is controlled. Give --lr RATE... for a grid."
             )
         check_tunable(grid, base, settings)
+    check_once("--seeds", seeds)
     for optimizer, rates in grid.items():  # what is wrong is said now, not when its turn comes
+        check_once("--lr", rates)
         for rate in rates:
             dataclasses.replace(base, optimizer=optimizer, lr=rate)
         if tune and tune <= len(tuned := ladders(optimizer, base, settings)):

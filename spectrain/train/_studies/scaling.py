@@ -17,7 +17,7 @@ from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.compare import DEFAULT_STEPS, Runs, with_fixed_choices
 from spectrain.train._studies.ratio import Row
-from spectrain.train._studies.settings import check_tunable, ladders, start
+from spectrain.train._studies.settings import check_once, check_tunable, ladders, start
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 Array = npt.NDArray[np.float64]
@@ -53,6 +53,7 @@ def compare_depths(
         )
     if base.max_minutes is not None:
         raise ValueError("--depths gives each model its share of the tokens: give --max-steps or --max-tokens.")
+    check_once("--seeds", seeds)
     check_tunable(optimizers, base, settings)
     least = 1 + max(len(ladders(name, base, settings)) for name in optimizers)
     if tune < least:

@@ -62,6 +62,12 @@ def check_tunable(optimizers: Iterable[str], base: TrainConfig, only: Sequence[s
                     raise ValueError(f"{said}. Say by --settings what is to be tuned instead.") from None
 
 
+def check_once(flag: str, values: Sequence[float | int]) -> None:
+    """Refuse a run that would count twice: the same seed again makes an interval narrower and teaches nothing."""
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{flag} has {twice[0]:g} twice; give each once.")
+
+
 def start(optimizer: str, base: TrainConfig) -> Point:
     """Where tuning begins: the defaults of ``spectrain train``."""
     full, _ = dataclasses.replace(base, optimizer=optimizer, lr=None).derive()
