@@ -18,7 +18,15 @@ from spectrain.train._run.prepare import measure
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.descent import Found, Ladder, Point, coordinate_descent
 from spectrain.train._studies.ratio import YARDSTICK, Curve, Row, summarise
-from spectrain.train._studies.settings import SHORT, check_once, check_tunable, free_rates, hold_the_rest, ladders, start
+from spectrain.train._studies.settings import (
+    SHORT,
+    check_once,
+    check_tunable,
+    free_rates,
+    hold_the_rest,
+    ladders,
+    start,
+)
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 DEFAULT_STEPS = 400
