@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         ),
         ("--resume", base.resume != "never", "the same --out-dir, which goes on by itself"),
     ):
-        if given:
+        if given or any(word.partition("=")[0] == flag for word in rest):
             raise ValueError(f"compare does not take {flag}: give {instead}.")
     if known.lr and (known.tune or known.depths):
         raise ValueError(f"{'--tune' if known.tune else '--depths'} decides the learning rates: leave --lr out.")

@@ -13,6 +13,7 @@ from unittest import mock
 _WIDE = "100000"
 """Columns at which no message is wrapped."""
 _NO_TYPE = re.compile(r"Error parsing (--\S+): no type matching (.+?) could be instantiated from \[(.*?)\]")
+_MISSING = re.compile(r"Missing value for argument '(--\S+)'")
 _UNKNOWN = re.compile(r"Unrecognized options: (.*)")
 _LITERAL = re.compile(
     r"Error parsing (--\S+): (?:invalid literal for (int)\(\).*|could not convert string to (float)): (.*)"
@@ -69,6 +70,8 @@ def _sentence(box: str, prog: str, argv: Sequence[str]) -> str:
         guess = difflib.get_close_matches(wrong, near, n=1)
         hint = f" Did you mean {guess[0]}?" if guess else ""
         return f"{prog} has no {wrong}{'.' if hint else ';'}{hint}{' See' if hint else ' see'} {prog} --help."
+    if found := _MISSING.match(said):
+        return f"{found[1]} needs a value; see {prog} --help."
     if found := _NO_TYPE.match(said):
         kinds = found[2].replace("{None}|", "").replace("|{None}", "")
         return f"{found[1]} takes {kinds}, got {found[3]}; see {prog} --help."

@@ -50,7 +50,11 @@ class Experts(RunConfig):
             alone = self.moe_experts is not None or getattr(self, name) == getattr(Experts, name)
             self.require(alone, name, "left out without --moe-experts")
         held = self.moe_balance != "none"
-        self.require(held or self.moe_select == "top_k", "moe_balance", "another one with --moe-select threshold")
+        self.require(
+            held or self.moe_select == "top_k",
+            "moe_balance",
+            "sign, rms, quantile or histogram with --moe-select threshold",
+        )
         self.require(0 <= self.moe_skew < math.inf, "moe_skew", "0 or more, and finite")
         shares = self.moe_target
         if shares is None:
@@ -79,7 +83,11 @@ class Experts(RunConfig):
         if self.moe_experts is None:
             return
         counted = self.moe_balance != "quantile"
-        self.require(counted, "moe_balance", "another one under torchrun: quantile needs all scores in one place")
+        self.require(
+            counted,
+            "moe_balance",
+            "sign, rms, histogram or none under torchrun: quantile needs all scores in one place",
+        )
         if stand.experts == 1:
             return
         own = self.optimizer != "adamw"

@@ -24,17 +24,21 @@ class LoRA(RunConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the flag and the cure."""
         super().__post_init__()
-        given = self.lora is not None or self.lora_from is not None
         for name in ("lora_alpha", "lora_layers"):
-            self.require(given or not getattr(self, name), name, "left out without --lora or --lora-from")
+            self.require(self.adapters or not getattr(self, name), name, "left out without --lora or --lora-from")
         alpha = self.lora_alpha
         self.require(alpha is None or 0 < alpha < math.inf, "lora_alpha", "positive and finite")
-        if not given:
+        if not self.adapters:
             return
         name = "lora" if self.lora is not None else "lora_from"
         self.require(self._base is not None, name, "given with --init-from, whose weights stay as they are")
         for other, plain in self._others().items():
             self.require(plain, name, f"left out with --{other.replace('_', '-')}")
+
+    @property
+    def adapters(self) -> bool:
+        """Whether adapters are trained and nothing else is."""
+        return self.lora is not None or self.lora_from is not None
 
     @property
     def _base(self) -> str | None:

@@ -291,8 +291,8 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
         return default_lr(self.optimizer, self.depth), _LR_REASON
 
     def _default_ratios(self) -> list[tuple[str, object, str]]:
-        """Rates that are not those of the matrices; an empty field is 1."""
-        if self.parametrisation == "mup" or self.tied:
+        """Rates that are not those of the matrices; an empty field is 1, or of what does not move."""
+        if self.parametrisation == "mup" or self.tied or self.adapters:
             return []
         found = {name: default_ratio(self.optimizer, name) for name in RATIOS}
         return [(name, ratio, _RATIO_REASON) for name, ratio in found.items() if ratio != 1.0]

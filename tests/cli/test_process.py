@@ -125,6 +125,8 @@ def test_a_number_beyond_all_bounds_is_refused_with_its_flag(words, capsys, tmp_
 
 WRONG_FLAGS = {
     "train --lr x": "--lr takes FLOAT, got 'x'",
+    "train --momentum": "--momentum needs a value; see spectrain train --help.",
+    "train --lr": "--lr needs a value; see spectrain train --help.",
     "train --dept 3": "has no --dept. Did you mean --depth?",
     "train --optimizer lion": "--optimizer must be one of muon, normuon",
     "train --attention lion": "--attention must be one of gqa",

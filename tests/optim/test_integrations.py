@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from spectrain import optim
+
 PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
 SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
 BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -29,15 +31,23 @@ def test_a_section_of_the_page_runs(title, tmp_path, monkeypatch):
             exec(compile(block, title, "exec"), {"__name__": "page"})
 
 
-def test_the_trainer_without_the_model_is_told_what_to_write(tmp_path):
+def trainer_of(given, folder, **settings):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="accelerate is an extra: the integrations")
-    from spectrain.optim import Muon
-
     config = transformers.LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                       num_attention_heads=1)  # fmt: skip
-    settings = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
-    given = (Muon, {"lr": 1e-3})
-    trainer = transformers.Trainer(transformers.LlamaForCausalLM(config), settings, optimizer_cls_and_kwargs=given)
+    arguments = transformers.TrainingArguments(str(folder), report_to=[], use_cpu=True, **settings)
+    return transformers.Trainer(transformers.LlamaForCausalLM(config), arguments, optimizer_cls_and_kwargs=given)
+
+
+def test_rate_and_decay_are_those_beside_muon_and_not_the_trainers(tmp_path):
+    given = (lambda: optim.Muon, {"lr": 1e-3})
+    made = trainer_of(given, tmp_path, learning_rate=7e-4, weight_decay=0.07).create_optimizer()
+    assert {group["lr"] for group in made.param_groups} == {1e-3}
+    assert {group["weight_decay"] for group in made.param_groups} == {0.1, 0.0}  # 0.0: norms
+
+
+def test_the_trainer_without_the_model_is_told_what_to_write(tmp_path):
+    trainer = trainer_of((optim.Muon, {"lr": 1e-3}), tmp_path)
     with pytest.raises(ValueError, match=r"optimizer_cls_and_kwargs=\(Muon, \{'model': model, 'lr': \.\.\.\}\)"):
         trainer.create_optimizer()

@@ -173,6 +173,21 @@ def test_a_controlled_comparison_differs_in_the_matrices_only(optimizer, tiny, t
     assert rates[job.model.head.weight] == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("fixed", [{"tied": True}, {"init_from": "a folder", "lora": 2}])
+def test_rates_that_a_model_does_not_have_are_neither_tuned_nor_held(fixed, tiny, tmp_path):
+    """A tied head has the embedding's rate, and beside adapters nothing moves: each run is one that can be."""
+    base = train.TrainConfig(**tiny | fixed | {"lr": None, "out_dir": str(tmp_path)})
+    yardstick = settings.start("adamw", base)
+    assert set(yardstick) >= {"lr", "warmup", "beta1", "beta2"}
+    assert "head_lr" not in yardstick
+    assert ("embedding_lr" in yardstick) is (fixed == {"tied": True})
+    settings.check_tunable(OPTIMIZERS, base)
+    held = settings.hold_the_rest(yardstick, 2 * yardstick["lr"], settings.free_rates(base))
+    one = dataclasses.replace(base, optimizer="muon", **held)
+    assert one.head_lr is None
+    assert one.embedding_lr == (0.5 if fixed == {"tied": True} else None)
+
+
 def test_the_rest_is_clipped_alike_whatever_moves_the_matrices(tiny, tmp_path):
     """A large gradient of a matrix shrank AdamW's gradient of the embedding, and not Muon's."""
     clipped = {}
@@ -192,7 +207,7 @@ def test_the_rest_is_clipped_alike_whatever_moves_the_matrices(tiny, tmp_path):
 
 
 def test_every_optimizer_is_tuned_over_as_many_settings():
-    assert len({len(settings.ladders(name)) for name in OPTIMIZERS}) == 1
+    assert len({len(settings.ladders(name, train.TrainConfig())) for name in OPTIMIZERS}) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,13 +216,21 @@ def test_every_optimizer_is_tuned_over_as_many_settings():
         ({"tune": 5}, "does not try each setting"),
         ({"grid": {"muon": [1e-3]}}, "add adamw"),
         ({"base": {"max_minutes": 1.0}}, "runs of one length"),
+        ({"base": {"parametrisation": "mup"}, "tune": 24}, "--tune must be left out with --parametrisation mup"),
+        ({"base": {"schedule": "uniform"}, "tune": 24}, "--tune would try .* 0, .* Say by --settings"),
+        ({"settings": ["vector_lr"], "tune": 24}, "--settings vector_lr: these optimizers and flags tune lr, embed"),
+        (
+            {"settings": ["head_lr"], "base": {"tied": True}, "tune": 24},
+            "--settings head_lr: .* tune lr, embedding_lr, w",
+        ),
     ],
 )
 def test_a_comparison_that_cannot_be_is_refused_before_anything_runs(changes, said, tiny, tmp_path):
     base = train.TrainConfig(**tiny | {"lr": None} | changes.get("base", {}))
     grid = changes.get("grid", {"adamw": [1e-3], "muon": [1e-3]})
     with pytest.raises(ValueError, match=said):
-        train.compare(base, grid=grid, seeds=[0], folder=tmp_path / "c", tune=changes.get("tune", 0))
+        train.compare(base, grid=grid, seeds=[0], folder=tmp_path / "c", tune=changes.get("tune", 0),
+                      settings=changes.get("settings"))  # fmt: skip
     assert not (tmp_path / "c").exists()
 
 
@@ -360,6 +383,11 @@ def test_two_depths_are_no_line(tiny, tmp_path):
         (["--depths", "1", "2", "3", "--max-minutes", "1", "--tune", "2"], "give --max-steps"),
         (["--tune", "-1"], "give at least 9"),
         (["--eval-tokens", "1024"], "--final-eval-tokens"),
+        (["--optimizer", "muon"], "compare does not take --optimizer: give --optimizers"),
+        (["--seed=0"], "compare does not take --seed: give --seeds"),
+        (["--seeds", "1", "0", "1"], "--seeds has 1 twice"),
+        (["--depths", "1", "2", "3", "--tune", "2", "--seeds", "0", "0"], "--seeds has 0 twice"),
+        (["--lr", "1e-3", "0.001"], "--lr has 0.001 twice"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, said, text_folder, tmp_path):

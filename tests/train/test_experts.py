@@ -127,7 +127,10 @@ def test_padding_of_packed_documents_is_no_load(tiny, tmp_path):
         ({"moe_experts": None, "moe_penalty": 0.01}, "--moe-penalty must be left out without --moe-experts"),
         ({"moe_skew": -0.5}, "--moe-skew must be 0 or more"),
         ({"moe_skew": 3.0}, "one can take less than 0.25"),
-        ({"moe_select": "threshold", "moe_balance": "none"}, "--moe-balance must be another one"),
+        (
+            {"moe_select": "threshold", "moe_balance": "none"},
+            "--moe-balance must be sign, rms, quantile or histogram with",
+        ),
         ({"moe_skew": 0.2, "moe_balance": "none"}, "--moe-skew must be 0 where neither"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from spectrain import nn, train
+from spectrain import nn, report, train
 from spectrain.cli import main
 from spectrain.nn._hugging_face import peft as _peft
 from spectrain.train._run.prepare import prepare
@@ -67,6 +67,25 @@ def test_adapters_learn_and_nothing_else_does(tiny, base, tmp_path):
     config = json.loads((run / "config.json").read_text())
     assert (config["lora"], config["lora_alpha"], config["lora_from"]) == (3, 5.0, None)
     assert train.load_run(run).sample("the norm", tokens=4).startswith("the norm")
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_what_is_said_of_a_run_says_what_moves_and_what_stays(optimizer, tiny, base, tmp_path, capsys):
+    run = trained(tiny, base, tmp_path / "run", max_steps=1, optimizer=optimizer)
+    sizes = {name: w.numel() for name, w in weights(run).items()}
+    moved = {name for name in sizes if ".lora_" in name}
+    rows = json.loads((run / "routing.json").read_text())
+    assert {row["name"]: row["algorithm"] for row in rows} == {
+        name: optimizer if name in moved else "frozen" for name in sizes
+    }
+    learned, kept = (sum(n for name, n in sizes.items() if (name in moved) is move) for move in (True, False))
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("model: "))
+    assert f"{learned:,} by {optimizer}" in line
+    assert f"{kept:,} frozen" in line
+    assert "embedding_lr" not in out  # no rate is chosen for what stays
+    report.write([run], out=tmp_path / "report.html")
+    assert f"and {len(sizes) - len(moved)} tensors with" in (tmp_path / "report.html").read_text()
 
 
 def test_it_begins_as_the_base_and_resumes_with_the_same_bits(tiny, base, tmp_path):
@@ -196,9 +215,13 @@ def test_what_is_more_than_lora_or_does_not_fit_is_refused_before_anything_is_wr
 FLAGS = {
     "no base": ({"init_from": None}, "--lora must be given with --init-from"),
     "no rank": ({"lora": 0, "lora_alpha": None}, "--lora must be at least 1, got 0"),
+    "a rank beyond the layers'": ({"lora": 4096}, r"--lora must be at most \d+, the rank of the largest layer"),
     "alpha alone": ({"lora": None}, "--lora-alpha must be left out without --lora"),
     "no alpha": ({"lora_alpha": -1.0}, "--lora-alpha must be positive"),
     "a bound": ({"bound": 2.0}, "--lora must be left out with --bound"),
+    "the embedding's rate": ({"embedding_lr": 4.0}, "--embedding-lr must be left out with adapters"),
+    "the head's rate": ({"head_lr": 4.0}, "--head-lr must be left out with adapters"),
+    "the gains' rate": ({"vector_lr": 4.0}, "--vector-lr must be left out with adapters"),
     "heads": ({"muon_per_head": True}, "--lora must be left out with --muon-per-head"),
     "a layer of theirs": ({"lora_layers": ("q_proj",)}, "--lora-layers: no linear layer of a block is called 'q_proj'"),
 }

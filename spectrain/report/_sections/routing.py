@@ -69,14 +69,21 @@ def sentence(rows: Sequence[Row]) -> str:
 
     >>> sentence([{"algorithm": "muon", "shape": [8, 8]}, {"algorithm": "adamw", "shape": [8]}])
     'Muon updates 1 tensor with 64 parameters (89 %), AdamW 1 tensor with 8 (11 %)'
+    >>> sentence([{"algorithm": "muon", "shape": [8, 8]}, {"algorithm": "frozen", "shape": [8, 24]}])
+    'Muon updates 1 tensor with 64 parameters (25 %), and 1 tensor with 192 (75 %) stays as it is'
     """
     found = totals(rows)
     whole = sum(size for _, size in found.values()) or 1
+    what = {name: f"{count} tensor{'s' * (count > 1)} with {amount(size)}" for name, (count, size) in found.items()}
+    share = {name: f"({percent(size / whole)})" for name, (_, size) in found.items()}
+    moved = [name for name in found if name != "frozen"]
     pieces = [
-        f"{name}{' updates' if i == 0 else ''} {count} tensor{'s' * (count > 1)} with {amount(size)}"
-        f"{' parameters' if i == 0 else ''} ({percent(size / whole)})"
-        for i, (name, (count, size)) in enumerate(found.items())
+        f"{name}{' updates' if i == 0 else ''} {what[name]}{' parameters' if i == 0 else ''} {share[name]}"
+        for i, name in enumerate(moved)
     ]
+    if "frozen" in found:
+        stay = "stay as they are" if found["frozen"][0] > 1 else "stays as it is"
+        pieces.append(f"and {what['frozen']} {share['frozen']} {stay}")
     return ", ".join(pieces)
 
 

@@ -12,7 +12,7 @@ from spectrain.nn.internal import Family, config_of, family_for, read_adapter, w
 from spectrain.train._jobs.model import build_model
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.folder import RunFolder
-from spectrain.train.config import TrainConfig
+from spectrain.train.config import RATIOS, TrainConfig
 
 FOLDER = "adapter"
 """Where a run leaves them."""
@@ -26,6 +26,9 @@ def put_in(model: nn.LanguageModel, config: TrainConfig, folder: RunFolder | Non
     """
     if config.lora is None:
         return
+    first = folder is not None and not _checkpoint.every(folder.checkpoints)
+    if first:  # a run that goes on keeps what it has written
+        _check_new(model, config)
     _family(model, config)
     try:
         nn.models.adapt(
@@ -37,10 +40,20 @@ def put_in(model: nn.LanguageModel, config: TrainConfig, folder: RunFolder | Non
         )
     except ValueError as error:
         raise ValueError(f"--lora-layers: {str(error).removeprefix('adapt: ')}") from None
-    if config.lora_from is not None and folder is not None and not _checkpoint.every(folder.checkpoints):
+    if config.lora_from is not None and first:
         found = read_adapter(Path(config.lora_from), family=_family(model, config), depth=config.depth)
         _check_shapes(model, found.weights, config.lora_from)
         model.load_state_dict(found.weights, strict=False)
+
+
+def _check_new(model: nn.LanguageModel, config: TrainConfig) -> None:
+    """Refuse rates of what stays as it is, and more numbers than the layers themselves have."""
+    for name in RATIOS:
+        config.require(getattr(config, name) in (None, 1.0), name, "left out with adapters, beside which nothing moves")
+    linear = (layer for layer in model.blocks.modules() if isinstance(layer, torch.nn.Linear))
+    most = max(min(layer.weight.shape) for layer in linear)
+    own = config.lora_from is not None or (config.lora or 0) <= most
+    config.require(own, "lora", f"at most {most}, the rank of the largest layer of a block")
 
 
 def inherit(config: TrainConfig) -> TrainConfig:

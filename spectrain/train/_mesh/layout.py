@@ -55,7 +55,12 @@ def layout(mesh: str | None, *, tensor: int = 1, experts: int = 1, ranks: int) -
     further = " and ".join(f"{flag} {size}" for flag, size in flags.items() if size > 1)
     asked = sizes(mesh)
     if asked is None and ranks % (tensor * experts):
-        raise ValueError(f"{further} does not divide the {ranks} ranks that were started.")
+        least = tensor * experts
+        raise ValueError(
+            f"{further} does not divide the {ranks} rank{'s' * (ranks > 1)} that {'were' if ranks > 1 else 'was'} "
+            f"started. Start {least} or a multiple: torchrun --nproc-per-node {least} -m spectrain train ...; or leave "
+            "it out."
+        )
     found = Layout(*(asked or (1, ranks // (tensor * experts))), tensor, experts)
     if found.ranks != ranks:
         product = " x ".join(map(str, [*found[:2], *(size for size in flags.values() if size > 1)]))

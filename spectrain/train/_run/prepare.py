@@ -156,6 +156,8 @@ def _describe(session: Session, screen: Progress) -> None:
     else:
         scaled = session.job.parametrisation()
         rows = _routing_rows(session) if scaled is None else scaled.rows("adamw")
+    frozen = {name for name, p in session.model.named_parameters() if not p.requires_grad}
+    rows = [_frozen(row) if row["name"] in frozen else row for row in rows]
     write_json(session.folder.routing, rows)
     by_algorithm: dict[str, int] = {}
     sizes = {name: p.numel() for name, p in session.model.named_parameters()}
@@ -163,9 +165,20 @@ def _describe(session: Session, screen: Progress) -> None:
         by_algorithm[str(row["algorithm"])] = by_algorithm.get(str(row["algorithm"]), 0) + sizes.get(
             str(row["name"]), 0
         )
-    parts = ", ".join(f"{count:,} by {name}" for name, count in sorted(by_algorithm.items()))
+    parts = ", ".join(
+        f"{count:,} {'' if name == _FROZEN else 'by '}{name}" for name, count in sorted(by_algorithm.items())
+    )
     total = sum(sizes.values())
     screen.say(f"model: {total:,} parameters ({parts}); {session.job.cost()}")
+
+
+_FROZEN = "frozen"
+"""In place of an algorithm, of a parameter that none moves."""
+
+
+def _frozen(row: dict[str, object]) -> dict[str, object]:
+    """What there is to say of a parameter that no algorithm moves, whichever its module would send it to."""
+    return {"name": row["name"], "shape": row["shape"], "algorithm": _FROZEN, "reason": "asks for no gradient"}
 
 
 def _routing_rows(session: Session) -> list[dict[str, object]]:

@@ -18,7 +18,15 @@ from spectrain.train._run.prepare import measure
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.descent import Found, Ladder, Point, coordinate_descent
 from spectrain.train._studies.ratio import YARDSTICK, Curve, Row, summarise
-from spectrain.train._studies.settings import SHORT, hold_the_rest, ladders, start
+from spectrain.train._studies.settings import (
+    SHORT,
+    check_once,
+    check_tunable,
+    free_rates,
+    hold_the_rest,
+    ladders,
+    start,
+)
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 DEFAULT_STEPS = 400
@@ -54,8 +62,9 @@ def compare(
     run, without which no ratio means anything. Written to ``compare.json`` in ``folder``, one run folder each beside
     it; finished runs found there are kept, unfinished ones resumed.
 
-    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, for runs of no fixed length, and for
-    a budget too small to try each setting once.
+    Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, for runs of no fixed length, for a
+    budget too small to try each setting once, for settings that are not tuned or that ``base`` fixes, and for a seed
+    or a rate that stands twice.
     """
     if YARDSTICK not in grid:
         raise ValueError(f"compare measures against AdamW; add adamw to --optimizers {' '.join(grid)}.")
@@ -64,10 +73,19 @@ def compare(
     if base.max_steps is None and base.max_tokens is None:
         base = dataclasses.replace(base, max_steps=DEFAULT_STEPS)
     base = dataclasses.replace(base, eval_tokens=EVERY_TOKEN)
+    if tune:
+        if base.parametrisation == "mup":
+            raise ValueError(
+                "--tune must be left out with --parametrisation mup: with the rate of the matrices all others move, so "
+                "that nothing is controlled. Give --lr RATE... for a grid."
+            )
+        check_tunable(grid, base, settings)
+    check_once("--seeds", seeds)
     for optimizer, rates in grid.items():  # what is wrong is said now, not when its turn comes
+        check_once("--lr", rates)
         for rate in rates:
             dataclasses.replace(base, optimizer=optimizer, lr=rate)
-        if tune and tune <= len(tuned := ladders(optimizer, settings)):
+        if tune and tune <= len(tuned := ladders(optimizer, base, settings)):
             least = 1 + len(tuned)
             raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
     for seed in seeds:
@@ -140,11 +158,11 @@ def _tune(
     found: dict[str, Found] = {}
     for name in optimizers:
         begin = {**start(name, runs.base), **points.get(name, {})}
-        found[name] = runs.tune(name, ladders(name, settings), begin, seed=seeds[0], budget=budget)
+        found[name] = runs.tune(name, ladders(name, runs.base, settings), begin, seed=seeds[0], budget=budget)
     yardstick = found[YARDSTICK].point
 
     def place(at: Point) -> Point:
-        return hold_the_rest(yardstick, at["lr"])
+        return hold_the_rest(yardstick, at["lr"], free_rates(runs.base))
 
     alone = {YARDSTICK: yardstick}
     for name in optimizers:

@@ -17,7 +17,7 @@ from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
 from spectrain.train._studies.compare import DEFAULT_STEPS, Runs, with_fixed_choices
 from spectrain.train._studies.ratio import Row
-from spectrain.train._studies.settings import ladders, start
+from spectrain.train._studies.settings import check_once, check_tunable, ladders, start
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 Array = npt.NDArray[np.float64]
@@ -53,7 +53,9 @@ def compare_depths(
         )
     if base.max_minutes is not None:
         raise ValueError("--depths gives each model its share of the tokens: give --max-steps or --max-tokens.")
-    least = 1 + max(len(ladders(name, settings)) for name in optimizers)
+    check_once("--seeds", seeds)
+    check_tunable(optimizers, base, settings)
+    least = 1 + max(len(ladders(name, base, settings)) for name in optimizers)
     if tune < least:
         raise ValueError(
             f"--depths compares optimizers that are tuned at each depth: give --tune {least} or more, got {tune}."
@@ -87,7 +89,7 @@ def _at_depths(
         sized = dataclasses.replace(sized, max_steps=max(1, round(steps * weights / whole)))
         runs = Runs(sized, folder, progress, prefix=f"d{depth}-")
         for optimizer in optimizers:
-            tried = ladders(optimizer, settings)
+            tried = ladders(optimizer, sized, settings)
             found = runs.tune(optimizer, tried, start(optimizer, sized), seed=seeds[0], budget=tune)
             for seed in seeds:
                 row = runs.row(optimizer, found.point, seed)

@@ -1,7 +1,7 @@
 """What a comparison tunes: the ladders of each optimizer, and what a controlled comparison holds fixed."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from spectrain.train._run.optimizers import OPTIMIZERS
 from spectrain.train._studies.descent import Ladder, Point
@@ -21,28 +21,61 @@ SHORT = {
 """What the name of a run's folder calls each setting."""
 
 
-def ladders(optimizer: str, only: Sequence[str] | None = None) -> dict[str, Ladder]:
+def free_rates(base: TrainConfig) -> tuple[str, ...]:
+    """The rates beside that of the matrices that a configuration leaves open.
+
+    None with adapters, beside which nothing moves; not a tied head's, which is the embedding's.
+
+    >>> free_rates(TrainConfig(tied=True))
+    ('embedding_lr', 'vector_lr')
+    """
+    return () if base.adapters else tuple(name for name in RATIOS if not (base.tied and name == "head_lr"))
+
+
+def ladders(optimizer: str, base: TrainConfig, only: Sequence[str] | None = None) -> dict[str, Ladder]:
     """The settings of an optimizer that are tuned, those that matter most first; as many for each of them.
 
-    ``only`` names some of them.
+    ``only`` names some of them. Rates that ``base`` does not leave open are left out.
 
     Rates go on beyond what was tried by factors of two. Of AdamW both betas are tuned, of the others what only they
     have and the first beta of the AdamW beside them.
     """
-    rates = {name: Ladder((1.0,), factor=2.0) for name in ("lr", "embedding_lr", "head_lr")}
+    free = (name for name in free_rates(base) if name in ("embedding_lr", "head_lr"))
+    rates = {name: Ladder((1.0,), factor=2.0) for name in ("lr", *free)}
     own = {name: OWN[name] for name in OPTIMIZERS[optimizer].own}
     every = {**rates, **SCHEDULE, **own, **{name: BETAS[name] for name in list(BETAS)[len(own) :]}}
     return {name: ladder for name, ladder in every.items() if only is None or name in only}
 
 
+def check_tunable(optimizers: Iterable[str], base: TrainConfig, only: Sequence[str] | None = None) -> None:
+    """Refuse a setting that none of the optimizers tunes, and values that the rest of ``base`` does not allow."""
+    known = {name: None for optimizer in optimizers for name in ladders(optimizer, base)}
+    if odd := [name for name in only or () if name not in known]:
+        raise ValueError(f"--settings {odd[0]}: these optimizers and flags tune {', '.join(known)}.")
+    for optimizer in optimizers:
+        for name, ladder in ladders(optimizer, base, only).items():
+            for value in ladder.values:
+                try:
+                    dataclasses.replace(base, optimizer=optimizer, **{name: value})  # type: ignore[arg-type]
+                except ValueError as error:
+                    said = f"--tune would try --{name.replace('_', '-')} {value:g}, and {str(error).removesuffix('.')}"
+                    raise ValueError(f"{said}. Say by --settings what is to be tuned instead.") from None
+
+
+def check_once(flag: str, values: Sequence[float | int]) -> None:
+    """Refuse a run that would count twice: the same seed again makes an interval narrower and teaches nothing."""
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{flag} has {twice[0]:g} twice; give each once.")
+
+
 def start(optimizer: str, base: TrainConfig) -> Point:
     """Where tuning begins: the defaults of ``spectrain train``."""
     full, _ = dataclasses.replace(base, optimizer=optimizer, lr=None).derive()
-    found = {name: getattr(full, name, None) for name in ladders(optimizer)}
+    found = {name: getattr(full, name, None) for name in ladders(optimizer, base)}
     return {name: 1.0 if value is None else value for name, value in found.items()}
 
 
-def hold_the_rest(yardstick: Point, lr: float | int) -> Point:
-    """The yardstick's settings under another rate of the matrices: all else keeps the rate that it has there."""
-    kept = {name: yardstick.get(name, 1.0) * yardstick["lr"] / lr for name in RATIOS}
+def hold_the_rest(yardstick: Point, lr: float | int, rates: Sequence[str] = RATIOS) -> Point:
+    """The yardstick's settings under another rate of the matrices: what ``rates`` say keeps its own."""
+    kept = {name: yardstick.get(name, 1.0) * yardstick["lr"] / lr for name in rates}
     return {**yardstick, **kept, "lr": lr}
