@@ -8,6 +8,10 @@ import numpy as np
 import torch
 
 from spectrain import data, train
+from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.job import load_job
+from spectrain.train._run.prepare import decide
+from spectrain.train._run.session import Session, build
 
 QUIET: dict[str, Any] = {"spectrum_interval": 0, "sample_tokens": 0}
 """A run that spends no time on what nobody looks at here."""
@@ -29,6 +33,14 @@ def finish_run(folder: Path, config: type[Any] = train.TrainConfig, **settings: 
     if (folder / "summary.json").exists():
         return folder
     return train.train(config(out_dir=str(folder), resume="auto", **settings))
+
+
+def new_session(config: Any, path: Path) -> Session:
+    """A run as it stands before its first step, in a folder that is made."""
+    full, _ = decide(config)
+    folder = RunFolder(path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return build(full, folder, load_job(full, folder, resuming=False))
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -19,13 +19,9 @@ import numpy as np
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import few_pictures, finish_run, summary
+from benchmarks._runs import few_pictures, finish_run, new_session, summary
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._run import loop as _step
-from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.job import load_job
-from spectrain.train._run.prepare import decide
-from spectrain.train._run.session import build
 
 MODEL: dict[str, Any] = {}
 SMALL = {"depth": 1, "width": 32, "batch_size": 4, "eval_pictures": 8, "many_steps": 2}
@@ -34,9 +30,7 @@ COLUMNS = ("one_step_accuracy", "one_step_frechet", "many_step_accuracy", "many_
 
 def pace(folder, *, count, **model):
     """Seconds of one core's time for a step, on one thread: a median that load hardly moves."""
-    config, _ = decide(DrawConfig(**{**model, "max_steps": count, "threads": 1, "muon_dtype": "float32"}))
-    place = RunFolder(folder)
-    session = build(config, place, load_job(config, place, resuming=False))
+    session = new_session(DrawConfig(**{**model, "max_steps": count, "threads": 1, "muon_dtype": "float32"}), folder)
     found = []
     for step in range(count):
         began = time.process_time()

@@ -17,13 +17,9 @@ from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._rounds import alternate
-from benchmarks._runs import FIXED, TINY
+from benchmarks._runs import FIXED, TINY, new_session
 from spectrain.train import TrainConfig
-from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.job import load_job
 from spectrain.train._run.loop import step
-from spectrain.train._run.prepare import decide
-from spectrain.train._run.session import build
 
 EXPERTS = {"moe_experts": 16, "moe_top_k": 4, "moe_shared": 2}
 FLAGS: dict[str, tuple[dict[str, Any], str]] = {
@@ -56,10 +52,7 @@ def measure(
         calls = {}
         for name in flags:
             shared = {"data": data, **FIXED, **model, "depth": depth, "max_steps": 10**6, **FLAGS[name][0]}
-            config, _ = decide(TrainConfig(**shared))
-            folder = RunFolder(Path(scratch, str(len(calls))))
-            folder.path.mkdir()
-            session, count = build(config, folder, load_job(config, folder, resuming=False)), itertools.count()
+            session, count = new_session(TrainConfig(**shared), Path(scratch, str(len(calls)))), itertools.count()
 
             def one(session: Any = session, count: Any = count) -> None:
                 session.set_learning_rate()

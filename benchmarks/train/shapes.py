@@ -17,7 +17,7 @@ from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._runs import TINY
-from benchmarks._variants import SMALL, Lab, against, mean
+from benchmarks._variants import SMALL, Lab, against, beside, mean
 from spectrain import train
 
 WIDE = {"heads": 4, "kv_heads": 1, "head_dim": 64, "attention": "mqa"}
@@ -80,9 +80,8 @@ def _found(found: Mapping[str, Mapping[str, Any]], text: str, steps: int, seeds:
     base = found.get("GQA2-128", next(iter(found.values())))
     lines = []
     for name, of in found.items():
-        gap, error = against(of["losses"], base["losses"])
-        spread = f" ± {error:.4f}" if math.isfinite(error) else ""
-        lines.append([name, of["cache"], f"{of['parameters']:,}", mean(of["losses"]), f"{gap:+.4f}{spread}",
+        gap = beside(of["losses"], base["losses"])
+        lines.append([name, of["cache"], f"{of['parameters']:,}", mean(of["losses"]), gap,
                       f"{of['published'] - base['published']:+.3f}"])  # fmt: skip
     apart = list(_apart(found))
     head = ["shape", "cached numbers a token and layer", "parameters of blocks", "loss", "against GQA2-128", "article"]

@@ -20,14 +20,10 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY, finish_run, summary
+from benchmarks._runs import FIXED, TINY, finish_run, new_session, summary
 from spectrain import train
 from spectrain.train import TrainConfig
-from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.job import load_job
 from spectrain.train._run.loop import step
-from spectrain.train._run.prepare import decide
-from spectrain.train._run.session import build
 from spectrain.train._studies.ratio import YARDSTICK
 from spectrain.train.config import default_lr
 from spectrain.train.internal import SHORT, in_words
@@ -113,10 +109,7 @@ def pace(base: TrainConfig, points: Mapping[str, Mapping[str, float]], scratch: 
     """The median time of a training step under each optimizer, one after the other in every round."""
     sessions = {}
     for name, point in points.items():
-        config, _ = decide(TrainConfig(**{**vars(base), "optimizer": name, **point}))
-        folder = RunFolder(scratch / name)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        sessions[name] = build(config, folder, load_job(config, folder, resuming=False))
+        sessions[name] = new_session(TrainConfig(**{**vars(base), "optimizer": name, **point}), scratch / name)
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for at in range(rounds + 2):
         for name, session in sessions.items():

@@ -107,8 +107,8 @@ def _move(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Move | Non
     variant, held = settings.rule, Here([settings.matrix], [p.shape])
     if variant.before is not None:
         (average,) = variant.before(Turn(held, [average], [], [state], [settings.beta2], advance=False))
-    (sign,) = updates_here([average], [replace(settings, scale="none")], [p])
-    (scaled,) = updates_here([average], [settings], [p])
+    (sign,) = updates_here([average], [replace(settings, scale="none")])
+    (scaled,) = updates_here([average], [settings])
     if variant.after is not None:
         variant.after(Turn(held, [scaled], [], [state], [settings.beta2], advance=False))
     layout = settings.matrix

@@ -25,7 +25,8 @@ class Experts(RunConfig):
     moe_skew: float = 0.0
     """Shares that the experts are to take, the i-th in proportion to i^-SKEW; 0: all alike."""
     moe_penalty: float = 0.0
-    """Coefficient of the auxiliary loss n sum F P of each layer, F the loads of the step before; 0.01 is usual."""
+    """Coefficient of the auxiliary loss of each layer: the gradient of n sum F P, F the loads of the step before; 0.01
+    is usual."""
     moe_balance_rate: float | None = None
     """Peak step of that bias with sign and rms, which falls with the learning rate. Default: 6 / steps, so that a
     short run gets through the range of scores, at least 0.01 and at most 0.03."""

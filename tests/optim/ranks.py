@@ -301,13 +301,13 @@ def held(where, *, at_once):
     """
     msign_all, updates_over, most = over.msign_all, moves.updates_over, []
 
-    def watched(names, averages, settings, params, plans):
+    def watched(names, averages, settings, plans):
         for plan, _ in plans if at_once else []:
             every = [batch for bucket in plan.course.buckets for batch in bucket]
             plan.course = plan.course._replace(buckets=[every])
         alive = Alive(averages)
         with alive:
-            result = updates_over(names, averages, settings, params, plans)
+            result = updates_over(names, averages, settings, plans)
         most.append(alive.most - sum(a.numel() * a.element_size() for a in averages))
         return result
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spectrain import report
-from spectrain.report._sections.experts import experts
+from spectrain.report._sections.experts import experts, taken
 from spectrain.report._sections.overview import activations
 
 
@@ -85,3 +85,6 @@ def test_experts_a_token_and_penalty_are_drawn_where_there_are_any(run_folder):
     assert view.title == "A token took 1.75 to 2.25 experts on average at the end"
     (view,) = figures["experts-penalty"].views.values()
     assert view.title == "The auxiliary loss ended at 0.02"
+    one = rewritten(run_folder, lambda row: {k: v for k, v in row.items() if k != "moe_experts_a_token.1"})
+    (view,) = taken([one]).views.values()
+    assert view.title == "A token took 2.25 experts on average at the end"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrain.optim._layout.spread import Flight
+from spectrain.optim._layout.spread import Flight, Team
 from spectrain.optim._ranks.buckets import Batch
 from spectrain.optim._ranks.cost import computers
 from spectrain.optim._ranks.gram import reduced_signs
@@ -153,16 +153,17 @@ class Exchange:
         found = []
         for dtype in dict.fromkeys(self.plan.dtype(route.n) for route in routes):  # one order on all ranks
             own = [route for route in routes if self.plan.dtype(route.n) == dtype]
-            found.append(self._begin(own, piece, self._like.new_empty(0, dtype=dtype)))
+            found.append(begin(self.plan.team, own, piece, self._like.new_empty(0, dtype=dtype)))
         return found
 
-    def _begin(self, routes: Sequence[Route], piece: Callable[[int, int], Tensor], like: Tensor) -> Landing:
-        team = self.plan.team
-        me, ranks = team.position, range(len(team.ranks))
-        outgoing = [[piece(r.n, i) for r in routes if r.source == me and r.target == i] for i in ranks]
-        expected = [[(r.n, r.size) for r in routes if r.target == me and r.source == i] for i in ranks]
-        sizes = [sum(size for _, size in own) for own in expected]
-        return Landing(team.exchange(outgoing, sizes, like), expected)
+
+def begin(team: Team, routes: Sequence[Route], piece: Callable[[int, int], Tensor], like: Tensor) -> Landing:
+    """Begin an all-to-all along ``routes``, which are the same on every rank; ``piece(n, j)`` of matrix n goes to j."""
+    me, ranks = team.position, range(len(team.ranks))
+    outgoing = [[piece(r.n, i) for r in routes if r.source == me and r.target == i] for i in ranks]
+    expected = [[(r.n, r.size) for r in routes if r.target == me and r.source == i] for i in ranks]
+    sizes = [sum(size for _, size in own) for own in expected]
+    return Landing(team.exchange(outgoing, sizes, like), expected)
 
 
 def landed(landings: Sequence[Landing]) -> Parts:

@@ -26,7 +26,7 @@ def move_matrices(live: Sequence[Live], states: Sequence[States], company: Compa
     found, of_all = shares(settings, params, plans), [state for own in states for state in own]
     averages, grads = _averages(live, states)
     directions = before(found, averages, grads, of_all, settings)
-    updates, trouble = updates_over(names, directions, settings, params, plans)
+    updates, trouble = updates_over(names, directions, settings, plans)
     after(found, updates, of_all, settings)
     check_updates(names, updates, settings, params, plans, trouble)
     tops = leading_parts_over([w for part in live for w in part.weights], settings, plans)

@@ -26,7 +26,6 @@ def updates_over(
     names: Sequence[str],
     averages: Sequence[Tensor],
     settings: Sequence[Settings],
-    params: Sequence[Tensor],
     plans: Plans,
 ) -> tuple[list[Tensor], str]:
     """Return this rank's part of factor * msign for every parameter.
@@ -40,7 +39,7 @@ def updates_over(
     Also why msign refused, in words ("": it did not), where other ranks wait for what it has to give: nothing is to be
     written then.
     """
-    own, said = alone(len(params), plans), _Said(waited_for=bool(plans))
+    own, said = alone(len(averages), plans), _Said(waited_for=bool(plans))
     travels = [Exchange(plan, [averages[i].contiguous() for i in members]) for plan, members in plans]
     stages = [(travel, bucket) for travel in travels for bucket in travel.plan.course.buckets]
     found: dict[int, Tensor] = {}
@@ -63,7 +62,7 @@ def updates_over(
     for travel, (_, members) in zip(travels, plans, strict=True):
         travel.by_gram()
         found |= dict(zip(members, travel.finish(), strict=True))
-    return [found[i] for i in range(len(params))], said.words
+    return [found[i] for i in range(len(averages))], said.words
 
 
 def _bring(stages: Sequence[tuple[Exchange, list[Batch]]], k: int) -> list[Landing]:

@@ -33,7 +33,7 @@ def momentum_average(
     return list(torch._foreach_lerp(grads, buffers, momentum)) if nesterov else buffers
 
 
-def updates_here(averages: Sequence[Tensor], settings: Sequence[Settings], params: Sequence[Tensor]) -> list[Tensor]:
+def updates_here(averages: Sequence[Tensor], settings: Sequence[Settings]) -> list[Tensor]:
     """Return factor * msign of every logical matrix, assembled in the shapes of the parameters.
 
     ``settings[i]`` holds the layout, the scale and the exactness of ``averages[i]``; what is asked for alike goes

@@ -1,6 +1,7 @@
 """How the experts of each layer were loaded: MaxVio, experts a token, penalty, and a heat map of every load."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from spectrain.report._drawing.figure import MUTED, SCALE_SIZE, Figure, Trace, View, Views, axis, line, series_color
 from spectrain.report._drawing.html import Section, digits
@@ -43,17 +44,23 @@ def violations(runs: Sequence[Run]) -> Figure:
 
 
 def _violation_view(run: Run, rows: Sequence[Row], words: str) -> View:
-    layers = layers_of(rows, _KEY)
-    smooth = rows is run.steps
-    traces: list[Trace] = []
-    for i, layer in enumerate(layers):
-        x, y = curve(rows, STEPS, f"{_KEY}.{layer}", smooth=smooth)
-        mode = {} if smooth else {"mode": "lines+markers", "marker": {"size": 5}}
-        traces.append(line(x, y, f"layer {layer}", series_color(i, len(layers)), width=1.8, **mode))
+    layers, smooth = layers_of(rows, _KEY), rows is run.steps
+    traces = _by_layer(rows, _KEY, smooth=smooth)
     if not traces:
         traces = [line(*curve(rows, STEPS, _KEY, smooth=smooth), "largest", MUTED, width=1.8)]
     layout = {"xaxis": axis(STEPS.title), "yaxis": axis(f"MaxVio ({words})", rangemode="tozero")}
     return View(_violation_title(rows, layers, smooth=smooth), traces, layout)
+
+
+def _by_layer(rows: Sequence[Row], key: str, *, smooth: bool = True) -> list[Trace]:
+    """A line for each layer; of rows that are few, with their points."""
+    layers = layers_of(rows, key)
+    mode: dict[str, Any] = {} if smooth else {"mode": "lines+markers", "marker": {"size": 5}}
+    return [
+        line(*curve(rows, STEPS, f"{key}.{layer}", smooth=smooth), f"layer {layer}", series_color(i, len(layers)),
+             width=1.8, **mode)
+        for i, layer in enumerate(layers)
+    ]  # fmt: skip
 
 
 def _violation_title(rows: Sequence[Row], layers: Sequence[int], *, smooth: bool) -> str:
@@ -66,41 +73,42 @@ def _violation_title(rows: Sequence[Row], layers: Sequence[int], *, smooth: bool
     where = "in training" if smooth else "on held-out text"
     if not last:
         return f"No MaxVio {where} was written"
-    least = f"{digits(min(last), 3)} to " if len(last) > 1 else ""
-    return f"MaxVio {where} ended at {least}{digits(max(last), 3)}"
+    return f"MaxVio {where} ended at {_range(last)}"
+
+
+def _range(values: Sequence[float]) -> str:
+    """From the least to the largest of the layers; of one layer its value."""
+    least = f"{digits(min(values), 3)} to " if len(values) > 1 else ""
+    return f"{least}{digits(max(values), 3)}"
 
 
 def taken(runs: Sequence[Run]) -> Figure | None:
     """How many experts a token took on average in each layer, where a threshold lets that vary."""
-    runs = [run for run in runs if layers_of(run.steps, _TAKEN)]
-    views: Views = {chosen(runs, r): _taken_view(run) for r, run in enumerate(runs)}
     caption = "A threshold gives hard tokens more experts; the bias holds the mean at --moe-top-k."
-    return Figure("experts-a-token", views, which(runs), caption) if runs else None
+    return _of_each("experts-a-token", [run for run in runs if layers_of(run.steps, _TAKEN)], _taken_view, caption)
+
+
+def penalties(runs: Sequence[Run]) -> Figure | None:
+    """The auxiliary loss of all layers together over training."""
+    caption = "Coefficient and all: what --moe-penalty adds to the loss that is differentiated, not to the one shown."
+    return _of_each("experts-penalty", [run for run in runs if has(run.steps, _PENALTY)], _penalty_view, caption)
+
+
+def _of_each(name: str, runs: Sequence[Run], view: Callable[[Run], View], caption: str) -> Figure | None:
+    """One view a run; nothing of none."""
+    views: Views = {chosen(runs, r): view(run) for r, run in enumerate(runs)}
+    return Figure(name, views, which(runs), caption) if runs else None
 
 
 def _taken_view(run: Run) -> View:
-    layers = layers_of(run.steps, _TAKEN)
-    lines = [curve(run.steps, STEPS, f"{_TAKEN}.{layer}", smooth=True) for layer in layers]
-    traces = [
-        line(*drawn, f"layer {layer}", series_color(i, len(layers)), width=1.8)
-        for i, (layer, drawn) in enumerate(zip(layers, lines, strict=True))
-    ]
-    last = sorted(_last(y) for _, y in lines)
-    title = f"A token took {digits(last[0], 3)} to {digits(last[-1], 3)} experts on average at the end"
+    traces = _by_layer(run.steps, _TAKEN)
+    title = f"A token took {_range([_last(trace['y']) for trace in traces])} experts on average at the end"
     return View(title, traces, {"xaxis": axis(STEPS.title), "yaxis": axis("experts a token, mean of the last 5 %")})
 
 
 def _last(values: Sequence[float | None]) -> float:
     """The last value that there is, of at least one."""
     return [value for value in values if value is not None][-1]
-
-
-def penalties(runs: Sequence[Run]) -> Figure | None:
-    """The auxiliary loss of all layers together over training."""
-    runs = [run for run in runs if has(run.steps, _PENALTY)]
-    views: Views = {chosen(runs, r): _penalty_view(run) for r, run in enumerate(runs)}
-    caption = "Coefficient and all: what --moe-penalty adds to the loss that is differentiated, not to the one shown."
-    return Figure("experts-penalty", views, which(runs), caption) if runs else None
 
 
 def _penalty_view(run: Run) -> View:

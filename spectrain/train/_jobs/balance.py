@@ -26,12 +26,11 @@ def move_biases(model: torch.nn.Module, ranks: Ranks, lr_factor: float) -> Mappi
 
 
 def penalty(model: torch.nn.Module, *, share: float) -> Tensor:
-    """The auxiliary loss of the last forward pass, weighed by its ``share`` of the step's tokens; 0 without one.
+    """The auxiliary loss of the last forward pass, weighed by its ``share`` of the step's tokens.
 
     The loads in it are those of the step before, so that micro-batches and ranks add up to the whole step's gradient.
     """
-    there = any(layer.penalty is not None for layer in experts(model))
-    return share * nn.experts.auxiliary_loss(model) if there else torch.zeros(())
+    return share * nn.experts.auxiliary_loss(model)
 
 
 def experts(model: torch.nn.Module) -> list[nn.MoE]:

@@ -178,9 +178,12 @@ class LanguageJob(AbstractJob[TrainConfig]):
             meets(self.model, now=i == len(parts) - 1)
             with self.autocast:
                 loss = self.likelihood(self.model, x, y, documents=owners, **self._padding(y, owners))
-            extra = penalty(self.model, share=int((y >= 0).sum()) / total)
-            (loss / total + extra).backward()
-            nats, penalised = nats + loss.item(), penalised + extra.item()
+            mean = loss / total
+            if self.config.moe_penalty:
+                extra = penalty(self.model, share=int((y >= 0).sum()) / total)
+                mean, penalised = mean + extra, penalised + extra.item()
+            mean.backward()
+            nats += loss.item()
         return nats, penalised
 
     def _padding(self, targets: Tensor, documents: Tensor | None) -> dict[str, Tensor]:

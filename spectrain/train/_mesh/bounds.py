@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spectrain.optim.internal import Settings, Team, local, post_clip, pre_decay, sharding_of
+from spectrain.optim.internal import Route, Settings, Team, begin, local, post_clip, pre_decay, sharding_of
 
 Box = tuple[slice, ...]
 
@@ -106,17 +106,14 @@ def _size(box: Box) -> int:
 
 def _brought(matrices: list[Spread], team: Team) -> dict[int, Tensor]:
     """The whole matrices that this rank owns, by number."""
-    me, ranks = team.position, range(len(team.ranks))
-    outgoing: list[list[Tensor]] = [[] for _ in ranks]
-    expected: list[list[tuple[int, int]]] = [[] for _ in ranks]
-    for n, matrix in enumerate(matrices):
-        if me in matrix.givers:
-            outgoing[matrix.owner].append(local(matrix.p).contiguous())
-        if me == matrix.owner:
-            for giver in matrix.givers:
-                expected[giver].append((n, _size(matrix.boxes[giver])))
-    wholes = {n: local(m.p).new_empty(m.p.shape) for n, m in enumerate(matrices) if m.owner == me}
-    for giver, n, part in _exchanged(team, outgoing, expected, local(matrices[0].p)):
+    routes = [
+        Route(giver, matrix.owner, n, _size(matrix.boxes[giver]))
+        for n, matrix in enumerate(matrices)
+        for giver in matrix.givers
+    ]
+    landing = begin(team, routes, lambda n, _: local(matrices[n].p), local(matrices[0].p))
+    wholes = {n: local(m.p).new_empty(m.p.shape) for n, m in enumerate(matrices) if m.owner == team.position}
+    for (giver, n), part in landing.wait().items():
         target = wholes[n][matrices[n].boxes[giver]]
         target.copy_(part.view_as(target))
     return wholes
@@ -126,27 +123,12 @@ def _taken_back(matrices: dict[int, Spread], wholes: dict[int, Tensor], team: Te
     """Put what the owners have changed into the parts of all ranks."""
     if not matrices:
         return
-    me, ranks = team.position, range(len(team.ranks))
-    outgoing: list[list[Tensor]] = [[] for _ in ranks]
-    expected: list[list[tuple[int, int]]] = [[] for _ in ranks]
-    for n, matrix in matrices.items():
-        if me == matrix.owner:
-            for holder in matrix.holders:
-                outgoing[holder].append(wholes[n][matrix.boxes[holder]].contiguous())
-        if me in matrix.holders:
-            expected[matrix.owner].append((n, _size(matrix.boxes[me])))
+    routes = [
+        Route(matrix.owner, holder, n, _size(matrix.boxes[holder]))
+        for n, matrix in matrices.items()
+        for holder in matrix.holders
+    ]
     like = local(next(iter(matrices.values())).p)
-    for _, n, part in _exchanged(team, outgoing, expected, like):
+    for (_, n), part in begin(team, routes, lambda n, j: wholes[n][matrices[n].boxes[j]], like).wait().items():
         held = local(matrices[n].p)
         held.copy_(part.view_as(held))
-
-
-def _exchanged(
-    team: Team, outgoing: list[list[Tensor]], expected: list[list[tuple[int, int]]], like: Tensor
-) -> Iterator[tuple[int, int, Tensor]]:
-    """What comes in: from whom, the number of the matrix, and the flat part."""
-    received = team.exchange(outgoing, [sum(size for _, size in sizes) for sizes in expected], like).wait()
-    for source, sizes in enumerate(expected):
-        parts = received[source].split([size for _, size in sizes])
-        for (n, _), part in zip(sizes, parts, strict=True):
-            yield source, n, part
