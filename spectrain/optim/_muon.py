@@ -140,6 +140,7 @@ class Muon(Optimizer):
         has_ranks(process_group)
         self.streams = check_streams(streams)
         self.process_group, self.machine = process_group, machine
+        self._before = matfun.planning.tries()
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -206,15 +207,16 @@ class Muon(Optimizer):
     def explain(self) -> list[Row]:
         """Print the table of ``rows``, what is frozen in one line, and return them.
 
-        Below it, if it happened, what msign had to compute twice.
+        Below it, if it happened, what msign had to compute twice in this process since the optimizer was made.
         """
         entries = explain(self.param_groups)
         for name in dict.fromkeys(group.get("variant", "plain") for group in self.param_groups):
             if name != "plain":
                 print(f"variant {name}: {BY_NAME[name].words}")
         tries = matfun.planning.tries()
-        if tries.second:
-            print(f"msign: {tries.second} of {tries.matrices} matrices of this process were computed a second time")
+        second, matrices = tries.second - self._before.second, tries.matrices - self._before.matrices
+        if second:
+            print(f"msign: since this optimizer was made, {second} of {matrices} matrices were computed a second time")
         return entries
 
     @torch.no_grad()
@@ -260,6 +262,7 @@ class Muon(Optimizer):
                 stacklevel=2,
             )
         super().__setstate__(state)
+        self._before = matfun.planning.tries()
         for group in self.param_groups:
             Settings.of(group)  # reads its JSON once, which a graph cannot
 

@@ -232,13 +232,16 @@ def test_a_processor_takes_bfloat16_only_where_that_was_measured_to_pay(monkeypa
 
 
 def test_what_msign_computed_twice_is_told(monkeypatch, capsys):
+    """What other optimizers of the process met before is no news of this one, nor of its copy."""
+    monkeypatch.setattr("spectrain.matfun.planning.tries", lambda: Tries(100, 3))
     optimizer = Muon(net())
-    monkeypatch.setattr("spectrain.matfun.planning.tries", lambda: Tries(100, 0))
     optimizer.explain()
     assert "second" not in capsys.readouterr().out
-    monkeypatch.setattr("spectrain.matfun.planning.tries", lambda: Tries(100, 3))
+    monkeypatch.setattr("spectrain.matfun.planning.tries", lambda: Tries(150, 5))
     optimizer.explain()
-    assert "3 of 100 matrices of this process were computed a second time" in capsys.readouterr().out
+    assert "since this optimizer was made, 2 of 50 matrices were computed a second time" in capsys.readouterr().out
+    copy.deepcopy(optimizer).explain()
+    assert "second" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("recipe", ["jordan", "cans", "polar-express-5/1.01", "polar-express-8/1.01", "deepseek-8+2"])
