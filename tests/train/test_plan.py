@@ -18,7 +18,7 @@ from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import measure
 from spectrain.train._plan.choose import layouts
 from spectrain.train._plan.cluster import between
-from spectrain.train._plan.memory import fullest, sizes
+from spectrain.train._plan.memory import PARTS, sizes
 from spectrain.train._plan.pieces import pieces, whole_model
 from spectrain.train._plan.plan import BUCKETS, before_muon, settled
 from spectrain.train._plan.traffic import Circle, circle, ring, tree
@@ -144,7 +144,8 @@ def test_parts_add_up():
     plan = plan_run(TrainConfig(**SMALL, mesh="2x2", tensor_parallel=2), NAMED["h100"])
     said = plan.as_dict()
     assert plan.step_seconds == pytest.approx(sum(plan.seconds.values()) - plan.hidden)
-    assert said["memory"]["at the fullest"] == fullest(plan.memory) <= sum(plan.memory.values())
+    assert said["memory"]["at the fullest"] == plan.bytes == max(sum(parts.values()) for parts in plan.moments.values())
+    assert all(tuple(parts) == PARTS for parts in plan.moments.values())
     assert {part.name for part in plan.links} >= {"gathered weights", "shared matrices", "Muon's exchange"}
     for words in (*plan.memory, *plan.seconds, "fits into 80 GB", "tokens a second"):
         assert words in str(plan)

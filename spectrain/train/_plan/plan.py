@@ -24,14 +24,15 @@ BUCKETS = "Muon's exchange beside msign of another bucket"
 class RunPlan:
     """What a step of a run costs a rank; ``print`` it.
 
-    ``memory`` and ``seconds`` are by part, ``links`` what travels. ``beside``: seconds of what travels while something
+    ``moments`` are bytes of a rank by part at each moment of a step that can be the fullest, ``memory`` those of the
+    fullest; ``seconds`` are by part, ``links`` what travels. ``beside``: seconds of what travels while something
     is computed, by what lies beside what. ``muon`` says who orthogonalises which matrix.
     """
 
     config: TrainConfig
     stand: Layout
     cluster: Cluster
-    memory: dict[str, float]
+    moments: _memory.Moments
     links: list[Part]
     seconds: dict[str, float]
     beside: dict[str, float]
@@ -48,9 +49,19 @@ class RunPlan:
         return self.stand.ranks
 
     @property
+    def fullest(self) -> str:
+        """The moment of a step at which a rank holds most."""
+        return _memory.fullest(self.moments)
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """Bytes of a rank at the fullest moment, by part."""
+        return self.moments[self.fullest]
+
+    @property
     def bytes(self) -> float:
-        """Memory of a rank at the fullest moment."""
-        return _memory.fullest(self.memory)
+        """Bytes of a rank at the fullest moment."""
+        return sum(self.memory.values())
 
     @property
     def fits(self) -> bool:
@@ -75,6 +86,8 @@ class RunPlan:
             "tensor_parallel": self.stand.tensor,
             "machine": self.cluster.name,
             "memory": {**self.memory, "at the fullest": self.bytes, "there": self.cluster.memory},
+            "fullest": self.fullest,
+            "moments": {moment: sum(parts.values()) for moment, parts in self.moments.items()},
             "links": [part.row() for part in self.links],
             "seconds": {**self.seconds, "hidden": self.hidden, "a step": self.step_seconds},
             "beside": self.beside,
@@ -89,7 +102,7 @@ class RunPlan:
                 f"{self.ranks} ranks, {self.stand}, of {self.cluster.name}",
                 "memory of a rank          GB",
                 *(f"  {name:18} {size / 1e9:8.3f}" for name, size in parts.items()),
-                f"  {fits} into {self.cluster.memory / 1e9:.3g} GB",
+                f"  (the fullest moment: {self.fullest}); {fits} into {self.cluster.memory / 1e9:.3g} GB",
                 "bytes that a rank sends   MB inside   MB between machines   meetings",
                 *(
                     f"  {part.name:18} {part.inside / 1e6:14.3f} {part.between / 1e6:21.3f} {part.meetings:10}"
@@ -168,10 +181,10 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
     summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
-    parts = _memory.memory(config, sizes, stand, work, micro_batches=micro_batches)
+    moments = _memory.moments(config, sizes, stand, work, micro_batches=micro_batches)
     beside = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
     links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
-    return RunPlan(config, stand, cluster, parts, links, times, beside, None)
+    return RunPlan(config, stand, cluster, moments, links, times, beside, None)
 
 
 def _there(config: TrainConfig, work: Pieces, cluster: Cluster) -> float:
@@ -217,9 +230,10 @@ def _with_muon(base: RunPlan) -> RunPlan:
     muon = dataclasses.replace(chosen, machine=exchanging(stand, cluster, rate))
     exchange = _exchange(muon, stand, cluster)
     space = muon.work_space + 4.0 * ITEM[config.muon_dtype] * muon.batch
+    step = {**base.moments["the step"], "step": base.moments["the step"]["step"] + space}
     return dataclasses.replace(
         base,
-        memory={**base.memory, "step": base.memory["step"] + space},
+        moments={**base.moments, "the step": step},
         links=[*base.links, exchange] if base.ranks > 1 else [],
         seconds={**base.seconds, "Muon's exchange": exchange.seconds, "msign": muon.times.msign},
         beside={**base.beside, BUCKETS: muon.times.hidden} if cluster.overlaps and base.ranks > 1 else base.beside,
