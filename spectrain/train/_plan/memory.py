@@ -57,6 +57,7 @@ and to sum gradients; what the way there keeps and the way back needs; what Muon
 
 Moments = dict[str, dict[str, float]]
 """Bytes of each part at each moment of a step that can be the fullest."""
+_Bytes = dict[str, int]
 
 
 def moments(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, micro_batches: int) -> Moments:
@@ -109,10 +110,10 @@ def fullest(found: Moments) -> str:
     return max(found, key=lambda moment: sum(found[moment].values()))
 
 
-def _alone(config: TrainConfig, found: Sizes, work: Pieces, apart: bool) -> Moments:
+def _alone(config: TrainConfig, found: Sizes, work: Pieces, apart: bool) -> dict[str, _Bytes]:
     """Moments of one process; with several micro-batches all gradients are there from the second one on."""
     whole, block, head = WIDE * found.own, work.block.gradients, work.finish.gradients
-    seen: Moments = {}
+    seen: dict[str, _Bytes] = {}
     for i in range(config.depth):
         above = head + (config.depth - 1 - i) * block
         seen[f"block {i + 1}, back"] = {"gradients": whole if apart else above, "activations": _back(config, work, i)}
@@ -120,7 +121,7 @@ def _alone(config: TrainConfig, found: Sizes, work: Pieces, apart: bool) -> Mome
     return {"the loss": _loss(config, work, whole * apart), **seen, "the embedding, back": last}
 
 
-def _over(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, apart: bool) -> Moments:
+def _over(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, apart: bool) -> dict[str, _Bytes]:
     """Moments of a rank among several."""
     block, root, own = WIDE * found.block, WIDE * found.root, WIDE * found.own_block
     copy, head, depth = stand.shards * own, work.finish.gradients, config.depth
@@ -128,7 +129,7 @@ def _over(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, apart:
     whole = depth * block + root
     shared = work.block.given if stand.tensor > 1 else 0
     summed = 2 * own if stand.shards == 1 else own
-    seen: Moments = {"the loss": {**_loss(config, work, whole * apart), "gathered": root}}
+    seen: dict[str, _Bytes] = {"the loss": {**_loss(config, work, whole * apart), "gathered": root}}
     for i in range(depth):
         before = copy if i and stand.shards > 1 else 0  # the next one on the way back is on its way
         gradients = whole if apart else head + (depth - 1 - i) * own
@@ -165,7 +166,7 @@ def _kept(config: TrainConfig, work: Pieces) -> int:
     return work.block.given + (0 if config.recompute else work.block.saved)
 
 
-def _loss(config: TrainConfig, work: Pieces, gradients: int) -> dict[str, float]:
+def _loss(config: TrainConfig, work: Pieces, gradients: int) -> _Bytes:
     kept = work.start.saved + config.depth * _kept(config, work)
     return {"gradients": gradients, "activations": kept + work.finish.peak}
 

@@ -10,13 +10,15 @@ from spectrain.train._jobs.beginning import inherit
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import memory as _memory
 from spectrain.train._plan import price
-from spectrain.train._plan.cluster import Cluster
+from spectrain.train._plan.cluster import WAYS, Beside, Cluster, between
 from spectrain.train._plan.pieces import Pieces, pieces, whole_model
 from spectrain.train._plan.traffic import Part, Traffic, circle, crossing, exchanging, repeated, traffic
 from spectrain.train.config import TrainConfig
 
 ITEM = {"float32": 4, "bfloat16": 2}
 BLOCKS = "weights and gradients beside a block"
+UPDATE = ("Muon's exchange", "msign", "other updates", "bookkeeping")
+"""Parts of a step that are the optimizer's."""
 BUCKETS = "Muon's exchange beside msign of another bucket"
 
 
@@ -170,21 +172,32 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
     sizes = _memory.sizes(whole_model(config), stand)
     work = pieces(config, rows=rows, tensor=stand.tensor, alone=alone)
     sent = traffic(config, sizes, stand, cluster, rows=rows, micro_batches=micro_batches)
+    beside = besides(stand, cluster)
     times = {
         "forward": micro_batches * _there(config, work, cluster),
         "backward": micro_batches * _back(config, work, cluster),
         "gather": micro_batches * (sent.gather_root.seconds + 2 * config.depth * sent.gather_block.seconds),
         "reduce": sent.reduce_root.seconds + config.depth * sent.reduce_block.seconds,
         "shared matrices": sent.tensor.seconds,
+        "hooks": micro_batches * (config.depth * beside.block + beside.rest),
         "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw", averages=copies(config)),
+        "bookkeeping": beside.update,
         "agreement": sent.small.seconds,
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
     summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
     moments = _memory.moments(config, sizes, stand, work, micro_batches=micro_batches)
-    beside = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
+    hidden = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
     links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
-    return RunPlan(config, stand, cluster, moments, links, times, beside, None)
+    return RunPlan(config, stand, cluster, moments, links, times, hidden, None)
+
+
+def besides(stand: Layout, cluster: Cluster) -> Beside:
+    """What a step costs beside operations, bytes and messages; of a mesh of several ways what is known of the dearest."""
+    if stand.ranks == 1:
+        return cluster.besides("alone")
+    ways = {"tensor": stand.tensor, "shards": stand.shards, "replicas": stand.replicas}
+    return cluster.besides(*(way for way, size in ways.items() if size > 1), *WAYS)
 
 
 def _there(config: TrainConfig, work: Pieces, cluster: Cluster) -> float:
@@ -226,27 +239,33 @@ def _with_muon(base: RunPlan) -> RunPlan:
         steps=config.muon_steps,
         compute_dtype=config.muon_dtype,
     )
-    rate = cluster.rate(config.muon_dtype, config.width or 1)
-    muon = dataclasses.replace(chosen, machine=exchanging(stand, cluster, rate))
+    rate = between(cluster.msign[config.muon_dtype], config.width or 1)
+    machine, across = exchanging(stand, cluster, rate)
+    muon = dataclasses.replace(chosen, machine=machine, across=across)
     exchange = _exchange(muon, stand, cluster)
     space = muon.work_space + 4.0 * ITEM[config.muon_dtype] * muon.batch
+    books = base.seconds["bookkeeping"] + len(chosen.works) * besides(stand, cluster).matrix
+    times = {"Muon's exchange": exchange.seconds, "msign": muon.times.msign, "bookkeeping": books}
     step = {**base.moments["the step"], "step": base.moments["the step"]["step"] + space}
     return dataclasses.replace(
         base,
         moments={**base.moments, "the step": step},
         links=[*base.links, exchange] if base.ranks > 1 else [],
-        seconds={**base.seconds, "Muon's exchange": exchange.seconds, "msign": muon.times.msign},
+        seconds={**base.seconds, **times},
         beside={**base.beside, BUCKETS: muon.times.hidden} if cluster.overlaps and base.ranks > 1 else base.beside,
         muon=muon,
     )
 
 
 def _exchange(muon: optim.ranks.ShardPlan, stand: Layout, cluster: Cluster) -> Part:
-    """What travels for Muon: of each bucket two all-to-alls, one after the other, and the seconds of all of them."""
-    share, mean = crossing(circle(stand, "all", cluster.node)), float(muon.load.sent.mean())
-    meetings = 2 * len(muon.course.buckets)
+    """What travels for Muon: of each bucket two all-to-alls in a copy and one between copies, and all their seconds."""
+    far = float(muon.spread.sent.mean())
+    near = float(muon.load.sent.mean()) - far
+    copy, replicas = (crossing(circle(stand, which, cluster.node)) for which in ("copy", "replicas"))
+    outside = near * copy + far * replicas
+    meetings = (2 * (stand.shards * stand.tensor > 1) + (stand.replicas > 1)) * len(muon.course.buckets)
     times = muon.times.exchange + meetings * cluster.message
-    return Part("Muon's exchange", meetings, mean * (1 - share), mean * share, times)
+    return Part("Muon's exchange", meetings, near + far - outside, outside, times)
 
 
 def complete(base: RunPlan) -> RunPlan:
