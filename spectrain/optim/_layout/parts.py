@@ -71,7 +71,6 @@ class Sharding:
             for where in itertools.product(*map(range, self.mesh))
         ]
 
-
     def copy_of(self, position: int) -> tuple[int, ...]:
         """The positions of the copy that a position belongs to."""
         copies = self.copies()

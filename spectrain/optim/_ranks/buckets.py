@@ -201,8 +201,9 @@ def timeline(
     far = across or machine
     waits = machine.latency * max(map(others, works))
     hops = far.latency * (max(work.replicas for work in works) - 1)
+    home = (machine, waits) if any(map(others, works)) else (far, hops)
     gathers = [_seconds(each.gather, machine, waits) for each in every]
-    backs = [_seconds(each.back, machine, waits) for each in every]
+    backs = [_seconds(each.back, *home) for each in every]
     spreads = [_seconds(each.spread, far, hops) for each in every]
     spent = [each.compute.flops / machine.flops for each in every]
     first, last = here.flops / machine.flops, gram.flops / machine.flops

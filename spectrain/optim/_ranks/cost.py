@@ -161,18 +161,20 @@ def _replication(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | No
 def _owner(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Phases:
     """One position gathers from its copy, computes, gives its copy the parts, and each of those goes on to the others.
 
-    Whoever has a part from the owner sends it to the R - 1 positions of the other copies that hold it, too.
+    Whoever has a part from the owner sends it to the R - 1 positions of the other copies that hold it, too. Where a copy
+    is one position that is the way back itself.
     """
     assert owner is not None
     own, nothing = np.asarray(work.copies) == work.copies[owner], np.zeros(len(sizes))
     there = np.arange(len(sizes)) == owner
     parts = work.itemsize * sizes
     moved = np.where(own & ~there, parts, 0.0)
+    back = Load(nothing, there * moved.sum(), moved)
+    spread = Load(nothing, np.where(own, (work.replicas - 1) * parts, 0.0), np.where(own, 0.0, parts))
     return Phases(
         Load(nothing, moved, there * moved.sum()),
         Load(work.flops * there, nothing, nothing),
-        Load(nothing, there * moved.sum(), moved),
-        Load(nothing, np.where(own, (work.replicas - 1) * parts, 0.0), np.where(own, 0.0, parts)),
+        *((back, spread) if others(work) else (spread, back)),
     )
 
 

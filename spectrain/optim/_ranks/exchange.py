@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrain.optim._layout.spread import Flight, Team
 from spectrain.optim._ranks.buckets import Batch
-from spectrain.optim._ranks.cost import computers
+from spectrain.optim._ranks.cost import computers, others
 from spectrain.optim._ranks.gram import reduced_signs
 from spectrain.optim._ranks.sharded import Sharded
 
@@ -46,8 +46,8 @@ class Exchange:
 
     ``bring`` begins to gather a bucket, :func:`landed` waits for it and ``matrices`` puts it together; ``give`` begins
     to take msign back to the ranks of the owner's copy, ``spread`` to pass the parts on from there to the other copies,
-    and ``land`` waits for either: so an owner sends its result once, however many copies there are, and each rank of its
-    copy a part of it to each of those. What is computed where it lies is ``here`` and goes to ``keep``. ``finish``
+    and ``land`` waits for either: so an owner sends its result once, however many copies there are, and each rank of
+    its copy a part of it to each of those. What is computed where it lies is ``here`` and goes to ``keep``. ``finish``
     gives the updates, the learning-rate factor included. All ranks of a team make the calls for buckets in one order.
     """
 
@@ -84,14 +84,19 @@ class Exchange:
 
     def give(self, bucket: Sequence[Batch], done: dict[int, Tensor]) -> list[Landing]:
         """Begin to send parts of msign, of which ``done`` has what this rank stored, to whoever of the owner's copy
-        holds them."""
-        works = self.plan.works
+        holds them; of a copy that is one rank to the other copies."""
+        works, plan = self.plan.works, self.plan
         routes = [
             Route(owner, j, n, works[n].parts[j].numel)
             for n, owner in self._owned(bucket)
-            for j in works[n].sources(owner)
+            for j in (works[n].sources(owner) if others(works[n]) else works[n].holders)
+            if j != owner
         ]
-        landings = self._exchange(routes, self.plan.copy_of, lambda n, j: works[n].parts[j].of(done[n]))
+        landings = self._exchange(
+            routes,
+            lambda n: plan.copy_of(n) if others(works[n]) else plan.twins(n),
+            lambda n, j: works[n].parts[j].of(done[n]),
+        )
         for n, sign in done.items():
             self._keep_part(n, sign)
         return landings
@@ -102,7 +107,7 @@ class Exchange:
         routes = [
             Route(plan.twins(n)[works[n].copies[owner]], j, n, self._targets[n].numel())
             for n, owner in self._owned(bucket)
-            if self._targets[n].numel()
+            if self._targets[n].numel() and others(works[n])
             for j in plan.twins(n)
             if works[n].copies[j] != works[n].copies[owner]
         ]

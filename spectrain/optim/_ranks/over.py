@@ -31,10 +31,10 @@ def updates_over(
     """Return this rank's part of factor * msign for every parameter.
 
     What lies here goes through msign in one call, while the first bucket of matrices that lie elsewhere is gathered;
-    then bucket after bucket, each while the next one is gathered, the last one goes back to its copy, and the one before
-    goes on from copy to copy. With b bytes of a bucket on its way (``Machine.bucket``), a rank that holds an equal part
-    of everything has at most 6 b at once: parts that come and go of the buckets before and after, 2 b each, and what
-    came and msign of this one; besides one batch in msign. What is done by Gram matrices comes last.
+    then bucket after bucket, each while the next one is gathered, the last one goes back to its copy, and the one
+    before goes on from copy to copy. With b bytes of a bucket on its way (``Machine.bucket``), a rank that holds an
+    equal part of everything has at most 6 b at once: parts that come and go of the buckets before and after, 2 b each,
+    and what came and msign of this one; besides one batch in msign. What is done by Gram matrices comes last.
 
     Also why msign refused, in words ("": it did not), where other ranks wait for what it has to give: nothing is to be
     written then.

@@ -1,4 +1,4 @@
-"""What a step costs beside operations, bytes and messages: measured on models of almost nothing, divided as a run is."""
+"""What a step costs beside operations, bytes and messages: measured on a model of almost nothing, divided alike."""
 
 import datetime
 import statistics
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 
 from spectrain import optim
-
 from spectrain.train._jobs.model import build_model
 from spectrain.train._jobs.samples import likelihood, likelihood_of_logits
 from spectrain.train._mesh.divide import divide
@@ -83,9 +82,7 @@ def _residual(
     return _Pace(found.gradient - gradient - norms, found.update - update - words)
 
 
-def _timed(
-    ranks: Ranks, config: TrainConfig, stand: Layout, device: torch.device, clock: Callable[[], float]
-) -> _Pace:
+def _timed(ranks: Ranks, config: TrainConfig, stand: Layout, device: torch.device, clock: Callable[[], float]) -> _Pace:
     """The means over ranks of the medians of some steps."""
     model = build_model(config, vocabulary=BYTES, generator=0).to(device)
     score: Any = likelihood

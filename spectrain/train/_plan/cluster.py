@@ -54,8 +54,8 @@ class Cluster:
     second that elementwise work reads and writes, by bytes. ``call``: seconds that a call of torch costs beside its
     work. ``msign``: operations per second of an msign in each dtype, by its short side. ``beside``: what a step costs
     besides, by how the model is divided: ``alone``, or over ``shards``, ``replicas`` and ranks that share matrices
-    (``tensor``). ``message``: seconds a collective costs beside its messages. ``overlaps``: whether collectives run beside
-    products, as on CUDA streams; on processors nothing does.
+    (``tensor``). ``message``: seconds a collective costs beside its messages. ``overlaps``: whether collectives run
+    beside products, as on CUDA streams; on processors nothing does.
 
     >>> NAMED["h100"].rate("bfloat16", 4096) / 1e12
     791.2

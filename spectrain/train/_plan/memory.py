@@ -83,8 +83,8 @@ def moments(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, m
     ==================  ==========================================================================================
 
     ``--recompute`` keeps a block's input instead of its activations, and has all of one block at once. Several
-    micro-batches over ranks add up whole gradients, depth b + R, until the last one. What gloo needs to sum is a part of
-    a message, and is left out.
+    micro-batches over ranks add up whole gradients, depth b + R, until the last one. What gloo needs to sum is a part
+    of a message, and is left out.
 
     The rule for activations is that of Korthikanti et al., arXiv 2205.05198, section 4; the bytes of a block are
     torch's own (:func:`trace`), those of ``fully_shard`` what it allocates: a test counts them on two and four ranks.
@@ -100,9 +100,7 @@ def moments(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, m
     }
     seen = _alone(config, found, work, apart) if stand.ranks == 1 else _over(config, found, stand, work, apart)
     every = {**seen, "the step": {"gradients": WIDE * found.own, "step": 0 if adamw else 2 * WIDE * found.matrices}}
-    return {
-        moment: {part: float((kept | parts).get(part, 0)) for part in PARTS} for moment, parts in every.items()
-    }
+    return {moment: {part: float((kept | parts).get(part, 0)) for part in PARTS} for moment, parts in every.items()}
 
 
 def fullest(found: Moments) -> str:

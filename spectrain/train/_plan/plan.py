@@ -193,7 +193,7 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
 
 
 def besides(stand: Layout, cluster: Cluster) -> Beside:
-    """What a step costs beside operations, bytes and messages; of a mesh of several ways what is known of the dearest."""
+    """What a step costs beside operations, bytes and messages; of several ways to divide that of the dearest."""
     if stand.ranks == 1:
         return cluster.besides("alone")
     ways = {"tensor": stand.tensor, "shards": stand.shards, "replicas": stand.replicas}
@@ -259,8 +259,9 @@ def _with_muon(base: RunPlan) -> RunPlan:
 
 def _exchange(muon: optim.ranks.ShardPlan, stand: Layout, cluster: Cluster) -> Part:
     """What travels for Muon: of each bucket two all-to-alls in a copy and one between copies, and all their seconds."""
-    far = float(muon.spread.sent.mean())
-    near = float(muon.load.sent.mean()) - far
+    sent, far = float(muon.load.sent.mean()), float(muon.spread.sent.mean())
+    far = far if stand.shards * stand.tensor > 1 else sent  # where a copy is one rank all of it goes from copy to copy
+    near = sent - far
     copy, replicas = (crossing(circle(stand, which, cluster.node)) for which in ("copy", "replicas"))
     outside = near * copy + far * replicas
     meetings = (2 * (stand.shards * stand.tensor > 1) + (stand.replicas > 1)) * len(muon.course.buckets)
