@@ -158,7 +158,7 @@ def test_what_goes_from_copy_to_copy_lies_beside_the_bucket_after_next():
     plan = Course([], [], [[Batch((k,), (0,))] for k in range(3)])
     machine, far = (Machine(flops=1.0, bandwidth=rate, latency=0.0) for rate in (1.0, 0.25))
     found = timeline(works, [Choice("owner", 0)] * 3, plan, machine, far)
-    # gathers and ways back take 1, from copy to copy 4. msign until 11, 21, 31; on from copy to copy bucket 0 from 21 to
+    # gathers and ways back take 1, from copy to copy 4. msign until 11, 21, 31; from copy to copy bucket 0 from 21 to
     # 25, bucket 1 from 31 to 35, back 2 until 36, and bucket 2 until 40.
     assert found.total == pytest.approx(40.0)
     assert found.exchange == pytest.approx(3 * (1 + 1 + 4))

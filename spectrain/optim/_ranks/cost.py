@@ -161,8 +161,8 @@ def _replication(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | No
 def _owner(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Phases:
     """One position gathers from its copy, computes, gives its copy the parts, and each of those goes on to the others.
 
-    Whoever has a part from the owner sends it to the R - 1 positions of the other copies that hold it, too. Where a copy
-    is one position that is the way back itself.
+    Whoever has a part from the owner sends it to the R - 1 positions of the other copies that hold it, too. Where a
+    copy is one position that is the way back itself.
     """
     assert owner is not None
     own, nothing = np.asarray(work.copies) == work.copies[owner], np.zeros(len(sizes))
