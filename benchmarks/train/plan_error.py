@@ -46,7 +46,15 @@ COUNTED = 2
 
 
 def measure(
-    *, depth: int = 2, width: int = 256, block: int = 128, batch: int = 8, steps: int = 12, cases: int = 7, runs: Path
+    *,
+    depth: int = 2,
+    width: int = 256,
+    block: int = 128,
+    batch: int = 8,
+    steps: int = 12,
+    cases: int = 7,
+    rounds: int = 3,
+    runs: Path,
 ) -> Iterator[Found]:
     size = {"depth": depth, "width": width, "heads": max(2, width // 64), "kv_heads": 2, "block": block}
     rows: list[dict[str, Any]] = []
@@ -56,7 +64,7 @@ def measure(
     for ranks, asked in CASES[:cases]:
         name = f"{ranks} {' '.join(f'{key}={value}' for key, value in asked.items())}".strip()
         if ranks not in clusters:
-            clusters[ranks] = calibrated(ranks, runs / f"machine{ranks}.json")
+            clusters[ranks] = calibrated(ranks, runs / f"machine{ranks}.json", rounds)
             whole = {} if ranks == 1 else {"mesh": f"1x{ranks}"}
             floor = watched(ranks, runs / f"floor{ranks}", made(steps, batch, **ALMOST_NOTHING, **whole))
             constant[ranks] = floor["resident"]
@@ -112,10 +120,10 @@ def made(steps: int, batch: int, **asked: Any) -> TrainConfig:
     return TrainConfig(**{**settings, **asked})
 
 
-def calibrated(ranks: int, out: Path) -> Cluster:
+def calibrated(ranks: int, out: Path, rounds: int) -> Cluster:
     out.parent.mkdir(parents=True, exist_ok=True)
     if not out.exists():
-        together(ranks, cli.main, ["calibrate", "--out", str(out), "--threads", "1"])
+        together(ranks, cli.main, ["calibrate", "--out", str(out), "--threads", "1", "--rounds", str(rounds)])
     return read_cluster(str(out))
 
 
@@ -203,5 +211,5 @@ if __name__ == "__main__":
         "{largest_memory:.2f} of what torch had in use, plans of a step {least_step:.2f} to {largest_step:.2f} of what "
         "it took",
         measure,
-        smoke={"depth": 1, "width": 32, "block": 16, "batch": 2, "steps": 4, "cases": 1},
+        smoke={"depth": 1, "width": 32, "block": 16, "batch": 2, "steps": 4, "cases": 1, "rounds": 1},
     )

@@ -23,7 +23,7 @@ from spectrain.train.config import TrainConfig
 SIZES = (32, 64, 128, 256, 512, 1024)
 """Sides of the products that are measured."""
 _LENGTHS = (64, 256)
-_SIDES = (64, 256, 1024)
+_SIDES = (64, 256, 512)
 _POOL, _MOST_POOL = 2**26, 64
 _MOVES = (2**14, 2**20, 2**26)
 _SMALL, _LARGE = 2**6, 2**22
