@@ -133,6 +133,39 @@ def test_a_timeline_is_that_of_a_pipeline(flops, total, count):
     )
 
 
+@pytest.mark.parametrize(("replicas", "shards"), [(1, 4), (2, 2), (16, 8), (4, 1)])
+def test_a_result_leaves_its_owner_once_and_its_copy_once_for_each_other_copy(replicas, shards):
+    """By hand: 64 x 64 numbers of 4 bytes, rows in so many shards; docs/plan.md has the sum."""
+    ranks, rows, size = replicas * shards, 64 // shards, 4 * 64 * 64
+    parts = tuple(Part((r % shards * rows, (r % shards + 1) * rows), (0, 64)) for r in range(ranks))
+    work = Work("", (64, 64), parts, tuple(r // shards for r in range(ranks)), 1.0)
+    found = load(work, Choice("owner", 0))
+    part, others = size / shards, replicas - 1
+    there = (shards > 1) * (size - part)
+    assert found.sent[0] == there + others * part
+    assert list(found.sent[1:shards]) == [part + others * part] * (shards - 1)
+    assert not found.sent[shards:].any()
+    assert list(found.received[shards:]) == [part] * (ranks - shards)
+    assert found.sent.sum() == found.received.sum() == size * ((1 - 1 / shards) + (replicas - 1 / shards))
+    if shards > 1 < replicas:  # wrong: the owner sends all others their parts itself
+        assert found.sent[0] < size * (replicas - 1 / shards)
+
+
+def test_what_goes_from_copy_to_copy_lies_beside_the_bucket_after_next():
+    """By hand: two copies of two ranks, of which the first owns one matrix in each of three buckets."""
+    parts = tuple(Part((r % 2, r % 2 + 1), (0, 1)) for r in range(4))
+    works = [Work(f"{k}", (2, 1), parts, (0, 0, 1, 1), 10.0, itemsize=1) for k in range(3)]
+    plan = Course([], [], [[Batch((k,), (0,))] for k in range(3)])
+    machine, far = (Machine(flops=1.0, bandwidth=rate, latency=0.0) for rate in (1.0, 0.25))
+    found = timeline(works, [Choice("owner", 0)] * 3, plan, machine, far)
+    # gathers and ways back take 1, from copy to copy 4. msign until 11, 21, 31; from copy to copy bucket 0 from 21 to
+    # 25, bucket 1 from 31 to 35, back 2 until 36, and bucket 2 until 40.
+    assert found.total == pytest.approx(40.0)
+    assert found.exchange == pytest.approx(3 * (1 + 1 + 4))
+    near = timeline(works, [Choice("owner", 0)] * 3, plan, machine)
+    assert near.total < found.total
+
+
 def test_who_waits_for_a_slow_rank_is_in_the_timeline():
     """By hand: rank 0 has 5 s of msign in bucket 0, rank 1 in bucket 1; nothing takes time on its way but a message."""
     works, choices, plan = in_buckets(2, flops=5.0, entries=1)

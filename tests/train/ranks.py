@@ -178,6 +178,32 @@ def counts_bytes(rank, world):
     language.LanguageJob.accumulate = watched
 
 
+def counts_memory(rank, world):
+    """Writes down the most bytes that torch has in use during step 3: what lies there before, and what is made."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step = loop.step
+
+    def watched(job, optimizer, at, *, clip):
+        if at != 2:
+            return step(job, optimizer, at, clip=clip)
+        optimizer.zero_grad()
+        kept = [p for group in optimizer.param_groups for p in group["params"]]
+        kept += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+        own = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in kept]
+        now = most = sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in own}.values())
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            found = step(job, optimizer, at, clip=clip)
+        events = seen.profiler.kineto_results.events()
+        for _, size in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
+            now += size
+            most = max(most, now)
+        Path(f"{job.folder.path}.memory{rank}").write_text(str(most))
+        return found
+
+    loop.step = watched
+
+
 PATCHES = {
     f.__name__: f
     for f in (
@@ -195,6 +221,7 @@ PATCHES = {
         own_gradients,
         other_code,
         counts_bytes,
+        counts_memory,
     )
 }
 

@@ -85,7 +85,26 @@ def jobs(base):
         *(job(base, name, ranks, *GUARDS, *flags, steps=12, **more) for name, ranks, flags, more in guarded(stop)),
         *(job(base, name, ranks, *EXPERTS, *flags, steps=8, **more) for name, ranks, flags, more in divided(stop)),
         *(job(base, name, 2, *flags, steps=12, **more) for name, (flags, more, *_) in refused(base).items()),
+        *(
+            job(base, name, ranks, *LARGER, *flags_of(asked), steps=3, patch="counts_memory")
+            for name, (ranks, asked, _) in COUNTED.items()
+        ),
     ]
+
+
+LARGER = ("--depth", 3, "--width", 128, "--heads", 4, "--block", 64, "--batch-size", 8, "--micro-batch-size", 8)
+COUNTED = {
+    "counted": (1, {}, "the loss"),
+    "counted_again": (2, {"mesh": "1x2", "recompute": True, "optimizer": "adamw"}, "block 2, back"),
+    "counted_shards": (2, {"mesh": "1x2"}, "block 3, back"),
+    "counted_copies": (2, {"mesh": "2x1", "optimizer": "adamw"}, "block 3, back"),
+    "counted_step": (2, {"mesh": "2x1", "block": 8}, "the step"),
+}
+"""Ranks, what is asked for, and the moment at which a rank holds most."""
+
+
+def flags_of(asked):
+    return [word for key, value in asked.items() for word in (f"--{key}", *([] if value is True else [value]))]
 
 
 WRONG = ("same_rows", "own_mean", "never_meets")
@@ -397,6 +416,19 @@ def test_a_plan_says_what_is_really_sent(base):
     # wrong: gathered once only; summed at every micro-batch
     assert plan.config.batch_size // 2 > plan.config.micro_batch
     assert sent["gather"] > 2 * sent["reduce"]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_plan_says_how_many_bytes_are_in_use(base, name):
+    """At the fullest moment of a step; counted by torch's own allocator, on every rank."""
+    ranks, asked, moment = COUNTED[name]
+    config = dataclasses.replace(read_any(base / "runs" / name / "config.json"), mesh=asked.get("mesh"))
+    plan = plan_run(config, dataclasses.replace(NAMED["h100"], device="cpu"))
+    counted = max(int(Path(f"{base / 'runs' / name}.memory{rank}").read_text()) for rank in range(ranks))
+    assert plan.fullest == moment
+    assert counted * 0.98 <= plan.bytes <= counted * (1.15 if moment == "the step" else 1.02)
+    # wrong: every part at its largest at once
+    assert sum(max(parts[part] for parts in plan.moments.values()) for part in plan.memory) > 1.15 * plan.bytes
 
 
 def test_what_ends_one_rank_is_said_once(base):

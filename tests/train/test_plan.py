@@ -15,10 +15,11 @@ from spectrain.cli import main
 from spectrain.train import TrainConfig
 from spectrain.train._jobs.model import build_model
 from spectrain.train._mesh.layout import Layout
-from spectrain.train._plan import measure
+from spectrain.train._mesh.ranks import ALONE
+from spectrain.train._plan import beside, measure
 from spectrain.train._plan.choose import layouts
-from spectrain.train._plan.cluster import between
-from spectrain.train._plan.memory import fullest, sizes
+from spectrain.train._plan.cluster import Beside, between
+from spectrain.train._plan.memory import PARTS, sizes
 from spectrain.train._plan.pieces import pieces, whole_model
 from spectrain.train._plan.plan import BUCKETS, before_muon, settled
 from spectrain.train._plan.traffic import Circle, circle, ring, tree
@@ -144,7 +145,8 @@ def test_parts_add_up():
     plan = plan_run(TrainConfig(**SMALL, mesh="2x2", tensor_parallel=2), NAMED["h100"])
     said = plan.as_dict()
     assert plan.step_seconds == pytest.approx(sum(plan.seconds.values()) - plan.hidden)
-    assert said["memory"]["at the fullest"] == fullest(plan.memory) <= sum(plan.memory.values())
+    assert said["memory"]["at the fullest"] == plan.bytes == max(sum(parts.values()) for parts in plan.moments.values())
+    assert all(tuple(parts) == PARTS for parts in plan.moments.values())
     assert {part.name for part in plan.links} >= {"gathered weights", "shared matrices", "Muon's exchange"}
     for words in (*plan.memory, *plan.seconds, "fits into 80 GB", "tokens a second"):
         assert words in str(plan)
@@ -263,6 +265,9 @@ BROKEN = {
     "sizes that fall": lambda d: d.update(moves=[[2, 1], [1, 1]]),
     "a link": lambda d: d.update(inside={"bandwidth": 0, "latency": 0}),
     "a word": lambda d: d.update(overlaps="yes"),
+    "no msign": lambda d: d.update(msign={}),
+    "no way to divide": lambda d: d.update(beside={"sideways": {}}),
+    "less than nothing": lambda d: d.update(beside={"alone": {"block": -1, "rest": 0, "matrix": 0, "update": 0}}),
 }
 
 
@@ -286,16 +291,53 @@ def test_calibration_divides_work_by_time(monkeypatch, tmp_path):
     ticks = itertools.count()
     monkeypatch.setattr(measure, "SIZES", (8, 16))
     monkeypatch.setattr(measure, "_MOVES", (1200, 2400))
+    monkeypatch.setattr(measure, "_SIDES", (8,))
+    monkeypatch.setattr(measure, "measure_beside", lambda *given, **more: {"alone": Beside(block=1.0)})
     found = measure.measure_cluster(None, device=torch.device("cpu"), rounds=1, clock=lambda: next(ticks) * 1e-3)
     calls = round(measure.WINDOW / (1e-3 / 3))
     assert dict(found.products["float32"]) == pytest.approx({n: 2 * n**3 * calls / 1e-3 for n in (8, 16)})
     assert dict(found.moves) == pytest.approx({size: size * calls / 1e-3 for size in (1200, 2400)})
+    assert found.msign["float32"][0][1] > found.products["float32"][0][1]  # as many as go through one call
+    assert found.beside == {"alone": Beside(block=1.0)}
     assert "assumed" in found.source
     write_cluster(found, tmp_path / "machine.json")
     assert read_cluster(str(tmp_path / "machine.json")) == found
     plan = plan_run(TrainConfig(**SMALL), found)
     assert plan.config.autocast == "off"
     assert math.isfinite(plan.step_seconds)
+
+
+TRUTH = Beside(block=3.0, rest=2.0, matrix=0.5, update=1.0)
+
+
+def test_what_a_deeper_model_has_more_is_the_price_of_a_block_and_of_a_matrix(monkeypatch):
+    """Beyond what operations and bytes cost, which the timed steps here take exactly."""
+
+    def timed(ranks, config, stand, device, clock):
+        said = plan_run(config, NAMED["h100"]).seconds
+        besides = TRUTH.rest + config.depth * TRUTH.block, TRUTH.update + 7 * config.depth * TRUTH.matrix
+        there, update = said["forward"] + said["backward"], said["msign"] + said["other updates"]
+        return beside._Pace(there + besides[0], update + besides[1])
+
+    monkeypatch.setattr(beside, "_timed", timed)
+    found = beside.measure_beside(ALONE, NAMED["h100"], device=torch.device("cpu"), clock=lambda: 0.0)
+    assert dataclasses.astuple(found["alone"]) == pytest.approx(dataclasses.astuple(TRUTH))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "tensor", "way"),
+    [(None, 1, "alone"), ("1x2", 1, "shards"), ("2x1", 1, "replicas"), ("2x2", 1, "shards"), ("1x2", 2, "tensor")],
+)
+def test_what_a_step_costs_besides_is_that_of_a_model_divided_alike(mesh, tensor, way):
+    machine = dataclasses.replace(NAMED["h100"], beside={way: TRUTH})
+    config = TrainConfig(**SMALL, mesh=mesh, tensor_parallel=tensor, micro_batch_size=1)
+    plan, without = plan_run(config, machine), plan_run(config, NAMED["h100"])
+    passes = 8 // plan.stand.parts
+    assert plan.seconds["hooks"] == pytest.approx(passes * (2 * TRUTH.block + TRUTH.rest))
+    assert plan.seconds["bookkeeping"] == pytest.approx(2 * 7 * TRUTH.matrix + TRUTH.update)
+    assert plan.step_seconds - without.step_seconds == pytest.approx(
+        plan.seconds["hooks"] + plan.seconds["bookkeeping"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,21 @@ class Sharding:
             for where in itertools.product(*map(range, self.mesh))
         ]
 
+    def copy_of(self, position: int) -> tuple[int, ...]:
+        """The positions of the copy that a position belongs to."""
+        copies = self.copies()
+        return tuple(i for i, copy in enumerate(copies) if copy == copies[position])
+
+    def twins(self, position: int) -> tuple[int, ...]:
+        """The positions that hold what this one holds, one of each copy, in the order of the copies.
+
+        >>> Sharding(ranks=(0, 1, 2, 3), mesh=(2, 2), cuts=(None, 0)).twins(1)
+        (1, 3)
+        """
+        at = self.copy_of(position).index(position)
+        firsts = [self.copies().index(copy) for copy in range(len(self.ranks) // len(self.copy_of(position)))]
+        return tuple(self.copy_of(first)[at] for first in firsts)
+
 
 def _cut_interval(size: int, cuts: list[tuple[int, int]]) -> Interval:
     """The interval left of ``range(size)`` after cuts into ``count`` chunks, of which number ``index`` is kept."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
@@ -101,8 +102,11 @@ def refuse_flat(name: str, p: Tensor) -> None:
 class Team:
     """The ranks that share some parameters, and their process group; positions are those of the mesh."""
 
-    def __init__(self, ranks: tuple[int, ...], group: Group, device: torch.device) -> None:
-        self.ranks, self.group, self.device = ranks, group, device
+    def __init__(
+        self, ranks: tuple[int, ...], group: Group, device: torch.device, mesh: DeviceMesh | None = None
+    ) -> None:
+        self.ranks, self.group, self.device, self.mesh = ranks, group, device, mesh
+        self._among: dict[tuple[int, ...], Team] = {}
         self.position = ranks.index(dist.get_rank())
         order = [dist.get_group_rank(group, rank) for rank in ranks]
         self.places = [order.index(i) for i in range(len(ranks))]  # mesh position of each rank of the group
@@ -112,6 +116,23 @@ class Team:
         if len(self.ranks) > 1 and tensor.numel():
             dist.all_reduce(tensor, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=self.group)
         return tensor
+
+    def among(self, positions: tuple[int, ...]) -> "Team":
+        """The ranks at some positions, this one among them; the first call on all of them is collective."""
+        if len(positions) == len(self.ranks):
+            return self
+        if positions not in self._among:
+            ranks = tuple(self.ranks[i] for i in positions)
+            self._among[positions] = Team(ranks, self._group_of(ranks), self.device)
+        return self._among[positions]
+
+    def _group_of(self, ranks: tuple[int, ...]) -> Group:
+        """A process group of some of the ranks: one of the mesh where it has it."""
+        if self.mesh is not None:
+            for group in self.mesh.get_all_groups():
+                if sorted(dist.get_process_group_ranks(group)) == sorted(ranks):
+                    return group
+        return dist.new_group(list(ranks), use_local_synchronization=True)
 
     def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[int], like: Tensor) -> "Flight":
         """Start to send position i the entries of ``outgoing[i]``, as ``like``, and to take ``incoming[i]`` from it."""
@@ -146,13 +167,13 @@ class Flight:
 
 def team_of(sharding: Sharding, p: Tensor, group: Group | None) -> Team:
     """The team of a parameter; on a mesh of several dimensions its members make a process group of their own."""
-    device = local(p).device
+    device, mesh = local(p).device, p.device_mesh if isinstance(p, DTensor) else None
     if set(sharding.ranks) == set(range(dist.get_world_size())):
-        return Team(sharding.ranks, dist.group.WORLD, device)
-    if isinstance(p, DTensor) and p.device_mesh.ndim == 1:
-        return Team(sharding.ranks, p.device_mesh.get_group(), device)
+        return Team(sharding.ranks, dist.group.WORLD, device, mesh)
+    if mesh is not None and mesh.ndim == 1:
+        return Team(sharding.ranks, mesh.get_group(), device)
     if not isinstance(p, DTensor):
         return Team(sharding.ranks, group, device)
     # Only members come here. Without local synchronisation all processes of the world would have to call new_group, and
     # those that hold no part of this mesh never do.
-    return Team(sharding.ranks, dist.new_group(list(sharding.ranks), use_local_synchronization=True), device)
+    return Team(sharding.ranks, dist.new_group(list(sharding.ranks), use_local_synchronization=True), device, mesh)

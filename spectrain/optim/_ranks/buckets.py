@@ -6,7 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from spectrain.optim._ranks.cost import Choice, Load, Machine, Phases, Work, computers, messages, no_load, phases
+from spectrain.optim._ranks.cost import (
+    Choice,
+    Load,
+    Machine,
+    Phases,
+    Work,
+    computers,
+    messages,
+    no_load,
+    others,
+    phases,
+)
 
 _MOST = 64  # buckets that are tried, if the bound on the work space does not ask for more
 _NEAR = 1.02  # of the shortest step: a bucket has a price on the processor that the model does not know
@@ -22,7 +33,8 @@ class Batch(NamedTuple):
 class Course(NamedTuple):
     """The order of a step: what is done where it lies, what by sums of Gram matrices, and the buckets that travel.
 
-    While a bucket goes through msign, the next one is gathered and the updates of the last one go back.
+    While a bucket goes through msign, the next one is gathered, the updates of the last one go back to the ranks of
+    their copy, and those of the one before go on to the other copies.
     """
 
     here: list[int]
@@ -52,7 +64,7 @@ def course(works: Sequence[Work], choices: Sequence[Choice], kinds: Sequence[Has
     """
     moved = [phases(work, choice) for work, choice in zip(works, choices, strict=True)]
     gram = [n for n, choice in enumerate(choices) if choice.method == "gram"]
-    travelling = [n for n, m in enumerate(moved) if m.gather.sent.any() or m.back.sent.any()]
+    travelling = [n for n, m in enumerate(moved) if any(load.sent.any() for load in m)]
     here = sorted(set(range(len(works))) - set(gram) - set(travelling))
     found = batches(works, choices, kinds, travelling, machine.batch)
     if not found:
@@ -136,15 +148,18 @@ def work_space(works: Sequence[Work], choices: Sequence[Choice], plan: Course) -
     """Return the most bytes that a position holds at once of what travels, beside what one call of msign needs.
 
     While bucket k is computed: what came of it and its results, what is sent and received of the gather of k + 1 and
-    of the way back of k - 1.
+    of the way back of k - 1, and of k - 2 the parts that go from copy to copy.
     """
     every = [bucket_phases(works, choices, bucket) for bucket in plan.buckets]
     nothing = total_phases([], works)
-    most = 0.0
-    for last, now, after, bucket in zip([nothing, *every], every, [*every[1:], nothing], plan.buckets, strict=False):
+    passing = [each.sent + each.received for each in (*[nothing.spread] * 2, *(phases.spread for phases in every))]
+    most = max((float(each.max()) for each in passing[-1:] if each.size), default=0.0)
+    for k, (last, now, after, bucket) in enumerate(
+        zip([nothing, *every], every, [*every[1:], nothing], plan.buckets, strict=False)
+    ):
         results, coming = _held(works, bucket), after.gather.sent + after.gather.received
-        during = now.gather.received + last.back.sent + last.back.received
-        packed = now.back.sent + now.back.received
+        during = now.gather.received + last.back.sent + last.back.received + passing[k]
+        packed = now.back.sent + now.back.received + passing[k + 1]
         most = max(most, float((results + coming + np.maximum(during, packed)).max()))
     return most
 
@@ -159,17 +174,20 @@ def _held(works: Sequence[Work], bucket: Sequence[Batch]) -> Float[np.ndarray, "
 
 def total_phases(moved: Sequence[Phases], works: Sequence[Work]) -> Phases:
     """The sum of some matrices."""
-    sums = [no_load(len(work.parts)) for work in works[:1]] * 3
+    sums = [no_load(len(work.parts)) for work in works[:1]] * len(Phases._fields)
     for each in moved:
         sums = [total + part for total, part in zip(sums, each, strict=True)]
     return Phases(*sums)
 
 
-def timeline(works: Sequence[Work], choices: Sequence[Choice], plan: Course, machine: Machine) -> Times:
+def timeline(
+    works: Sequence[Work], choices: Sequence[Choice], plan: Course, machine: Machine, across: Machine | None = None
+) -> Times:
     """Return how long a step takes: the buckets are walked through, as ``over.updates_over`` does it.
 
     Exchanges come one after the other, in the order in which they are begun, and begin when the last rank is there.
     What is done where it lies stands beside the first gather. Gram matrices come last, with nothing beside them.
+    ``across``: bandwidth and latency between copies, where they are not those among the ranks of one.
     """
     if not works:
         return Times(0.0, 0.0, 0.0)
@@ -180,14 +198,18 @@ def timeline(works: Sequence[Work], choices: Sequence[Choice], plan: Course, mac
     by_gram = [(works[n], choices[n]) for n in plan.gram]
     summed = _seconds(gram, machine, messages(*zip(*by_gram, strict=True)) * machine.latency if by_gram else 0.0)
     every = [bucket_phases(works, choices, bucket) for bucket in plan.buckets]
-    waits = machine.latency * (len(works[0].parts) - 1)
+    far = across or machine
+    waits = machine.latency * max(map(others, works))
+    hops = far.latency * (max(work.replicas for work in works) - 1)
+    home = (machine, waits) if any(map(others, works)) else (far, hops)
     gathers = [_seconds(each.gather, machine, waits) for each in every]
-    backs = [_seconds(each.back, machine, waits) for each in every]
+    backs = [_seconds(each.back, *home) for each in every]
+    spreads = [_seconds(each.spread, far, hops) for each in every]
     spent = [each.compute.flops / machine.flops for each in every]
     first, last = here.flops / machine.flops, gram.flops / machine.flops
     msign = float((sum(spent, first) + last).max())
-    exchange = summed + sum(gathers) + sum(backs)
-    total = _walk(first, gathers, spent, backs) + summed + float(last.max())
+    exchange = summed + sum(gathers) + sum(backs) + sum(spreads)
+    total = _walk(first, gathers, spent, backs, spreads) + summed + float(last.max())
     hidden = max(0.0, msign + exchange - total)
     return Times(msign, total - msign + hidden, hidden)
 
@@ -203,15 +225,18 @@ def _walk(
     gathers: Sequence[float],
     spent: Sequence[Float[np.ndarray, " ranks"]],
     backs: Sequence[float],
+    spreads: Sequence[float],
 ) -> float:
     """The moment at which the last rank is done; ``now`` is the clock of each, ``free`` that of the links."""
     if not spent:
         return float(first.max())
     now, arrived = first, gathers[0]
-    free, returned = arrived, 0.0
+    free, returned, everywhere = arrived, 0.0, 0.0
     for k, own in enumerate(spent):
         if k + 1 < len(spent):
             free = max(free, float(now.max())) + gathers[k + 1]
-        now, arrived = np.maximum(np.maximum(now, arrived) + own, returned), free
+        now, arrived = np.maximum(np.maximum(now, arrived) + own, max(returned, everywhere)), free
+        if k and spreads[k - 1]:
+            everywhere = free = max(free, float(now.max())) + spreads[k - 1]
         returned = free = max(free, float(now.max())) + backs[k]
-    return max(float(now.max()), returned)
+    return max(float(now.max()), returned, everywhere) + spreads[-1]

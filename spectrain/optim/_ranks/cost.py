@@ -84,6 +84,11 @@ class Work(NamedTuple):
         """Bytes of the whole matrix on its way."""
         return self.shape[0] * self.shape[1] * self.itemsize
 
+    @property
+    def replicas(self) -> int:
+        """How many copies there are."""
+        return 1 + max(self.copies)
+
     def sources(self, i: int) -> list[int]:
         """Positions that position i needs parts from, itself left out: those of its own copy."""
         return [j for j in self.holders if self.copies[j] == self.copies[i] and j != i]
@@ -117,17 +122,19 @@ def no_load(ranks: int) -> Load:
 
 
 class Phases(NamedTuple):
-    """What a choice costs each position: to bring the matrix together, to compute, to take the result back."""
+    """What a choice costs each position: to bring the matrix together, to compute, to take the result back to the parts
+    of its copy, and to spread it from there over the other copies."""
 
     gather: Load
     compute: Load
     back: Load
+    spread: Load
 
 
 def load(work: Work, choice: Choice) -> Load:
     """Return what a choice costs each position."""
-    gather, compute, back = phases(work, choice)
-    return gather + compute + back
+    gather, compute, back, spread = phases(work, choice)
+    return gather + compute + back + spread
 
 
 def phases(work: Work, choice: Choice) -> Phases:
@@ -148,19 +155,26 @@ def _replication(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | No
     others = np.bincount(copies, holds)[copies] - 1
     rest = np.bincount(copies, sizes)[copies] - sizes
     gathered = Load(nothing, work.itemsize * sizes * others * holds, work.itemsize * rest * holds)
-    return Phases(gathered, Load(work.flops * holds, nothing, nothing), no_load(len(sizes)))
+    return Phases(gathered, Load(work.flops * holds, nothing, nothing), no_load(len(sizes)), no_load(len(sizes)))
 
 
 def _owner(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> Phases:
-    """One position gathers from its copy, computes, and sends every holder its part."""
+    """One position gathers from its copy, computes, gives its copy the parts, and each of those goes on to the others.
+
+    Whoever has a part from the owner sends it to the R - 1 positions of the other copies that hold it, too. Where a
+    copy is one position that is the way back itself.
+    """
     assert owner is not None
-    there, nothing = np.arange(len(sizes)) == owner, np.zeros(len(sizes))
-    gathered = np.where((np.asarray(work.copies) == work.copies[owner]) & ~there, sizes, 0.0) * work.itemsize
-    back = np.where(there, 0.0, sizes) * work.itemsize
+    own, nothing = np.asarray(work.copies) == work.copies[owner], np.zeros(len(sizes))
+    there = np.arange(len(sizes)) == owner
+    parts = work.itemsize * sizes
+    moved = np.where(own & ~there, parts, 0.0)
+    back = Load(nothing, there * moved.sum(), moved)
+    spread = Load(nothing, np.where(own, (work.replicas - 1) * parts, 0.0), np.where(own, 0.0, parts))
     return Phases(
-        Load(nothing, gathered, there * gathered.sum()),
+        Load(nothing, moved, there * moved.sum()),
         Load(work.flops * there, nothing, nothing),
-        Load(nothing, there * back.sum(), back),
+        *((back, spread) if others(work) else (spread, back)),
     )
 
 
@@ -169,7 +183,7 @@ def _gram(work: Work, sizes: Float[np.ndarray, " ranks"], owner: int | None) -> 
     k = min(work.shape)
     flops = 2.0 * (2 * work.rounds * k * sizes + 4 * work.steps * float(k) ** 3) * (sizes > 0)
     traffic = np.full(len(sizes), 2 * (1 - 1 / len(sizes)) * max(4, work.itemsize) * work.rounds * float(k) ** 2)
-    return Phases(no_load(len(sizes)), Load(flops, traffic, traffic), no_load(len(sizes)))
+    return Phases(no_load(len(sizes)), Load(flops, traffic, traffic), no_load(len(sizes)), no_load(len(sizes)))
 
 
 def computers(work: Work, choice: Choice) -> list[int]:
@@ -193,7 +207,10 @@ def gram_fits(work: Work) -> bool:
 
 
 def messages(works: Sequence[Work], choices: Sequence[Choice]) -> int:
-    """Return how many messages one after the other a rank waits for: all-to-all W - 1, all-reduce 2 log2 W."""
+    """Return how many messages one after the other a rank waits for.
+
+    An all-to-all among the S ranks of a copy has S - 1, one of R copies R - 1, an all-reduce 2 log2 W.
+    """
     return _messages(works, choices, [load(work, choice) for work, choice in zip(works, choices, strict=True)])
 
 
@@ -201,10 +218,17 @@ def _messages(works: Sequence[Work], choices: Sequence[Choice], moved: Sequence[
     if not works:
         return 0
     ranks = len(works[0].parts)
-    gathers = any(m.sent.any() for m, c in zip(moved, choices, strict=True) if c.method != "gram")
-    owners = any(c.method == "owner" and m.sent.any() for m, c in zip(moved, choices, strict=True))
+    sending = [(w, c) for w, c, m in zip(works, choices, moved, strict=True) if c.method != "gram" and m.sent.any()]
+    owned = [w for w, c in sending if c.method == "owner"]
+    among = max((others(w) for w, _ in sending), default=0) + max((others(w) for w in owned), default=0)
+    spread = max((w.replicas - 1 for w in owned), default=0)
     rounds = max([w.rounds for w, c in zip(works, choices, strict=True) if c.method == "gram"] + [0])
-    return (gathers + owners) * (ranks - 1) + rounds * 2 * math.ceil(math.log2(max(ranks, 2)))
+    return among + spread + rounds * 2 * math.ceil(math.log2(max(ranks, 2)))
+
+
+def others(work: Work) -> int:
+    """Positions of a copy, beside one of them."""
+    return len(work.parts) // work.replicas - 1
 
 
 def seconds(works: Sequence[Work], choices: Sequence[Choice], machine: Machine) -> float:

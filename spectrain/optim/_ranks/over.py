@@ -31,10 +31,10 @@ def updates_over(
     """Return this rank's part of factor * msign for every parameter.
 
     What lies here goes through msign in one call, while the first bucket of matrices that lie elsewhere is gathered;
-    then bucket after bucket, each while the next one is gathered and the last one goes back. With b bytes of a bucket
-    on its way (``Machine.bucket``), a rank that holds an equal part of everything has at most 6 b at once: parts that
-    come and go of the buckets before and after, 2 b each, and what came and msign of this one; besides one batch in
-    msign. What is done by Gram matrices comes last.
+    then bucket after bucket, each while the next one is gathered, the last one goes back to its copy, and the one
+    before goes on from copy to copy. With b bytes of a bucket on its way (``Machine.bucket``), a rank that holds an
+    equal part of everything has at most 6 b at once: parts that come and go of the buckets before and after, 2 b each,
+    and what came and msign of this one; besides one batch in msign. What is done by Gram matrices comes last.
 
     Also why msign refused, in words ("": it did not), where other ranks wait for what it has to give: nothing is to be
     written then.
@@ -45,18 +45,17 @@ def updates_over(
     found: dict[int, Tensor] = {}
     coming = _bring(stages, 0)
     found |= _here(own, names, averages, settings, travels, said)
-    going: list[tuple[Exchange, list[Landing]]] = []
+    back = _Back()
     for k, (travel, bucket) in enumerate(stages):
         parts = landed(coming)
         coming = _bring(stages, k + 1)
         done = _signs(travel, bucket, parts, said)
         del parts  # multiplied
-        for last, landings in going:
-            last.land(landings)
-        going = [(travel, travel.give(bucket, done))]
+        back.go_on()
+        back.give(travel, bucket, done)
         del done  # packed: not kept while the next one is worked on
-    for last, landings in going:
-        last.land(landings)
+    back.go_on()
+    back.go_on()
     # A rank may be in several teams, and the first team of one rank is the last of another. So on every rank a team's
     # exchanges come first and its sums after all of them, and no team waits for one that comes later in the order.
     for travel, (_, members) in zip(travels, plans, strict=True):
@@ -68,6 +67,28 @@ def updates_over(
 def _bring(stages: Sequence[tuple[Exchange, list[Batch]]], k: int) -> list[Landing]:
     """Begin to gather a bucket; nothing after the last."""
     return [] if k >= len(stages) else stages[k][0].bring(stages[k][1])
+
+
+class _Back:
+    """What goes back: of one bucket parts to the owner's copy, of the one before it from copy to copy."""
+
+    def __init__(self) -> None:
+        self._going: list[tuple[Exchange, Sequence[Batch], list[Landing]]] = []
+        self._passing: list[tuple[Exchange, list[Landing]]] = []
+
+    def give(self, travel: Exchange, bucket: Sequence[Batch], done: dict[int, Tensor]) -> None:
+        """Begin to take msign of a bucket back."""
+        self._going = [(travel, bucket, travel.give(bucket, done))]
+
+    def go_on(self) -> None:
+        """Wait for all that was begun, and pass on what has come to the owner's copy."""
+        for travel, landings in self._passing:
+            travel.land(landings)
+        self._passing = []
+        for travel, bucket, landings in self._going:
+            travel.land(landings)
+            self._passing.append((travel, travel.spread(bucket)))
+        self._going = []
 
 
 def _here(

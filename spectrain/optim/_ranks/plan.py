@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from spectrain.optim._layout.parts import Sharding
-from spectrain.optim._ranks.buckets import Course, Times, timeline, work_space
-from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, load, no_load, seconds
+from spectrain.optim._ranks.buckets import Course, Times, timeline, total_phases, work_space
+from spectrain.optim._ranks.cost import METHODS, Choice, Load, Machine, Work, load, no_load, phases, seconds
 from spectrain.optim._ranks.sharded import Member, share
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.settings import Settings
@@ -22,7 +22,8 @@ from spectrain.optim._step.state import state_dtype
 class ShardPlan:
     """Who orthogonalises which matrix, and what that costs each rank; ``print`` it.
 
-    ``rows`` describe matrices, ``ranks`` the ranks: plain dictionaries, ready for JSON.
+    ``rows`` describe matrices, ``ranks`` the ranks: plain dictionaries, ready for JSON. ``across``: bandwidth and
+    latency between copies of a matrix, where they are not those of ``machine``.
     """
 
     works: list[Work]
@@ -30,6 +31,7 @@ class ShardPlan:
     course: Course
     sharding: Sharding
     machine: Machine
+    across: Machine | None = None
 
     @property
     def load(self) -> Load:
@@ -40,9 +42,15 @@ class ShardPlan:
         return total
 
     @property
+    def spread(self) -> Load:
+        """Of it what goes from copy to copy."""
+        found = [phases(work, choice) for work, choice in zip(self.works, self.choices, strict=True)]
+        return total_phases(found, self.works).spread if found else no_load(len(self.sharding.ranks))
+
+    @property
     def times(self) -> Times:
         """Estimated seconds of msign on the slowest rank, of what travels, and of what of it lies beside msign."""
-        return timeline(self.works, self.choices, self.course, self.machine)
+        return timeline(self.works, self.choices, self.course, self.machine, self.across)
 
     @property
     def seconds(self) -> float:
@@ -105,7 +113,7 @@ class ShardPlan:
         once = self.course._replace(buckets=[[batch for bucket in self.course.buckets for batch in bucket]])
         return {
             "this plan": self.seconds,
-            "in one bucket": timeline(self.works, self.choices, once, self.machine).total,
+            "in one bucket": timeline(self.works, self.choices, once, self.machine, self.across).total,
             "all replicated": seconds(self.works, replicated, self.machine),
         }
 

@@ -130,6 +130,8 @@ class Sharded:
         self.rates = [r for m in members for r in m.settings.factors(m.shape)]
         self._flipped = [layout.transposed for layout in self._layouts]
         me = team.position
+        self._copies = [member.sharding.copy_of(me) for member in members]
+        self._twins = [member.sharding.twins(me) for member in members]
         self.mine = [n for n, (w, c) in enumerate(zip(self.works, self.choices, strict=True)) if me in computers(w, c)]
 
     def member(self, n: int) -> Member:
@@ -139,6 +141,14 @@ class Sharded:
     def dtype(self, n: int) -> torch.dtype:
         """The dtype in which a matrix travels."""
         return _sent_dtype(self.member(n))
+
+    def copy_of(self, n: int) -> tuple[int, ...]:
+        """The positions of this rank's copy of a matrix."""
+        return self._copies[self.sites[n].member]
+
+    def twins(self, n: int) -> tuple[int, ...]:
+        """The positions that hold the same part of a matrix as this rank, by copy."""
+        return self._twins[self.sites[n].member]
 
     def logical_shapes(self, m: int) -> list[tuple[int, int]]:
         """(out, in) of the matrices of one member."""

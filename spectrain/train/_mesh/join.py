@@ -130,15 +130,15 @@ def _connect(start: Started, layout: Layout, store: dist.Store, timeout: float) 
         store=dist.PrefixStore("ranks", store), rank=start.rank, world_size=start.world, timeout=limit,
     )  # fmt: skip
     device, (replicas, shards, tensor, experts) = "cuda" if gpu else "cpu", layout
-    mesh = _mesh({"replicas": replicas, "shards": shards * experts, "tensor": tensor}, device, limit)
+    mesh = mesh_of({"replicas": replicas, "shards": shards * experts, "tensor": tensor}, device, limit)
     apart = {"replicas": replicas, "shards": shards, "experts": experts}
-    of_experts = _mesh(apart, device, limit) if experts > 1 else None
+    of_experts = mesh_of(apart, device, limit) if experts > 1 else None
     ranks = Ranks(start.rank, layout, group=dist.group.WORLD, mesh=mesh, experts=of_experts)
     ranks.aside = Ranks(start.rank, layout, group=dist.new_group(backend="gloo", timeout=limit), mesh=mesh)
     return ranks
 
 
-def _mesh(sizes: Mapping[str, int], device: str, limit: datetime.timedelta) -> DeviceMesh:
+def mesh_of(sizes: Mapping[str, int], device: str, limit: datetime.timedelta) -> DeviceMesh:
     """A dimension for every size above 1, in their order; one of shards at least.
 
     Made of groups of our own: those that a mesh makes wait half an hour, whatever the limit.

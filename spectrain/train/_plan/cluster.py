@@ -12,6 +12,8 @@ from spectrain._files.read import read_object
 from spectrain._files.values import number, row, table, whole
 from spectrain._files.write import write_json
 
+WAYS = ("alone", "shards", "replicas", "tensor")
+"""How a model is divided."""
 Rates = tuple[tuple[float | int, float | int], ...]
 """Pairs of a size and a rate at it, sizes rising."""
 
@@ -25,14 +27,35 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Seconds of a step beside its operations, bytes and messages: of a block there and back, of all else up to the
+    gradients and their norm, of a matrix of an update, and of all else of the update.
+
+    >>> Beside(block=1.0, rest=2.0) + Beside(matrix=3.0)
+    Beside(block=1.0, rest=2.0, matrix=3.0, update=0.0)
+    """
+
+    block: float | int = 0.0
+    rest: float | int = 0.0
+    matrix: float | int = 0.0
+    update: float | int = 0.0
+
+    def __add__(self, other: "Beside") -> "Beside":
+        """Both."""
+        return Beside(**{key: value + getattr(other, key) for key, value in dataclasses.asdict(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A rank, how many of them one machine has, and the links inside of it and between machines.
 
     ``products``: operations per second in each dtype (a multiplication and an addition are two), by size, the cube root
     of rows x inner x columns; ``attention``: those of fused attention, likewise in each dtype. ``moves``: bytes per
     second that elementwise work reads and writes, by bytes. ``call``: seconds that a call of torch costs beside its
-    work. ``message``: seconds a collective costs beside its messages. ``overlaps``: whether collectives run beside
-    products, as on CUDA streams; on processors nothing does.
+    work. ``msign``: operations per second of an msign in each dtype, by its short side. ``beside``: what a step costs
+    besides, by how the model is divided: ``alone``, or over ``shards``, ``replicas`` and ranks that share matrices
+    (``tensor``). ``message``: seconds a collective costs beside its messages. ``overlaps``: whether collectives run
+    beside products, as on CUDA streams; on processors nothing does.
 
     >>> NAMED["h100"].rate("bfloat16", 4096) / 1e12
     791.2
@@ -48,7 +71,9 @@ class Cluster:
     products: dict[str, Rates]
     attention: dict[str, Rates]
     moves: Rates
+    msign: dict[str, Rates]
     call: float | int
+    beside: dict[str, Beside]
     message: float | int
     inside: Link
     between: Link
@@ -60,6 +85,10 @@ class Cluster:
         if dtype not in rates:
             raise ValueError(f"{self.name} has no rate in {dtype}; it has {', '.join(rates)}.")
         return between(rates[dtype], size)
+
+    def besides(self, *ways: str) -> Beside:
+        """What is known of the first of some ways to divide a model; nothing where nothing is known of any."""
+        return next((self.beside[way] for way in ways if way in self.beside), Beside())
 
     def move(self, size: float | int) -> float:
         """Seconds to read and write so many bytes."""
@@ -87,6 +116,8 @@ class Cluster:
             products=_tables(values["products"], "products"),
             attention=_tables(values["attention"], "attention"),
             moves=_rates(values["moves"], "moves"),
+            msign=_tables(values["msign"], "msign"),
+            beside=_beside(values["beside"]),
             inside=_link(values["inside"], "inside"),
             between=_link(values["between"], "between"),
         )
@@ -143,6 +174,16 @@ def _tables(said: Any, name: str) -> dict[str, Rates]:
     return {dtype: _rates(rates, f"{name} in {dtype}") for dtype, rates in said.items()}
 
 
+def _beside(said: Any) -> dict[str, Beside]:
+    names = {field.name for field in dataclasses.fields(Beside)}
+    if not isinstance(said, dict) or not said.keys() <= set(WAYS):
+        raise ValueError(f"beside must be an object of some of {', '.join(WAYS)}, got {said!r}")
+    return {
+        way: Beside(**{name: number(value, f"{name} of {way}", least=0) for name, value in table(own, names).items()})
+        for way, own in said.items()
+    }
+
+
 def _rates(said: Any, name: str) -> Rates:
     pairs = [_pair(pair, name) for pair in (row(list(said), name) if isinstance(said, (list, tuple)) else [])]
     if not pairs or pairs != sorted(pairs) or len({size for size, _ in pairs}) < len(pairs):
@@ -179,7 +220,9 @@ def _hopper(name: str, memory: float | int, moved: float | int) -> Cluster:
         products={dtype: ((1.0, 0.8 * peak * tera),) for dtype, peak in peaks},
         attention={dtype: ((1.0, 0.35 * peak * tera),) for dtype, peak in peaks},
         moves=((1.0, moved * tera),),
+        msign={dtype: ((1.0, 0.8 * peak * tera),) for dtype, peak in peaks},
         call=0.0,
+        beside={},
         message=8.4 * micro,
         inside=Link(bandwidth=18 * 20.6 * giga, latency=3.4 * micro),
         between=Link(bandwidth=50 * giga, latency=14 * micro),

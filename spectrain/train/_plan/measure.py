@@ -1,17 +1,20 @@
 """What this machine does in a second: products, attention, elementwise work, calls; and what ranks send each other."""
 
+import dataclasses
+import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from spectrain import nn
+from spectrain import matfun, nn, optim
 from spectrain.train._mesh.ranks import ALONE, Ranks
+from spectrain.train._plan.beside import measure_beside
 from spectrain.train._plan.cluster import Cluster, Link, Rates
 from spectrain.train._plan.pieces import pieces
 from spectrain.train._run.machine import describe, keep_memory
@@ -20,12 +23,15 @@ from spectrain.train.config import TrainConfig
 SIZES = (32, 64, 128, 256, 512, 1024)
 """Sides of the products that are measured."""
 _LENGTHS = (64, 256)
+_SIDES = (64, 256, 512)
+_POOL, _MOST_POOL = 2**26, 64
 _MOVES = (2**14, 2**20, 2**26)
 _SMALL, _LARGE = 2**6, 2**22
 _ASSUMED = Link(bandwidth=1e9, latency=1e-4)
 
 WINDOW = 0.1
 """Seconds over which a figure is a mean."""
+Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
 Clock = Callable[[], float]
 Timed = Callable[[Callable[[], object]], float]
 
@@ -48,7 +54,7 @@ def measure_cluster(
     node = int(os.environ.get("LOCAL_WORLD_SIZE") or ranks.world)
     about = describe()
     link = _ASSUMED if ranks.alone else _link(ranks, device, rounds, clock)
-    return Cluster(
+    found = Cluster(
         name=f"{about['cpu'] if device.type == 'cpu' else about['cuda']}, {ranks.world} x {device.type}",
         source=f"spectrain calibrate, {about['started_at']}" + (", links assumed" if ranks.alone else ""),
         device=device.type,
@@ -57,12 +63,15 @@ def measure_cluster(
         products={name: _products(getattr(torch, name), device, timed) for name in ("bfloat16", "float32")},
         attention={name: _attention(getattr(torch, name), device, timed) for name in ("bfloat16", "float32")},
         moves=_moves(device, timed),
+        msign={name: _msign(getattr(torch, name), device, timed) for name in ("bfloat16", "float32")},
         call=_call(device, timed),
+        beside={},
         message=0.0,
         inside=link,
         between=link,
         overlaps=device.type == "cuda",
     )
+    return dataclasses.replace(found, beside=measure_beside(ranks, found, device=device, clock=clock))
 
 
 def _pace(call: Callable[[], object], device: torch.device, clock: Clock, *, ranks: Ranks | None) -> float:
@@ -104,10 +113,33 @@ def _attention(dtype: torch.dtype, device: torch.device, timed: Timed) -> Rates:
 
 
 def _moves(device: torch.device, timed: Timed) -> Rates:
+    """Of a multiplication, each time of other tensors: what a step reads it has not just written, as a rule."""
     found = []
     for size in _MOVES:
-        x, y = (torch.ones(size // 12, device=device) for _ in range(2))
-        found.append((float(size), size / timed(lambda x=x, y=y: x * y)))  # type: ignore[misc]
+        pool = [torch.ones(size // 12, device=device) for _ in range(max(2, min(_POOL // size, _MOST_POOL)))]
+        pairs = itertools.cycle(itertools.pairwise(pool))
+        kept = itertools.cycle([torch.ones(size // 12, device=device) for _ in pool])
+
+        def multiply(pairs: Pairs = pairs, kept: Iterator[torch.Tensor] = kept) -> None:
+            torch.mul(*next(pairs), out=next(kept))
+
+        found.append((float(size), size / timed(multiply)))
+    return tuple(found)
+
+
+def _msign(dtype: torch.dtype, device: torch.device, timed: Timed) -> Rates:
+    """Operations per second of msign of matrices twice as wide as high, as many as go through one call.
+
+    All that it does besides products is in its time.
+    """
+    found, name = [], str(dtype).removeprefix("torch.")
+    for side in _SIDES:
+        count = max(1, optim.ranks.Machine.typical(device.type).batch // (2 * side**2))
+        X = torch.eye(side, 2 * side, dtype=dtype, device=device).expand(count, -1, -1).contiguous()
+        one = torch.nn.Linear(2 * side, side, bias=False, device="meta")
+        (work,) = optim.ranks.plan_shards(one, mesh=(1,), compute_dtype=name, rules={"weight": "muon"}).works
+        taken = timed(lambda X=X: matfun.msign(X, steps=5))  # type: ignore[misc]
+        found.append((float(side), count * work.flops / taken))
     return tuple(found)
 
 

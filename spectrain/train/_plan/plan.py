@@ -10,13 +10,15 @@ from spectrain.train._jobs.beginning import inherit
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._plan import memory as _memory
 from spectrain.train._plan import price
-from spectrain.train._plan.cluster import Cluster
+from spectrain.train._plan.cluster import WAYS, Beside, Cluster, between
 from spectrain.train._plan.pieces import Pieces, pieces, whole_model
 from spectrain.train._plan.traffic import Part, Traffic, circle, crossing, exchanging, repeated, traffic
 from spectrain.train.config import TrainConfig
 
 ITEM = {"float32": 4, "bfloat16": 2}
 BLOCKS = "weights and gradients beside a block"
+UPDATE = ("Muon's exchange", "msign", "other updates", "bookkeeping")
+"""Parts of a step that are the optimizer's."""
 BUCKETS = "Muon's exchange beside msign of another bucket"
 
 
@@ -24,14 +26,15 @@ BUCKETS = "Muon's exchange beside msign of another bucket"
 class RunPlan:
     """What a step of a run costs a rank; ``print`` it.
 
-    ``memory`` and ``seconds`` are by part, ``links`` what travels. ``beside``: seconds of what travels while something
+    ``moments`` are bytes of a rank by part at each moment of a step that can be the fullest, ``memory`` those of the
+    fullest; ``seconds`` are by part, ``links`` what travels. ``beside``: seconds of what travels while something
     is computed, by what lies beside what. ``muon`` says who orthogonalises which matrix.
     """
 
     config: TrainConfig
     stand: Layout
     cluster: Cluster
-    memory: dict[str, float]
+    moments: _memory.Moments
     links: list[Part]
     seconds: dict[str, float]
     beside: dict[str, float]
@@ -48,9 +51,19 @@ class RunPlan:
         return self.stand.ranks
 
     @property
+    def fullest(self) -> str:
+        """The moment of a step at which a rank holds most."""
+        return _memory.fullest(self.moments)
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """Bytes of a rank at the fullest moment, by part."""
+        return self.moments[self.fullest]
+
+    @property
     def bytes(self) -> float:
-        """Memory of a rank at the fullest moment."""
-        return _memory.fullest(self.memory)
+        """Bytes of a rank at the fullest moment."""
+        return sum(self.memory.values())
 
     @property
     def fits(self) -> bool:
@@ -75,6 +88,8 @@ class RunPlan:
             "tensor_parallel": self.stand.tensor,
             "machine": self.cluster.name,
             "memory": {**self.memory, "at the fullest": self.bytes, "there": self.cluster.memory},
+            "fullest": self.fullest,
+            "moments": {moment: sum(parts.values()) for moment, parts in self.moments.items()},
             "links": [part.row() for part in self.links],
             "seconds": {**self.seconds, "hidden": self.hidden, "a step": self.step_seconds},
             "beside": self.beside,
@@ -89,7 +104,7 @@ class RunPlan:
                 f"{self.ranks} ranks, {self.stand}, of {self.cluster.name}",
                 "memory of a rank          GB",
                 *(f"  {name:18} {size / 1e9:8.3f}" for name, size in parts.items()),
-                f"  {fits} into {self.cluster.memory / 1e9:.3g} GB",
+                f"  (the fullest moment: {self.fullest}); {fits} into {self.cluster.memory / 1e9:.3g} GB",
                 "bytes that a rank sends   MB inside   MB between machines   meetings",
                 *(
                     f"  {part.name:18} {part.inside / 1e6:14.3f} {part.between / 1e6:21.3f} {part.meetings:10}"
@@ -157,21 +172,32 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
     sizes = _memory.sizes(whole_model(config), stand)
     work = pieces(config, rows=rows, tensor=stand.tensor, alone=alone)
     sent = traffic(config, sizes, stand, cluster, rows=rows, micro_batches=micro_batches)
+    beside = besides(stand, cluster)
     times = {
         "forward": micro_batches * _there(config, work, cluster),
         "backward": micro_batches * _back(config, work, cluster),
         "gather": micro_batches * (sent.gather_root.seconds + 2 * config.depth * sent.gather_block.seconds),
         "reduce": sent.reduce_root.seconds + config.depth * sent.reduce_block.seconds,
         "shared matrices": sent.tensor.seconds,
+        "hooks": micro_batches * (config.depth * beside.block + beside.rest),
         "other updates": price.updates(sizes, cluster, adamw=config.optimizer == "adamw", averages=copies(config)),
+        "bookkeeping": beside.update,
         "agreement": sent.small.seconds,
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
     summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
-    parts = _memory.memory(config, sizes, stand, work, micro_batches=micro_batches)
-    beside = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
+    moments = _memory.moments(config, sizes, stand, work, micro_batches=micro_batches)
+    hidden = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
     links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
-    return RunPlan(config, stand, cluster, parts, links, times, beside, None)
+    return RunPlan(config, stand, cluster, moments, links, times, hidden, None)
+
+
+def besides(stand: Layout, cluster: Cluster) -> Beside:
+    """What a step costs beside operations, bytes and messages; of several ways to divide that of the dearest."""
+    if stand.ranks == 1:
+        return cluster.besides("alone")
+    ways = {"tensor": stand.tensor, "shards": stand.shards, "replicas": stand.replicas}
+    return cluster.besides(*(way for way, size in ways.items() if size > 1), *WAYS)
 
 
 def _there(config: TrainConfig, work: Pieces, cluster: Cluster) -> float:
@@ -213,26 +239,34 @@ def _with_muon(base: RunPlan) -> RunPlan:
         steps=config.muon_steps,
         compute_dtype=config.muon_dtype,
     )
-    rate = cluster.rate(config.muon_dtype, config.width or 1)
-    muon = dataclasses.replace(chosen, machine=exchanging(stand, cluster, rate))
+    rate = between(cluster.msign[config.muon_dtype], config.width or 1)
+    machine, across = exchanging(stand, cluster, rate)
+    muon = dataclasses.replace(chosen, machine=machine, across=across)
     exchange = _exchange(muon, stand, cluster)
     space = muon.work_space + 4.0 * ITEM[config.muon_dtype] * muon.batch
+    books = base.seconds["bookkeeping"] + len(chosen.works) * besides(stand, cluster).matrix
+    times = {"Muon's exchange": exchange.seconds, "msign": muon.times.msign, "bookkeeping": books}
+    step = {**base.moments["the step"], "step": base.moments["the step"]["step"] + space}
     return dataclasses.replace(
         base,
-        memory={**base.memory, "step": base.memory["step"] + space},
+        moments={**base.moments, "the step": step},
         links=[*base.links, exchange] if base.ranks > 1 else [],
-        seconds={**base.seconds, "Muon's exchange": exchange.seconds, "msign": muon.times.msign},
+        seconds={**base.seconds, **times},
         beside={**base.beside, BUCKETS: muon.times.hidden} if cluster.overlaps and base.ranks > 1 else base.beside,
         muon=muon,
     )
 
 
 def _exchange(muon: optim.ranks.ShardPlan, stand: Layout, cluster: Cluster) -> Part:
-    """What travels for Muon: of each bucket two all-to-alls, one after the other, and the seconds of all of them."""
-    share, mean = crossing(circle(stand, "all", cluster.node)), float(muon.load.sent.mean())
-    meetings = 2 * len(muon.course.buckets)
+    """What travels for Muon: of each bucket two all-to-alls in a copy and one between copies, and all their seconds."""
+    sent, far = float(muon.load.sent.mean()), float(muon.spread.sent.mean())
+    far = far if stand.shards * stand.tensor > 1 else sent  # where a copy is one rank all of it goes from copy to copy
+    near = sent - far
+    copy, replicas = (crossing(circle(stand, which, cluster.node)) for which in ("copy", "replicas"))
+    outside = near * copy + far * replicas
+    meetings = (2 * (stand.shards * stand.tensor > 1) + (stand.replicas > 1)) * len(muon.course.buckets)
     times = muon.times.exchange + meetings * cluster.message
-    return Part("Muon's exchange", meetings, mean * (1 - share), mean * share, times)
+    return Part("Muon's exchange", meetings, near + far - outside, outside, times)
 
 
 def complete(base: RunPlan) -> RunPlan:

@@ -32,14 +32,15 @@ class Trace:
     """What a piece does, and what it keeps.
 
     ``saved``: bytes that autograd keeps from the way there for the way back, weights and inputs left out.
-    ``peak``: the most bytes at any moment of both ways, weights, their gradients and inputs left out. ``given``: bytes
-    of the inputs.
+    ``peak``: the most bytes at any moment of both ways, weights and inputs left out; gradients count from the moment
+    at which they are there. ``gradients``: bytes of those of the weights. ``given``: bytes of the inputs.
     """
 
     forward: list[Operation] = field(default_factory=list)
     backward: list[Operation] = field(default_factory=list)
     saved: int = 0
     peak: int = 0
+    gradients: int = 0
     given: int = 0
 
 
@@ -63,10 +64,13 @@ def trace(make: Callable[[], tuple[nn.Module, Callable[[], Tensor], list[Tensor]
         found.forward, live.operations = live.operations, []
         found.saved = sum(size for storage, size in kept.items() if storage not in free)
         with live:
-            out.backward(torch.ones_like(out))
+            given = torch.ones_like(out)
+            edge = torch.autograd.graph.get_gradient_edge(out)
+            del out  # which the next piece has in a run, or nobody
+            torch.autograd.backward((edge,), (given,))
         found.backward = live.operations
-        gradients = sum(_bytes(p.grad) for p in module.parameters() if p.grad is not None)
-        found.peak = max(found.saved, live.most - gradients)
+        found.gradients = sum(_bytes(p.grad) for p in module.parameters() if p.grad is not None)
+        found.peak = max(found.saved, live.most)
     return found
 
 

@@ -11,7 +11,7 @@ from spectrain.train._plan.cluster import Cluster
 from spectrain.train._plan.memory import WIDE, Sizes
 from spectrain.train.config import TrainConfig
 
-_SMALL = 6
+SMALL = 6
 """Collectives of a few numbers in a step: targets and losses, norms, whether all may go on (twice), signals."""
 
 
@@ -28,13 +28,15 @@ class Circle(NamedTuple):
 
 
 def circle(stand: Layout, which: str, node: int) -> Circle:
-    """The ranks along one dimension of a mesh whose neighbours fill one machine after the other; ``all`` of them.
+    """The ranks along one dimension of a mesh whose neighbours fill one machine after the other; ``all`` of them,
+    or those of one ``copy`` of the weights.
 
     >>> circle(Layout(2, 8, 4), "shards", 8)
     Circle(ranks=8, together=2)
     """
-    stride = {"tensor": 1, "shards": stand.tensor, "replicas": stand.tensor * stand.shards, "all": 1}[which]
-    ranks = stand.ranks if which == "all" else getattr(stand, which)
+    stride = {"shards": stand.tensor, "replicas": stand.tensor * stand.shards}.get(which, 1)
+    whole = {"all": stand.ranks, "copy": stand.tensor * stand.shards}
+    ranks = whole[which] if which in whole else getattr(stand, which)
     return Circle(ranks, min(ranks, max(1, node // stride)))
 
 
@@ -135,7 +137,7 @@ def traffic(
         reduce_root=reduce("summed gradients", found.root),
         reduce_block=reduce("summed gradients", found.block),
         tensor=there + back + again,
-        small=tree("agreement", circle(stand, "all", cluster.node), cluster, times=_SMALL),
+        small=tree("agreement", circle(stand, "all", cluster.node), cluster, times=SMALL),
     )
 
 
@@ -144,21 +146,27 @@ def repeated(part: Part, times: int) -> Part:
     return Part(part.name, *(times * getattr(part, key) for key in _FIGURES))
 
 
-def exchanging(stand: Layout, cluster: Cluster, flops: float | int) -> optim.ranks.Machine:
-    """The figures of an exchange among all ranks, where a rank sends to each of the others alike.
+def exchanging(stand: Layout, cluster: Cluster, flops: float | int) -> tuple[optim.ranks.Machine, optim.ranks.Machine]:
+    """The figures of an exchange among the ranks of one copy of the weights, and of one between copies."""
+    return _alike(circle(stand, "copy", cluster.node), cluster, flops), _alike(
+        circle(stand, "replicas", cluster.node), cluster, flops
+    )
 
-    Of what it sends (W - g) / (W - 1) leaves a machine of g of the W ranks, through the rank's own port.
+
+def _alike(where: Circle, cluster: Cluster, flops: float | int) -> optim.ranks.Machine:
+    """Those of an exchange in which a rank sends to each of the others alike.
+
+    Of what it sends (n - g) / (n - 1) leaves a machine of g of the n ranks, through the rank's own port.
     """
-    everyone = circle(stand, "all", cluster.node)
-    share = crossing(everyone)
+    share = crossing(where)
     rate = min(
         math.inf if share == 1 else cluster.inside.bandwidth / (1 - share),
         math.inf if share == 0 else cluster.between.bandwidth / share,
     )
-    latency = cluster.between.latency if everyone.apart else cluster.inside.latency
+    latency = cluster.between.latency if where.apart else cluster.inside.latency
     return optim.ranks.Machine(flops=flops, bandwidth=rate, latency=latency)
 
 
-def crossing(everyone: Circle) -> float:
+def crossing(where: Circle) -> float:
     """The share of a rank's messages that leaves its machine."""
-    return (everyone.ranks - everyone.together) / max(1, everyone.ranks - 1)
+    return (where.ranks - where.together) / max(1, where.ranks - 1)
