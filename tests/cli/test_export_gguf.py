@@ -1,4 +1,4 @@
-"""``spectrain export --format gguf``: one file with the run's weights, numbers and tokens, or a line that says why not."""
+"""``spectrain export --format gguf``: one file with weights, numbers and tokens, or a line that says why not."""
 
 import json
 import sys

@@ -19,7 +19,7 @@ _NAMES = {
     (_LLAMA3, False): "dbrx",
     (_QWEN2, False): "qwen2",
 }
-"""By pattern, and by whether a pre-token that is a token is taken whole: the name in llama.cpp (src/llama-vocab.cpp)."""
+"""By pattern, and by whether a pre-token that is a token is taken whole: its name there (src/llama-vocab.cpp)."""
 _NEVER = "<none> <none>"
 """A merge of what no text has, since symbols begin as single characters: GGUF holds no empty list, and llama.cpp wants
 one."""
