@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from spectrain import train
 
@@ -93,31 +92,3 @@ def test_a_normalizer_is_said(spectrain, text, pretrained_folder, tmp_path):
     assert len(found["tokenizer.ggml.tokens"]) == 320  # of the embedding; the tokenizer has fewer
     assert found["llama.rope.freq_base"] == 10_000.0
     assert found["llama.attention.head_count_kv"] == 2
-
-
-@pytest.mark.full
-@torch.no_grad()
-def test_llama_cpp_itself_writes_our_text_with_our_logits(spectrain, run, tmp_path):
-    xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp itself comes with the package xllamacpp")
-    file = tmp_path / "run.gguf"
-    done = spectrain("export", run, "--format", "gguf", "--out", file)
-    assert done.returncode == 0, done.stderr
-    asked = xllamacpp.CommonParams()
-    asked.model.path, asked.n_ctx, asked.n_parallel, asked.warmup = str(file), 64, 1, False
-    asked.cpuparams.n_threads = 1
-    asked.cache_type_k = asked.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    asked.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(asked)
-    prompt, count = "line 3: the norm", 20
-    call = {"prompt": prompt, "n_predict": count, "temperature": 0.0, "logprobs": 257, "ignore_eos": True}
-    found = server.handle_completions(call)["choices"][0]["logprobs"]["content"]
-    ours = train.load_run(run)
-    ids = [ours.tokenizer.end_of_text, *ours.tokenizer.encode(prompt).tolist()]
-    wanted = ours.model(torch.tensor([[*ids, *(each["id"] for each in found)]]))[0, len(ids) - 1 : -1].log_softmax(-1)
-    assert [each["id"] for each in found] == wanted.argmax(-1).tolist()
-    assert len(found) == count
-    for row, each in zip(wanted, found, strict=True):
-        there = torch.tensor([one["logprob"] for one in each["top_logprobs"]])
-        mine = row[[one["id"] for one in each["top_logprobs"]]]
-        torch.testing.assert_close(mine, there, rtol=1e-4, atol=1e-4)
-        assert len(there) > 200
