@@ -12,6 +12,7 @@ EXTRAS = {
     "plotly": ("plotly", "train"),
     "sklearn": ("scikit-learn", "sklearn"),
     "PIL": ("Pillow", "images"),
+    "gguf": ("gguf", "gguf"),
 }
 """By module: the name of its package, and the extra of spectrain that brings it."""
 

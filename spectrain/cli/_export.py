@@ -1,8 +1,9 @@
-"""``spectrain export``: a trained model in the files that transformers reads."""
+"""``spectrain export``: a trained model in the files that transformers reads, or in the one of llama.cpp."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -19,23 +20,46 @@ _SETTINGS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenizatio
 @dataclass(frozen=True)
 class Export:
     """Write a trained model in Hugging Face's format: Llama, Mistral, Qwen 2, Qwen 3, OLMo 2 or DeepSeek-V3, whichever
-    it is; a model that began as one of them (--init-from) as the same."""
+    it is; a model that began as one of them (--init-from) as the same. Or as GGUF, for llama.cpp and its relatives."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     out: Path
-    """The folder to write."""
+    """The folder to write, or the file where --format is gguf. One that is there is left alone."""
+    format: Literal["hf", "gguf"] = "hf"
+    """hf: a folder that transformers reads. gguf: one file with tokenizer, without DeepSeek-V3 (spectrain[gguf])."""
 
 
 def main(argv: list[str]) -> int:
     """Write configuration, weights and tokenizer, and say how they are read."""
     asked = parse(Export, argv, prog="spectrain export")
+    return _write_gguf(asked) if asked.format == "gguf" else _write_folder(asked)
+
+
+def _write_folder(asked: Export) -> int:
     with claimed(asked.out):
         if any(path.name != LOCK for path in asked.out.iterdir()):
             raise ValueError(f"--out {asked.out} is there and not empty; give a new folder.")
         first = _write(asked)
     print(f"written: {asked.out}; transformers.AutoModelForCausalLM.from_pretrained({str(asked.out)!r}) reads it.")
     print(f"A document begins with {first}: put it before the prompt.")
+    return 0
+
+
+def _write_gguf(asked: Export) -> int:
+    """One file, whole or not at all."""
+    if asked.out.exists():
+        raise ValueError(f"--out {asked.out} is there; give the name of a new file.")
+    run = train.load_run(asked.run)
+    tokenizer, config = run.tokenizer, run.config
+    vocabulary = tokenizer.gguf(rows=run.model.embedding.num_embeddings)
+    name = asked.run.resolve().name
+    nn.models.to_gguf(
+        run.model, asked.out, context=config.longest, family=config.family, vocabulary=vocabulary, name=name
+    )
+    print(f"written: {asked.out}; llama-cli -m {asked.out} -no-cnv -p 'a prompt' reads it.")
+    if tokenizer.changes_text:
+        print("llama.cpp does not normalise text as this tokenizer does: give it text in that form.", file=sys.stderr)
     return 0
 
 

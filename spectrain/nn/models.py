@@ -1,10 +1,11 @@
-"""Whole models, their blocks and first weights, adapters beside these, and texts drawn from models."""
+"""Whole models, their blocks and first weights, adapters beside these, texts drawn from models, and files of GGUF."""
 
 from typing import TYPE_CHECKING
 
 from spectrain._door import door
 
 if TYPE_CHECKING:
+    from spectrain.nn._gguf.write import to_gguf as to_gguf
     from spectrain.nn._models.adapter import AdaptedLinear as AdaptedLinear
     from spectrain.nn._models.adapter import adapt as adapt
     from spectrain.nn._models.adapter import merge as merge

@@ -45,6 +45,8 @@ SMALL = {
 }  # fmt: skip
 """What is appended where the command as shown would take long, by verb."""
 RUNS = {"embed": "runs/e", **dict.fromkeys(("sample", "export", "report", "compress", "watch"), "runs/a")}
+FOR_GGUF = "runs/six"
+"""A run whose tokenizer llama.cpp has."""
 ENDS = {"check": (0, 1)}
 """A check that fails has come to its end as well."""
 
@@ -126,7 +128,8 @@ def workshop(tmp_path_factory):
         words = ["--data", "prose/", "code.jsonl.gz", "--apart", "--out-dir", "tokens"]
         assert main(["prepare", *words, *flags(SMALL["prepare"], [])]) == 0
         for verb, run in (("train", "runs/a"), ("train", "runs/six"), ("embed", "runs/e")):
-            assert main([verb, *flags({"--data": "prose.txt", **SMALL[verb]}, []), "--out-dir", run]) == 0
+            own = ["--tokenizer", "bytes"] if run == FOR_GGUF else []
+            assert main([verb, *flags({"--data": "prose.txt", **SMALL[verb]}, []), *own, "--out-dir", run]) == 0
         assert main(["export", "runs/a", "--out", "tiny-llama"]) == 0
         small = {name: value for name, value in SMALL["train"].items() if name not in SHAPE}
         words = ["--init-from", "tiny-llama", "--lora", "2", "--out-dir", "runs/l"]
@@ -154,7 +157,8 @@ def flags(small, words):
 def typed(command):
     """The words of a command line, with the run that it speaks of and small settings after them."""
     _, *words = shlex.split(command)
-    words = [{"RUN": RUNS.get(words[0], "RUN"), "FOLDER": "exported"}.get(word, word) for word in words]
+    run = FOR_GGUF if "gguf" in words else RUNS.get(words[0], "RUN")
+    words = [{"RUN": run, "FOLDER": "exported"}.get(word, word) for word in words]
     if words[0] == "calibrate":
         return [*words, "--rounds", "1"]
     if "--help" in words or words[0] in ("--version", "plan", "gallery"):
@@ -192,6 +196,8 @@ def is_name(command):
 def test_a_command_line_that_is_shown_runs_to_its_end(command, workshop, monkeypatch, capsys):
     if "fashion-mnist" in command:
         pytest.skip("needs Debian's package dataset-fashion-mnist, which is fetched over the network")
+    if "gguf" in command.split():
+        pytest.importorskip("gguf", reason="files of GGUF are written by the package gguf")
     monkeypatch.chdir(workshop)
     monkeypatch.setattr(report.Watch, "serve_forever", lambda server: None)  # it would never end
     monkeypatch.setattr(image_judge, "_STEPS", 8)  # a small setting that no flag has: the judge of what draw draws

@@ -16,6 +16,7 @@ from jaxtyping import Int32, Integer
 from spectrain._files.write import write_json, write_text
 from spectrain.data._text.byte_level import SPACE, bytes_of_tokens, cuts_as_we_do, falls_back, pieces, pretokens
 from spectrain.data._text.document import DataError, Document
+from spectrain.data._text.gguf_fields import fields
 from spectrain.data._text.open import chunks
 from spectrain.data._text.special import SETTINGS, end_of_text, settings_beside
 from spectrain.data._text.token_file import write_tokens
@@ -185,6 +186,19 @@ class Tokenizer:
         """Write the ``tokenizer_config.json`` that says which token ends a text; nothing where it is the usual one."""
         if self.settings:
             write_json(Path(folder) / SETTINGS, self.settings)
+
+    def gguf(self, *, rows: int | None = None) -> dict[str, Any]:
+        """The fields by which a GGUF file says this tokenizer to llama.cpp, for ``nn.models.to_gguf``.
+
+        ``rows`` are those of the embedding; default: the vocabulary. llama.cpp knows patterns that cut text by name:
+        those of GPT-2, Llama 3, DBRX (OLMo 2) and Qwen 2; without merges any is right. It has no normalizer: text that
+        ``normal`` changes gives other tokens there. A text of a tokenizer of ours begins with end-of-text there too.
+
+        Raises DataError for a pattern without a name (that of ``train_tokenizer("bpe", ...)``), for words that fall
+        back to bytes, and for added tokens that take the spaces beside them.
+        """
+        rows = self.vocabulary_size if rows is None else rows
+        return fields(self._backend, end=self.end_of_text, settings=self.settings, rows=rows)
 
     def _encode(self, text: str) -> Iterator[bytes]:
         """Yield the ids of consecutive parts of a text as the bytes of int32 arrays."""

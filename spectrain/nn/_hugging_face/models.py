@@ -55,6 +55,28 @@ def to_hugging_face(
     router, parameters of several dtypes, blocks that differ, norms that add different numbers: they have one for
     all, but for latents, where it is 1e-6; and a setting that the ``family`` has not.
     """
+    config, tensors, _ = described(
+        model, context=context, end_of_text=end_of_text, begin_of_text=begin_of_text, family=family
+    )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    write_file(
+        folder / "model.safetensors",
+        lambda temporary: safetensors.torch.save_file(tensors, str(temporary), metadata={"format": "pt"}),
+    )
+    return folder
+
+
+def described(
+    model: LanguageModel,
+    *,
+    context: int | None = None,
+    end_of_text: int | None = None,
+    begin_of_text: int | None = None,
+    family: str | None = None,
+) -> tuple[dict[str, Any], dict[str, Tensor], Family]:
+    """What a model is there: its configuration, its tensors by name, its family; as :func:`to_hugging_face`."""
     if any(True for _ in adapted(model)):
         model = cast(LanguageModel, merge(copy.deepcopy(model)))
     kind = family_for(model, family)
@@ -63,20 +85,12 @@ def to_hugging_face(
     config |= {"max_position_embeddings": context} if context else {}
     begin = end_of_text if begin_of_text is None else begin_of_text
     config |= {"bos_token_id": begin, "eos_token_id": end_of_text, "dtype": str(model.head.weight.dtype)[6:]}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
     weights = _theirs(model, kind)
     if model.embedding_norm:
         weights[_TABLE] = F.rms_norm(model.embedding.weight.detach(), (model.embedding.embedding_dim,))
     if config["tie_word_embeddings"]:
         del weights[_HEAD]
-    tensors = {name: w.contiguous().clone() for name, w in weights.items()}
-    write_file(
-        folder / "model.safetensors",
-        lambda temporary: safetensors.torch.save_file(tensors, str(temporary), metadata={"format": "pt"}),
-    )
-    return folder
+    return config, {name: w.contiguous().clone() for name, w in weights.items()}, kind
 
 
 def from_hugging_face(folder: str | Path) -> LanguageModel:

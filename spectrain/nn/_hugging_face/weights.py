@@ -82,11 +82,11 @@ def _pack(own: dict[str, Tensor], attention: Attention) -> dict[str, Tensor]:
     """Latent and rotary key in one matrix, keys and values in another, rotary rows in pairs."""
     s = attention.shape
     query = own["query.weight"].unflatten(0, (s.heads, s.head_dim))
-    query = torch.cat((query[:, : s.content_dim], _pairs(query[:, s.content_dim :], 1)), dim=1).flatten(0, 1)
+    query = torch.cat((query[:, : s.content_dim], pairs(query[:, s.content_dim :], 1)), dim=1).flatten(0, 1)
     key, value = (own[f"{name}.weight"].unflatten(0, (s.heads, -1)) for name in ("key", "value"))
     return {
         "q_proj" if s.query_rank is None else "q_b_proj": query,
-        "kv_a_proj_with_mqa": torch.cat((own["latent.weight"], _pairs(own["key_rotary.weight"], 0))),
+        "kv_a_proj_with_mqa": torch.cat((own["latent.weight"], pairs(own["key_rotary.weight"], 0))),
         "kv_b_proj": torch.cat((key, value), dim=1).flatten(0, 1),
     }
 
@@ -99,7 +99,7 @@ def _unpack(own: dict[str, Tensor], attention: Attention, *, interleaved: bool) 
     latent, rotary = own["kv_a_proj_with_mqa"].split((s.latent, s.rotary_dim))
     key, value = own["kv_b_proj"].unflatten(0, (s.heads, -1)).split((s.content_dim, s.value_dim), dim=1)
     if interleaved:
-        turned, rotary = _halves(turned, 1), _halves(rotary, 0)
+        turned, rotary = halves(turned, 1), halves(rotary, 0)
     return {
         "query": torch.cat((content, turned), dim=1).flatten(0, 1),
         "latent": latent,
@@ -109,11 +109,11 @@ def _unpack(own: dict[str, Tensor], attention: Attention, *, interleaved: bool) 
     }
 
 
-def _pairs(w: Tensor, dim: int) -> Tensor:
+def pairs(w: Tensor, dim: int) -> Tensor:
     """Rows 0, h, 1, h + 1, ...: what is turned together stands together."""
     return w.unflatten(dim, (2, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
 
-def _halves(w: Tensor, dim: int) -> Tensor:
+def halves(w: Tensor, dim: int) -> Tensor:
     """The order back."""
     return w.unflatten(dim, (-1, 2)).transpose(dim, dim + 1).flatten(dim, dim + 1)
