@@ -1,7 +1,8 @@
 """The factorizations as scikit-learn estimators; needs the extra ``spectrain[sklearn]``.
 
-Their parameters are stored as they are given and checked in ``fit``, as scikit-learn wants it. SciPy's sparse matrices are
-taken as they are, by their products: only a kernel that is given as its matrix, and the cross of CUR, need all entries.
+Their parameters are stored as they are given and checked in ``fit``, as scikit-learn wants it. SciPy's sparse
+matrices are taken as they are, by their products: only a kernel that is given as its matrix, and the cross of CUR, need
+all entries.
 
 >>> from sklearn.datasets import load_iris
 >>> X = load_iris().data
@@ -253,7 +254,7 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
         return tags
 
 
-def _times(X: Any, F: Matrix) -> Matrix:
+def _times(X: Any, F: Any) -> Matrix:
     return (X if issparse(X) else np.asarray(X)) @ F
 
 
