@@ -1,8 +1,10 @@
 """One seed, one dtype, two sizes: what every test starts from. Imports nothing of spectrain that is checked."""
 
 import collections
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,24 @@ def pytest_configure():
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the large version of every suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchvision_loads():
+    """Declare two operators that torchvision cannot bring where its wheel is built for CUDA and torch is not.
+
+    PyPI has no other wheel for Linux. transformers, timm and Lightning import it and compute nothing with these two.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None:
+        return
+    import torch
+
+    try:
+        torch.ops.load_library(Path(found.origin).with_name("_C.so"))
+    except OSError:
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 @pytest.fixture

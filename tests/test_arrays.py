@@ -7,7 +7,7 @@ import torch
 from spectrain import lowrank, matfun
 from spectrain._arrays.finite import all_finite, refusal
 from spectrain._arrays.generators import fresh_generator, repeating_generator
-from spectrain._arrays.kinds import from_numpy, tensor_of, to_numpy
+from spectrain._arrays.kinds import from_numpy, tensor_of, to_numpy, way_out
 
 X = np.arange(12.0).reshape(3, 4)
 GOOD = {
@@ -130,3 +130,49 @@ def test_none_is_seed_0_for_one_and_a_seed_of_its_own_for_the_other():
         for wrong, kind in ((True, TypeError), (2**64, ValueError), (-(2**70), ValueError)):
             with pytest.raises(kind, match=r"^a: "):
                 make(wrong, "a")
+
+
+class Other(np.ndarray):
+    """An array of a library of its own, which holds 32 bits at most, as JAX does before it is told otherwise."""
+
+
+class Library:
+    __name__ = "other"
+
+    @staticmethod
+    def from_dlpack(tensor):
+        array = tensor.numpy()
+        return array.astype({"float64": "float32", "int64": "int32"}.get(array.dtype.name, array.dtype)).view(Other)
+
+
+class Held:
+    ndim = 2
+
+    def __array_namespace__(self):
+        return Library()
+
+
+def test_results_go_back_to_the_library_that_the_matrix_came_from():
+    leave = way_out(Held(), "example")
+    rows = torch.arange(12.0).reshape(3, 4)
+    for Y in (rows, rows.T[::2], rows[:, 0], torch.complex(rows, rows)[:2].conj(), rows.bool(), rows.long()):
+        found = leave(Y)
+        assert isinstance(found, Other)
+        np.testing.assert_array_equal(found, Y.resolve_conj().numpy())
+    assert leave(torch.tensor(3)) == 3
+    assert way_out(rows, "example")(rows) is rows
+    assert isinstance(way_out(np.eye(2), "example")(rows), np.ndarray)
+
+
+@pytest.mark.parametrize("value", [1 + 2**-50, 1 - 2**-50, 0.1, 1 / 3, -0.1, 2.0, 0.0, 1e-60])
+def test_a_number_in_fewer_digits_is_rounded_up(value):
+    """What lies between two float32 numbers becomes the upper one: an error that was proven stays an error."""
+    found = way_out(Held(), "example")(torch.tensor(value, dtype=torch.float64))
+    assert found.dtype == np.float32
+    assert float(found) >= value
+    assert float(np.nextafter(found, np.float32(-np.inf))) < value
+
+
+def test_a_matrix_in_fewer_digits_is_refused():
+    with pytest.raises(TypeError, match=r"example: the result is of torch\.float64, and other made float32 of it"):
+        way_out(Held(), "example")(torch.eye(2, dtype=torch.float64))

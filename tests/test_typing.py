@@ -13,10 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from spectrain import lowrank, matfun, optim
+from spectrain import approx, lowrank, matfun, objectives, optim
+from spectrain import nn as layers
+from spectrain.approx import _code, _schedule
 from spectrain.lowrank import _cr
 from spectrain.lowrank._columns.rules import RULES
 from spectrain.matfun import _clip, _msign, _norms
+from spectrain.nn._experts import balance, penalty, router
+from spectrain.nn._models import generation
+from spectrain.objectives import _meanflow
 from spectrain.optim._step import scale, settings
 from spectrain.optim._variants.variants import BY_NAME
 
@@ -27,8 +32,19 @@ TABLES = {
     "matfun.ClipMethod": _clip._METHODS,
     "matfun.RankKind": ("entropy", *_norms._KINDS),
     "matfun.Side": ("left", "right"),
+    "approx.Dtype": _schedule.DTYPES,
+    "approx.Framework": _code._HEADS,
     "lowrank.ColumnRule": RULES,
     "lowrank.TermRule": (*_cr.METHODS, "tuples"),
+    "nn.Activation": router.ACTIVATIONS,
+    "nn.Select": ("top_k", "threshold"),
+    "nn.BalanceRule": balance.RULES,
+    "nn.StepRule": ("sign", "rms"),
+    "nn.PenaltyKind": penalty._LOSS,
+    "nn.PenaltyScope": ("batch", "sequence", "global"),
+    "nn.GenerationForm": generation._FORMS,
+    "objectives.Objective": _meanflow.OBJECTIVES,
+    "objectives.Law": ("logit-normal", "uniform"),
     "optim.Scale": (*scale.SCALES, *scale.ALIASES),
     "optim.Decay": settings.DECAYS,
     "optim.VariantName": BY_NAME,
@@ -45,7 +61,7 @@ def literals(layer):
     return {f"{layer}.{node.targets[0].id}": ast.literal_eval(node.value.slice) for node in branch.body}
 
 
-@pytest.mark.parametrize("layer", ["matfun", "lowrank", "optim"])
+@pytest.mark.parametrize("layer", ["approx", "matfun", "lowrank", "nn", "objectives", "optim"])
 def test_checkers_know_the_modes_that_there_are(layer):
     told = literals(layer)
     assert told.keys() == {name for name in TABLES if name.startswith(layer)}
@@ -61,6 +77,20 @@ REFUSED = {
     "mroot": lambda: matfun.mroot(X, 2, times=X, side="middle"),
     "cur": lambda: lowrank.cur(X, rank=1, method="best"),
     "cr": lambda: lowrank.cr(X, X, count=1, method="best"),
+    "interpolative": lambda: lowrank.interpolative(X, rank=1, method="best"),
+    "as_code": lambda: approx.as_code(approx.sign_schedule(0.1, steps=2), "tensorflow"),
+    "sign_schedule": lambda: approx.sign_schedule(0.1, steps=2, dtype="half"),
+    "root_schedule": lambda: approx.root_schedule(2, lower=0.1, dtype="double"),
+    "activation": lambda: layers.experts.MoE(8, experts=4, hidden=8, top_k=2, activation="tanh"),
+    "select": lambda: layers.experts.MoE(8, experts=4, hidden=8, top_k=2, select="all"),
+    "balance": lambda: layers.experts.MoE(8, experts=4, hidden=8, top_k=2, balance="loss"),
+    "a step of the bias": lambda: balance.loss_free_step(
+        torch.zeros(3), torch.tensor([8, 2, 2]), tokens=6, top_k=2, rule="quantile"
+    ),
+    "penalty": lambda: layers.experts.Penalty(kind="cubed"),
+    "scope": lambda: layers.experts.Penalty(scope="world"),
+    "objective": lambda: objectives.MeanFlow(lambda x, r, t: x, objective="score"),
+    "law": lambda: objectives.draw_intervals(4, law="normal"),
     "scale": lambda: optim.Muon(nn.Linear(2, 2, bias=False), scale="sqrt"),
     "decay": lambda: optim.Muon(nn.Linear(2, 2, bias=False), decay="coupled"),
     "variant": lambda: optim.Muon(nn.Linear(2, 2, bias=False), variant="soap"),
@@ -69,7 +99,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
 def test_a_mode_that_is_none_gets_the_tuned_message_at_run_time(call):
-    with pytest.raises(ValueError, match=r"must be one of|must be \"|no variant|variant must"):
+    with pytest.raises(
+        ValueError, match=r"must be one of|must be \"|must be '|must be torch|no variant|variant must|knows the"
+    ):
         call()
 
 

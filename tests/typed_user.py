@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from spectrain import lowrank, matfun, optim
+from spectrain import approx, lowrank, matfun, objectives, optim
+from spectrain import nn as layers
 
 X, N, W = torch.eye(3), np.eye(3), nn.Parameter(torch.eye(3))
 
@@ -29,6 +30,9 @@ reveal_type(lowrank.svd(X, rank=1) @ X)  # Tensor
 U, S, Vh = lowrank.svd(X, rank=1)
 reveal_type(Vh)  # Tensor
 reveal_type(lowrank.cur(X, rank=1).dense())  # Tensor
+reveal_type(lowrank.interpolative(X, rank=1).Z)  # Tensor
+reveal_type(lowrank.interpolative(N, rank=1, axis="rows").Z)  # ndarray
+reveal_type(lowrank.interpolative(W, rank=1, axis="both").X)  # Tensor
 reveal_type(lowrank.cr(X, X, count=2).error)  # Tensor
 reveal_type(lowrank.nystrom(N, rank=1).F)  # ndarray
 reveal_type(lowrank.pinv(N))  # ndarray
@@ -44,6 +48,20 @@ matfun.mroot(X, 2, side="middle")  # error
 lowrank.svd(X, rank=1, method="lapack")  # error
 lowrank.cur(X, rank=1, method="best")  # error
 lowrank.cr(X, X, count=1, method="best")  # error
+lowrank.interpolative(X, rank=1, axis="diagonal")  # error
+lowrank.interpolative(X, rank=1, method="best")  # error
+lowrank.interpolative(X, rank="1")  # error
+approx.sign_schedule(0.1, steps=2, dtype="half")  # error
+approx.root_schedule(2, lower=0.1, dtype="double")  # error
+approx.as_code(approx.sign_schedule(0.1, steps=2), "tensorflow")  # error
+layers.experts.MoE(8, experts=4, hidden=8, top_k=2, activation="tanh")  # error
+layers.experts.MoE(8, experts=4, hidden=8, top_k=2, select="all")  # error
+layers.experts.MoE(8, experts=4, hidden=8, top_k=2, balance="loss")  # error
+layers.experts.MoE(8, experts=4, hidden=8, top_k=2, activation="sigmoid", balance="rms")
+layers.experts.Penalty(kind="cubed")  # error
+layers.experts.Penalty(scope="world")  # error
+objectives.MeanFlow(lambda x, r, t: x, objective="score")  # error
+objectives.MeanFlow(lambda x, r, t: x, law="normal")  # error
 optim.Muon(nn.Linear(2, 2), scale="sqrt")  # error
 optim.Muon(nn.Linear(2, 2), decay="coupled")  # error
 optim.Muon(nn.Linear(2, 2), variant="soap")  # error

@@ -1,5 +1,6 @@
 """Which kinds of arrays hold matrices of numbers: everything else is refused here, in one line that names the door."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -90,6 +91,42 @@ def check_matrix_shape(shape: tuple[int, ...], name: str) -> None:
             f"{name}: needs a matrix (two or more dimensions, the last two are rows and columns), got shape "
             f"{tuple(shape)}; a vector v is the matrix v[:, None]"
         )
+
+
+def way_out(X: Array, name: str) -> Callable[[Tensor], Array]:
+    """Return what makes of results the kind of array that X is.
+
+    Tensors stay tensors; NumPy's arrays, and those of a library that follows the array API standard, as JAX's, are
+    made by that library. What only promises ``__dlpack__`` says no way back: then results are tensors.
+    """
+    if isinstance(X, np.ndarray):
+        return to_numpy
+    if isinstance(X, Tensor) or not hasattr(X, "__array_namespace__"):
+        return same
+    library, dims = X.__array_namespace__(), X.ndim
+    return lambda Y: _by_library(Y, library, name, matrix=dims <= Y.ndim)
+
+
+def _by_library(Y: Tensor, library: Any, name: str, *, matrix: bool) -> Array:
+    """Return a tensor as an array of another library; a number that it holds in fewer digits is rounded up.
+
+    JAX has no float64 until it is told so. A bound is still one when it is rounded up; a matrix that was asked for in
+    float64 is not what was asked for. TypeError then.
+    """
+    ready = Y.detach().resolve_conj().contiguous()
+    found = library.from_dlpack(ready)
+    exact = not (Y.dtype.is_floating_point or Y.is_complex())
+    if exact or found.dtype.itemsize == Y.element_size():
+        return found
+    if matrix:
+        raise TypeError(
+            f"{name}: the result is of {Y.dtype}, and {library.__name__} made {found.dtype} of it; let it hold 64 bits "
+            '(jax.config.update("jax_enable_x64", True)), or pass a tensor'
+        )
+    narrow = ready.to(torch.float32)
+    return library.from_dlpack(
+        torch.where(narrow < ready, torch.nextafter(narrow, narrow.new_tensor(torch.inf)), narrow)
+    )
 
 
 def to_numpy(X: Tensor) -> Array:

@@ -1,5 +1,6 @@
 """A schedule as code to paste, for those who do not want the library."""
 
+from spectrain.approx._modes import Framework
 from spectrain.approx._schedule import Schedule
 
 _HEADS = {
@@ -11,7 +12,7 @@ _TRANSPOSED = {"torch": "X.mT", "jax": "jnp.swapaxes(X, -1, -2)", "numpy": "np.s
 _CAST = {"torch": "X.to(dtype)", "jax": "X.astype(dtype)", "numpy": "X.astype(dtype)"}
 
 
-def as_code(schedule: Schedule, framework: str) -> str:
+def as_code(schedule: Schedule, framework: Framework) -> str:
     """A function ``polar(X)`` that applies the odd schedule to matrices whose singular values lie in its interval.
 
     The text stands alone: the coefficients to the last bit, Horner's rule in the Gram matrix on the shorter side.
@@ -55,7 +56,7 @@ SCHEDULE = [  # coefficients of x, x^3, x^5, ... of each step
 '''
 
 
-def _lacks(dtype: str, framework: str) -> bool:
+def _lacks(dtype: str, framework: Framework) -> bool:
     return dtype == "bfloat16" and framework == "numpy"
 
 

@@ -1,14 +1,14 @@
 """The interpolative decomposition: all columns (or rows) written by a few of them."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from spectrain._arrays.generators import Generator
 from spectrain._arrays.kinds import Array, Real
-from spectrain._arrays.typed import Generic, Held
+from spectrain._arrays.typed import Generic, Held, Ndarray
 from spectrain.lowrank._columns.column_id import Choice, coefficients, column_id, widen
 from spectrain.lowrank._columns.operator_id import operator_id
 from spectrain.lowrank._columns.pivoted_qr import fill_up
@@ -74,6 +74,59 @@ class TwoSidedInterpolative(Factorization[Held], _Both[Held]):
         return self.X, self.skeleton, self.Z
 
 
+if TYPE_CHECKING:
+
+    class _Options(TypedDict, total=False):
+        """What does not change the kind of the result."""
+
+        rank: int | None
+        rtol: Real | None
+        atol: Real | None
+        norm: Norm
+        method: ColumnRule
+        refine: bool
+        bound: Real | None
+        oversample: int
+        power: int
+        block: int
+        generator: Generator
+
+    C: TypeAlias = Literal["columns"]
+    R: TypeAlias = Literal["rows"]
+    B: TypeAlias = Literal["both"]
+
+    class _Door(Protocol):
+        """The result by axis, and by the kind of array."""
+
+        @overload
+        def __call__(self, A: Tensor, *, axis: C = ..., **options: Unpack[_Options]) -> Interpolative[Tensor]: ...
+        @overload
+        def __call__(self, A: Ndarray, *, axis: C = ..., **options: Unpack[_Options]) -> Interpolative[Ndarray]: ...
+        @overload
+        def __call__(self, A: Any, *, axis: C = ..., **options: Unpack[_Options]) -> Interpolative[Any]: ...
+        @overload
+        def __call__(self, A: Tensor, *, axis: R, **options: Unpack[_Options]) -> RowInterpolative[Tensor]: ...
+        @overload
+        def __call__(self, A: Ndarray, *, axis: R, **options: Unpack[_Options]) -> RowInterpolative[Ndarray]: ...
+        @overload
+        def __call__(self, A: Any, *, axis: R, **options: Unpack[_Options]) -> RowInterpolative[Any]: ...
+        @overload
+        def __call__(self, A: Tensor, *, axis: B, **options: Unpack[_Options]) -> TwoSidedInterpolative[Tensor]: ...
+        @overload
+        def __call__(self, A: Ndarray, *, axis: B, **options: Unpack[_Options]) -> TwoSidedInterpolative[Ndarray]: ...
+        @overload
+        def __call__(self, A: Any, *, axis: B, **options: Unpack[_Options]) -> TwoSidedInterpolative[Any]: ...
+
+    def by_axis(function: Callable[..., Any]) -> _Door: ...
+
+else:
+
+    def by_axis(function):
+        """Decorate a function whose result is of the kind that ``axis`` says; at run time it is the function."""
+        return function
+
+
+@by_axis
 def interpolative(
     A: Array,
     *,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.generators import Generator, repeating_generator
-from spectrain._arrays.kinds import Real
+from spectrain._arrays.kinds import Real, tensor_of, way_out
 from spectrain._arrays.typed import Generic, Held, Ndarray, results
 from spectrain.lowrank._derivatives import refuse_derivative
 from spectrain.lowrank._matrix.cholesky import PartialCholesky, randomly_pivoted
@@ -50,9 +50,11 @@ class Nystrom(Factorization[Held], _Letters[Held]):
 
         ``columns`` is K[new, landmarks], as the kernel gives it for the new points and ``points[landmarks]``.
         """
-        C, L = torch.as_tensor(columns), torch.as_tensor(self.root)
+        C, L = tensor_of(columns, "features"), tensor_of(self.root, "features")
+        if C is None or L is None:
+            raise TypeError(f"features: needs an array, as the kernel gives it, got {type(columns).__name__}")
         found = torch.linalg.solve_triangular(L.mH, C.to(L.dtype), upper=True, left=False)
-        return found if isinstance(columns, Tensor) else found.numpy()
+        return way_out(columns, "features")(found)
 
 
 @results(Nystrom[Tensor], Nystrom[Ndarray], Nystrom[Any])

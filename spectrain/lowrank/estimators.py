@@ -1,6 +1,8 @@
 """The factorizations as scikit-learn estimators; needs the extra ``spectrain[sklearn]``.
 
-Their parameters are stored as they are given and checked in ``fit``, as scikit-learn wants it.
+Their parameters are stored as they are given and checked in ``fit``, as scikit-learn wants it. SciPy's sparse
+matrices are taken as they are, by their products: only a kernel that is given as its matrix, and the cross of CUR, need
+all entries.
 
 >>> from sklearn.datasets import load_iris
 >>> X = load_iris().data
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.feature_selection import SelectorMixin
 from sklearn.metrics.pairwise import pairwise_kernels
@@ -27,12 +30,21 @@ Matrix = NDArray[Any]
 class _Checked(TransformerMixin, BaseEstimator):
     """Data are checked as scikit-learn does: float64 or float32, finite, the features that were fitted."""
 
-    def _data(self, X: Array, *, reset: bool) -> Matrix:
+    def _data(self, X: Array, *, reset: bool) -> Any:
         if not reset:
             check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        kinds = ["csr", "csc"] if self._takes_sparse() else False  # both give columns by their indices
+        return validate_data(self, X, accept_sparse=kinds, dtype=[np.float64, np.float32], reset=reset)
 
-    def _count(self, X: Matrix, wanted: int | None) -> int:
+    def _takes_sparse(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._takes_sparse()
+        return tags
+
+    def _count(self, X: Any, wanted: int | None) -> int:
         """Return the number of components: as told, or half of the features as far as there are samples."""
         return wanted if wanted is not None else max(1, min(X.shape[0], X.shape[1] // 2))
 
@@ -95,14 +107,14 @@ class InterpolativeDecomposition(_Checked):
         self.columns_, self.Z_, self.error_ = found[0], found.Z, float(found.error)
         return self
 
-    def transform(self, X: Array) -> Matrix:
-        """Return X[:, columns_]."""
+    def transform(self, X: Array) -> Any:
+        """Return X[:, columns_], sparse where X is."""
         return self._data(X, reset=False)[:, self.columns_]
 
     def inverse_transform(self, X: Array) -> Matrix:
         """Return X @ Z_, all features from the chosen ones."""
         check_is_fitted(self)
-        return np.asarray(X) @ self.Z_
+        return _times(X, self.Z_)
 
     def get_feature_names_out(self, input_features: Any = None) -> Matrix:
         """Return the names of the chosen features."""
@@ -158,7 +170,10 @@ class CUR(ClassNamePrefixFeaturesOutMixin, _Checked):
     def inverse_transform(self, X: Array) -> Matrix:
         """Return X @ R_, all features from the weights."""
         check_is_fitted(self)
-        return np.asarray(X) @ self.R_
+        return _times(X, self.R_)
+
+    def _takes_sparse(self) -> bool:
+        return self.core != "cross"
 
 
 class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
@@ -195,10 +210,12 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
         """Choose the landmarks among the samples X (samples, features)."""
         X = self._data(X, reset=True)
         known = self.kernel == "precomputed"
+        # A sparse matrix is no set of points: its rows are counted, and the kernel takes them by their numbers.
+        by_number = issparse(X)
         found = lowrank.nystrom(
-            X if known else self._kernel,
-            points=None if known else X,
-            rank=min(self.n_components, len(X)),
+            X if known else self._of_rows(X) if by_number else self._kernel,
+            points=None if known else np.arange(X.shape[0], dtype=np.float64) if by_number else X,
+            rank=min(self.n_components, X.shape[0]),
             rtol=self.rtol,
             landmarks=self.landmarks,
             generator=_seed(self.random_state),
@@ -215,7 +232,11 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
         columns = X[:, self.component_indices_] if self.components_ is None else self._kernel(X, self.components_)
         return np.linalg.solve(self.root_.astype(np.float64), columns.astype(np.float64).T).T.astype(X.dtype)
 
-    def _kernel(self, A: Matrix, B: Matrix) -> Matrix:
+    def _of_rows(self, X: Any) -> Any:
+        """Return the kernel as a function of two arrays of numbers of rows."""
+        return lambda i, j: self._kernel(X[i.astype(np.int64)], X[j.astype(np.int64)])
+
+    def _kernel(self, A: Any, B: Any) -> Matrix:
         """Return the kernel between two sets of samples, in double precision."""
         parameters = dict(self.kernel_params or {})
         if not callable(self.kernel):
@@ -224,10 +245,17 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, _Checked):
         wide = (M.astype(np.float64) for M in (A, B))
         return pairwise_kernels(*wide, metric=self.kernel, filter_params=True, **parameters)
 
+    def _takes_sparse(self) -> bool:
+        return self.kernel != "precomputed"
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self.kernel == "precomputed"
         return tags
+
+
+def _times(X: Any, F: Any) -> Matrix:
+    return (X if issparse(X) else np.asarray(X)) @ F
 
 
 def _seed(random_state: Any) -> int:

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.kinds import way_out
 from spectrain._arrays.scale import recording, refusal, times_power_of_two, to_unit
 from spectrain._arrays.typed import Generic, Held, Ndarray, alike, results
 from spectrain.matfun._derivative.differences import Once, widen
 from spectrain.matfun._entry.batches import flat
-from spectrain.matfun._entry.input import Array, Real, enter, scalar_door
+from spectrain.matfun._entry.input import Array, Real, enter
 from spectrain.matfun._iteration.plain import gram
 from spectrain.matfun._modes import RankKind
 
@@ -54,7 +55,7 @@ def effective_rank(X: Array, *, kind: RankKind = "entropy", power: Real = 1) -> 
         raise ValueError(f'effective_rank: kind must be "entropy", {", ".join(_KINDS)}, got {kind!r}')
     if not 0 < power < float("inf") or (power != 1 and kind != "entropy"):
         raise ValueError(f'effective_rank: power={power} must be positive and finite, and goes with kind="entropy"')
-    numbers = scalar_door(X)
+    numbers = way_out(X, "effective_rank")
     X, _ = enter(X, "effective_rank", embed=False)
     if min(X.shape[-2:]) == 0:
         return numbers(torch.zeros(X.shape[:-2], dtype=_answer(X.dtype), device=X.device))
@@ -119,7 +120,7 @@ def spectral_norm(X: Array) -> NormBounds:
     >>> bool(lower <= 3) and bool(upper >= 3) and bool(upper / lower < 1.001)
     True
     """
-    numbers = scalar_door(X)
+    numbers = way_out(X, "spectral_norm")
     X, _ = enter(X, "spectral_norm")
     with torch.autocast(X.device.type, enabled=False):
         lower, upper = _differentiable(flat(X))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spectrain._arrays.finite import locate_errors
+from spectrain._arrays.kinds import way_out
 from spectrain._arrays.typed import Generic, Held, Ndarray, alike, results
 from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
@@ -18,7 +19,6 @@ from spectrain.matfun._entry.input import (
     real_dtype,
     rounded,
     rounding_of_complex,
-    scalar_door,
 )
 from spectrain.matfun._proven.stages import sign
 
@@ -84,7 +84,7 @@ def polar(
     >>> U.tolist(), H.tolist(), int(rank), bool(error < 1e-6)
     ([[0.0, -1.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 2.0]], 2, True)
     """
-    complex_input, numbers = is_complex(X), scalar_door(X)
+    complex_input, numbers = is_complex(X), way_out(X, "polar")
     source = X
     X, leave = enter(X, "polar")
     out_dtype = real_dtype(out_dtype or X.dtype)

@@ -4,11 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain.objectives._modes import Law
+
 
 def draw_intervals(
     count: int,
     *,
-    law: str = "logit-normal",
+    law: Law = "logit-normal",
     mean: float | int = -0.4,
     std: float | int = 1.0,
     instants: float | int = 0.75,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spectrain.objectives._intervals import draw_intervals
 from spectrain.objectives._jvp import jvp
+from spectrain.objectives._modes import Law, Objective
 
 Velocity = Callable[..., Tensor]
 OBJECTIVES = ("full", "model", "data", "flow", "leaky", "shortcut")
@@ -89,8 +90,8 @@ class MeanFlow:
         self,
         u: Velocity,
         *,
-        objective: str = "data",
-        law: str = "logit-normal",
+        objective: Objective = "data",
+        law: Law = "logit-normal",
         mean: float | int = -0.4,
         std: float | int = 1.0,
         instants: float | int = 0.75,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 pytest.importorskip("sklearn")
 
@@ -155,3 +156,59 @@ def test_nystroem_serves_in_a_pipeline():
     X, y = load_digits(return_X_y=True)
     model = make_pipeline(Nystroem(gamma=5e-4, n_components=150, random_state=0), LinearSVC(random_state=0))
     assert model.fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]) > 0.9
+
+
+def counts():
+    """Few words in many texts, as text processing has it: rank 6 and a little noise, most entries zero."""
+    draw = np.random.default_rng(0)
+    topics = draw.poisson(2.0, (6, 60)) * (draw.random((6, 60)) < 0.3)
+    texts = draw.poisson(1.0, (120, 6)) * (draw.random((120, 6)) < 0.3)
+    return (texts @ topics + (draw.random((120, 60)) < 0.02)).astype(np.float64)
+
+
+SPARSE = {
+    "csr_array": scipy.sparse.csr_array, "csc_matrix": scipy.sparse.csc_matrix, "coo_array": scipy.sparse.coo_array,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sparse", SPARSE.values(), ids=SPARSE)
+@pytest.mark.parametrize("kind", [InterpolativeDecomposition, CUR])
+def test_sparse_data_are_taken_as_they_are(kind, sparse):
+    X = counts()
+    model = kind(8, random_state=0).fit(sparse(X))
+    Y = model.transform(sparse(X))
+    error = np.linalg.norm(X - model.inverse_transform(Y))
+    assert best(X, 8) <= error * (1 + 1e-9)
+    assert error <= model.error_ * (1 + 1e-6)
+    assert error <= 2.5 * best(X, 8)
+    np.testing.assert_allclose(Y.toarray() if scipy.sparse.issparse(Y) else Y, model.transform(X), atol=1e-12)
+    if kind is InterpolativeDecomposition:
+        assert scipy.sparse.issparse(Y)
+        np.testing.assert_array_equal(Y.toarray(), X[:, model.columns_])
+
+
+@pytest.mark.parametrize("sparse", SPARSE.values(), ids=SPARSE)
+def test_the_selector_and_the_kernel_of_sparse_data(sparse):
+    X = counts()
+    chosen = ColumnSelector(8, random_state=0).fit(sparse(X))
+    np.testing.assert_array_equal(chosen.transform(sparse(X)).toarray(), X[:, np.sort(chosen.selected_idx_)])
+    how = {"gamma": 1e-3, "n_components": 30, "random_state": 0}
+    model, dense = Nystroem(**how).fit(sparse(X)), Nystroem(**how).fit(X)
+    K, Z = rbf_kernel(X, gamma=1e-3), model.transform(sparse(X))
+    assert abs(np.trace(K - Z @ Z.T) - model.error_) < 1e-6 * len(X)
+    assert model.component_indices_.tolist() == dense.component_indices_.tolist()
+    np.testing.assert_allclose(dense.transform(X), Z, atol=1e-9)
+    fewer = Nystroem(gamma=1e-3, n_components=30, landmarks="uniform", random_state=0).fit(sparse(X))
+    assert not np.allclose(fewer.transform(X) @ fewer.transform(X).T, Z @ Z.T, atol=1e-6)
+
+
+NEED_ENTRIES = {
+    "the cross": lambda A: CUR(4, core="cross").fit(A),
+    "a kernel's matrix": lambda A: Nystroem("precomputed", n_components=4).fit(A @ A.T),
+}
+
+
+@pytest.mark.parametrize("fit", NEED_ENTRIES.values(), ids=NEED_ENTRIES)
+def test_what_needs_all_entries_refuses_sparse_data(fit):
+    with pytest.raises(TypeError, match="dense data is required"):
+        fit(scipy.sparse.csr_array(counts()))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from spectrain.approx._modes import Dtype
 from spectrain.approx._polynomial import Number
 from spectrain.approx._schedule import Schedule, certified
 from spectrain.approx._schedules.cache import recall
@@ -25,7 +26,7 @@ def sign_schedule(
     gram: bool = False,
     symmetric: bool = False,
     aspect: Number = 1.0,
-    dtype: str = "float64",
+    dtype: Dtype = "float64",
 ) -> Schedule:
     """The composition of odd polynomials with the least ``max |p_T(... p_1(x)) - 1|`` on [lower, upper].
 

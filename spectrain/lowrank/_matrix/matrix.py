@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from spectrain._arrays.finite import all_finite, refusal
-from spectrain._arrays.kinds import Array, same, tensor_of, to_numpy
+from spectrain._arrays.kinds import Array, same, tensor_of, to_numpy, way_out
 from spectrain.lowrank._matrix.accepted import WORKING, check_matrix
 from spectrain.lowrank._matrix.operator import products_of
 from spectrain.lowrank._matrix.scale import scale_by
@@ -101,7 +100,7 @@ def enter(A: Array, name: str) -> Matrix:
     """
     if isinstance(A, Tensor) and hasattr(A, "full_tensor"):
         raise TypeError(f"{name}: a DTensor is not supported here, only by lowrank.svd; pass A.full_tensor()")
-    dense, leave = tensor_of(A, name), to_numpy if isinstance(A, np.ndarray) else same
+    dense, leave = tensor_of(A, name), way_out(A, name)
     if dense is None or dense.layout != torch.strided:
         found = products_of(A, name)
         check_matrix(found.shape, found.dtype, name)

@@ -99,4 +99,4 @@ def widen(X: Array) -> Array:
     """Return a factor in float32 where it is in half precision, else as it is."""
     if isinstance(X, Tensor):
         return X.float() if X.dtype in (torch.float16, torch.bfloat16) else X
-    return X.astype(np.float32) if X.dtype == np.float16 else X
+    return X.astype(np.float32) if X.dtype.itemsize == 2 else X  # of JAX bfloat16, too

@@ -19,9 +19,8 @@ from spectrain._arrays.kinds import (
     check_floating,
     check_matrix_shape,
     refuse_sparse,
-    same,
     tensor_of,
-    to_numpy,
+    way_out,
 )
 from spectrain._arrays.scale import recording, to_unit
 
@@ -48,12 +47,12 @@ _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 def enter(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callable[[Tensor], Array]]:
     """Return X as a checked tensor, and what turns a matrix that results into the kind of array that X was.
 
-    NumPy arrays come back as NumPy arrays; whatever else has ``__dlpack__`` comes back as a torch.Tensor. Memory is
-    shared where that is possible; nothing here writes to it. A complex matrix becomes the real one of twice the size
-    that stands for it (:func:`as_real`), and what leaves becomes complex again, unless ``embed``
-    is False. TypeError for anything else.
+    NumPy arrays come back as NumPy arrays and JAX's as JAX's (:func:`way_out`); what has no more than ``__dlpack__``
+    comes back as a torch.Tensor. Memory is shared where that is possible; nothing here writes to it. A complex matrix
+    becomes the real one of twice the size that stands for it (:func:`as_real`), and what leaves becomes complex again,
+    unless ``embed`` is False. TypeError for anything else.
     """
-    tensor, leave = tensor_of(X, name), scalar_door(X)
+    tensor, leave = tensor_of(X, name), way_out(X, name)
     if tensor is None:
         raise TypeError(
             f"{name}: needs a torch.Tensor, a NumPy array or an array with __dlpack__, got {type(X).__name__}; "
@@ -70,11 +69,6 @@ def enter(X: Array, name: str, *, embed: bool = True) -> tuple[Tensor, Callable[
 def rounding_of_complex(X: Array, out_dtype: torch.dtype) -> float:
     """Return what the way back to a complex matrix adds to a relative error: one rounding, 0 where X is real."""
     return torch.finfo(out_dtype).eps / 2 if is_complex(X) else 0.0
-
-
-def scalar_door(X: Array) -> Callable[[Tensor], Array]:
-    """Return what turns numbers about the matrix X into the kind of array that X is."""
-    return to_numpy if isinstance(X, np.ndarray) else same
 
 
 def is_complex(X: Array) -> bool:

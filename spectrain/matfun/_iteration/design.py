@@ -1,6 +1,7 @@
 """The schedules of ``steps=``, and the working dtype in which a schedule is safe."""
 
 import functools
+from typing import Any
 
 import torch
 
@@ -8,7 +9,12 @@ from spectrain._arrays.graphs import constant_in_graphs
 from spectrain.approx import Schedule, sign_schedule
 from spectrain.approx.internal import guarded_schedule, largest_values
 
-_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
+_NAMES: dict[torch.dtype, Any] = {
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+}
 
 _FIRST, _REACH, _REACH_LATER, _TURN = 0.4, 10 / 3, 2.5, 6
 _FEW = (0.56, 0.165, 0.045)  # one to three quintics leave 0.015 from here on: beyond them nothing is raised past 1.02

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from spectrain.nn._modes import BalanceRule, StepRule
+
 BINS = 1024
 FINEST, WIDEST = 2.0**-20, 2.0**7  # margins that the bins of a histogram tell apart, and the largest
 RULES = ("sign", "rms", "quantile", "histogram", "none")
@@ -37,7 +39,7 @@ class Balance:
     0.002
     """
 
-    rule: str = "sign"
+    rule: BalanceRule = "sign"
     rate: float = 1e-3
     centred: bool = True
     budget_rate: float = 1.0
@@ -93,7 +95,7 @@ class Balance:
         """The bias of the next step."""
         if self.rule == "none":
             return bias
-        if not self.by_quantile:
+        if self.rule in ("sign", "rms"):
             budget_rate = self.budget_rate if dynamic else 0.0
             return loss_free_step(
                 bias,
@@ -157,7 +159,7 @@ def loss_free_step(
     *,
     tokens: int,
     top_k: int,
-    rule: str = "sign",
+    rule: StepRule = "sign",
     rate: float = 1e-3,
     centred: bool = True,
     budget_rate: float = 0.0,
@@ -173,6 +175,8 @@ def loss_free_step(
     >>> loss_free_step(torch.zeros(3), torch.tensor([8, 2, 2]), tokens=6, top_k=2, rate=1.0, centred=False).tolist()
     [-1.0, 1.0, 1.0]
     """
+    if rule not in ("sign", "rms"):
+        raise ValueError(f"loss_free_step: rule must be 'sign' or 'rms', got {rule!r}; Balance has the others.")
     total = int(loads.sum())
     gap = loads * len(loads) - total  # n * total * (F - 1/n), an integer
     if target is not None:

@@ -15,6 +15,7 @@ from spectrain.nn._experts.penalty import Penalty
 from spectrain.nn._experts.router import Router, Routing
 from spectrain.nn._experts.scaling import scaling_factor
 from spectrain.nn._models.language_model import SwiGLU
+from spectrain.nn._modes import Activation, BalanceRule, Select
 from spectrain.nn._numbers import check_positive
 
 
@@ -74,14 +75,14 @@ class MoE(nn.Module):
         top_k: int,
         hidden: int,
         shared: int = 0,
-        activation: str = "softmax",
-        selection: str | None = None,
-        select: str = "top_k",
+        activation: Activation = "softmax",
+        selection: Activation | None = None,
+        select: Select = "top_k",
         temperature: float = 1.0,
         renormalise: bool = False,
         scale: float | None = None,
         normalised: bool = False,
-        balance: Balance | str = "sign",
+        balance: Balance | BalanceRule = "sign",
         penalty: Penalty | None = None,
         generator: torch.Generator | int | None = None,
     ) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrain.nn._experts.balance import check_target
 from spectrain.nn._experts.router import Routing
+from spectrain.nn._modes import PenaltyKind, PenaltyScope
 from spectrain.nn._numbers import check_not_negative
 
 
@@ -42,9 +43,9 @@ class Penalty:
     'batch'
     """
 
-    kind: str = "squared"
+    kind: PenaltyKind = "squared"
     weight: float = 1e-2
-    scope: str = "batch"
+    scope: PenaltyScope = "batch"
     target: Sequence[float] | None = None
     z_weight: float = 0.0
 

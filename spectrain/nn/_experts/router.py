@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from spectrain.nn._modes import Activation, Select
+
 ACTIVATIONS = ("softmax", "sigmoid", "relu")
 
 
@@ -56,9 +58,9 @@ class Router(nn.Module):
         *,
         experts: int,
         top_k: int,
-        activation: str = "softmax",
-        selection: str | None = None,
-        select: str = "top_k",
+        activation: Activation = "softmax",
+        selection: Activation | None = None,
+        select: Select = "top_k",
         temperature: float = 1.0,
         renormalise: bool = False,
     ) -> None:

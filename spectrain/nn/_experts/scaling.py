@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from spectrain.nn._experts.router import activate
+from spectrain.nn._modes import Activation
 
 CHUNK = 4096
 
@@ -24,7 +25,7 @@ def scaling_factor(
     *,
     active: int,
     shared: int,
-    activation: str = "softmax",
+    activation: Activation = "softmax",
     renormalise: bool = False,
     rtol: float = 1e-3,
     seed: int = 0,

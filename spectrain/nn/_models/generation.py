@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain.nn._models.language_model import Block, LanguageModel
+from spectrain.nn._modes import GenerationForm
 
 _FORMS = {"auto": None, "absorbed": True, "expanded": False, "full": None}
 _COLDEST = 1e-3
@@ -27,7 +28,7 @@ def stream(
     context: int | None = None,
     vocabulary: int | None = None,
     documents: Int[Tensor, "batch length"] | None = None,
-    form: str = "auto",
+    form: GenerationForm = "auto",
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
     """Yield up to ``tokens`` tokens that continue ``prompt``, ``(batch, 1)`` each, as soon as they are drawn.
@@ -96,7 +97,7 @@ def generate(
     context: int | None = None,
     vocabulary: int | None = None,
     documents: Int[Tensor, "batch length"] | None = None,
-    form: str = "auto",
+    form: GenerationForm = "auto",
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, "batch longer"]:
     """``prompt`` and what :func:`stream` draws after it, in one tensor.

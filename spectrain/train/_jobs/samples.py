@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,7 +170,7 @@ def stream(
     temperature: float = 0.8,
     top_k: int | None = 50,
     top_p: float | None = None,
-    form: str = "auto",
+    form: Any = "auto",
 ) -> Iterator[list[str]]:
     """Yield first the prompts, then what each token adds to them: text that will not change any more.
 

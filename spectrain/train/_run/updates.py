@@ -83,6 +83,7 @@ def muon_schedule(config: RunConfig) -> approx.Schedule:
     """The composition of quintics that Muon applies: that of ``msign(steps=)``, or one for another interval."""
     if config.muon_lower is None:
         return matfun.planning.design(config.muon_steps, dtype=getattr(torch, config.muon_dtype))
+    assert config.muon_dtype != "auto"  # decided before anything begins
     return approx.sign_schedule(config.muon_lower, steps=config.muon_steps, dtype=config.muon_dtype)
 
 

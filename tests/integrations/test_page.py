@@ -13,16 +13,31 @@ SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## 
 BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def needs(section):
-    return re.search(r"^Needs ([\w, -]+)\.", section, re.MULTILINE)[1].split(", ")
+IN_TWO = "Run by `torchrun`"
+ALONE = [title for title in SECTIONS if IN_TWO not in SECTIONS[title]]
+TOGETHER = [title for title in SECTIONS if IN_TWO in SECTIONS[title]]
 
 
-@pytest.mark.parametrize("title", SECTIONS)
-def test_a_section_of_the_page_runs(title, tmp_path, monkeypatch):
-    for package in needs(SECTIONS[title]):
+def blocks_of(title):
+    """The code of a section; a skip where one of the packages is missing that it says it needs."""
+    for package in re.search(r"^Needs ([\w, -]+)\.", SECTIONS[title], re.MULTILINE)[1].split(", "):
         pytest.importorskip(package, reason=f"{package} is an extra: the integrations")
+    return BLOCK.findall(SECTIONS[title])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("title", TOGETHER)
+def test_a_section_of_the_page_runs_in_two_processes(title, torchrun, accelerate_on_cpu):
+    (program,) = blocks_of(title)
+    torchrun(program, before=accelerate_on_cpu if "import Accelerator" in program else "")
+
+
+@pytest.mark.parametrize("title", ALONE)
+def test_a_section_of_the_page_runs(title, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    blocks = blocks_of(title)
     monkeypatch.chdir(tmp_path)
-    blocks = BLOCK.findall(SECTIONS[title])
     assert blocks
     with warnings.catch_warnings():  # those of the packages are theirs
         warnings.simplefilter("ignore")
