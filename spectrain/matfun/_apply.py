@@ -11,13 +11,16 @@ from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import locate_errors
 from spectrain._arrays.scale import recording, times_power_of_two
 from spectrain._arrays.typed import alike, alike_to_second
-from spectrain.matfun._derivative.derivative import spectral_function
+from spectrain.matfun._derivative.derivative import spectral_function, will_be_differentiated
 from spectrain.matfun._derivative.differences import (
     Differential,
     change_of_odd,
     change_of_symmetric,
     differences,
     differentiable_once,
+    empty_eigh,
+    packed_eigh,
+    packed_svd,
 )
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
@@ -57,11 +60,11 @@ def mpsd(A: Array, *, tol: Real | None = None, out_dtype: torch.dtype | None = N
         raise ValueError(f"mpsd: needs square matrices, got shape {tuple(A.shape)}; X.mT @ X is square")
     dtype = like(A, out_dtype, "mpsd")
     check_tolerance(tol, real_dtype(dtype), "mpsd")
-    Y, _ = _operator(flat(A), None if tol is None else float(tol), dtype)
+    Y = _operator(flat(A), None if tol is None else float(tol), will_be_differentiated(A), dtype)[0]
     return leave(Y.reshape(A.shape))
 
 
-def _compute(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _compute(A: Tensor, tol: float | None, keep: bool, dtype: torch.dtype) -> tuple[Tensor, ...]:
     unit, k = unit_size(A, "mpsd")
     S = 0.5 * (unit + adjoint(unit))
     L, V = torch.linalg.eigh(S)
@@ -77,7 +80,8 @@ def _compute(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, 
             "tol=",
             asked=tol is not None,
         )
-    return rounded(_rescale(Y, k), dtype, "mpsd"), error
+    kept = packed_eigh(times_power_of_two(L[..., None], k)[..., 0], V) if keep else empty_eigh(A, keep)
+    return rounded(_rescale(Y, k), dtype, "mpsd"), error, kept
 
 
 def _rescale(Y: Tensor, k: Tensor) -> Tensor:
@@ -86,12 +90,13 @@ def _rescale(Y: Tensor, k: Tensor) -> Tensor:
     return torch.complex(times_power_of_two(Y.real, k), times_power_of_two(Y.imag, k))
 
 
-def _fake(A: Tensor, tol: float | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    return A.new_empty(A.shape, dtype=dtype), A.new_empty(len(A), dtype=torch.float64)
+def _fake(A: Tensor, tol: float | None, keep: bool, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return A.new_empty(A.shape, dtype=dtype), A.new_empty(len(A), dtype=torch.float64), empty_eigh(A, keep)
 
 
-def _change(A: Tensor, Y: Tensor, D: Tensor, *_: object) -> Tensor:
-    return Differential.apply(A, D, partial(change_of_symmetric, pairs=_pairs), differentiable_once("mpsd"))
+def _change(A: Tensor, kept: Tensor, D: Tensor, *_: object) -> Tensor:
+    rule = partial(change_of_symmetric, pairs=_pairs)
+    return Differential.apply(A, D, kept if kept.numel() else None, rule, differentiable_once("mpsd"))
 
 
 def _pairs(L: Float[Tensor, "b n"]) -> Float[Tensor, "b n n"]:
@@ -99,7 +104,11 @@ def _pairs(L: Float[Tensor, "b n"]) -> Float[Tensor, "b n n"]:
 
 
 _operator = Operator(
-    "psd(Tensor A, float? tol, ScalarType dtype) -> (Tensor, Tensor)", compute=_compute, fake=_fake, change=_change
+    "psd(Tensor A, float? tol, bool keep, ScalarType dtype) -> (Tensor, Tensor, Tensor)",
+    compute=_compute,
+    fake=_fake,
+    change=_change,
+    keeps=2,
 )
 
 
@@ -118,7 +127,8 @@ def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dty
     forward and backward, by divided differences that are finite at ties, for f that acts on each singular value by
     itself (ValueError for another). A singular value within rounding of the cut may fall on either side of it.
     Errors: TypeError and ValueError for what is not a finite matrix, ValueError where f changes the shape or is not
-    finite, and where the result does not fit its dtype. Cost: one SVD, and one more for a derivative.
+    finite, and where the result does not fit its dtype. Cost: one SVD; it
+    is kept where a derivative will be taken, which is products then.
 
     >>> X = torch.tensor([[0.0, 4.0], [-9.0, 0.0]])
     >>> mapply(torch.sqrt, X).tolist()
@@ -136,18 +146,21 @@ def apply_function(
     if not 0 <= rtol < 1:
         raise ValueError(f"{name}: rtol must be in [0, 1), got {rtol}")
 
-    def compute(batch: Tensor) -> tuple[Tensor]:
+    keep = will_be_differentiated(X)
+
+    def compute(batch: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(X.device.type, enabled=False):
-            return (rounded(_apply(f, batch, rtol, name), dtype, name),)
+            Y, kept = _apply(f, batch, rtol, name, keep)
+            return rounded(Y, dtype, name), kept
 
-    def change(X: Tensor, Y: Tensor, D: Tensor) -> Tensor:
+    def change(X: Tensor, kept: Tensor, D: Tensor) -> Tensor:
         rule = partial(change_of_odd, values=partial(_values, f=f, rtol=rtol))
-        return Differential.apply(X, D, rule, differentiable_once(name))
+        return Differential.apply(X, D, kept if kept.numel() else None, rule, differentiable_once(name))
 
-    return leave(spectral_function(flat(X), compute, change)[0].reshape(X.shape))
+    return leave(spectral_function(flat(X), compute, change, keeps=1)[0].reshape(X.shape))
 
 
-def _apply(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> Tensor:
+def _apply(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str, keep: bool) -> tuple[Tensor, Tensor]:
     unit, k = unit_size(X, name)
     U, S, Vh = torch.linalg.svd(unit, full_matrices=False)
     true = times_power_of_two(S[..., None], k)[..., 0]
@@ -162,7 +175,8 @@ def _apply(f: Callable[[Tensor], Tensor], X: Tensor, rtol: Real, name: str) -> T
             f"{name}: f is {float(image[~image.isfinite()][0])} at the singular value "
             f"{float(true[~image.isfinite()][0]):.3g}; pass rtol= to leave small ones out, or another f"
         )
-    return torch.bmm(U * image[..., None, :], Vh)
+    kept = packed_svd(U, true, Vh) if keep else U.new_empty(len(U), 0, 0)
+    return torch.bmm(U * image[..., None, :], Vh), kept
 
 
 def _which_count(S: Float[Tensor, "b k"], rtol: Real) -> Tensor:

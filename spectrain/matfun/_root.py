@@ -1,6 +1,7 @@
 """Powers P^(s/r) of positive semidefinite matrices, with a residual that is computed from P."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,11 +9,17 @@ from torch import Tensor
 
 from spectrain._arrays.embedding import adjoint
 from spectrain._arrays.finite import locate_errors
-from spectrain._arrays.scale import recording, refusal
+from spectrain._arrays.scale import recording, refusal, times_power_of_two
 from spectrain._arrays.typed import alike
 from spectrain.approx.internal import MOST_STEPS
-from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function
-from spectrain.matfun._derivative.differences import Differential, change_of_symmetric, differentiable_once
+from spectrain.matfun._derivative.derivative import is_differentiated, spectral_function, will_be_differentiated
+from spectrain.matfun._derivative.differences import (
+    Differential,
+    change_of_symmetric,
+    differentiable_once,
+    empty_eigh,
+    packed_eigh,
+)
 from spectrain.matfun._derivative.node import Operator
 from spectrain.matfun._entry.batches import flat
 from spectrain.matfun._entry.input import (
@@ -87,13 +94,14 @@ def mroot(
     if steps is not None:
         return leave(rounded(_by_steps(P, right, r, s, steps, side), dtype, "mroot"))
     options = (r, s, None if tol is None else float(tol), None if rtol is None else float(rtol))
+    keep = will_be_differentiated(P)
     if right is None:
-        root, _ = _operator(flat(P), *options, dtype)
+        root = _operator(flat(P), *options, keep, dtype)[0]
         return leave(root.reshape(P.shape))
     if torch.compiler.is_compiling() or is_differentiated((P, right)):
-        root, _ = _operator(flat(P), *options, torch.promote_types(torch.float64, P.dtype))
+        root = _operator(flat(P), *options, keep, torch.promote_types(torch.float64, P.dtype))[0]
         return leave(rounded(_product(root.reshape(P.shape), right, side), dtype, "mroot"))
-    L, V = _powers(flat(P), *options, dtype)[:2]
+    L, V = _powers(flat(P), *options, dtype)[1:3]
     return leave(rounded(_apply_power(L, V, flat(right), side), dtype, "mroot").reshape(right.shape))
 
 
@@ -154,15 +162,15 @@ def _by_steps(P: Tensor, G: Tensor | None, r: int, s: int, steps: int, side: str
                 _check_symmetric(unit, 0.5 * (unit + adjoint(unit)), batch.dtype)
             return (coupled_root(batch, r, s, steps=steps),)
 
-    (root,) = spectral_function(flat(P), compute, partial(_change, r=r, s=s, rtol=None))
+    (root,) = spectral_function(flat(P), compute, lambda P, Y, D: _change(P, None, D, r, s, None))
     root = root.reshape(P.shape)
     return root if G is None else _product(root, G, side)
 
 
 def _powers(
     P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype
-) -> tuple[Float[Tensor, "b n"], Tensor, Float[Tensor, " b"]]:
-    """Return L^(s/r) in the units of P, V and a bound on the relative error of V L^(s/r) V^H, checked against tol."""
+) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Tensor, Float[Tensor, " b"]]:
+    """Return L and L^(s/r) in the units of P, V and a bound on the relative error of V L^(s/r) V^H, below tol."""
     with torch.autocast(P.device.type, enabled=False):
         unit, k = unit_size(P, "mroot")
         symmetric = 0.5 * (unit + adjoint(unit))
@@ -173,7 +181,8 @@ def _powers(
         bound = error_of_power(found, image, s / r)
         limit = check_tolerance(tol, real_dtype(dtype), "mroot") - torch.finfo(dtype).eps / 2
         _check_bound(bound, found, limit, "the rounding noise" if rtol is None else f"rtol = {rtol:g}", tol is not None)
-        return torch.where(found.keep, image * torch.exp2(k.double() * (s / r))[:, None], 0.0), found.V, bound
+        powers = torch.where(found.keep, image * torch.exp2(k.double() * (s / r))[:, None], 0.0)
+        return times_power_of_two(found.L[..., None], k)[..., 0], powers, found.V, bound
 
 
 def _noise(n: int, dtype: torch.dtype) -> float:
@@ -235,19 +244,22 @@ def _apply_power(L: Tensor, V: Tensor, G: Tensor, side: str) -> Tensor:
 
 
 def _compute(
-    P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype
+    P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, keep: bool, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
-    L, V, bound = _powers(P, r, s, tol, rtol, dtype)
-    return rounded(torch.bmm(V * L[:, None, :], adjoint(V)), dtype, "mroot"), bound
+    L, powers, V, bound = _powers(P, r, s, tol, rtol, dtype)
+    kept = packed_eigh(L, V) if keep else empty_eigh(P, keep)
+    return rounded(torch.bmm(V * powers[:, None, :], adjoint(V)), dtype, "mroot"), bound, kept
 
 
-def _fake(P: Tensor, r: int, s: int, tol: float | None, rtol: float | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    return P.new_empty(P.shape, dtype=dtype), P.new_empty(len(P), dtype=torch.float64)
+def _fake(P: Tensor, *options: Any) -> tuple[Tensor, ...]:
+    *_, keep, dtype = options
+    return P.new_empty(P.shape, dtype=dtype), P.new_empty(len(P), dtype=torch.float64), empty_eigh(P, keep)
 
 
-def _change(P: Tensor, Y: Tensor, D: Tensor, r: int, s: int, rtol: float | None) -> Tensor:
+def _change(P: Tensor, kept: Tensor | None, D: Tensor, r: int, s: int, rtol: float | None) -> Tensor:
     rule = partial(change_of_symmetric, pairs=partial(_pairs, power=s / r, dtype=P.dtype, rtol=rtol))
-    return Differential.apply(P, D, rule, differentiable_once("mroot"))
+    known = None if kept is None or kept.numel() == 0 else kept
+    return Differential.apply(P, D, known, rule, differentiable_once("mroot"))
 
 
 def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: float | None) -> Float[Tensor, "b n n"]:
@@ -270,8 +282,9 @@ def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: f
 
 
 _operator = Operator(
-    "root(Tensor P, int r, int s, float? tol, float? rtol, ScalarType dtype) -> (Tensor, Tensor)",
+    "root(Tensor P, int r, int s, float? tol, float? rtol, bool keep, ScalarType dtype) -> (Tensor, Tensor, Tensor)",
     compute=_compute,
     fake=_fake,
-    change=lambda P, Y, D, r, s, tol, rtol, dtype: _change(P, Y, D, r, s, rtol),
+    change=lambda P, kept, D, r, s, tol, rtol, keep, dtype: _change(P, kept, D, r, s, rtol),
+    keeps=2,
 )

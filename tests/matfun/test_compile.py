@@ -37,7 +37,7 @@ calls = {
     "complex steps": lambda X: torch.view_as_real(matfun.msign(torch.complex(X, X.flip(0)), steps=3)),
     "vmap": lambda X: torch.vmap(matfun.msign)(X),
 }
-TRAINED = ("steps", "tol", "mclip", "complex", "vmap", "root", "norm")
+TRAINED = ("steps", "tol", "mclip", "mthreshold", "mpsd", "complex", "vmap", "root", "norm")
 ABSOLUTE = ("mclip", "mstep", "mthreshold", "mapply", "mpsd", "root", "complex root", "norm")  # not free of scale
 QUICK = ("steps", "tol", "mclip", "vmap", "root", "complex root")
 full = "--full" in sys.argv
@@ -82,7 +82,8 @@ opcheck(sign, (X, torch.float64, "msign", None, 1e-8, None, 0.0, None))
 if full:
     opcheck(sign, (X, torch.float32, "mstep", None, None, None, 0.0, 1.5))
     opcheck(sign, (X[:0], torch.float64, "msign", None, 1e-8, None, 0.0, None))
-opcheck(clip, (X, 0.5, 2.0, 0.0, None, None, 0.0, torch.float64))
+for keep in (True, False):
+    opcheck(clip, (X, 0.5, 2.0, 0.0, None, None, 0.0, keep, torch.float64))
 """
 
 

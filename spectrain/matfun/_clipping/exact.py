@@ -11,8 +11,9 @@ from torch import Tensor
 
 from spectrain._arrays.scale import far_from_one, times_power_of_two, to_unit
 from spectrain._extras import wanted_by
-from spectrain.matfun._clipping.change import Interval
-from spectrain.matfun._iteration.plain import gram
+from spectrain.matfun._clipping.change import Interval, clip_basis
+from spectrain.matfun._derivative.by_gram import Basis
+from spectrain.matfun._iteration.syrk import float64_gram
 from spectrain.matfun._proven.cut import absolute, exact_zeros
 
 _LEAST_SIZE = 256  # below it all eigenvectors cost no more than some: LAPACK's evr against evd, measured
@@ -33,20 +34,28 @@ class Beyond(NamedTuple):
 
 
 def beyond(
-    G: Float[Tensor, "b k k"], lower: Float[Tensor, "b 1"], upper: Float[Tensor, "b 1"], rtol: float, noise: Tensor
+    G: Float[Tensor, "b k k"],
+    lower: Float[Tensor, "b 1"],
+    upper: Float[Tensor, "b 1"],
+    rtol: float,
+    noise: Tensor,
+    basis: Basis | None = None,
 ) -> Beyond:
     """Return the eigenvectors of G beyond the bounds; ``noise`` (b) bounds the rounding error of G itself.
+
+    They are those of ``basis``, the roots of eigenvalues and vectors, where it is given.
 
     One large matrix on CPU with a bound from above alone: LAPACK computes only those eigenvectors; the others
     are proven to be below by a Cholesky factorization (Rump, BIT 46, 2006), a thirtieth of the price of all
     eigenvectors. Else, and where LAPACK or that proof fails, all of them are computed; the eigenvalues of G are then
     those found within the residual (Hoffman and Wielandt).
     """
-    if len(G) == 1 and G.shape[-1] >= _LEAST_SIZE and G.device.type == "cpu" and not bool(lower) and rtol == 0:
+    some = len(G) == 1 and G.shape[-1] >= _LEAST_SIZE and G.device.type == "cpu" and not bool(lower) and rtol == 0
+    if some and basis is None:
         found = _above(G, float(upper), float(noise))
         if found is not None:
             return found
-    L, V = torch.linalg.eigh(G)
+    L, V = torch.linalg.eigh(G) if basis is None else (basis.S.square(), basis.U)
     S = L.clamp_min(0).sqrt()
     largest = S[:, -1:]
     cut = rtol * largest
@@ -59,14 +68,6 @@ def beyond(
         clear = torch.where(out, torch.inf, S).amin(-1) - excess > cut[:, 0] + rtol * error
         excess = torch.where(clear, excess, torch.inf)
     return Beyond(V[..., out.any(0)], largest, error, excess)
-
-
-def float64_gram(X: Float[Tensor, "b m n"]) -> Float[Tensor, "b k k"]:
-    """Return the Gram matrix on the short side; for one large matrix on CPU at half the price, as NumPy knows syrk."""
-    if len(X) > 1 or X.device.type != "cpu" or min(X.shape[-2:]) < _LEAST_SIZE:
-        return gram(X)
-    A = X[0].numpy()
-    return torch.from_numpy(A.T @ A if A.shape[0] > A.shape[1] else A @ A.T)[None]
 
 
 def _above(G: Tensor, upper: float, noise: float) -> Beyond | None:
@@ -141,32 +142,45 @@ class _Around(NamedTuple):
 
 
 class Clipped(NamedTuple):
-    """The clipped matrices and a bound on the relative Frobenius error of each."""
+    """The clipped matrices, a bound on the relative Frobenius error of each, and what a derivative needs of them."""
 
     Y: Float[Tensor, "b m n"]
     error: Float[Tensor, " b"]
+    basis: Float[Tensor, "b k k1"]  # packed, or empty
 
 
-def clip(X: Float[Tensor, "b m n"], interval: Interval, *, tol: float, method: str | None) -> Clipped:
+def clip(
+    X: Float[Tensor, "b m n"], interval: Interval, *, tol: float, method: str | None, keep: bool = False
+) -> Clipped:
     """Return the clipped matrices: by the Gram matrix, and by SVD those whose bound is above tol.
 
-    In float64, or in float32 where X is of half precision and the eigenvectors are those of large matrices.
+    In float64, or in float32 where X is of half precision and the eigenvectors are those of large matrices. For
+    ``keep`` all eigenvectors are computed, and kept for a derivative.
     """
     if X.numel() == 0:
-        return Clipped(X.double(), X.new_zeros(len(X), dtype=torch.float64))
+        return Clipped(X.double(), X.new_zeros(len(X), dtype=torch.float64), empty_basis(X, keep))
+    basis = clip_basis(X, interval) if keep else None
     wide, k = _to_size(X)
     bounds = _Bounds(absolute(max(interval.lower, 0), k)[:, None], absolute(interval.upper, k)[:, None], interval.rtol)
     if method == "svd":
-        found = _by_svd(wide, bounds)
+        Y, error = _by_svd(wide, bounds)
     else:
         narrow = X.float() if X.itemsize == 2 and not bool(k.any()) else None
-        found = _by_gram(wide, bounds, narrow)
-    again = (~(found.error <= tol)).nonzero().flatten()
+        scaled = basis and basis._replace(S=times_power_of_two(basis.S[..., None], -k)[..., 0])
+        Y, error = _by_gram(wide, bounds, narrow, scaled)
+    again = (~(error <= tol)).nonzero().flatten()
     if len(again) and method is None:
         exact = _by_svd(wide[again], bounds.of(again))
-        pairs = zip(found, exact, strict=True)
-        found = Clipped(*(a.double().index_copy(0, again, b) for a, b in pairs))
-    return Clipped(times_power_of_two(found.Y, k) if bool(k.any()) else found.Y, found.error)
+        Y, error = (a.double().index_copy(0, again, b) for a, b in zip((Y, error), exact, strict=True))
+    return Clipped(
+        times_power_of_two(Y, k) if bool(k.any()) else Y, error, basis.packed() if basis else empty_basis(X, keep)
+    )
+
+
+def empty_basis(X: Float[Tensor, "b m n"], keep: bool) -> Float[Tensor, "b k k1"]:
+    """Return memory for a packed basis of X, and none of it if nothing is kept."""
+    k = min(X.shape[-2:])
+    return X.new_empty((len(X), k, k + 1) if keep else (len(X), 0, 0), dtype=torch.float64)
 
 
 def _to_size(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, "b m n"], Tensor]:
@@ -176,7 +190,9 @@ def _to_size(X: Float[Tensor, "b m n"]) -> tuple[Float[Tensor, "b m n"], Tensor]
     return to_unit(X.double(), "mclip")
 
 
-def _by_gram(X: Float[Tensor, "b m n"], bounds: _Bounds, narrow: Tensor | None) -> Clipped:
+def _by_gram(
+    X: Float[Tensor, "b m n"], bounds: _Bounds, narrow: Tensor | None, basis: Basis | None
+) -> tuple[Tensor, Tensor]:
     """Return X + V (f(S) / S - 1) V^T X, V the eigenvectors of G = X X^T that change, and a bound.
 
     With R = G V - V S^2, X is within ||R / S||_F, and what V lacks in orthonormality times ||X||, of a matrix for
@@ -185,9 +201,9 @@ def _by_gram(X: Float[Tensor, "b m n"], bounds: _Bounds, narrow: Tensor | None) 
     """
     G = float64_gram(X)
     size, noise = _norm(X), torch.finfo(X.dtype).eps * sum(X.shape[-2:]) ** 0.5
-    V, largest, off, excess = beyond(G, bounds.lower, bounds.upper, bounds.rtol, noise * size.square())
+    V, largest, off, excess = beyond(G, bounds.lower, bounds.upper, bounds.rtol, noise * size.square(), basis)
     if V.shape[-1] == 0:
-        return Clipped(X.clone(), excess / _size(X))
+        return X.clone(), excess / _size(X)
     source = X if narrow is None else narrow
     tall, Vs = X.shape[-2] > X.shape[-1], V.to(source.dtype)
     Z = torch.bmm(source, Vs) if tall else torch.bmm(Vs.mT, source)
@@ -206,10 +222,10 @@ def _by_gram(X: Float[Tensor, "b m n"], bounds: _Bounds, narrow: Tensor | None) 
     delta = _norm(R * inverse[:, None, :]) + noise * size.square() * inverse.amax(-1) + (lost + noise) * size + moved
     steep = bounds.steepness(S, kept, delta, around) + ratio.amax(-1)
     update = torch.finfo(source.dtype).eps * sum(X.shape[-2:]) ** 0.5 * (1 + ratio.amax(-1)) * size
-    return Clipped(Y, (steep * delta + excess + update) / _size(Y))
+    return Y, (steep * delta + excess + update) / _size(Y)
 
 
-def _by_svd(X: Float[Tensor, "b m n"], bounds: _Bounds) -> Clipped:
+def _by_svd(X: Float[Tensor, "b m n"], bounds: _Bounds) -> tuple[Tensor, Tensor]:
     """Return the clipped matrices from their SVD; the bound is the residual times the steepness of the function."""
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     noise = torch.finfo(X.dtype).eps * sum(X.shape[-2:]) ** 0.5 * _norm(X)
@@ -219,7 +235,7 @@ def _by_svd(X: Float[Tensor, "b m n"], bounds: _Bounds) -> Clipped:
     kept = bounds.kept(S, around.largest)
     image = torch.where(kept, S.clamp(bounds.lower, bounds.upper), 0.0)
     Y = torch.bmm(U * image[:, None, :], Vh)
-    return Clipped(Y, (bounds.steepness(S, kept, delta + moved, around) + 1) * (delta + moved) / _size(Y))
+    return Y, (bounds.steepness(S, kept, delta + moved, around) + 1) * (delta + moved) / _size(Y)
 
 
 def _without_zeros(S: Float[Tensor, "b k"], zeros: Int[Tensor, " b"], *, rising: bool) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from spectrain.matfun._derivative.differences import fold
+
 Outputs: TypeAlias = tuple[Tensor, ...]
 Change: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (X, Y, D) -> the change of Y when X changes by D
 
@@ -74,7 +76,7 @@ class _Sylvester(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, int]:
-        A, B, C = (_fold(info, d, T) for d, T in zip(in_dims, (A, B, C), strict=True))
+        A, B, C = (fold(info.batch_size, d, T) for d, T in zip(in_dims, (A, B, C), strict=True))
         return _Sylvester.apply(A, B, C).unflatten(0, (info.batch_size, -1)), 0
 
 
@@ -101,7 +103,7 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, H: Tensor) -> tuple[Tensor, int]:
-        return _Inverse.apply(_fold(info, in_dims[0], H)).unflatten(0, (info.batch_size, -1)), 0
+        return _Inverse.apply(fold(info.batch_size, in_dims[0], H)).unflatten(0, (info.batch_size, -1)), 0
 
 
 def _change_of_inverse(H: Tensor, N: Tensor, D: Tensor) -> Tensor:
@@ -111,19 +113,14 @@ def _change_of_inverse(H: Tensor, N: Tensor, D: Tensor) -> Tensor:
     return turned + E.mT @ D @ N @ N - N @ D @ N
 
 
-def _fold(info: Any, dim: int | None, T: Tensor) -> Tensor:
-    """Return T with the mapped dimension, repeated where there is none, folded into the batch."""
-    wide = T.expand(info.batch_size, *T.shape) if dim is None else T.movedim(dim, 0)
-    return wide.flatten(0, 1)
-
-
-def spectral_function(X: Tensor, compute: Callable[[Tensor], Outputs], change: Change) -> Outputs:
+def spectral_function(X: Tensor, compute: Callable[[Tensor], Outputs], change: Change, *, keeps: int = 0) -> Outputs:
     """Return (Y, ...) = compute(X), X of shape (b, m, n), with the derivative of Y given by ``change``.
 
-    What compute returns beside Y has no derivative.
+    What compute returns beside Y has no derivative. X is kept for one, and the output at ``keeps``, which ``change`` is
+    given for Y.
     """
     node = _Traced if torch.compiler.is_compiling() else _Eager
-    return node.apply(X, compute, change)
+    return node.apply(X, compute, change, keeps)
 
 
 def is_differentiated(matrices: Sequence[Tensor]) -> bool:
@@ -136,23 +133,30 @@ def is_differentiated(matrices: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(X.requires_grad for X in matrices)
 
 
+def will_be_differentiated(X: Tensor) -> bool:
+    """Whether to keep what only a derivative of a function of X needs; one that is not kept is computed anew."""
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled() and X.requires_grad
+    return is_differentiated((X,))
+
+
 class _Traced(torch.autograd.Function):
     """What torch.compile can trace: backward mode."""
 
     @staticmethod
-    def forward(X: Tensor, compute: Callable[[Tensor], Outputs], change: Change) -> Outputs:
+    def forward(X: Tensor, compute: Callable[[Tensor], Outputs], change: Change, keeps: int) -> Outputs:
         return tuple(compute(X.detach()))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Outputs) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(inputs[0], output[0])
+        ctx.save_for_backward(inputs[0], output[inputs[3]])
         ctx.change = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         X, Y = ctx.saved_tensors
-        return ctx.change(X, Y, g).to(X.dtype), None, None
+        return ctx.change(X, Y, g).to(X.dtype), None, None, None
 
 
 class _Eager(_Traced):
@@ -161,13 +165,13 @@ class _Eager(_Traced):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Outputs) -> None:
         _Traced.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(inputs[0], output[0])
-        ctx.others = len(output) - 1
+        ctx.save_for_forward(inputs[0], output[inputs[3]])
+        ctx.others, ctx.dtype = len(output) - 1, output[0].dtype
 
     @staticmethod
     def jvp(ctx: Any, D: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         X, Y = ctx.saved_tensors
-        return _Changed.apply(X, Y, D, ctx.change).to(Y.dtype), *[None] * ctx.others
+        return _Changed.apply(X, Y, D, ctx.change).to(ctx.dtype), *[None] * ctx.others
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, X: Tensor, *rest: Any) -> tuple[Outputs, tuple[int, ...]]:

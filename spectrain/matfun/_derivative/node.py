@@ -19,7 +19,8 @@ class Operator:
 
     ``schema`` lists options and results as torch.library does. ``fake(X, *options)`` returns empty results of the
     right shapes and dtypes, batch first; ``change(X, Y, D, *options)`` is the change of Y when X changes by D, a map of
-    D that is its own adjoint. What comes beside Y has no derivative.
+    D that is its own adjoint. What comes beside Y has no derivative. ``keeps`` says which output is kept for the
+    derivative and stands in the place of Y there.
     """
 
     def __init__(
@@ -29,15 +30,19 @@ class Operator:
         compute: Callable[..., Outputs],
         fake: Callable[..., Outputs],
         change: Callable[..., Tensor],
+        keeps: int = 0,
     ) -> None:
-        self.compute, self.fake, self.change = compute, fake, change
+        self.compute, self.fake, self.change, self.keeps = compute, fake, change, keeps
         self.compiled = _register(schema, self)
 
     def __call__(self, X: Tensor, *options: Any) -> Outputs:
         if torch.compiler.is_compiling():
             return self.compiled(X, *options)
         return spectral_function(
-            X, lambda batch: self.run(batch, *options), lambda X, Y, D: self.change(X, Y, D, *options)
+            X,
+            lambda batch: self.run(batch, *options),
+            lambda X, Y, D: self.change(X, Y, D, *options),
+            keeps=self.keeps,
         )
 
     def run(self, X: Tensor, *options: Any) -> Outputs:
@@ -51,7 +56,7 @@ def _register(schema: str, node: Operator) -> Any:
     name, signature = schema.split("(", 1)
 
     def setup(ctx: Any, inputs: tuple, output: Outputs) -> None:
-        ctx.save_for_backward(inputs[0], output[0])
+        ctx.save_for_backward(inputs[0], output[node.keeps])
         ctx.options = inputs[1:]
 
     def backward(ctx: Any, g: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
