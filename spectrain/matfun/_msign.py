@@ -234,13 +234,15 @@ def _iterated(matrices: list[Tensor], request: _Request) -> list[Tensor]:
         kind = (X.dtype, X.shape[-2:])
         if kind not in company:
             company[kind] = recipes[X.dtype].company(X.shape)
-    cuts = [in_cache(X) for X in matrices]
+    itemsize = max([recipe.dtype.itemsize for recipe in recipes.values()], default=4)
+    cuts = [in_cache(X, itemsize) for X in matrices]
     found = iter(
         in_batches(
             [part for cut in cuts for part in cut],
             lambda group: recipes[group[0].dtype](group),
             key=lambda X: company[X.dtype, X.shape[-2:]],
             out_dtype=request.out_dtype,
+            itemsize=itemsize,
         )
     )
     return [joined([next(found) for _ in cut]).reshape(X.shape) for X, cut in zip(matrices, cuts, strict=True)]
