@@ -88,8 +88,9 @@ def test_the_measure_rejects_wrong_schedules(name):
 
 
 def test_what_blew_up_is_seen_in_the_result():
-    """Where the exact optimum in Gram form leaves its bounds by far, growth, a bound from below, is beyond 1.1 too, and so
-    is the size by the distance from orthonormal rows."""
+    """Where the exact optimum in Gram form leaves its bounds by far, growth, a bound from below, is beyond 1.1 too, and
+    so is the size by the distance from orthonormal rows.
+    """
     X = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(0))
     Y = _gram(X, 5)
     blown = safety.largest(Y) > 2

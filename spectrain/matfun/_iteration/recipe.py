@@ -69,9 +69,7 @@ class Recipe:
     def _check(self, found: Found, lists: list[list[Tensor]]) -> list[Tensor]:
         """Return the results for lists of matrices of one shape, those beyond the bounds of the schedule made again."""
         error = _MEASURED_ERROR if self.measured else self.schedule.error
-        return within_bounds(
-            *found, error, lambda i, wrong: self._again(torch.cat([flat(X) for X in lists[i]])[wrong])
-        )
+        return within_bounds(*found, error, lambda i, wrong: self._again(torch.cat([flat(X) for X in lists[i]])[wrong]))
 
     def _again(self, X: Tensor) -> Tensor:
         """Return the results of few matrices in the next wider dtype, from a bound on the norm that always holds."""
