@@ -46,10 +46,10 @@ def finish_where_needed(
     0.01, whichever is larger: |s - 1| <= |s^2 - 1|, so its relative polar error is at most that, and half as much where
     it is small. A graph, and a device that would have to wait, do not look.
     """
-    sizes = torch.linalg.vector_norm(E, dim=(-2, -1))
-    lacks = ~(sizes <= 2 * max(error, _ENOUGH) * E.shape[-1] ** 0.5)
     if recording() or E.device.type != "cpu":
         return finish_smallest(Ys, count, floor, E)
+    sizes = torch.linalg.vector_norm(E, dim=(-2, -1))
+    lacks = ~(sizes <= 2 * max(error, _ENOUGH) * E.shape[-1] ** 0.5)
     results = list(Ys)
     todo = [i for i, part in enumerate(parts(lacks, Ys)) if bool(part.any())]
     if todo:

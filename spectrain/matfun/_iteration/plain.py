@@ -1,6 +1,6 @@
 """Applying a schedule of odd polynomials to singular values by matrix products."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from spectrain.approx import Polynomial
 from spectrain.approx.internal import Steps, odd_coefficients
 from spectrain.matfun._entry.batches import joined
 from spectrain.matfun._entry.input import Real
-from spectrain.matfun._iteration.largest import start_bound
+from spectrain.matfun._iteration.largest import norm_bound
 
 _LARGE = 96  # from this short side on a call for each matrix costs less than a copy of the batch in float32
 
@@ -138,11 +138,11 @@ class Start(NamedTuple):
         return B, self.G if len(c) != 3 else times(self.G, r.square()), r
 
 
-def start_for(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
+def start_for(Xs: list[Float[Tensor, "_ _ _"]], bound: Callable[[Tensor], Tensor] = norm_bound) -> Start:
     """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
     G = grams(Xs)
     G2 = symmetric_bmm(G, G)
-    return Start(G, G2, start_bound(G2))
+    return Start(G, G2, bound(G2))
 
 
 def plain_iteration(

@@ -16,7 +16,7 @@ from spectrain.matfun._iteration.bounded import size_by_distance, sizes_of, with
 from spectrain.matfun._iteration.design import safe_schedule, schedule_for_steps
 from spectrain.matfun._iteration.finish import distance, finish_size, finish_smallest, finish_where_needed
 from spectrain.matfun._iteration.gram import coefficients, gram_cuts, gram_iteration
-from spectrain.matfun._iteration.largest import schatten_bound
+from spectrain.matfun._iteration.largest import schatten_bound, start_bound
 from spectrain.matfun._iteration.measured import measured_lowers, quadrature
 from spectrain.matfun._iteration.plain import Start, parts, plain_iterations, start_for
 
@@ -64,7 +64,7 @@ class Recipe:
     def _run(self, lists: list[list[Tensor]]) -> list[Tensor]:
         Xs = [gather(matrices, self.dtype, "msign") for matrices in lists]
         work = self._by_spectrum if self.measured else self._apply
-        return self._check(work(Xs, start_for(Xs), lists[0][0].dtype), lists)
+        return self._check(work(Xs, start_for(Xs, start_bound), lists[0][0].dtype), lists)
 
     def _check(self, found: Found, lists: list[list[Tensor]]) -> list[Tensor]:
         """Return the results for lists of matrices of one shape, those beyond the bounds of the schedule made again."""
@@ -98,7 +98,7 @@ class Recipe:
             used = [j for j, items in enumerate(mine) if items]
             found = recipe._apply([Xs[j][mine[j]] for j in used], Start(*(part[every] for part in start)), inputs)
             for j, Y, size in zip(used, *found, strict=True):
-                results[j][mine[j]], sizes[j][mine[j]] = Y, size
+                results[j][mine[j]], sizes[j][mine[j]] = Y.to(results[j].dtype), size
         return Found(results, sizes)
 
     def _apply(self, Xs: list[Tensor], start: Start, inputs: torch.dtype) -> Found:
