@@ -11,7 +11,7 @@ whose step was faster in one comparison here, as ``spectrain train`` decides by 
 
 Equal steps are not equal work well done. So beside the time stand the polar error of each msign on Gaussian matrices of
 the shapes, and its slope: what it makes of a singular value of 1e-4 of the largest, over that value. What each loses in
-training is another program's: ``benchmarks/train/tokens_to_loss.py`` (record 2026-11-29_tokens_to_loss_stdlib_d2).
+training is another program's: ``benchmarks/train/muon_exactness.py`` (no record yet).
 Memory is what a step needs for a moment above what is held between steps, in a process of its own, and over the size of
 the largest matrix that msign sees.
 """
@@ -21,7 +21,7 @@ import multiprocessing
 import multiprocessing.connection
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -38,9 +38,10 @@ from spectrain.nn import LanguageModel
 from spectrain.optim import Matrix, Muon
 
 Step = Callable[[], object]
+Sign = Callable[[Tensor], Tensor]
 Name = Literal["default", "gpt2", "experts", "lora"]
 PEER = "torch.optim.Muon + fused AdamW"
-OURS = {"Muon": 5, "Muon, steps=3": 3}
+OURS = {"Muon": 5, "Muon, steps=4": 4, "Muon, steps=3": 3}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -151,29 +152,32 @@ def memory(case: Case, name: str, dtype: str) -> float | None:
     return found
 
 
-def sign(X: Tensor, name: str, dtype: str) -> Tensor:
+def sign_of(name: str, dtype: str) -> Sign:
     """msign as the optimizer of a row computes it."""
     if name == PEER:
-        return newton_schulz(X.clone())
-    return matfun.msign([X], steps=OURS[name], dtype=getattr(torch, dtype), out_dtype=X.dtype)[0]
+        return lambda X: newton_schulz(X.clone())
+    return lambda X: matfun.msign([X], steps=OURS[name], dtype=getattr(torch, dtype), out_dtype=X.dtype)[0]
 
 
-def polar_error(case: Case, name: str, dtype: str) -> float:
-    """Mean relative polar error over a Gaussian matrix of each shape."""
+def gaussian(shape: tuple[int, ...]) -> Tensor:
+    """The same matrix for all rows."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def polar_error(matrices: Sequence[Tensor], sign: Sign) -> float:
+    """Mean relative polar error."""
     errors = []
-    for shape in case.shapes:
-        X = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        U, _, Vh = torch.linalg.svd(X, full_matrices=False)
-        errors.append(float((sign(X, name, dtype) - U @ Vh).norm() / min(shape) ** 0.5))
+    for X in matrices:
+        U, _, Vh = torch.linalg.svd(X.double(), full_matrices=False)
+        errors.append(float((sign(X) - U @ Vh).norm() / min(X.shape) ** 0.5))
     return statistics.mean(errors)
 
 
-def slope(case: Case, name: str, dtype: str) -> float:
-    """What becomes of a singular value of 1e-4 of the largest, over it, in a Gaussian matrix of the squarest shape."""
-    shape = min(case.shapes, key=lambda s: max(s) / min(s))
-    U, S, Vh = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+def slope(X: Tensor, sign: Sign) -> float:
+    """What becomes of the smallest singular value where it is 1e-4 of the largest, over it."""
+    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     S[-1] = 1e-4 * S[0]
-    Y = sign((U * S) @ Vh, name, dtype)
+    Y = sign((U * S) @ Vh)
     return float(U[:, -1].double() @ Y.double() @ Vh[-1].double()) * 1e4
 
 
@@ -185,11 +189,13 @@ def look(name: Name, *, rounds: int, with_memory: bool, small: bool) -> list[dic
     steps = {row: optimizer(case, row, dtype) for row in (*OURS, PEER)}
     times = alternate(steps, rounds=rounds, clock=time.process_time)
     del steps
+    squarest = gaussian(min(case.shapes, key=lambda s: max(s) / min(s)))
     largest = max(shape[-2] * shape[-1] for shape in case.matrices) / 2**18  # of float32, in MiB
     rows = []
     for row in times:
         low, middle, high = times.quartiles(row, PEER)
         extra = memory(case, row, dtype) if with_memory else None
+        sign = sign_of(row, dtype)
         rows.append(
             {
                 "parameters": case.words,
@@ -199,8 +205,8 @@ def look(name: Name, *, rounds: int, with_memory: bool, small: bool) -> list[dic
                 "ratio": middle,
                 "from": low,
                 "to": high,
-                "polar error": polar_error(case, row, dtype),
-                "slope": slope(case, row, dtype),
+                "polar error": polar_error([gaussian(shape) for shape in case.shapes], sign),
+                "slope": slope(squarest, sign),
                 "extra MiB": extra,
                 "largest matrices": None if extra is None else extra / largest,
             }

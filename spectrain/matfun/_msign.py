@@ -143,15 +143,17 @@ def msign(
     whatever table of costs this process has, hence the same result bit for bit on the same machine.
 
     With ``steps`` (so many optimal quintics) or ``schedule`` (from :func:`spectrain.approx.sign_schedule`) the
-    schedule is applied as it is, after division by a bound on sigma_max that costs nearly nothing: the lesser of the
-    Schatten-8 norm of X and 1.15 times what eight products of the power method with eight vectors find. Relative
-    singular values above the lower end of the schedule's interval are then mapped to within the schedule's error of 1;
-    smaller ones are raised part of the way. ``steps=k`` is designed for singular values down to ``lower``, by default
-    0.4 * 0.3**(k - 1), a little more up to three and in half precision, and not below the rounding noise; with
-    ``lower="measured"`` every matrix takes the best of a few such designs for its spectrum, which is looked at by eight
-    Lanczos steps on its Gram matrix. After ``steps`` quintics the smallest 1/32 of the singular values (16 to 64, from
-    a short side of 160 on) are brought to 1 exactly, if they are above the rounding noise of the input, span a singular
-    space, and are all that is missing.
+    schedule is applied as it is, after division by a bound on sigma_max that costs nearly nothing: the Schatten-16
+    norm of X up to a short side of 256 (in half precision 1024), beyond that the lesser of the Schatten-8 norm and 1.15
+    times what eight products of the power method with eight vectors find. Relative singular values above the lower end
+    of the schedule's interval are then mapped to within the schedule's error of 1; smaller ones are raised part of the
+    way. ``steps=k`` is designed for singular values down to ``lower``, by default 0.4 * 0.3**(k - 1), a little more up
+    to three and in half precision, and not below the rounding noise; with ``lower="measured"`` every matrix takes the
+    best of a few such designs for its spectrum, which is looked at by eight Lanczos steps on its Gram matrix. After
+    ``steps`` quintics the smallest 1/32 of the singular values (16 to 64, from a short side of 160 on) are brought to
+    1 exactly, if they are above the rounding noise of the input, span a singular space, and are all that is missing. In
+    half precision, on a processor, that is left out where it would change little: where no matrix of a batch has a
+    relative error above 0.02, or twice that of the schedule, whichever is larger.
 
     Long matrices take the Gram iteration where that is less work: the polynomials are multiplied on the short side,
     and a list runs as one batch for each short side, A, its transpose and all others with that side together. It is
@@ -164,9 +166,10 @@ def msign(
     No result blows up. The intervals of ``steps=`` are widened by what rounding can add to the largest singular value
     in each step, and a ``schedule`` that leaves no room for the rounding of the working dtype is made smaller by that
     much (1e-5 in float32 for an exactly optimal one): with ``steps=`` singular values stay below 1.02, in half
-    precision below 1.05. What comes out is looked at all the same, at the price of three products with eight columns. A
-    matrix that is beyond bounds is computed a second time, in the next wider dtype, with a RuntimeWarning, and counted
-    by :func:`tries`; in a compiled graph, and on devices that would have to wait, it is divided by its size instead.
+    precision below 1.05. What comes out is looked at all the same, at the price of three products with eight columns,
+    in half precision of one product on the long side, by which the tail is found as well. A matrix that is beyond
+    bounds is computed a second time, in the next wider dtype, with a RuntimeWarning, and counted by :func:`tries`; in a
+    compiled graph, and on devices that would have to wait, it is divided by its size instead.
 
     Differentiable any number of times, forward and backward: the derivative is that of the exact msign at the computed
     result, from X and the result alone, so memory does not depend on the number of steps. It exists for matrices of
@@ -234,13 +237,15 @@ def _iterated(matrices: list[Tensor], request: _Request) -> list[Tensor]:
         kind = (X.dtype, X.shape[-2:])
         if kind not in company:
             company[kind] = recipes[X.dtype].company(X.shape)
-    cuts = [in_cache(X) for X in matrices]
+    itemsize = max([recipe.dtype.itemsize for recipe in recipes.values()], default=4)
+    cuts = [in_cache(X, itemsize) for X in matrices]
     found = iter(
         in_batches(
             [part for cut in cuts for part in cut],
             lambda group: recipes[group[0].dtype](group),
             key=lambda X: company[X.dtype, X.shape[-2:]],
             out_dtype=request.out_dtype,
+            itemsize=itemsize,
         )
     )
     return [joined([next(found) for _ in cut]).reshape(X.shape) for X, cut in zip(matrices, cuts, strict=True)]

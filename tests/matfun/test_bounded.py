@@ -1,5 +1,6 @@
 """Results are looked at: what is beyond the bounds of its schedule is seen, counted and computed again."""
 
+import itertools
 import warnings
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from spectrain import approx, matfun
 from spectrain._arrays import scale
 from spectrain.matfun._iteration import recipe
-from spectrain.matfun._iteration.bounded import growth, growth_by_gram, kept_within
+from spectrain.matfun._iteration.bounded import growth, growth_by_gram, kept_within, size_by_distance
+from spectrain.matfun._iteration.finish import distance
 from spectrain.testing import exact_msign, relative_error, with_singular_values
 
 
@@ -28,6 +30,25 @@ def test_growth_sees_a_value_that_stands_out_and_never_claims_one_that_is_not_th
     assert not growth(broken) <= 1e30
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (16, 32), (64, 40), (256, 300)], ids=str)
+def test_the_size_by_the_distance_from_orthonormal_sees_a_value_that_stands_out(shape, dtype):
+    """The mean fourth power, beside that of the singular values themselves; one value of k^(1/4) is beyond 1.1."""
+    k = min(shape)
+    for others, outlier in itertools.product((0.0, 0.7, 1.0), (1.0, 1.05, k**0.25, 30.0, 1e6)):
+        s = torch.full((k,), others, dtype=torch.float64)
+        s[0] = outlier
+        Y = with_singular_values(s, *shape, generator=0)[None].to(dtype)
+        found = float(size_by_distance(distance([Y])))
+        true = float(s.pow(4).mean() ** 0.25)
+        assert found == pytest.approx(true, rel=1e-9 if dtype == torch.float64 else 0.02, abs=0.1), (others, outlier)
+        assert (found > 1.1) == (true > 1.1)
+    assert size_by_distance(distance([torch.zeros(2, *shape, dtype=dtype)])).lt(1e-3).all()
+    broken = torch.ones(1, *shape, dtype=dtype)
+    broken[0, 0, 0] = torch.nan
+    assert not size_by_distance(distance([broken])) <= 1e30
+
+
 def test_growth_by_the_gram_matrix_is_that_of_the_product():
     X = torch.randn(12, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     R = torch.eye(12, dtype=torch.float64) / 5
@@ -41,19 +62,18 @@ def test_growth_by_the_gram_matrix_is_that_of_the_product():
 
 
 def blown_up(monkeypatch, which):
-    """Let the first iteration of a call go wrong for some matrices, as rounding could."""
-    original, calls = recipe.Recipe._apply, []
+    """Let the first iteration of a call go wrong for some matrices, as rounding could; the dtypes of all of them."""
+    original, dtypes = recipe._ended, []
 
-    def apply(self, Xs, start, inputs):
-        calls.append(self)
-        Ys = original(self, Xs, start, inputs)
-        if len(calls) == 1:
+    def ended(Ys, *rest):
+        dtypes.append(Ys[0].dtype)
+        if len(dtypes) == 1:
             for i, value in which.items():
                 Ys[0][i] *= value
-        return Ys
+        return original(Ys, *rest)
 
-    monkeypatch.setattr(recipe.Recipe, "_apply", apply)
-    return calls
+    monkeypatch.setattr(recipe, "_ended", ended)
+    return dtypes
 
 
 @pytest.mark.parametrize("options", [{"steps": 6}, {"schedule": approx.sign_schedule(1e-2, steps=6)}], ids=str)
@@ -61,13 +81,13 @@ def blown_up(monkeypatch, which):
 def test_what_is_beyond_bounds_is_computed_again_in_a_wider_dtype(monkeypatch, options, dtype):
     X = torch.randn(4, 12, 30, generator=torch.Generator().manual_seed(0))
     right = matfun.msign(X, **options, dtype=dtype)
-    calls = blown_up(monkeypatch, {1: 300.0, 3: torch.nan})
+    dtypes = blown_up(monkeypatch, {1: 300.0, 3: torch.nan})
     before = matfun.planning.tries()
     with pytest.warns(RuntimeWarning, match="2 of 4 matrices left the bounds"):
         Y = matfun.msign(X, **options, dtype=dtype)
     after = matfun.planning.tries()
     assert (after.matrices - before.matrices, after.second - before.second) == (4, 2)
-    assert calls[1].dtype == (torch.float32 if dtype == torch.bfloat16 else torch.float64)
+    assert dtypes[1] == (torch.float32 if dtype == torch.bfloat16 else torch.float64)
     assert torch.equal(Y[[0, 2]], right[[0, 2]])
     assert (relative_error(Y[[1, 3]], exact_msign(X[[1, 3]])) < 0.01).all()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spectrain import approx, matfun
-from spectrain.matfun._iteration.finish import finish_size, finish_smallest
+from spectrain.matfun._iteration.finish import distance, finish_size, finish_smallest, finish_where_needed
 from spectrain.matfun._iteration.measured import candidates, measured_lowers, quadrature
 from spectrain.matfun._iteration.plain import start_for
 from spectrain.testing import exact_msign, polar_error, relative_error, with_singular_values
@@ -61,6 +61,26 @@ def test_what_is_no_singular_space_is_not_finished(dtype):
     T = Q.mT @ Y[0].float()
     wrong = Y[0].float() + Q @ (exact_msign(T).float() - T)
     assert torch.linalg.matrix_norm(wrong, 2) > most
+
+
+@pytest.mark.parametrize("shape", [(200, 400), (400, 200)], ids=str)
+def test_what_lacks_nothing_is_left_and_what_lacks_something_is_finished(shape):
+    """The polar error is at most the larger of twice 0.01 and of the schedule's error, whichever way is taken."""
+    full, lacking = torch.linspace(0.99, 1.01, 200).double(), torch.linspace(0.99, 1.01, 200).double()
+    lacking[:3] = torch.tensor([0.5, 0.1, 0.02])
+    whole, less = (with_singular_values(s, *shape, generator=0)[None].bfloat16() for s in (full, lacking))
+    floor = torch.zeros(1)
+    (same,) = finish_where_needed([whole], 16, floor, distance([whole]), 0.004)
+    assert same is whole
+    Ys = [whole, less, torch.cat([less, whole])]
+    found = finish_where_needed(Ys, 16, floor.expand(4), distance(Ys), 0.004)
+    assert found[0] is whole
+    for Y, before in zip(found[1:], Ys[1:], strict=True):
+        assert Y.dtype == torch.float32
+        assert (relative_error(Y, exact_msign(before.float())) < 0.02).all()
+    assert relative_error(less[0].float(), exact_msign(less[0].float())) > 0.05  # not finished: rejected
+    (left,) = finish_where_needed([less], 16, floor, distance([less]), 0.3)  # by a schedule that is no more exact
+    assert left is less
 
 
 def test_what_counts_as_zero_stays():

@@ -171,7 +171,7 @@ def test_a_tall_matrix_is_as_exact_as_its_transpose():
 def test_two_levels_in_float32_do_not_meet_a_dip(steps, monkeypatch):
     """The lower level meets a dip, where the noise of float32 sums decides; 12,000 and 9e10 with the roundoff alone."""
     monkeypatch.setattr(
-        "spectrain.matfun._iteration.recipe.within_bounds", lambda Ys, error, again, *, small: Ys
+        "spectrain.matfun._iteration.recipe.within_bounds", lambda Ys, sizes, error, again: Ys
     )  # as it comes out
     for i, low in enumerate(torch.linspace(0.0078, 0.0084, 12).tolist()):
         s = torch.full((64,), low, dtype=torch.float64)

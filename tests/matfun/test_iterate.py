@@ -7,7 +7,7 @@ import torch
 
 from spectrain import approx, matfun
 from spectrain.approx import Polynomial
-from spectrain.matfun._iteration.largest import norm_bound, schatten_bound
+from spectrain.matfun._iteration.largest import norm_bound, schatten_bound, start_bound
 from spectrain.matfun._iteration.plain import combine, gram, plain_iteration, polynomial_of
 from spectrain.testing import polar_error, relative_error, spectral_function, with_singular_values, zoo
 
@@ -56,6 +56,27 @@ def test_the_norm_bound_is_a_bound_and_within_a_fifth(dtype):
             for wrong in (0.5, 1.5, 48**0.5):
                 assert not 1 <= wrong * ratio <= 1.17, name
     assert norm_bound(torch.zeros(1, 5, 5, dtype=dtype)) <= 1.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_the_bound_that_an_iteration_starts_from_holds_for_every_spectrum(dtype):
+    """At most k^(1/16) too large, as it is where all singular values are equal; half of it is none."""
+    k = 48
+    falling = with_singular_values(torch.linspace(1, 0.01, k).double(), k, 80, generator=1)
+    equal = with_singular_values(torch.ones(k, dtype=torch.float64), k, 80, generator=1)
+    found = {}
+    for name, X in {**zoo(k, 80, generator=0), "falling": falling, "equal": equal}.items():
+        if name == "zero":
+            continue
+        unit = (X / X.norm()).to(dtype)[None]
+        G = gram(unit)
+        true = float(torch.linalg.matrix_norm(unit.double()[0], 2))
+        found[name] = float(start_bound(G @ G)) / true
+        assert 1 <= found[name] <= k ** (1 / 16) * 1.01, name
+        assert not 0.5 * found[name] >= 1, name
+    assert found["equal"] == pytest.approx(k ** (1 / 16), rel=0.01)
+    assert found["falling"] < 1.15
+    assert start_bound(torch.zeros(1, 5, 5, dtype=dtype)) <= 1.1
 
 
 def test_even_polynomials_are_refused():

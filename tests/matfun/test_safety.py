@@ -7,7 +7,8 @@ import torch
 
 from benchmarks.matfun import msign_safety as safety
 from spectrain import approx, matfun
-from spectrain.matfun._iteration.bounded import growth
+from spectrain.matfun._iteration.bounded import growth, size_by_distance
+from spectrain.matfun._iteration.finish import distance
 from spectrain.matfun._iteration.gram import gram_iteration
 from spectrain.matfun._iteration.plain import plain_iteration, start_for
 
@@ -87,12 +88,15 @@ def test_the_measure_rejects_wrong_schedules(name):
 
 
 def test_what_blew_up_is_seen_in_the_result():
-    """Where the exact optimum in Gram form leaves its bounds by far, growth, a bound from below, is beyond 1.1 too."""
+    """Where the exact optimum in Gram form leaves its bounds by far, growth, a bound from below, is beyond 1.1 too, and
+    so is the size by the distance from orthonormal rows.
+    """
     X = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(0))
     Y = _gram(X, 5)
     blown = safety.largest(Y) > 2
     assert int(blown.sum()) > 0
     assert (growth(Y)[blown] > 1.1).all()
+    assert (size_by_distance(distance([Y]))[blown] > 1.1).all()
 
 
 def test_the_largest_singular_value_is_that_of_lapack():

@@ -10,7 +10,7 @@ from spectrain._arrays.scale import far_from_one, power_of_two, recording, to_un
 
 _MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
 _FEW = 2**16  # entries up to which a copy costs less than the calls for one more matrix
-_IN_CACHE = 2**19  # of one batch on a processor, whose memory is slower to get than its products are to make
+_IN_CACHE = 2**21  # bytes of one batch on a processor, whose memory is slower to get than its products are to make
 
 
 def flat(X: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "b m n"]:
@@ -47,23 +47,25 @@ def in_batches(
     *,
     key: Callable[[Tensor], Hashable],
     out_dtype: torch.dtype | None,
+    itemsize: int = 4,
 ) -> list[Tensor]:
     """Apply ``run`` to groups of equal key, dtype and device; return the results in the order and shapes given.
 
     ``run`` takes matrices and returns as many batches, each of the entries of its matrix. A group of more than 2**23
-    entries, on a processor 2**19, runs in several parts: the cap on memory, and what stays in a cache meanwhile.
+    entries, on a processor 2 MiB of entries of ``itemsize``, runs in several parts: the cap on memory, and what stays
+    in a cache meanwhile.
     """
     results: list[Tensor | None] = [None] * len(matrices)
-    for indices in _groups(matrices, key):
+    for indices in _groups(matrices, key, itemsize):
         for i, part in zip(indices, run([matrices[i] for i in indices]), strict=True):
             results[i] = _alone(part, out_dtype or matrices[i].dtype).reshape(matrices[i].shape)
     return [Y for Y in results if Y is not None]
 
 
-def in_cache(X: Float[Tensor, "*batch m n"]) -> list[Float[Tensor, "_ m n"]]:
+def in_cache(X: Float[Tensor, "*batch m n"], itemsize: int) -> list[Float[Tensor, "_ m n"]]:
     """Return a batch cut into parts that are batches by themselves, one where it is small enough."""
     whole = flat(X)
-    return list(whole.split(max(1, _most(X) // max(1, X.shape[-2] * X.shape[-1]))))
+    return list(whole.split(max(1, _most(X, itemsize) // max(1, X.shape[-2] * X.shape[-1]))))
 
 
 def by_shape(group: list[Tensor], run: Callable[[list[list[Tensor]]], list[Tensor]]) -> list[Float[Tensor, "_ _ _"]]:
@@ -85,17 +87,17 @@ def _alone(part: Float[Tensor, "b m n"], dtype: torch.dtype) -> Float[Tensor, "b
     return part.to(dtype, copy=shared, memory_format=torch.contiguous_format)
 
 
-def _most(X: Tensor) -> int:
+def _most(X: Tensor, itemsize: int) -> int:
     small = X.device.type == "cpu" and not recording()  # a graph is the shorter for large parts
-    return min(_IN_CACHE, _MAX_ENTRIES) if small else _MAX_ENTRIES
+    return min(_IN_CACHE // itemsize, _MAX_ENTRIES) if small else _MAX_ENTRIES
 
 
-def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable]) -> Iterator[list[int]]:
+def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable], itemsize: int) -> Iterator[list[int]]:
     groups: dict[tuple, list[int]] = {}
     for i, X in enumerate(matrices):
         groups.setdefault((key(X), X.dtype, X.device), []).append(i)
     for indices in groups.values():
-        most = _most(matrices[indices[0]])
+        most = _most(matrices[indices[0]], itemsize)
         chunk: list[int] = []
         entries = 0
         for i in indices:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spectrain._arrays.scale import recording
 from spectrain.matfun._entry.batches import joined
 from spectrain.matfun._iteration.largest import chirps
 from spectrain.matfun._iteration.plain import grams, parts
@@ -13,6 +14,7 @@ from spectrain.matfun._iteration.plain import grams, parts
 _ROUNDS = 3
 _CAUGHT = 0.7
 _RESIDUAL, _RESIDUAL_HALF = 0.045, 0.1
+_ENOUGH = 0.01  # a relative polar error that bfloat16 makes of a matrix without small singular values, too
 
 
 def finish_size(short: int) -> int:
@@ -24,14 +26,53 @@ def finish_size(short: int) -> int:
     return min(64, max(16, short // 32)) if short >= 160 else 0
 
 
+def distance(Ys: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "b k k"]:
+    """Return Y Y^T - I, on the short side, of every matrix of batches with one short side."""
+    E = grams(Ys)
+    E.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return E
+
+
+def finish_where_needed(
+    Ys: Sequence[Float[Tensor, "_ _ _"]],
+    count: int,
+    floor: Float[Tensor, " b"],
+    E: Float[Tensor, "b k k"],
+    error: float,
+) -> list[Float[Tensor, "_ _ _"]]:
+    """Return batches by :func:`finish_smallest` if one of their matrices lacks something, else as they are.
+
+    A matrix lacks nothing where ||E||_F, with E = Y Y^T - I, is at most 2 k^(1/2) times the error of its schedule or
+    0.01, whichever is larger: |s - 1| <= |s^2 - 1|, so its relative polar error is at most that, and half as much where
+    it is small. A graph, and a device that would have to wait, do not look.
+    """
+    if recording() or E.device.type != "cpu":
+        return finish_smallest(Ys, count, floor, E)
+    sizes = torch.linalg.vector_norm(E, dim=(-2, -1))
+    lacks = ~(sizes <= 2 * max(error, _ENOUGH) * E.shape[-1] ** 0.5)
+    results = list(Ys)
+    todo = [i for i, part in enumerate(parts(lacks, Ys)) if bool(part.any())]
+    if todo:
+        floors, Es = parts(floor, Ys), parts(E, Ys)
+        mine = [Ys[i] for i in todo]
+        done = finish_smallest(mine, count, torch.cat([floors[i] for i in todo]), joined([Es[i] for i in todo]))
+        for i, Y in zip(todo, done, strict=True):
+            results[i] = Y
+    return results
+
+
 def finish_smallest(
-    Ys: Sequence[Float[Tensor, "_ _ _"]], count: int, floor: Float[Tensor, " b"]
+    Ys: Sequence[Float[Tensor, "_ _ _"]],
+    count: int,
+    floor: Float[Tensor, " b"],
+    E: Float[Tensor, "b k k"] | None = None,
 ) -> list[Float[Tensor, "_ _ _"]]:
     """Return each Y with its ``count`` smallest singular values, those above ``floor``, at 1 if it lacks only that.
 
     Ys are batches of any shapes with one short side. In float32 where they are of half precision: what is added is not
     rounded again.
 
+    ``E`` is their :func:`distance`, used in half precision, where products on the short side are cheap.
     Y is p(X) for an odd composition p: it has the singular vectors of X, and most of its singular values are near 1.
     The others span, by three rounds of the power method with I - Y Y^T, the columns of Q; then Y <- Y + Q (msign(T) -
     T) with T = Q^T Y, ``count`` x n, whose msign comes from the eigenvectors of T T^T. Where even the largest singular
@@ -45,8 +86,9 @@ def finish_smallest(
     """
     dtype = Ys[0].dtype
     working = torch.promote_types(dtype, torch.float32)
+    E = distance(Ys) if E is None and dtype.itemsize < 4 else E
     wide = [Y.mT if Y.shape[-2] > Y.shape[-1] else Y for Y in Ys]
-    Q = torch.linalg.qr(_missing_rows(wide, count).mT)[0]
+    Q = torch.linalg.qr(_missing_rows(wide, count, E).mT)[0]
     Ts = [torch.bmm(q.mT.to(dtype), Y).to(working) for q, Y in zip(parts(Q, Ys), wide, strict=True)]
     squares, V = torch.linalg.eigh(joined([torch.bmm(T, T.mT) for T in Ts]).nan_to_num(0.0, 0.0, 0.0))  # NaN stays in Y
     t = squares.clamp_min(0).sqrt()[:, None, :]
@@ -65,16 +107,17 @@ def _added(Y: Float[Tensor, "b m n"], Q: Float[Tensor, "b k c"], change: Float[T
     return torch.baddbmm(Y, left, right) if Y.dtype == Q.dtype else Y.to(Q.dtype).baddbmm_(left, right)
 
 
-def _missing_rows(Ys: Sequence[Float[Tensor, "_ k _"]], count: int) -> Float[Tensor, "b c k"]:
-    """Return rows that span what wide Ys lack, by the power method with I - Y Y^T, formed where products are cheap."""
-    rows = chirps(Ys[0].shape[-2], count, Ys[0]).mT.expand(
-        sum(map(len, Ys)), -1, -1
-    )  # few rows are faster than columns
-    if Ys[0].itemsize >= 4:
+def _missing_rows(
+    Ys: Sequence[Float[Tensor, "_ k _"]], count: int, E: Float[Tensor, "b k k"] | None
+) -> Float[Tensor, "b c k"]:
+    """Return rows that span what wide Ys lack, by the power method with Y Y^T - I, by ``E`` where it is at hand."""
+    few = chirps(Ys[0].shape[-2], count, Ys[0]).mT  # few rows are faster than columns
+    rows = few.expand(sum(map(len, Ys)), -1, -1)
+    if E is None:
         return joined([_lacking(part, Y) for part, Y in zip(parts(rows, Ys), Ys, strict=True)])
-    rows, G = rows.float(), grams(Ys).float()
+    rows, E = rows.float(), E.float()
     for _ in range(_ROUNDS):
-        rows = torch.baddbmm(rows, rows, G, alpha=-1)
+        rows = torch.bmm(rows, E)
     return rows
 
 

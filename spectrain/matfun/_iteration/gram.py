@@ -121,7 +121,7 @@ def gram_iteration(
     products of k x k, a the aspect, for T polynomials of degree 5: 2 a + 4 T - 3, and 2 a - 3 for each restart; step by
     step it is (2 a + 1) T.
     """
-    B, G, r = start.first(odd_part(polynomials[0]), upper)
+    B, G, r = start.scaled(odd_part(polynomials[0]), upper)
     first: tuple[Tensor | None, Tensor | None] = (B, r)
     for begin, stop in itertools.pairwise((0, *cuts, len(polynomials))):
         if begin:
@@ -142,7 +142,7 @@ def multiplier(G: Float[Tensor, "b k k"], segment: Sequence[Sequence[float]], *,
     if upper is None:
         return _multiplier(G, segment, None, None)
     G2 = symmetric_bmm(G, G)
-    B, G, r = Start(G, G2, norm_bound(G2)).first(segment[0], upper)
+    B, G, r = Start(G, G2, norm_bound(G2)).scaled(segment[0], upper)
     return _multiplier(G, segment, B, r)
 
 

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays.products import symmetric_bmm
 from spectrain._arrays.scale import recording
 
 _VECTORS, _ROUNDS, _MARGIN = 8, 4, 1.15
 _SUMS = 2.0**-18
+_SQUARED, _SQUARED_HALF = 256, 1024  # short sides up to which one more product is cheaper than the power method
 
 
 def norm_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
@@ -23,6 +25,19 @@ def norm_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
     results repeat. Cost: 8 products of k x k by k x 8. Zero matrices get 1.
     """
     return torch.minimum(schatten_bound(G2), _MARGIN * _power_method(G2))
+
+
+def start_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
+    """Return s >= sigma_max(X) from G2 = (X X^T)^2, X of Frobenius norm about 1, with which an iteration begins.
+
+    Up to a short side of 256, in half precision 1024, the Schatten-16 norm, from the square of G2. It always holds, is
+    1.11 times too large for a square Gaussian of 256 rows, less for spectra that fall faster, and at most k^(1/16),
+    where all singular values are equal and none is small. One product there costs a third of the forty calls of the
+    power method. Beyond, :func:`norm_bound`.
+    """
+    if G2.shape[-1] > (_SQUARED_HALF if G2.itemsize < 4 else _SQUARED):
+        return norm_bound(G2)
+    return schatten_bound(symmetric_bmm(G2, G2)).sqrt()
 
 
 def schatten_bound(G2: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:

@@ -1,6 +1,6 @@
 """Applying a schedule of odd polynomials to singular values by matrix products."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -122,26 +122,27 @@ class Start(NamedTuple):
     G2: Float[Tensor, "b k k"]
     top: Float[Tensor, " b"]
 
-    def scale(self, upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
-        """Return G and G2 of r X, and r = upper / top in float32 or wider, for each matrix."""
+    def first(self, c: Sequence[float], upper: Real) -> "tuple[Tensor, Tensor]":
+        """Return the part without c[0] of the first polynomial at the Gram matrix of r X, and r = upper / top.
+
+        r is float32 or wider. Polynomials beyond degree 5 use ``G`` and ``G2`` up.
+        """
         r = upper / self.top[:, None, None]
-        return times(self.G, r.square()), times(self.G2, r.square().square()), r
-
-    def first(self, c: Sequence[float], upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
-        """Return the part without c[0] of the first polynomial at the Gram matrix G of r X, G itself, and r."""
         if len(c) == 3:
-            r = upper / self.top[:, None, None]
-            B = combine(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square())
-            return B, times(self.G, r.square()), r
-        G, G2, r = self.scale(upper)
-        return without_identity(G, c, G2=G2), G, r
+            return combine(self.G, self.G2, c[1] * r.square(), c[2] * r.square().square()), r
+        return without_identity(times(self.G, r.square()), c, G2=times(self.G2, r.square().square())), r
+
+    def scaled(self, c: Sequence[float], upper: Real) -> "tuple[Tensor, Tensor, Tensor]":
+        """Return the same, and between the two the Gram matrix of r X, for which G is used up."""
+        B, r = self.first(c, upper)
+        return B, self.G if len(c) != 3 else times(self.G, r.square()), r
 
 
-def start_for(Xs: list[Float[Tensor, "_ _ _"]]) -> Start:
+def start_for(Xs: list[Float[Tensor, "_ _ _"]], bound: Callable[[Tensor], Tensor] = norm_bound) -> Start:
     """Return the start of the iteration on batches with one short side, of Frobenius norm at most 1."""
     G = grams(Xs)
     G2 = symmetric_bmm(G, G)
-    return Start(G, G2, norm_bound(G2))
+    return Start(G, G2, bound(G2))
 
 
 def plain_iteration(
@@ -165,7 +166,7 @@ def plain_iterations(
     for i, c in enumerate(steps):
         r = None
         if i == 0 and start is not None:
-            B, _, r = start.first(c, upper)
+            B, r = start.first(c, upper)
         else:
             B = without_identity(grams(here), c)
         there = [step(part, c[0], X, out) for part, X, out in zip(parts(B, here), here, there, strict=True)]

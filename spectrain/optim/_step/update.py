@@ -9,12 +9,32 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain._arrays.graphs import constant_in_graphs
+from spectrain._arrays.scale import recording
 from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
 from spectrain.optim._step.bound import post_clip, pre_decay
 from spectrain.optim._step.decay import ENTRYWISE
 from spectrain.optim._step.scale import factor
 from spectrain.optim._step.settings import STEPS, Settings
+
+_RUN = 2**17  # entries of tensors that are gone through together: three of them in float32 fit a cache of 2 MiB
+
+
+def in_cache(tensors: Sequence[Tensor]) -> list[slice]:
+    """Return runs of tensors that several passes in a row find in the cache of a processor; elsewhere one run of all.
+
+    >>> in_cache([torch.zeros(400, 400), torch.zeros(8), torch.zeros(9)])
+    [slice(0, 1, None), slice(1, 3, None)]
+    """
+    if recording() or any(t.device.type != "cpu" for t in tensors):
+        return [slice(0, len(tensors))]
+    runs, start, entries = [], 0, 0
+    for i, t in enumerate(tensors):
+        if i > start and entries + t.numel() > _RUN:
+            runs.append(slice(start, i))
+            start, entries = i, 0
+        entries += t.numel()
+    return [*runs, slice(start, len(tensors))]
 
 
 def momentum_average(
@@ -29,8 +49,12 @@ def momentum_average(
     >>> momentum_average(M, G, momentum=0.5, nesterov=True)[0].item(), M[0].item()
     (0.75, 0.5)
     """
-    torch._foreach_lerp_(buffers, grads, 1 - momentum)
-    return list(torch._foreach_lerp(grads, buffers, momentum)) if nesterov else buffers
+    mixed: list[Tensor] = []
+    for some in in_cache(buffers):
+        M, G = buffers[some], grads[some]
+        torch._foreach_lerp_(M, G, 1 - momentum)
+        mixed += torch._foreach_lerp(G, M, momentum) if nesterov else M
+    return mixed
 
 
 def updates_here(averages: Sequence[Tensor], settings: Sequence[Settings]) -> list[Tensor]:
@@ -148,12 +172,14 @@ def apply(
         for W, top in zip(wide, leading, strict=True):
             assert top is not None
             W.sub_(top * (lr * settings.weight_decay))
-    else:
-        ENTRYWISE[settings.decay](wide, updates, settings)
-    if isinstance(lr, Tensor):
-        torch._foreach_mul_(updates, lr)
     step = 1.0 if isinstance(lr, Tensor) else lr
-    torch._foreach_add_(wide, updates, alpha=step if settings.maximize else -step)
+    for some in in_cache(wide):
+        W, U = wide[some], updates[some]
+        if settings.decay != "spectral":
+            ENTRYWISE[settings.decay](W, U, settings)
+        if isinstance(lr, Tensor):
+            torch._foreach_mul_(U, lr)
+        torch._foreach_add_(W, U, alpha=step if settings.maximize else -step)
     if bounded and settings.bound_by == "post-clip":
         post_clip(wide, settings)
     narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
