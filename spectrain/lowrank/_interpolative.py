@@ -208,7 +208,8 @@ def decompose(matrix: Matrix, stops: Stops, how: Choice) -> Decomposed:
     else:
         A, k = unit_scaled(matrix.entries, "interpolative")
         items = flatten_batch(A)
-        allowed = flatten_batch(stops.allowance(matrix_norm(A, stops.norm), k)[..., None, None]).flatten()
+        size = matrix_norm(A, stops.norm) if stops.by_error else k.double()  # of no use where the rank is the stop
+        allowed = flatten_batch(stops.allowance(size, k)[..., None, None]).flatten()
         done = [column_id(X, stops, a, how) for X, a in zip(items, allowed, strict=True)]
         width = max(len(found.columns) for found in done)
         done = [widen(found, X, width) for found, X in zip(done, items, strict=True)]

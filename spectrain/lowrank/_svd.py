@@ -191,7 +191,7 @@ def _by_krylov(
         k = torch.tensor(exponent, dtype=torch.int32, device=matrix.device)
     else:
         entries, k = unit_scaled(matrix.entries, "svd")
-        A = of_entries(entries, "svd")
+        A = matrix if entries is matrix.entries else of_entries(entries, "svd")  # looked at already
     ritz = randomized_ritz(A, stops, k, block=block, power=power, generator=generator)
     if ritz is None:
         return None

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from spectrain import nn, optim
-from spectrain.nn._attention.attend import visibility
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.peak import largest_logits_of
 
 KINDS = {
@@ -117,7 +117,7 @@ def test_blocks_of_queries_miss_nothing(length):
     draw = torch.Generator().manual_seed(length)
     q, k = (torch.randn(1, h, length + 7, 8, generator=draw) for h in (4, 2))
     q = q[:, :, 7:]
-    visible = visibility(length, length + 7, window=None, documents=None, device=q.device)
+    visible = Visibility(length, length + 7, q.device)
     logits = q @ k.repeat_interleave(2, 1).mT * 0.5
     logits = logits.masked_fill(torch.ones(length, length + 7).triu(8).bool(), -torch.inf)
     torch.testing.assert_close(largest_logits_of(q, k, visible, scale=0.5), logits.amax((0, 2, 3)))

@@ -46,7 +46,8 @@ class ColumnID(NamedTuple):
 def column_id(A: Num[Tensor, "m n"], stops: Stops, allowed: Tensor, how: Choice) -> ColumnID:
     """Return the decomposition of one dense matrix that is scaled to unit size; ``allowed`` is the error to stop at."""
     X = A.detach()
-    target = (allowed - 2 * product_noise(X, min(X.shape)).to(allowed.dtype)).clamp_min(0.0)
+    noise = 2 * product_noise(X, min(X.shape)).to(allowed.dtype) if stops.by_error else 0.0
+    target = (allowed - noise).clamp_min(0.0)
     cheap = min(X.shape) * X.numel() <= EXACT_WORK
     plain = how.method == "pivoted_qr" or (how.method == "auto" and not cheap)
     best = tail_errors(torch.linalg.svdvals(X), norm=stops.norm) if cheap else None
@@ -98,7 +99,7 @@ def _by_pythagoras(A: Tensor, found: PivotedQR, C: Tensor, Z: Tensor, r: int) ->
     if A.dtype not in (torch.float64, torch.complex128):
         return None
     Q, R, u = found.Q[:, :r], found.R[:r], torch.finfo(A.dtype).eps / 2
-    square, explained = frobenius(A).square(), frobenius(R).square()
+    square, explained = found.left[0].square(), frobenius(R).square()
     defect = torch.linalg.vector_norm(Q.mH @ Q - torch.eye(r, dtype=A.dtype, device=A.device))
     slack = (defect + 4 * u * (len(A) ** 0.5 + 1)) * square
     rest = square - explained

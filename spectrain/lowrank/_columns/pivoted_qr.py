@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+_ROWS = 32  # whose squares are added at once
+
 
 class _State(NamedTuple):
     """Rows of Q^H and R so far, the columns taken, and the squared norms of what is left of every column."""
@@ -22,7 +24,7 @@ class _State(NamedTuple):
 
 
 def blocked_pivots(
-    A: Tensor, limit: int, *, floor: Tensor, enough: Tensor, block: int = 16, candidates: int = 128
+    A: Tensor, limit: int, *, stop: Tensor | float = 0.0, block: int = 16, candidates: int = 128
 ) -> tuple[Tensor, Tensor, list[int], list[Tensor]]:
     """Return Q^H, R, the columns and what is left after each, of one matrix, with the pivots of the unblocked method.
 
@@ -32,38 +34,65 @@ def blocked_pivots(
     is read once a block instead of once a step.
     """
     n = A.shape[1]
-    norms = torch.linalg.vector_norm(A, dim=0).square()
+    norms = _squares(A)
+    total = norms.sum().sqrt()
+    floor = torch.finfo(A.dtype).eps * max(A.shape) * total
+    enough = torch.maximum(floor, torch.as_tensor(stop, dtype=total.dtype, device=A.device))
     QH, R = A.new_zeros(limit, A.shape[0]), A.new_zeros(limit, n)
-    now = _State(QH, R, [], [norms.sum().sqrt()], norms, norms.max())
+    now = _State(QH, R, [], [total], norms, norms.max())
     while len(now.columns) < limit and bool(now.left[-1] > enough):
         near = now.norms.topk(min(n - len(now.columns), candidates)).indices.sort().values
-        pivots = _guess(A, near, now, min(block, limit - len(now.columns), len(near)), floor)
+        pivots = _guess(A, near, now, min(block, limit - len(now.columns), len(near)), floor / n**0.5)
         if not pivots:
             break
-        now = _check(A, now, [int(near[p]) for p in pivots], enough)
+        now = _check(A, now, pivots, enough)
     return QH, R, now.columns, now.left
 
 
+def _squares(A: Tensor) -> Tensor:
+    """Return the squared norms of the columns; by rows that stay in the cache where columns are not contiguous."""
+    if A.stride(0) == 1:
+        return torch.linalg.vector_norm(A, dim=0).square()
+    parts = (part.abs() if A.is_complex() else part for part in A.split(_ROWS))
+    return torch.stack([part.square().sum(0) for part in parts]).sum(0)
+
+
 def _guess(A: Tensor, near: Tensor, now: _State, steps: int, floor: Tensor) -> list[int]:
-    """Pivot among the candidates alone, writing new rows of Q^H; return positions in ``near``."""
+    """Pivot among the candidates alone, write the new rows of Q^H and return the columns.
+
+    The order is that of a Cholesky decomposition with pivots of the Gram matrix of what is left of them, which is
+    exact to sqrt(eps) of the largest; :func:`_check` looks at it again.
+    """
     j, QH = len(now.columns), now.QH
     W = A.index_select(1, near) - QH[:j].mH @ now.R[:j, near]
-    left = torch.linalg.vector_norm(W, dim=0).square()
-    pivots: list[int] = []
-    for t in range(j, j + steps):
+    order = _order(W.mH @ W, steps)
+    fresh = torch.linalg.qr(_outside(QH[:j], W[:, order]))
+    sizes = fresh.R.diagonal().abs()
+    kept = int((sizes > floor).cumprod(0).sum())
+    again = torch.linalg.qr(_outside(QH[:j], fresh.Q[:, :kept]))  # twice is enough, and the second QR turns nothing
+    phase = torch.sgn(again.R.diagonal() * fresh.R.diagonal()[:kept])
+    QH[j : j + kept] = (again.Q * phase).mH
+    return near[order[:kept]].tolist()
+
+
+def _outside(QH: Tensor, W: Tensor) -> Tensor:
+    return W - QH.mH @ (QH @ W)
+
+
+def _order(G: Tensor, steps: int) -> Tensor:
+    """Return pivots of the Gram matrix G, the largest of what is left first, until half of the digits are gone."""
+    left, order = G.diagonal().real.clone(), list[int]()
+    least = torch.finfo(left.dtype).eps ** 0.5 * left.max()
+    L = G.new_zeros(steps, len(G))
+    for t in range(steps):
         p = int(left.argmax())
-        q = W[:, p]
-        for known in (QH[j:t], QH[:t]):  # W is without the columns before j; the second turn takes what rounding left
-            q = q - (known @ q) @ known.conj()
-        size = torch.linalg.vector_norm(q)
-        if not size > floor:
+        if t and not left[p] > least:
             break
-        QH[t] = q.conj() / size
-        left = left - (QH[t] @ W).abs().square()
-        left[p] = -1.0
-        left[pivots] = -1.0
-        pivots.append(p)
-    return pivots
+        L[t] = (G[p] - L[:t, p].conj() @ L[:t]) / left[p].sqrt()
+        left = left - L[t].abs().square()
+        order.append(p)
+        left[order] = -1.0
+    return torch.tensor(order, device=G.device)
 
 
 def _check(A: Tensor, now: _State, guesses: list[int], enough: Tensor) -> _State:
@@ -90,7 +119,7 @@ def _check(A: Tensor, now: _State, guesses: list[int], enough: Tensor) -> _State
 
 def _remeasure_block(A: Tensor, QH: Tensor, R: Tensor) -> Tensor:
     """Return the squared norms of what is left of each column, from A itself."""
-    return torch.linalg.vector_norm(torch.addmm(A, QH.mH, R, alpha=-1), dim=0).square()
+    return _squares(torch.addmm(A, QH.mH, R, alpha=-1))
 
 
 class PivotedQR(NamedTuple):
@@ -170,10 +199,7 @@ def pivoted_qr(A: Num[Tensor, "*batch m n"], limit: int, *, stop: Float[Tensor, 
 
 def _single(A: Tensor, limit: int, stop: Tensor | float) -> PivotedQR:
     """Factor one matrix, by blocks."""
-    total = torch.linalg.vector_norm(A)
-    floor = torch.finfo(A.dtype).eps * max(A.shape) * total
-    enough = torch.maximum(floor, torch.as_tensor(stop, dtype=total.dtype, device=A.device))
-    QH, R, chosen, steps = blocked_pivots(A, limit, floor=floor / A.shape[1] ** 0.5, enough=enough)
+    QH, R, chosen, steps = blocked_pivots(A, limit, stop=stop)
     r = len(chosen)
     QH[r:], R[r:] = 0, 0
     columns = torch.zeros(1, limit, dtype=torch.long, device=A.device)

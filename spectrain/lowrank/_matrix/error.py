@@ -11,6 +11,7 @@ from spectrain.lowrank._matrix.stops import Norm
 from spectrain.matfun import spectral_norm
 
 _LONG_ROW = 8192
+_LARGE, _PART = 2**20, 2**17  # entries from where a residual is taken by rows, and how many at once: they stay in cache
 
 
 def frobenius(X: Tensor) -> Float[Tensor, "*batch"]:
@@ -44,12 +45,23 @@ def residual_error(A: Tensor, factors: Sequence[Tensor], *, norm: Norm = "fro") 
     """Return a bound on ||A - product of the factors||: the computed residual plus its own rounding error.
 
     A and the factors are dense; the residual is formed in the dtype of A, or in float64 for norms that need it.
-    The bound knows nothing of how the factors were found. Cost: one product of their sizes.
+    The bound knows nothing of how the factors were found. Cost: one product of their sizes; memory: of a large
+    matrix, a few rows.
     """
     with torch.no_grad():
         first, *rest = (F.to(A.dtype) for F in factors)
-        product = first
-        for F in rest:
-            product = product @ F
         inner = max(F.shape[-2] for F in rest) if rest else 1
-        return matrix_norm(A - product, norm) + len(rest) * product_noise(A, inner)
+        noise = len(rest) * product_noise(A, inner)
+        if norm == "fro" and A.ndim == 2 and A.numel() >= _LARGE:
+            rows = max(1, _PART // A.shape[1])
+            parts = zip(A.split(rows), first.split(rows), strict=True)
+            return torch.linalg.vector_norm(torch.stack([frobenius(_rest(X, F, rest)) for X, F in parts])) + noise
+        return matrix_norm(_rest(A, first, rest), norm) + noise
+
+
+def _rest(A: Tensor, first: Tensor, rest: Sequence[Tensor]) -> Tensor:
+    """Return A minus the product of the factors."""
+    product = first
+    for F in rest:
+        product = product @ F
+    return A - product

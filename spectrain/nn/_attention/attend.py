@@ -1,65 +1,21 @@
-"""softmax(q k^T) v by torch's scaled_dot_product_attention, for any number of key heads.
-
-Beside it the rule of which keys a query sees, and how many: causal, windowed, packed, padded and cached alike.
-"""
+"""softmax(q k^T) v by torch's scaled_dot_product_attention, for any number of key heads and any rule of visibility."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._capture.tap import Tap
 
-Look: TypeAlias = Callable[[Tensor, Tensor, "Visibility", float], None]
+Look: TypeAlias = Callable[[Tensor, Tensor, Visibility, float], None]
 
 _FOLD = 1024
 """Rows of one product that the queries of a key head may become; more are left to torch."""
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """``length`` queries at the end of ``stored`` keys.
-
-    ``mask`` is True where a query sees a key, ``(batch or 1, 1, length, stored)``; None where all keys up to the
-    query's own are seen.
-    """
-
-    length: int
-    stored: int
-    mask: Tensor | None
-    window: int | None
-
-    def counts(self, device: torch.device) -> Tensor:
-        """Visible keys of each query, ``(batch or 1, 1, length)``."""
-        if self.mask is not None:
-            return self.mask.sum(-1)
-        return torch.arange(self.stored - self.length + 1, self.stored + 1, device=device).view(1, 1, -1)
-
-
-def visibility(
-    length: int, stored: int, *, window: int | None, documents: Tensor | None, device: torch.device
-) -> Visibility:
-    """A query sees the keys up to its own, no further back than ``window``, of its own document.
-
-    ``documents`` numbers the document of each stored key, ``(batch, stored)``. Padding is a document of its own.
-    """
-    narrow = window is not None and window < stored
-    if documents is None and not narrow and (length == stored or length == 1):
-        return Visibility(length, stored, None, window)
-    keys = torch.arange(stored, device=device)
-    queries = keys[stored - length :, None]
-    mask = keys <= queries
-    if narrow:
-        assert window is not None
-        mask &= keys > queries - window
-    mask = mask.view(1, 1, length, stored)
-    if documents is not None:
-        same = documents[:, None, stored - length :, None] == documents[:, None, None, :]
-        mask = mask & same
-    return Visibility(length, stored, mask, window)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap, look: Look) -> Tensor:
@@ -72,19 +28,56 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float
     look(q, k, visible, scale)
     if maps.watched:
         return _attend_with_maps(q, k, v, visible, group, scale, maps)
-    # is_causal aligns the mask at the top left, which is wrong for queries at the end of more keys: there visibility
-    # writes a mask, and a single query sees all.
+    if not visible.whole:
+        return _by_blocks(q, k, v, visible, group, scale)
     # A plain bool: of a length that torch.compile keeps symbolic the comparison is a symbol, which torch refuses.
-    causal = visible.mask is None and (True if visible.length > 1 else False)  # noqa: SIM210
-    if group > 1 and not causal and group * visible.length <= _FOLD:
-        return _fold_queries(q, k, v, visible.mask, group, scale)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=visible.mask, is_causal=causal, scale=scale, enable_gqa=group > 1
-    )
+    causal = True if visible.length > 1 else False  # noqa: SIM210
+    if group > 1 and not causal:
+        return _masked(q, k, v, None, group, scale)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=group > 1)
 
 
-def _fold_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, group: int, scale: float) -> Tensor:
-    """Few queries: those that share a key head become rows of one matrix, and no key is repeated."""
+def _by_blocks(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int, scale: float) -> Tensor:
+    """A block of queries at a time, on the keys that it may see: the others are not multiplied, and no mask is whole.
+
+    Of a window all blocks but the first share one mask. Where documents differ, each block has its own, which torch
+    would keep for the backward pass, all keys wide: there it is made again, and the block with it.
+    """
+    blocks, shared, parts = list(visible.blocks()), dict[tuple[int, ...], Tensor](), list[Tensor]()
+    if len(blocks) == 1:
+        first, last = visible.keys(0, visible.length)
+        mask = visible.mask(0, visible.length, first, last)
+        return _masked(q, k[:, :, first:last], v[:, :, first:last], mask, group, scale)
+    for start, stop in blocks:
+        first, last = visible.keys(start, stop)
+        part = (q[:, :, start:stop], k[:, :, first:last], v[:, :, first:last])
+        made = partial(visible.mask, start, stop, first, last)
+        if not visible.repeats and not visible.narrow and torch.is_grad_enabled():
+            here = partial(_masked, mask=made, group=group, scale=scale)
+            parts.append(checkpoint(here, *part, use_reentrant=False, preserve_rng_state=False))
+            continue
+        place = (stop - start, last - first, start - first)
+        if not visible.repeats or place not in shared:
+            shared[place] = _bias(made(), q.dtype)
+        parts.append(_masked(*part, shared[place], group, scale))
+    return torch.cat(parts, dim=2)
+
+
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to logits: torch makes and keeps it for each call that is handed a mask of bools."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+
+
+def _masked(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Callable[[], Tensor] | None, group: int, scale: float
+) -> Tensor:
+    """Attention under a mask, that is there or made here.
+
+    Few queries: those that share a key head become rows of one matrix, and no key is repeated.
+    """
+    mask = mask() if callable(mask) else mask
+    if group == 1 or group * q.shape[2] > _FOLD:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=group > 1)
     rows = q.unflatten(1, (k.shape[1], group)).flatten(2, 3)
     if mask is not None:
         mask = mask.expand(-1, group, -1, -1).flatten(1, 2).unsqueeze(1)
@@ -97,10 +90,7 @@ def _attend_with_maps(
 ) -> Tensor:
     """The definition, for those who want to see the weights or change them: ``(batch, heads, length, stored)``."""
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    mask = visible.mask
-    if mask is None:
-        mask = torch.ones(visible.length, visible.stored, dtype=torch.bool, device=q.device)
-        mask = mask.tril(diagonal=visible.stored - visible.length)
+    mask = visible.mask(0, visible.length, 0, visible.stored)
     wide = torch.promote_types(q.dtype, torch.float32)  # as torch's own attention: products of halves overflow
     with torch.autocast(q.device.type, enabled=False):
         scores = (q.to(wide) @ k.to(wide).mT * scale).masked_fill(~mask, -torch.inf)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spectrain.nn._attention import kinds
-from spectrain.nn._attention.attend import Visibility
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.kind import Kind, normalise_wide, split_heads
 from spectrain.nn._attention.peak import Peak
@@ -281,7 +281,7 @@ class Attention(Peak):
         if self.log_n is None:
             return q
         # torch takes the log of integers in its default dtype, which is too narrow for queries in float64.
-        counts = visible.counts(q.device).to(torch.promote_types(q.dtype, torch.float32))
+        counts = visible.counts().to(torch.promote_types(q.dtype, torch.float32))
         factor = counts.log().unsqueeze(-1) / math.log(self.log_n)
         if self.log_n_gain is not None:
             factor = factor * self.log_n_gain.view(-1, 1, 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor, nn
 
-from spectrain.nn._attention.attend import Visibility, visibility
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape, Share
@@ -96,7 +96,7 @@ class Kind(ABC):
             kept = cache.append(kept, window=block.window)
             documents = cache.documents(documents, batch=batch, length=length)
         stored, device = kept[0].shape[2], kept[0].device
-        return kept, visibility(length, stored, window=block.window, documents=documents, device=device)
+        return kept, Visibility(length, stored, device, block.window, documents)
 
     @abstractmethod
     def attend(

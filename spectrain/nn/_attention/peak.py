@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spectrain.nn._attention.attend import Visibility
+from spectrain.nn._attention.visibility import Visibility
 
 _BLOCKS = 8  # of queries
 _LEAST = 128  # queries of a block
@@ -63,10 +63,10 @@ def largest_logits_of(q: Tensor, k: Tensor, visible: Visibility, *, scale: float
     largest = None
     for start in range(0, length, size):
         stop = min(start + size, length)
-        seen = visible.stored - length + stop  # no key after the last query of the block
-        logits = rows[..., start:stop, :] @ k[..., :seen, :].mT
-        if visible.mask is not None:
-            logits.masked_fill_(~visible.mask[..., start:stop, :seen].unsqueeze(2), -torch.inf)
+        first, seen = visible.keys(start, stop)  # no key after the last query of the block
+        logits = rows[..., start:stop, :] @ k[..., first:seen, :].mT
+        if not visible.whole:
+            logits.masked_fill_(~visible.mask(start, stop, first, seen).unsqueeze(2), -torch.inf)
         else:  # only the last keys are after some query of the block
             later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
             logits[..., seen - (stop - start) :].masked_fill_(later, -torch.inf)

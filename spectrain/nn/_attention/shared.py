@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spectrain.nn._attention.attend import Visibility
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.heads import Heads
 from spectrain.nn._attention.kind import Kind

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spectrain.nn._attention.attend import Visibility
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.heads import Heads
@@ -87,13 +87,12 @@ class Sinks(Heads):
         stored = kept[0].shape[2]
         whole = documents is None if cache is None else cache.whole and cache.seen == stored
         if whole and stored <= self.sinks + window and length in (1, stored):
-            return kept, Visibility(length, stored, None, window)
-        (_, run, place), (own_run, own) = marks, marks[1:, :, stored - length :, None]
+            return kept, Visibility(length, stored, device, window if window >= stored else None)
+        _, run, place = marks
+        own = place[:, stored - length :]
         sink = (place >= 0) & (place < self.sinks)
-        back = own - place[:, None]
-        mask = (own_run == run[:, None]) & (back >= 0) & ((back < window) | sink[:, None])
-        shift = (self.sinks + window - 1 - own[..., 0]).clamp(max=0)
-        return kept, Placed(length, stored, mask.unsqueeze(1), window, sink=sink, shift=shift)
+        shift = (self.sinks + window - 1 - own).clamp(max=0)
+        return kept, Placed(length, stored, device, window, sink=sink, shift=shift, run=run, place=place)
 
     def attend(
         self,
@@ -118,10 +117,39 @@ class Sinks(Heads):
 
 @dataclass(frozen=True, kw_only=True)
 class Placed(Visibility):
-    """With the keys that are sinks, ``(batch or 1, stored)``, and how far from its own place each query sees them."""
+    """With the keys that are sinks and how far from its own place each query sees them, ``(batch or 1, stored)``.
+
+    ``run`` numbers the stretch that a key is of, ``place`` its place there.
+    """
 
     sink: Tensor
     shift: Tensor
+    run: Tensor
+    place: Tensor
+
+    @property
+    def narrow(self) -> bool:
+        """Sinks are seen from any distance."""
+        return False
+
+    @property
+    def whole(self) -> bool:
+        """Never: what needs no mask is a plain `Visibility`."""
+        return False
+
+    @property
+    def repeats(self) -> bool:
+        """Sinks stand where they stand."""
+        return False
+
+    def mask(self, start: int, stop: int, first: int, last: int) -> Tensor:
+        """The rule of :class:`Sinks`."""
+        assert self.window is not None
+        past = self.stored - self.length
+        run, place, sink = (mark[:, None, first:last] for mark in (self.run, self.place, self.sink))
+        own_run, own = (mark[:, past + start : past + stop, None] for mark in (self.run, self.place))
+        back = own - place
+        return ((own_run == run) & (back >= 0) & ((back < self.window) | sink)).unsqueeze(1)
 
 
 class SinkCache(Cache):
