@@ -3,6 +3,7 @@
 Beside it the rule of which keys a query sees, and how many: causal, windowed, packed, padded and cached alike.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spectrain.nn._attention.short import attend_short, is_short
 from spectrain.nn._capture.tap import Tap
 
 Look: TypeAlias = Callable[[Tensor, Tensor, "Visibility", float], None]
@@ -62,10 +64,12 @@ def visibility(
     return Visibility(length, stored, mask, window)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap, look: Look) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap, look: Look, most: float = math.inf
+) -> Tensor:
     """``(batch, heads, length, dim)`` queries on ``(batch, kv_heads, stored, dim)`` keys and values.
 
-    ``look`` sees queries and keys as they are multiplied, and which of them meet.
+    ``look`` sees queries and keys as they are multiplied, and which of them meet. No scaled logit is above ``most``.
     """
     group = q.shape[1] // k.shape[1]
     k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
@@ -78,6 +82,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float
     causal = visible.mask is None and (True if visible.length > 1 else False)  # noqa: SIM210
     if group > 1 and not causal and group * visible.length <= _FOLD:
         return _fold_queries(q, k, v, visible.mask, group, scale)
+    if causal and visible.length == visible.stored and is_short(q, k, v, most=most):
+        return attend_short(q, k, v, scale=scale)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=visible.mask, is_causal=causal, scale=scale, enable_gqa=group > 1
     )
