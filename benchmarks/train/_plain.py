@@ -1,4 +1,4 @@
-"""The default model of `spectrain train` as plain torch, and the loop that trains it: what one writes in an afternoon."""
+"""The default model of `spectrain train` as plain torch, and a loop that trains it: an afternoon's work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -57,9 +57,7 @@ def measure(
     return Found(rows=rows, body=page(rows, figures) + left, figures=figures)
 
 
-def race(
-    names: list[str], asked: Asked, *, rounds: int, steps: int, together: bool
-) -> tuple[Times, dict[str, float]]:
+def race(names: list[str], asked: Asked, *, rounds: int, steps: int, together: bool) -> tuple[Times, dict[str, float]]:
     """Seconds of a step of each, in turns, the order turned round every second time; and the shares of ours."""
     times = Times({name: [] for name in names})
     with contextlib.ExitStack() as held:
@@ -135,8 +133,8 @@ def page(rows: list[dict[str, Any]], figures: Mapping[str, float]) -> str:
 if __name__ == "__main__":
     main(
         "main_job",
-        "The default job trains {least:.2f} times as many tokens a second as a plain torch loop of the same model, where "
-        "it gains least",
+        "The default job trains {least:.2f} times as many tokens a second as a plain torch loop of the same model, "
+        "where it gains least",
         measure,
         smoke={
             "model": TINY,

@@ -13,7 +13,7 @@ class RMSNorm(nn.RMSNorm):
     r"""``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension: `torch.nn.RMSNorm`, and the same numbers.
 
     On a processor torch computes it operation by operation, and its gradient by the derivative of each: about twenty
-    passes over ``x``. Here ``r = 1 / sqrt(mean(x^2) + eps)`` is kept, and with ``t = g x``, g the gradient of the output,
+    passes over ``x``. Here ``r = 1 / sqrt(mean(x^2) + eps)`` is kept. With g the gradient of the output and ``t = g x``
 
     .. math:: dx = r g w - x (t \cdot w) r^3 / n, \qquad dw = \sum r t,
 
