@@ -39,7 +39,7 @@ def attention(q, k, v, scale):
 
 
 def off(found, true):
-    return float((found.double() - true).norm() / true.norm())
+    return float((found.detach().double() - true.detach()).norm() / true.detach().norm())
 
 
 @pytest.mark.parametrize("eps", [None, 1e-6, 0.3])
