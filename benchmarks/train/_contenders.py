@@ -1,13 +1,13 @@
 """Who trains in `main_job`, each in a process of its own, which waits for its turn."""
 
 import contextlib
+import dataclasses
 import importlib.util
+import io
 import itertools
 import multiprocessing
 import multiprocessing.connection
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +34,7 @@ class Asked(NamedTuple):
     bfloat16: bool
     threads: int
     nanogpt: str
+    scratch: Path
 
     @property
     def config(self) -> TrainConfig:
@@ -53,12 +54,10 @@ class Asked(NamedTuple):
 
 def ours(asked: Asked, **flags: Any) -> Callable[[], object]:
     """A step of the loop of `spectrain train`, its row of metrics and all."""
-    import dataclasses
-
-    folder = Path(tempfile.mkdtemp())
     keep_memory()
+    folder = asked.scratch / "-".join(["ours", *flags])
     session = new_session(dataclasses.replace(asked.config, **flags), folder)
-    screen = Progress(stream=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+    screen = Progress(stream=io.StringIO())
 
     def step() -> None:
         with loop._deterministic():
