@@ -46,6 +46,22 @@ def linear_negative_log_likelihood(
     return out
 
 
+_IN_CACHE = 64
+"""Tokens whose logits go through softmax together: a few thousand logits of each fit the cache of a core."""
+
+
+def _replace_by_slope(logits: Tensor, target: Tensor, left_out: Tensor, *, wide: torch.dtype, graded: bool) -> Tensor:
+    """The sum of nats of some rows; where ``graded``, their gradient takes the place of the logits."""
+    target, exact = target.masked_fill(left_out, 0), logits.to(wide)
+    above = exact.amax(-1, keepdim=True) - exact.gather(-1, target)
+    p = torch.softmax(exact, -1)
+    nats = (above - p.amax(-1, keepdim=True).log()).masked_fill_(left_out, 0).sum()
+    if graded:
+        p.scatter_add_(-1, target, p.new_full(target.shape, -1.0))
+        logits.copy_(p).masked_fill_(left_out, 0)
+    return nats
+
+
 class _Likelihood(torch.autograd.Function):
     """Loss and both gradients in one pass over the tokens."""
 
@@ -59,17 +75,15 @@ class _Likelihood(torch.autograd.Function):
         to_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         nats = torch.zeros((), dtype=wide, device=features.device)
+        graded = to_features is not None or to_weight is not None
+        together = rows if torch.compiler.is_compiling() else _IN_CACHE  # a graph would hold each part by itself
         for start in range(0, len(features), rows):
             some, target = features[start : start + rows].to(product), targets[start : start + rows, None]
-            left_out = target == ignore
-            target = target.masked_fill(left_out, 0)
-            logits = (some @ head.mT).to(wide)
-            above = logits.amax(-1, keepdim=True) - logits.gather(-1, target)
-            p = torch.softmax(logits, -1)
-            nats += (above - p.amax(-1, keepdim=True).log()).masked_fill_(left_out, 0).sum()
-            if to_features is None and to_weight is None:
+            slope = some @ head.mT
+            for logits, at in zip(slope.split(together), target.split(together), strict=True):
+                nats += _replace_by_slope(logits, at, at == ignore, wide=wide, graded=graded)
+            if not graded:
                 continue
-            slope = p.scatter_add_(-1, target, p.new_full(target.shape, -1.0)).masked_fill_(left_out, 0).to(product)
             if to_features is not None:
                 to_features[start : start + rows] = slope @ head
             if to_weight is not None:

@@ -182,3 +182,22 @@ def test_control_c_is_given_back():
     before = signal.getsignal(signal.SIGINT)
     assert main(["--version"]) == 0
     assert signal.getsignal(signal.SIGINT) is before
+
+
+HELP = """
+import contextlib, io, sys
+from spectrain.cli import main
+from spectrain.train.internal import TRAINERS
+heavy = {"torch", "numpy", "safetensors", "jaxtyping"}
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    main(["--help"])
+    assert not (heavy | {"tyro", "rich"}) & set(sys.modules)
+    for words in [*([verb, "--help"] for verb in TRAINERS), ["train", "--dept", "3"], ["train", "--depth", "x"]]:
+        with contextlib.suppress(SystemExit):
+            main(words)
+        assert not heavy & set(sys.modules), words
+"""
+
+
+def test_help_and_wrong_flags_are_answered_without_torch():
+    subprocess.run([sys.executable, "-c", HELP], check=True)

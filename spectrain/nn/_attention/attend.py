@@ -1,5 +1,6 @@
 """softmax(q k^T) v by torch's scaled_dot_product_attention, for any number of key heads and any rule of visibility."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from spectrain.nn._attention.short import attend_short, is_short
 from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._capture.tap import Tap
 
@@ -18,10 +20,12 @@ _FOLD = 1024
 """Rows of one product that the queries of a key head may become; more are left to torch."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap, look: Look) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float, maps: Tap, look: Look, most: float = math.inf
+) -> Tensor:
     """``(batch, heads, length, dim)`` queries on ``(batch, kv_heads, stored, dim)`` keys and values.
 
-    ``look`` sees queries and keys as they are multiplied, and which of them meet.
+    ``look`` sees queries and keys as they are multiplied, and which of them meet. No scaled logit is above ``most``.
     """
     group = q.shape[1] // k.shape[1]
     k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
@@ -34,6 +38,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, *, scale: float
     causal = True if visible.length > 1 else False  # noqa: SIM210
     if group > 1 and not causal:
         return _masked(q, k, v, None, group, scale)
+    if causal and is_short(q, k, v, most=most):
+        return attend_short(q, k, v, scale=scale)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=group > 1)
 
 

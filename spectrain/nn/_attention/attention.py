@@ -16,8 +16,11 @@ from spectrain.nn._attention.peak import Peak
 from spectrain.nn._attention.rotary import Rotary, Turns
 from spectrain.nn._attention.scaling import Scaling
 from spectrain.nn._attention.shape import Share, attention_shape
+from spectrain.nn._attention.turned import normalise_and_turn
+from spectrain.nn._autocast import narrowed
 from spectrain.nn._capture.tap import Tap
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
+from spectrain.nn._rms_norm import RMSNorm
 
 QKNorm: TypeAlias = bool | Literal["gains", "whole"]
 Bias: TypeAlias = Literal["none", "inputs", "all"]
@@ -146,11 +149,17 @@ class Attention(Peak):
         """Where keys and values come from, and which of them a query sees."""
         return self.shape.kind
 
+    @property
+    def largest_possible_logit(self) -> float:
+        """What no scaled logit exceeds, whatever the weights: queries and keys of one length each; inf if unbounded."""
+        bounded = self.qk_norm is True and self.log_n is None
+        return self.scale * self.shape.head_dim if bounded else math.inf
+
     def _make_maps(self, width: int, *, latent_norm: bool) -> None:
         s, eps = self.shape, 1e-6 if self.norm_eps is None else self.norm_eps
 
         def norm(size: int) -> nn.Module:
-            return nn.RMSNorm(size, eps=eps) if latent_norm else nn.Identity()
+            return RMSNorm(size, eps=eps) if latent_norm else nn.Identity()
 
         if s.query_rank is not None:
             self.query_down = nn.Linear(width, s.query_rank, bias=False)
@@ -166,8 +175,8 @@ class Attention(Peak):
         self.key_gains: nn.RMSNorm | None = None
         if isinstance(self.qk_norm, str):
             wide = self.qk_norm == "whole"
-            self.query_gains = nn.RMSNorm(s.head_dim * (s.heads if wide else 1), eps=self.norm_eps)
-            self.key_gains = nn.RMSNorm(s.head_dim * (s.kv_heads if wide else 1), eps=self.norm_eps)
+            self.query_gains = RMSNorm(s.head_dim * (s.heads if wide else 1), eps=self.norm_eps)
+            self.key_gains = RMSNorm(s.head_dim * (s.kv_heads if wide else 1), eps=self.norm_eps)
 
     def _check_choices(self, bias: str, scaling: Scaling | None) -> None:
         for name, given, known in (("bias", bias, BIASES), ("qk_norm", self.qk_norm, (True, False, "gains", "whole"))):
@@ -218,6 +227,7 @@ class Attention(Peak):
             raise ValueError(
                 "Attention: absorbed=True needs a latent; this block keeps its keys and values as they are."
             )
+        x = narrowed(x)
         turns = self.rotary.turns(0 if cache is None else cache.seen, x.shape[1], device=x.device)
         kept, visible = self.kind.see(self, self.kind.keep(self, x, turns), cache, documents)
         q = self.queries(self._scale_log_n(self._query(x, turns), visible))
@@ -263,6 +273,12 @@ class Attention(Peak):
         kept = [name for name in ("key", "value") if name in self._modules]
         return {"query": self.shape.heads, **dict.fromkeys(kept, self.shape.kv_heads)}
 
+    def place(self, x: Tensor, heads: int, gains: nn.Module | None, turns: Turns) -> Tensor:
+        """Queries or keys in heads, normalised, and rotated by their positions."""
+        if self.qk_norm is True and self.rotary.dim == self.shape.head_dim and self.rotary.parts == 1:
+            return normalise_and_turn(split_heads(x, heads), turns, eps=self.norm_eps)
+        return self.rotary.turn(self.normalise(x, heads, gains), turns)
+
     def normalise(self, x: Tensor, heads: int, gains: nn.Module | None) -> Tensor:
         """Queries or keys in heads, divided by their rms where ``qk_norm`` says so, and multiplied by their gains."""
         if gains is not None and self.qk_norm == "whole":
@@ -275,7 +291,7 @@ class Attention(Peak):
     def _query(self, x: Tensor, turns: Turns) -> Tensor:
         if self.shape.query_rank is not None:
             x = normalise_wide(self.query_norm, self.query_down(x))
-        return self.rotary.turn(self.normalise(self.query(x), self.shape.heads, self.query_gains), turns)
+        return self.place(self.query(x), self.shape.heads, self.query_gains, turns)
 
     def _scale_log_n(self, q: Tensor, visible: Visibility) -> Tensor:
         if self.log_n is None:

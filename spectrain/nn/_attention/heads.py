@@ -52,7 +52,7 @@ class Heads(Kind):
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """The rotated key, and the value."""
         groups = block.shape.kv_heads
-        key = block.rotary.turn(block.normalise(block.key(x), groups, block.key_gains), turns)
+        key = block.place(block.key(x), groups, block.key_gains, turns)
         return (key, split_heads(block.value(x), groups)) if block.shape.extra_dim else (key,)
 
     def clipped(self, block: "Attention") -> nn.Linear | None:
@@ -75,7 +75,8 @@ class Heads(Kind):
     ) -> Tensor:
         """softmax(q k^T) v."""
         key, value = self.keys_and_values(block, kept)
-        return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps, look=block.look)
+        how = {"scale": block.scale, "maps": block.maps, "look": block.look, "most": block.largest_possible_logit}
+        return attend(q, block.keys(key), value, visible, **how)
 
 
 gqa = Choice(kind=Heads)

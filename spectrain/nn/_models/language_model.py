@@ -16,7 +16,9 @@ from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._attention.attention import Attention
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.kind import normalise_wide
+from spectrain.nn._autocast import narrowed
 from spectrain.nn._numbers import check_not_negative, check_sizes
+from spectrain.nn._rms_norm import RMSNorm
 
 Norms: TypeAlias = Literal["pre", "post"]
 
@@ -41,6 +43,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the block to the last dimension."""
+        x = narrowed(x)
         out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return out
 
@@ -86,9 +89,9 @@ class Block(nn.Module):
         if norms not in get_args(Norms):
             raise ValueError(f"Block: norms must be one of {', '.join(get_args(Norms))}, got {norms!r}.")
         self.norms = norms
-        self.attention_norm = nn.RMSNorm(width, eps=norm_eps)
+        self.attention_norm = RMSNorm(width, eps=norm_eps)
         self.attention = attention
-        self.feed_forward_norm = nn.RMSNorm(width, eps=norm_eps)
+        self.feed_forward_norm = RMSNorm(width, eps=norm_eps)
         self.feed_forward = feed_forward
 
     def forward(
@@ -174,7 +177,7 @@ class LanguageModel(nn.Module):
                 )
                 for i in range(depth)
             )
-            self.norm = nn.RMSNorm(width, eps=norm_eps)
+            self.norm = RMSNorm(width, eps=norm_eps)
             self.head = nn.Linear(width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.embedding.weight

@@ -9,6 +9,7 @@ from spectrain._arrays.generators import fresh_generator
 from spectrain.nn._attention.rotary import Rotary
 from spectrain.nn._models.language_model import SwiGLU
 from spectrain.nn._numbers import check_not_negative, check_sizes
+from spectrain.nn._rms_norm import RMSNorm
 
 
 class TextEncoder(nn.Module):
@@ -44,7 +45,7 @@ class TextEncoder(nn.Module):
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator
             self.embedding = nn.Embedding(vocabulary, width)
             self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
-            self.norm = nn.RMSNorm(width)
+            self.norm = RMSNorm(width)
         if self.embedding.weight.device.type != "meta":
             self.initialise(generator=generator)
 
@@ -83,7 +84,7 @@ class _Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm, self.feed_forward_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.attention_norm, self.feed_forward_norm = RMSNorm(width), RMSNorm(width)
         self.query, self.key, self.value, self.output = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.rotary = Rotary(width // heads)
         self.feed_forward = SwiGLU(width, hidden=64 * -(-8 * width // 192))

@@ -14,8 +14,8 @@ from spectrain.train._mesh.environment import Started, started
 from spectrain.train._mesh.layout import layout
 from spectrain.train._run.claim import LOCK, named_folder
 from spectrain.train._run.config import Config, RunConfig
+from spectrain.train._run.free import FREE
 from spectrain.train._run.jobs import JOBS, config_class
-from spectrain.train._run.tie import FREE
 
 
 @contextmanager

@@ -8,13 +8,7 @@ from typing import Any
 from spectrain._files.read import NOT_FINITE, read_object
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.folder import RunFolder
-
-FREE = (
-    "resume", "out_dir", "log_interval", "mesh", "tensor_parallel", "expert_parallel", "rank_timeout", "recompute",
-    "logger",
-)  # fmt: skip
-"""What may differ when a run goes on: where and by whom it is computed, and when it is said. It decides nothing that is
-learned, other ranks than before to rounding."""
+from spectrain.train._run.free import FREE
 
 
 def digest(config: Path) -> str:

@@ -1,0 +1,60 @@
+"""Heads divided by their rms and rotated, in one go: what every query and key goes through before they meet."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spectrain.nn._attention.rotary import Turns
+from spectrain.nn._eager import by_formula
+
+
+def normalise_and_turn(x: Tensor, turns: Turns, *, eps: float | None) -> Tensor:
+    r"""Rotate ``x / sqrt(mean(x^2) + eps)``, ``(batch, heads, length, dim)``, by ``turns`` of all its coordinates.
+
+    Computed in float32 at least and rounded once; the dtype is that of ``x``. With R the rotation, y the result, r one
+    over the root and g the gradient of y: ``dx = r R^T (g - y mean(g y))``, since a rotation keeps products.
+    Source: Su et al., RoFormer, arXiv 2104.09864; the gradient is that of RMSNorm.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = (t.to(wide) for t in turns)
+    eps = torch.finfo(wide).eps if eps is None else eps
+    out: Tensor = _NormaliseAndTurn.apply(x, cos, sin, eps) if by_formula(x) else _by_operations(x, cos, sin, eps)
+    return out
+
+
+def _by_operations(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+    """The same for whoever wants derivatives of derivatives, or a graph."""
+    first, second = F.rms_norm(x.to(cos.dtype), x.shape[-1:], eps=eps).chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
+    out, half, sign = torch.empty_like(x), x.shape[-1] // 2, 1 if back else -1
+    first, second = x[..., :half], x[..., half:]
+    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=sign)
+    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin, value=-sign)
+    return out
+
+
+class _NormaliseAndTurn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+        y = torch.empty(x.shape, dtype=cos.dtype).copy_(x)
+        r = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        out = _rotate(y.mul_(r), cos, sin, back=False).to(x.dtype)
+        ctx.save_for_backward(x, out, r, cos, sin)
+        ctx.eps = eps
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, out, r, cos, sin = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody will differentiate this, and r is no function of x any more
+            again = _by_operations(x, cos, sin, ctx.eps)
+            return (*torch.autograd.grad(again, x, gradient, create_graph=True), None, None, None)
+        y, g = out.to(cos.dtype), torch.empty(x.shape, dtype=cos.dtype).copy_(gradient[0])
+        mean = (g * y).sum(-1, keepdim=True).div_(-x.shape[-1])
+        of_x = _rotate(g.addcmul_(y, mean).mul_(r), cos, sin, back=True)
+        return of_x.to(x.dtype), None, None, None
