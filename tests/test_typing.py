@@ -90,7 +90,7 @@ REFUSED = {
     "penalty": lambda: layers.experts.Penalty(kind="cubed"),
     "scope": lambda: layers.experts.Penalty(scope="world"),
     "objective": lambda: objectives.MeanFlow(lambda x, r, t: x, objective="score"),
-    "law": lambda: objectives.draw_intervals(4, law="normal"),
+    "law": lambda: objectives.MeanFlow(lambda x, r, t: x, law="normal")(torch.zeros(2, 2)),
     "scale": lambda: optim.Muon(nn.Linear(2, 2, bias=False), scale="sqrt"),
     "decay": lambda: optim.Muon(nn.Linear(2, 2, bias=False), decay="coupled"),
     "variant": lambda: optim.Muon(nn.Linear(2, 2, bias=False), variant="soap"),
