@@ -33,6 +33,7 @@ TABLES = {
     "matfun.RankKind": ("entropy", *_norms._KINDS),
     "matfun.Side": ("left", "right"),
     "approx.Dtype": _schedule.DTYPES,
+    "approx.RootDtype": ("float64", "float32"),
     "approx.Framework": _code._HEADS,
     "lowrank.ColumnRule": RULES,
     "lowrank.TermRule": (*_cr.METHODS, "tuples"),
