@@ -52,7 +52,7 @@ lowrank.interpolative(X, rank=1, axis="diagonal")  # error
 lowrank.interpolative(X, rank=1, method="best")  # error
 lowrank.interpolative(X, rank="1")  # error
 approx.sign_schedule(0.1, steps=2, dtype="half")  # error
-approx.root_schedule(2, lower=0.1, dtype="double")  # error
+approx.root_schedule(2, lower=0.1, dtype="bfloat16")  # error
 approx.as_code(approx.sign_schedule(0.1, steps=2), "tensorflow")  # error
 layers.experts.MoE(8, experts=4, hidden=8, top_k=2, activation="tanh")  # error
 layers.experts.MoE(8, experts=4, hidden=8, top_k=2, select="all")  # error

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     Dtype = Literal["float64", "float32", "tfloat32", "float16", "bfloat16"]
+    RootDtype = Literal["float64", "float32"]
     Framework = Literal["torch", "jax", "numpy"]
 else:
-    Dtype = Framework = str
+    Dtype = RootDtype = Framework = str

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import repeat
 
-from spectrain.approx._modes import Dtype
+from spectrain.approx._modes import RootDtype
 from spectrain.approx._polynomial import Number, Polynomial
 from spectrain.approx._schedule import Interval, Schedule, certified, error_of_image
 
@@ -20,7 +20,7 @@ def root_schedule(
     steps: int | None = None,
     tol: Number | None = None,
     terms: int = 3,
-    dtype: Dtype = "float64",
+    dtype: RootDtype = "float64",
 ) -> Schedule:
     """Steps ``w_t(x) x`` that take x = eigenvalue^(1/r), eigenvalues of P in [lower, 1], to 1.
 
