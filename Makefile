@@ -17,7 +17,7 @@ test: $(VENV)/installed  ## run the whole suite; ARGS=--full for the large one
 
 test-integrations: $(VENV)/installed  ## with the packages that docs/integrations.md and docs/routing.md are about
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[integrations]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --full tests/optim/test_integrations.py tests/optim/test_architectures.py
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q --full tests/integrations tests/optim/test_architectures.py
 
 lint: $(VENV)/installed  ## style, types and the layers' import contracts
 	@echo "== ruff: style"
