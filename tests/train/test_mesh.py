@@ -338,6 +338,7 @@ def test_a_hundred_kills_change_no_bit(base, tmp_path, ranks):
 
     Both take about forty minutes on two cores: pytest --full tests/train/test_mesh.py -k hundred_kills
     """
+    shutil.copytree(base / "text", tmp_path / "text")
     arms = kills.drawn(random.Random(ranks), ranks, 100)
     mesh = ("--mesh", "2x2") if ranks == 4 else ()
     flags = (*mesh, "--save-interval", kills.EVERY, "--eval-interval", 200, "--spectrum-interval", 500)
