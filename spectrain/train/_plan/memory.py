@@ -85,9 +85,9 @@ def moments(
     ==================  ==========================================================================================
 
     ``--recompute`` keeps a block's input instead of its activations, and has all of one block at once. Several
-    micro-batches over ranks add up whole gradients, depth b + R, until the last one. ``staged``: gloo gathers into a copy
-    of its own, S b' more until block i - 1 has come, which may be before block i has computed or after. What gloo needs
-    to sum is a part of a message, and is left out.
+    micro-batches over ranks add up whole gradients, depth b + R, until the last one. ``staged``: gloo gathers into a
+    copy of its own, S b' more until block i - 1 has come, which may be before block i has computed or after. What gloo
+    needs to sum is a part of a message, and is left out.
 
     The rule for activations is that of Korthikanti et al., arXiv 2205.05198, section 4; the bytes of a block are
     torch's own (:func:`trace`), those of ``fully_shard`` what it allocates: a test counts them on two and four ranks.
