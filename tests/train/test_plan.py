@@ -291,6 +291,7 @@ def test_calibration_divides_work_by_time(monkeypatch, tmp_path):
     """A clock that ticks 1 ms at each look: a window of n calls takes 1 ms, whatever they do."""
     ticks = itertools.count()
     monkeypatch.setattr(measure, "SIZES", (8, 16))
+    monkeypatch.setattr(measure, "WINDOW", 0.01)
     monkeypatch.setattr(measure, "_MOVES", (1200, 2400))
     monkeypatch.setattr(measure, "_SIDES", (8,))
     monkeypatch.setattr(measure, "measure_beside", lambda *given, **more: {"alone": Beside(block=1.0)})
