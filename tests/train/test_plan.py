@@ -82,7 +82,8 @@ def test_activations_grow_with_rows_and_are_less_when_computed_again():
     assert twice.peak >= twice.saved
     config = TrainConfig(**{**SMALL, "depth": 16})
     kept, again = (
-        plan_run(dataclasses.replace(config, recompute=on), NAMED["h100"]).memory["activations"] for on in (False, True)
+        plan_run(dataclasses.replace(config, recompute=on), NAMED["h100"]).moments["the loss"]["activations"]
+        for on in (False, True)
     )
     assert again < kept / 4
     assert again > 16 * 8 * 32 * 64 * 4  # every block keeps its input
@@ -290,6 +291,7 @@ def test_calibration_divides_work_by_time(monkeypatch, tmp_path):
     """A clock that ticks 1 ms at each look: a window of n calls takes 1 ms, whatever they do."""
     ticks = itertools.count()
     monkeypatch.setattr(measure, "SIZES", (8, 16))
+    monkeypatch.setattr(measure, "WINDOW", 0.01)
     monkeypatch.setattr(measure, "_MOVES", (1200, 2400))
     monkeypatch.setattr(measure, "_SIDES", (8,))
     monkeypatch.setattr(measure, "measure_beside", lambda *given, **more: {"alone": Beside(block=1.0)})

@@ -60,7 +60,9 @@ Moments = dict[str, dict[str, float]]
 _Bytes = dict[str, int]
 
 
-def moments(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, micro_batches: int) -> Moments:
+def moments(
+    config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, micro_batches: int, staged: bool = False
+) -> Moments:
     r"""Return the bytes of a rank, part by part, at the moments of a step of which one is the fullest.
 
     At every moment there are 4 n of weights, n being the numbers of this rank; of m matrices among them and r others
@@ -83,8 +85,9 @@ def moments(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, m
     ==================  ==========================================================================================
 
     ``--recompute`` keeps a block's input instead of its activations, and has all of one block at once. Several
-    micro-batches over ranks add up whole gradients, depth b + R, until the last one. What gloo needs to sum is a part
-    of a message, and is left out.
+    micro-batches over ranks add up whole gradients, depth b + R, until the last one. ``staged``: gloo gathers into a
+    copy of its own, S b' more until block i - 1 has come, which may be before block i has computed or after. What gloo
+    needs to sum is a part of a message, and is left out.
 
     The rule for activations is that of Korthikanti et al., arXiv 2205.05198, section 4; the bytes of a block are
     torch's own (:func:`trace`), those of ``fully_shard`` what it allocates: a test counts them on two and four ranks.
@@ -98,7 +101,7 @@ def moments(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, *, m
         "optimizer": WIDE * (2 * found.own if adamw else found.matrices + 2 * found.rest),
         "averages": WIDE * copies(config) * found.own,
     }
-    seen = _alone(config, found, work, apart) if stand.ranks == 1 else _over(config, found, stand, work, apart)
+    seen = _alone(config, found, work, apart) if stand.ranks == 1 else _over(config, found, stand, work, apart, staged)
     every = {**seen, "the step": {"gradients": WIDE * found.own, "step": 0 if adamw else 2 * WIDE * found.matrices}}
     return {moment: {part: float((kept | parts).get(part, 0)) for part in PARTS} for moment, parts in every.items()}
 
@@ -119,7 +122,9 @@ def _alone(config: TrainConfig, found: Sizes, work: Pieces, apart: bool) -> dict
     return {"the loss": _loss(config, work, whole * apart), **seen, "the embedding, back": last}
 
 
-def _over(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, apart: bool) -> dict[str, _Bytes]:
+def _over(
+    config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, apart: bool, staged: bool
+) -> dict[str, _Bytes]:
     """Moments of a rank among several."""
     block, root, own = WIDE * found.block, WIDE * found.root, WIDE * found.own_block
     copy, head, depth = stand.shards * own, work.finish.gradients, config.depth
@@ -133,15 +138,9 @@ def _over(config: TrainConfig, found: Sizes, stand: Layout, work: Pieces, apart:
         gradients = whole if apart else head + (depth - 1 - i) * own
         seen[f"block {i + 1}, back"] = {
             "gradients": gradients,
-            "gathered": root + block + before + (copy if i + 1 < depth else 0),
+            "gathered": root + block + (1 + staged) * before + (copy if i + 1 < depth else 0),
             "activations": _back(config, work, i) + shared,
         }
-        if before:
-            seen[f"block {i}, gathered"] = {
-                "gradients": gradients,
-                "gathered": root + block + 2 * copy + (copy if i + 1 < depth else 0),
-                "activations": work.start.saved + (i + 1) * _kept(config, work) + work.block.given,
-            }
         seen[f"block {i + 1}, summed"] = {
             "gradients": gradients,
             "gathered": root + before + max(block + copy, copy + summed),

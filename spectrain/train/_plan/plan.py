@@ -186,7 +186,8 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
     }
     gathered = repeated(sent.gather_root, micro_batches) + repeated(sent.gather_block, 2 * config.depth * micro_batches)
     summed = sent.reduce_root + repeated(sent.reduce_block, config.depth)
-    moments = _memory.moments(config, sizes, stand, work, micro_batches=micro_batches)
+    staged = cluster.device == "cpu"
+    moments = _memory.moments(config, sizes, stand, work, micro_batches=micro_batches, staged=staged)
     hidden = {BLOCKS: micro_batches * _hidden(config, work, sent, cluster)} if cluster.overlaps and not alone else {}
     links = [] if alone else [gathered, summed, *([sent.tensor] if stand.tensor > 1 else []), sent.small]
     return RunPlan(config, stand, cluster, moments, links, times, hidden, None)
