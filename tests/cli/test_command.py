@@ -125,7 +125,10 @@ MISTAKES = {
     ),
     "no run to sample": (lambda p: ["sample", p], ["not a run folder"]),
     "no run to report": (lambda p: ["report", p], ["run"]),
-    "missing config": (lambda p: ["train", "--config", p / "no.json"], ["no.json"]),
+    "missing config": (
+        lambda p: ["train", "--config", p / "no.json"],
+        ["no.json", "is not there; give a run's config.json"],
+    ),
     "unknown key": (lambda p: ["train", "--config", file_of(p, b'{"detph": 3}')], ["'detph'", "'depth'"]),
     "compare without the yardstick": (lambda p: ["compare", "--optimizers", "muon"], ["adamw"]),
     "design of an empty interval": (lambda p: ["design", "--lower", "2"], ["lower"]),
@@ -160,6 +163,15 @@ def test_debug_shows_the_trace(process, tmp_path):
     done = process("sample", tmp_path, "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--embedding-lr", "--vector-lr", "--weight-decay"])
+def test_weights_that_ran_away_are_put_down_to_what_was_asked(spectrain, tiny, tmp_path, flag):
+    done = spectrain(
+        "train", *tiny, "--max-steps", 3, "--spectrum-interval", 0, flag, "1e300", "--out-dir", tmp_path / "run"
+    )
+    assert done.returncode == 1
+    assert f"lower --lr or {flag}, or look at the data" in done.stderr
 
 
 def test_resuming_needs_to_know_which_run(spectrain):
