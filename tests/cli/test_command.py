@@ -264,4 +264,4 @@ def test_help_wraps_where_the_screen_ends(process, monkeypatch, columns):
 def test_help_flags_are_still_read_as_they_were(spectrain, tmp_path):
     done = spectrain("train", "--data", tmp_path, "--lr", "None", "--depth", "x", "--out-dir", tmp_path / "run")
     assert done.returncode == 2
-    assert "--depth takes INT, got x" in done.stderr
+    assert "--depth takes INT, got 'x'" in done.stderr
