@@ -37,7 +37,7 @@ def as_kind(kind: type, found: Any) -> Any:
 
 
 def _again(field: "dataclasses.Field[Any]") -> Any:
-    return dataclasses.field(default=field.default, default_factory=field.default_factory, kw_only=field.kw_only)  # type: ignore[call-overload]
+    return dataclasses.field(default=field.default, default_factory=field.default_factory, kw_only=field.kw_only)
 
 
 def _metavar(hint: Any) -> str | None:

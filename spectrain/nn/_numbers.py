@@ -16,8 +16,8 @@ def check_sizes(owner: str, **sizes: object) -> None:
             continue
         if isinstance(size, bool) or not isinstance(size, numbers.Integral):
             raise TypeError(f"{owner}: {name} must be a whole number, got {size!r}.")
-        if not 1 <= size <= _MOST:
-            bound = "at least 1" if size < 1 else f"at most {_MOST}"
+        if not 1 <= int(size) <= _MOST:
+            bound = "at least 1" if int(size) < 1 else f"at most {_MOST}"
             raise ValueError(f"{owner}: {name} must be {bound}, got {size}.")
 
 
