@@ -43,4 +43,6 @@ def config_file(argv: list[str]) -> tuple[Path | None, list[str]]:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     known, rest = parser.parse_known_args(argv)
+    if known.config is not None and not known.config.exists():
+        raise ValueError(f"--config {known.config} is not there; give a run's config.json.")
     return known.config, rest

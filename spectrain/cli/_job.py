@@ -39,7 +39,7 @@ def run(config: RunConfig) -> int | None:
             print(f"{stop}. To go on:\n  {resume_command(config)}")
         return 0
     except FloatingPointError as error:
-        words = f"{error} Start a new run with a lower --lr, or look at the data of that step."
+        words = f"{error} Start a new run with a lower {_rates(config)}, or look at the data of that step."
         return 1 if follows() else fail(words, code=1)
     except BaseException:
         if not follows() and (found := train.checkpoints(folder)):
@@ -49,6 +49,13 @@ def run(config: RunConfig) -> int | None:
         return 0
     print(f"report: {report.write([folder], out=folder / 'report.html')}")
     return None
+
+
+def _rates(config: RunConfig) -> str:
+    """``--lr``, and what was asked for that multiplies it beyond 1, or the decay where that is beyond 1."""
+    beside = ("embedding_lr", "head_lr", "vector_lr", "weight_decay")
+    given = [name for name in beside if (getattr(config, name, None) or 0.0) > 1.0]
+    return " or ".join(f"--{name.replace('_', '-')}" for name in ("lr", *given))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import io
 import os
@@ -9,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 from unittest import mock
+
+from spectrain.cli._help import as_kind, with_help
 
 _WIDE = "100000"
 """Columns at which no message is wrapped."""
@@ -25,8 +28,14 @@ def parse(kind: Any, argv: Sequence[str], *, prog: str, **more: Any) -> Any:
     """What ``tyro.cli`` makes of ``argv``; a wrong flag is a ``ValueError`` of one line. Help leaves as it does."""
     import tyro
 
+    fields = dataclasses.is_dataclass(kind)  # else a function
+    told = with_help(kind) if fields else kind
+    if fields and more.get("default") is not None:
+        more["default"] = as_kind(told, more["default"])
+
     def read() -> Any:
-        return tyro.cli(kind, args=list(argv), prog=prog, **more)
+        found = tyro.cli(told, args=list(argv), prog=prog, **more)
+        return as_kind(kind, found) if fields else found
 
     quiet = io.StringIO()
     try:

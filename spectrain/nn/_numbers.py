@@ -1,13 +1,24 @@
 """Numbers of a module's configuration that would make NaN, or another model, without a word."""
 
 import math
+import numbers
+
+_MOST = 2**31 - 1
 
 
-def check_sizes(owner: str, **sizes: int | None) -> None:
-    """``ValueError`` naming a size below 1; None stands for one that is filled in."""
+def check_sizes(owner: str, **sizes: object) -> None:
+    """Refuse by name what is no whole number from 1 to 2^31 - 1; None stands for one that is filled in.
+
+    Raises ``TypeError`` for another type, True among them, and ``ValueError`` for another number.
+    """
     for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ValueError(f"{owner}: {name} must be at least 1, got {size}.")
+        if size is None:
+            continue
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+            raise TypeError(f"{owner}: {name} must be a whole number, got {size!r}.")
+        if not 1 <= int(size) <= _MOST:
+            bound = "at least 1" if int(size) < 1 else f"at most {_MOST}"
+            raise ValueError(f"{owner}: {name} must be {bound}, got {size}.")
 
 
 def check_positive(owner: str, **numbers: float | int | None) -> None:

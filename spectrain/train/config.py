@@ -90,9 +90,9 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
     weight_decay: float = 0.3
     """Decoupled decay, of matrices only."""
     embedding_lr: float | None = None
-    """The embedding's learning rate, as a multiple of --lr. Default: follows the optimizer."""
+    """The embedding's learning rate, as a multiple of --lr. Default: follows the optimizer; 1 with --init-from."""
     head_lr: float | None = None
-    """The head's learning rate, as a multiple of --lr. Default: follows the optimizer."""
+    """The head's learning rate, as a multiple of --lr. Default: follows the optimizer; 1 with --init-from."""
     vector_lr: float | None = None
     """That of gains, as a multiple of --lr. Default: 1."""
     parametrisation: Literal["standard", "mup"] = "standard"
@@ -292,7 +292,7 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
 
     def _default_ratios(self) -> list[tuple[str, object, str]]:
         """Rates that are not those of the matrices; an empty field is 1, or of what does not move."""
-        if self.parametrisation == "mup" or self.tied or self.adapters:
+        if self.parametrisation == "mup" or self.tied or self.adapters or self.init_from:
             return []
         found = {name: default_ratio(self.optimizer, name) for name in RATIOS}
         return [(name, ratio, _RATIO_REASON) for name, ratio in found.items() if ratio != 1.0]

@@ -1,5 +1,6 @@
 """The command as a stranger types it: help, results, and one clear line for each mistake."""
 
+import itertools
 import json
 import os
 import stat
@@ -125,7 +126,10 @@ MISTAKES = {
     ),
     "no run to sample": (lambda p: ["sample", p], ["not a run folder"]),
     "no run to report": (lambda p: ["report", p], ["run"]),
-    "missing config": (lambda p: ["train", "--config", p / "no.json"], ["no.json"]),
+    "missing config": (
+        lambda p: ["train", "--config", p / "no.json"],
+        ["no.json", "is not there; give a run's config.json"],
+    ),
     "unknown key": (lambda p: ["train", "--config", file_of(p, b'{"detph": 3}')], ["'detph'", "'depth'"]),
     "compare without the yardstick": (lambda p: ["compare", "--optimizers", "muon"], ["adamw"]),
     "design of an empty interval": (lambda p: ["design", "--lower", "2"], ["lower"]),
@@ -160,6 +164,15 @@ def test_debug_shows_the_trace(process, tmp_path):
     done = process("sample", tmp_path, "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--embedding-lr", "--vector-lr", "--weight-decay"])
+def test_weights_that_ran_away_are_put_down_to_what_was_asked(spectrain, tiny, tmp_path, flag):
+    done = spectrain(
+        "train", *tiny, "--max-steps", 3, "--spectrum-interval", 0, flag, "1e300", "--out-dir", tmp_path / "run"
+    )
+    assert done.returncode == 1
+    assert f"lower --lr or {flag}, or look at the data" in done.stderr
 
 
 def test_resuming_needs_to_know_which_run(spectrain):
@@ -229,3 +242,26 @@ def test_an_impossible_temperature_is_a_wrong_call(spectrain, finished, temperat
     done = spectrain("sample", finished[0], "--temperature", temperature)
     assert done.returncode == 2
     assert "temperature" in done.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_wraps_where_the_screen_ends(process, monkeypatch, columns):
+    """A line ends where the next word would not fit, or where a text ends: not where a line of the source did."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    lines = [line[2:-2].rstrip() for line in process("train", "--help").stdout.splitlines() if line.startswith("│")]
+    start = next(len(line) - len(line.lstrip()) for line in lines if line.startswith(" "))
+    texts = [line[start:] if line[:start].isspace() else None for line in lines]
+    for above, below in itertools.pairwise(texts):
+        if above and below:
+            assert start + len(above) + 1 + len(below.split()[0]) > columns - 4, above
+    said = "\n".join(lines)
+    assert "(default: None)" not in said
+    assert "{None}" not in said
+    assert "(default: 0.3)" in said
+
+
+def test_help_flags_are_still_read_as_they_were(spectrain, tmp_path):
+    done = spectrain("train", "--data", tmp_path, "--lr", "None", "--depth", "x", "--out-dir", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--depth takes INT, got 'x'" in done.stderr

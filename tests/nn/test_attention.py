@@ -285,7 +285,7 @@ def test_only_relative_positions_matter_to_scores():
 BAD = {
     "heads do not divide": ({"heads": 3}, "divisible by heads"),
     "kv_heads do not divide": ({"heads": 4, "kv_heads": 3}, "divisible by kv_heads"),
-    "no heads": ({"heads": 0}, "divisible by heads"),
+    "no heads": ({"heads": 0}, "heads must be at least 1, got 0"),
     "odd rotary": ({"heads": 4, "rotary_dim": 3}, "must be even"),
     "odd heads": ({"heads": 4, "head_dim": 5}, "must be even"),
     "rotary beyond the head": ({"heads": 4, "rotary_dim": 10}, "rotary_dim must be even, from 0 to head_dim=8"),

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from spectrain import nn
+from spectrain.nn._numbers import check_sizes
 
 SIZES = {"vocabulary": 11, "width": 16, "depth": 1, "heads": 2}
 IMAGE = {"size": 4, "channels": 1, "patch": 2, "width": 16, "depth": 1, "heads": 2}
@@ -49,3 +50,36 @@ COUNTS = {
 def test_sizes_that_cannot_be_are_named(words):
     with pytest.raises(ValueError, match=words):
         COUNTS[words]()
+
+
+@pytest.mark.parametrize("bad", [True, False, 1.0, 1.5, "4", [1], math.nan])
+def test_a_size_is_a_whole_number(bad):
+    with pytest.raises(TypeError, match="Attention: window must be a whole number, got "):
+        check_sizes("Attention", window=bad)
+
+
+NAMES = (
+    "width",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "value_dim",
+    "latent",
+    "query_rank",
+    "output_rank",
+    "window",
+    "sinks",
+)
+
+
+@pytest.mark.parametrize("bad", [True, 2**63, 2**31, 0, -1])
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_takes_sizes_only(name, bad):
+    kind, words = (TypeError, "a whole number") if bad is True else (ValueError, "at most" if bad > 0 else "at least 1")
+    with pytest.raises(kind, match=rf"^Attention: {name} must be {words}.*, got {bad}\."):
+        nn.Attention(**{"width": 16, "heads": 2} | {name: bad})
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    numpy = pytest.importorskip("numpy")
+    check_sizes("Attention", width=numpy.int64(16), window=None)

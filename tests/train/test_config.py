@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from spectrain.train._jobs.model import build_model
 from spectrain.train._run import recorded as _recorded
+from spectrain.train._run import updates
 from spectrain.train._run.config import DEFAULT_MINUTES
 from spectrain.train.config import TrainConfig
 
@@ -29,6 +31,7 @@ def test_what_was_given_stays():
     assert why == []
 
 
+TORCH = {"optimizer": "torch-muon"}
 REFUSED = [
     ({"depth": 0}, "--depth must be at least 1"),
     ({"batch_size": 6, "micro_batch_size": 4}, "--micro-batch-size must divide --batch-size 6, got 4; try 3"),
@@ -40,6 +43,10 @@ REFUSED = [
     ({"max_steps": 0}, "--max-steps must be at least 1"),
     ({"threads": 10**6}, "--threads must be at most"),
     ({"seed": -1}, "--seed must be 0 or more"),
+    (TORCH | {"scale": "spectral"}, "--scale must be one of match_rms_adamw, original with --optimizer torch-muon"),
+    (TORCH | {"scale": "none"}, "--scale must be one of match_rms_adamw, original with --optimizer torch-muon"),
+    (TORCH | {"muon_lower": 0.1}, "--muon-lower must be left out with --optimizer torch-muon: muon, normuon"),
+    (TORCH | {"decay": "cautious"}, "--decay must be left out with --optimizer torch-muon: muon, normuon"),
 ]
 
 
@@ -47,6 +54,50 @@ REFUSED = [
 def test_impossible_values_are_refused_by_flag_name(values, words):
     with pytest.raises(ValueError, match="^" + words.replace("(", r"\(")):
         TrainConfig(**values)
+
+
+@pytest.mark.parametrize("scale", ["match_rms_adamw", "original"])
+def test_what_torch_muon_is_asked_for_it_does(scale):
+    config = TrainConfig(**TORCH, scale=scale, muon_steps=3, lr=0.1, weight_decay=0.0, momentum=0.9)
+    start = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    gains = torch.nn.Parameter(torch.ones(2))
+    both = updates.torch_muon([{"params": [("w", ours)]}], [{"params": [("g", gains)]}], config)
+    peer = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0, momentum=0.9, ns_steps=3, adjust_lr_fn=scale)
+    for p in (ours, theirs):
+        p.grad = start.flip(0)
+    both.step()
+    peer.step()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, start)
+
+
+def test_a_model_that_is_trained_on_takes_one_rate():
+    begun = dataclasses.replace(TrainConfig(lr=1e-3).derive()[0], init_from="run", embedding_lr=None, head_lr=None)
+    full, _ = begun.derive()
+    assert (full.embedding_lr, full.head_lr, full.vector_lr) == (None, None, None)  # 1: the rate of the matrices
+    asked, _ = dataclasses.replace(begun, embedding_lr=8.0).derive()
+    assert asked.embedding_lr == 8.0
+    assert TrainConfig(lr=1e-3).derive()[0].embedding_lr == 32.0
+
+
+SIZES = {
+    "--attention s1: a value holds the 8 unrotated .* so --value-dim must be .*, got 1": {
+        "attention": "s1", "head_dim": 12, "rotary_dim": 4, "value_dim": 1,
+    },
+    "--attention s2: the key is the value, so --value-dim must be --head-dim 12, got 1": {
+        "attention": "s2", "head_dim": 12, "value_dim": 1,
+    },
+    "--attention gqa: --rotary-dim must be even, from 0 to --head-dim 16, got 3": {"rotary_dim": 3},
+    "--attention gqa needs width divisible by heads, got --width 32, --heads 3; or give --head-dim": {"heads": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "changes"), SIZES.items(), ids=SIZES)
+def test_sizes_that_do_not_fit_are_named_as_they_are_typed(words, changes):
+    full, _ = TrainConfig(**{"depth": 1, "width": 32, "heads": 2, "lr": 1e-3, "max_steps": 1} | changes).derive()
+    with pytest.raises(ValueError, match=words):
+        build_model(full, vocabulary=50)
 
 
 def test_a_configuration_comes_back_from_its_file(tmp_path):

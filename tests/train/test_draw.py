@@ -12,10 +12,11 @@ import torch
 
 from spectrain import data, train
 from spectrain.train._jobs import image_judge
-from spectrain.train._jobs.draw import pack
+from spectrain.train._jobs.draw import DrawJob, pack
 from spectrain.train._jobs.draw_config import DEFAULT_STEPS, DrawConfig
 from spectrain.train._jobs.image_judge import Judge, frechet, nearest
 from spectrain.train._jobs.pictures import default_patch
+from spectrain.train._run.folder import RunFolder
 
 TINY = {
     "width": 32, "depth": 1, "max_steps": 12, "batch_size": 16, "warmup": 2, "eval_interval": 6, "eval_pictures": 40,
@@ -53,6 +54,21 @@ def test_a_run_judges_draws_and_sums_up(reference):
     assert len(base64.b64decode(sheets[0]["pixels"])) == np.prod(sheets[0]["shape"]) == 40 * 64
     summary = json.loads((reference / "summary.json").read_text())
     assert {"one_step_accuracy", "one_step_frechet", "many_step_frechet", "judge_accuracy"} <= set(summary)
+
+
+def test_what_was_judged_is_kept_beside_the_weights_of_the_last_step(reference):
+    last, averaged = (safetensors.torch.load_file(reference / f"{name}.safetensors") for name in ("model", "average"))
+    assert last.keys() == averaged.keys()
+    assert any(not torch.equal(last[name], averaged[name]) for name in last)
+
+
+def test_the_average_is_where_the_model_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: None)  # there is none on that device
+    config, _ = DrawConfig(**TINY).derive()
+    job = DrawJob(config, RunFolder(tmp_path), resuming=False)
+    job.build(config, device=torch.device("meta"))  # any device that is not where a model is made
+    job.average.update()
+    assert {w.device.type for w in job.averaged().values()} == {"meta"}
 
 
 def test_it_resumes_bit_for_bit_with_its_averages(reference, tmp_path):

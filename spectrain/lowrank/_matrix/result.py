@@ -17,7 +17,8 @@ Kind = TypeVar("Kind", bound="Factorization[Any]")
 class Factorization(Generic[Held]):
     """Mixed into a NamedTuple of factors; the tuple unpacks into the letters, the rest are attributes.
 
-    ``rank``: columns kept, one number for each matrix of a batch (factors are padded with zeros to the largest).
+    ``rank``: columns kept, one number for each matrix of a batch (factors are padded with zeros to the largest). It is
+    not the rank of A: where ``rank=`` is the only stop, that many are kept, whatever the singular values are.
     ``error``: bound on ||A - product of the factors|| in the norm ``norm``, in the units of A, one number for each
     matrix; it is proven but for ``failure``, the probability that it is false (0 where nothing is random).
     ``best``: the smallest error any matrix of this rank has, where the method knows it, else None.

@@ -109,7 +109,9 @@ class Attention(Peak):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("Attention", width=width)
+        check_sizes("Attention", width=width, heads=heads, kv_heads=kv_heads, head_dim=head_dim, value_dim=value_dim)
+        check_sizes("Attention", latent=latent, query_rank=query_rank, output_rank=output_rank, log_n=log_n)
+        check_sizes("Attention", window=window, sinks=sinks)  # a window has the query's own key
         check_positive("Attention", rotary_base=rotary_base, scale=scale)
         check_not_negative("Attention", norm_eps=norm_eps)
         self.shape = attention_shape(
@@ -123,8 +125,6 @@ class Attention(Peak):
             output_rank=output_rank,
             kind=_kind(share=share, latent=latent, sinks=sinks),
         )
-        if window is not None and window < 1:
-            raise ValueError(f"Attention: window must be at least 1, the query's own key, got {window}.")
         self.kind.check(self.shape, window=window)
         self.qk_norm = self.kind.normalises_keys if qk_norm is None else qk_norm
         if self.qk_norm and not self.kind.normalises_keys:

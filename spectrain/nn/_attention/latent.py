@@ -46,8 +46,6 @@ class Latent(Kind):
 
     def check(self, shape: AttentionShape, *, window: int | None) -> None:
         """A latent of something, for all heads."""
-        if self.latent < 1:
-            raise ValueError(f"Attention: latent must be at least 1, got {self.latent}.")
         if shape.kv_heads != shape.heads:
             raise ValueError(
                 f"Attention with latent={self.latent} makes keys for all heads; leave kv_heads={shape.kv_heads} out."

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from spectrain.nn._numbers import check_sizes
+
 if TYPE_CHECKING:
     from spectrain.nn._attention.kind import Kind
 
@@ -73,12 +75,12 @@ def attention_shape(
     kind: "Kind",
 ) -> AttentionShape:
     """Fill in what was left open; ``ValueError`` for what cannot be."""
-    if heads < 1 or (head_dim is None and width % heads):
+    if head_dim is None and width % heads:
         raise ValueError(
             f"Attention needs width divisible by heads, got width={width}, heads={heads}; or give head_dim."
         )
     kv_heads = heads if kv_heads is None else kv_heads
-    if kv_heads < 1 or heads % kv_heads:
+    if heads % kv_heads:
         raise ValueError(f"Attention needs heads divisible by kv_heads, got heads={heads}, kv_heads={kv_heads}.")
     sizes = kind.fill(width // heads, head_dim=head_dim, value_dim=value_dim, rotary_dim=rotary_dim)
     head_dim, value_dim, rotary_dim = sizes
@@ -102,10 +104,7 @@ def round_to_even(size: float) -> int:
 
 
 def _check(shape: AttentionShape) -> None:
-    for name in ("head_dim", "value_dim", "query_rank", "output_rank"):
-        size = getattr(shape, name)
-        if size is not None and size < 1:
-            raise ValueError(f"Attention: {name} must be at least 1, got {size}.")
+    check_sizes("Attention", head_dim=shape.head_dim, value_dim=shape.value_dim)  # as they were filled in
     if shape.rotary_dim % 2 or not 0 <= shape.rotary_dim <= shape.head_dim:
         raise ValueError(
             f"Attention: rotary_dim must be even, from 0 to head_dim={shape.head_dim}, got {shape.rotary_dim}: "

@@ -58,8 +58,6 @@ class Sinks(Heads):
 
     def check(self, shape: AttentionShape, *, window: int | None) -> None:
         """Sinks of a window."""
-        if self.sinks < 1:
-            raise ValueError(f"Attention: sinks must be at least 1, got {self.sinks}; leave it out for none.")
         if window is None:
             raise ValueError(f"Attention: sinks={self.sinks} needs window=, the tokens seen besides them.")
 

@@ -43,11 +43,12 @@ class ImageTransformer(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("ImageTransformer", size=size, channels=channels, width=width, depth=depth)
+        sizes = {"size": size, "channels": channels, "patch": patch, "width": width, "depth": depth, "heads": heads}
+        check_sizes("ImageTransformer", **sizes)
         check_not_negative("ImageTransformer", classes=classes)
-        if patch < 1 or size % patch:
+        if size % patch:
             raise ValueError(f"ImageTransformer needs size divisible by patch, got size={size}, patch={patch}.")
-        if heads < 1 or width % heads or width % 2:
+        if width % heads or width % 2:
             raise ValueError(f"ImageTransformer needs an even width divisible by heads, got {width=}, {heads=}.")
         self.patch, self.classes = patch, classes
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator

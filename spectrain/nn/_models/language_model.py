@@ -157,11 +157,8 @@ class LanguageModel(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        if vocabulary < 1 or depth < 1:
-            raise ValueError(f"LanguageModel needs vocabulary and depth of at least 1, got {vocabulary} and {depth}.")
-        if context is not None and context < 1:
-            raise ValueError(f"LanguageModel needs a context of at least 1 token, or None for any, got {context}.")
-        check_sizes("LanguageModel", width=width, hidden=hidden)
+        sizes = {"vocabulary": vocabulary, "width": width, "depth": depth, "hidden": hidden, "context": context}
+        check_sizes("LanguageModel", **sizes)
         check_not_negative("LanguageModel", norm_eps=norm_eps)
         hidden = 64 * math.ceil(8 * width / 3 / 64) if hidden is None else hidden
         self.context, self.embedding_norm = context, embedding_norm

@@ -38,9 +38,9 @@ class TextEncoder(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        check_sizes("TextEncoder", vocabulary=vocabulary, width=width)
+        check_sizes("TextEncoder", vocabulary=vocabulary, width=width, heads=heads)
         check_not_negative("TextEncoder", depth=depth)
-        if heads < 1 or width % (2 * heads):
+        if width % (2 * heads):
             raise ValueError(f"TextEncoder needs width divisible by twice the heads, got width={width}, heads={heads}.")
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would draw from the global generator
             self.embedding = nn.Embedding(vocabulary, width)

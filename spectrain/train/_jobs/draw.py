@@ -49,7 +49,7 @@ class DrawJob(AbstractJob[DrawConfig]):
         """Nothing: the model needs no dictionary."""
 
     def build_model(self, config: DrawConfig) -> nn.ImageTransformer:
-        """The transformer of a full configuration, its average and its objective."""
+        """The transformer of a full configuration, and its objective."""
         assert config.heads
         channels, size = self.train.pixels.shape[1:3]
         model = nn.ImageTransformer(
@@ -70,8 +70,12 @@ class DrawJob(AbstractJob[DrawConfig]):
             guidance=config.guidance,
             null=len(self.train.classes),
         )
-        self.average = optim.WeightAverage(model, half_lives=[config.average])
         return model
+
+    def build(self, config: DrawConfig, *, device: torch.device) -> None:
+        """Make the model, and its average beside it, on the same device."""
+        super().build(config, device=device)
+        self.average = optim.WeightAverage(self.model, half_lives=[config.average])
 
     def accumulate(self, step: int) -> Measured:
         """Leave the gradient of the mean loss over batch ``step`` in ``p.grad``; draws depend on ``step`` only.
@@ -98,6 +102,10 @@ class DrawJob(AbstractJob[DrawConfig]):
         taken = self.average.updates + 1
         self.average.update(math.log1p(1 / taken))
         return {}
+
+    def averaged(self) -> dict[str, Tensor] | None:
+        """The weights that drawings are made and judged with."""
+        return self.average.averaged() if self.average.updates else None
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights."""

@@ -1,6 +1,8 @@
 """The language model that a configuration describes, and what muP makes of it."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -8,6 +10,8 @@ from spectrain import data, nn, optim
 from spectrain.nn.internal import kinds, read_scaling
 from spectrain.train.config import TrainConfig
 
+_OF_ATTENTION = re.compile(r"Attention( with \w+=('\w+'|\d+))?")
+_SIZE = re.compile(r"\b([a-z]+_(?:dim|rank|heads)|[a-z]+(?==))\b(=?)")
 _QK_NORMS: dict[str, bool | str | None] = {
     "auto": None, "off": False, "plain": True, "gains": "gains", "whole": "whole",
 }  # fmt: skip
@@ -27,21 +31,36 @@ def build_model(
         raise ValueError(
             f"the tokenizer has {vocabulary} tokens, and the embedding {rows} rows: it is that of another model."
         )
-    return nn.LanguageModel(
-        vocabulary=rows,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        hidden=config.hidden,
-        tied=config.tied,
-        embedding_norm=config.embedding_norm,
-        norm_eps=config.norm_eps,
-        norms=config.norms,
-        attention=attention_arguments(config),
-        feed_forward=feed_forward(config),
-        generator=data.streams.generator(config.seed, "weights") if generator is None else generator,
-    )
+    with _in_flags(config):
+        return nn.LanguageModel(
+            vocabulary=rows,
+            width=config.width,
+            depth=config.depth,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            hidden=config.hidden,
+            tied=config.tied,
+            embedding_norm=config.embedding_norm,
+            norm_eps=config.norm_eps,
+            norms=config.norms,
+            attention=attention_arguments(config),
+            feed_forward=feed_forward(config),
+            generator=data.streams.generator(config.seed, "weights") if generator is None else generator,
+        )
+
+
+@contextmanager
+def _in_flags(config: TrainConfig) -> Iterator[None]:
+    """Say of sizes of attention that do not fit each other what was typed, not what the module calls it."""
+    try:
+        yield
+    except ValueError as error:
+        if not (found := _OF_ATTENTION.match(str(error))):
+            raise
+        said = _SIZE.sub(
+            lambda name: f"--{name[1].replace('_', '-')}{' ' if name[2] else ''}", str(error)[found.end() :]
+        )
+        raise ValueError(f"--attention {config.attention}{said}") from None
 
 
 def parametrisation(config: TrainConfig, model: torch.nn.Module) -> optim.Parametrisation | None:

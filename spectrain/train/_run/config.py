@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 from spectrain.train._mesh.layout import Layout
-from spectrain.train._run.optimizers import OPTIMIZERS, OURS
+from spectrain.train._run.optimizers import OPTIMIZERS, OURS, TORCH_SCALES
 
 DEFAULT_MINUTES = 3.5
 MOST_STEPS = 99_999_999
@@ -160,6 +160,7 @@ class RunConfig:
             value = getattr(self, name)
             self.require(value is None or 0 < value < float("inf"), name, "positive and finite")
         self._check_bound()
+        self._check_peer()
         self.require(self.muon_lower is None or 0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
         for name, kind in typing.get_type_hints(type(self)).items():
             if typing.get_origin(kind) is Literal:
@@ -181,6 +182,16 @@ class RunConfig:
         ours = bound is None or self.optimizer in OURS
         self.require(ours, "bound", f"left out with --optimizer {self.optimizer}: {', '.join(OURS)} know it")
         self.require(bound is not None or self.bound_by == "post-clip", "bound_by", "left out without --bound")
+
+    def _check_peer(self) -> None:
+        """Refuse what torch's Muon cannot do: it has two scales, polynomials of its own and one decay."""
+        if self.optimizer != "torch-muon":
+            return
+        words = f"left out with --optimizer torch-muon: {', '.join(OURS)} know it"
+        known = TORCH_SCALES
+        self.require(self.scale in known, "scale", f"one of {', '.join(known)} with --optimizer torch-muon")
+        self.require(self.muon_lower is None, "muon_lower", words)
+        self.require(self.decay == "decoupled", "decay", words)
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

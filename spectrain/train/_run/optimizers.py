@@ -33,5 +33,7 @@ OPTIMIZERS = {
     "soap": Facts(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),
 }
 """By the value of ``--optimizer``."""
+TORCH_SCALES = ("match_rms_adamw", "original")
+"""Values of ``--scale`` that ``torch.optim.Muon`` has too, under the same names."""
 OURS = ("muon", "normuon", "muoneq")
 """Those that are ``optim.Muon``, with what it alone knows."""

@@ -52,14 +52,15 @@ def adamw(matrices: Groups, rest: Groups, config: RunConfig) -> torch.optim.Adam
 
 
 def torch_muon(matrices: Groups, rest: Groups, config: RunConfig) -> Optimizer:
-    """``torch.optim.Muon`` as it ships, with the scale that keeps AdamW's rates; AdamW for the rest."""
+    """``torch.optim.Muon`` as it ships, by default with the scale that keeps AdamW's rates; AdamW for the rest."""
     assert config.lr is not None
     peer = torch.optim.Muon(
         _flat(matrices, config),
         lr=config.lr,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",
+        ns_steps=config.muon_steps,
+        adjust_lr_fn=config.scale,
     )
     return Together(peer, adamw([], _drop_names(rest), config))
 
