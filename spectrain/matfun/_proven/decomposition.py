@@ -102,7 +102,7 @@ def _mixed_vectors(X: Float[Tensor, "b k l"]) -> tuple[Float[Tensor, "b k k"], F
     V = torch.linalg.eigh(bmm(narrow, narrow.mT))[1].double()
     Z = torch.bmm(V.mT, X)
     S = torch.linalg.vector_norm(Z, dim=-1)
-    few = int((S < _SHORT * S.amax(-1, keepdim=True)).sum(-1).amax())
+    few = int((_SHORT * S.amax(-1, keepdim=True) > S).sum(-1).amax())
     if few:
         short = Z[:, :few]
         turn = torch.linalg.eigh(torch.bmm(short, short.mT))[1]
