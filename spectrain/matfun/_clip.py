@@ -150,8 +150,8 @@ def mclip(
     of the clipped side. The first derivative has a relative error of at most 1e-4 (1e-10 in float64, 5e-2 in half
     precision) against that of a matrix within the rounding noise of X; eigenvectors found are kept for it (k^2
     doubles), and it is products. Shapes: X (*batch, m, n), the result the same; any real or complex floating dtype.
-    Errors: as :func:`msign`, ValueError for lower > upper, upper < 0 or bounds that are NaN. Cost: k^2 l + 12 k^3 in float64 (5
-    k^3 from above alone) and 2 k l for each changed value.
+    Errors: as :func:`msign`, ValueError for lower > upper, upper < 0 or bounds that are NaN. Cost: k^2 l + 12 k^3 in
+    float64 (5 k^3 from above alone) and 2 k l for each changed value.
 
     >>> X = torch.tensor([[0.0, 0.1, 0.0], [-3.0, 0.0, 0.0]])
     >>> [[round(v, 4) for v in row] for row in mclip(X, 0.2, 1.0).tolist()]

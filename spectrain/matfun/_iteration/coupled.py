@@ -76,9 +76,12 @@ def _check(root: Tensor, sound: Bool[Tensor, " b"], steps: int) -> Tensor:
 
 
 def _polynomial(A: Tensor, q: tuple[float, ...]) -> Tensor:
+    """Return q(A) by Horner's rule; the first step of it is no product."""
     eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    Q = q[-1] * eye
-    for c in reversed(q[:-1]):
+    if len(q) == 1:
+        return (q[0] * eye).expand_as(A)
+    Q = q[-1] * A + q[-2] * eye
+    for c in reversed(q[:-2]):
         Q = c * eye + A @ Q
     return Q
 

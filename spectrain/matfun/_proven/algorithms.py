@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from spectrain.matfun._proven.algorithm import Algorithm
-from spectrain.matfun._proven.decomposition import EIGH, EIGH_FLOAT32, SVD
+from spectrain.matfun._proven.decomposition import EIGH, EIGH_FLOAT32, EIGH_MIXED, SVD
 from spectrain.matfun._proven.halley import HALLEY
 from spectrain.matfun._proven.iterated import ITERATION
 from spectrain.matfun._proven.jacobi import JACOBI
 
-ALGORITHMS: dict[str, Algorithm] = {a.name: a for a in (ITERATION, EIGH_FLOAT32, EIGH, HALLEY, JACOBI, SVD)}
+ALGORITHMS: dict[str, Algorithm] = {a.name: a for a in (ITERATION, EIGH_FLOAT32, EIGH_MIXED, EIGH, HALLEY, JACOBI, SVD)}
 """By name; the last one takes every matrix."""
 
 LAST = SVD

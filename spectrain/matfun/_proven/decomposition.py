@@ -10,12 +10,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spectrain._arrays.products import bmm
 from spectrain.matfun._norms import enclosed_norms
 from spectrain.matfun._proven.algorithm import OVERHEAD, Algorithm, Asked, Costs, Sign
 from spectrain.matfun._proven.cut import Cut, beside, exact_zeros
 
 _norm = torch.linalg.matrix_norm
 _FLOAT32_TOL, _FLOAT32_ASPECT = 1e-2, 1.5
+_MIXED_TOL, _MIXED_LEAST = 5e-4, 384  # random square matrices are proven, and faster, from this tolerance and size on
+_SHORT = 0.05  # of the longest row
 
 
 def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
@@ -44,7 +47,7 @@ def by_svd(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     return _decide(found, cut, X, S, keep, torch.linalg.vector_norm(rows, dim=-1), rest)
 
 
-def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
+def by_eigh(X: Float[Tensor, "b k l"], cut: Cut, *, mixed: bool = False) -> Sign:
     """Return msign of wide X by eigenvectors V of X X^T. The bound is about eps condition + (eps condition^2)^2.
 
     X = V Z with Z = V^T X, whose rows should be orthogonal with the singular values as lengths. Rows above the floor,
@@ -52,9 +55,15 @@ def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     first order gives msign(Z) = (I - F) W, F_ij = E_ij s_j / (s_i + s_j). What remains, X - B for B with msign_r(B) = V
     (I - F) W at unit length, is of second order in E, the products of kept and dropped rows, and what V lacks in
     orthonormality. Nothing is claimed where E is too large for that. Cost: 4 k^2 l + 3 k^3 multiplications beside eigh.
+
+    For ``mixed`` V comes from float32 (:func:`_mixed_vectors`), and so do the last two products. All that the bound is
+    made of stays in float64.
     """
-    V = torch.linalg.eigh(torch.bmm(X, X.mT))[1]
-    Z = torch.bmm(V.mT, X)
+    if mixed:
+        V, Z = _mixed_vectors(X)
+    else:
+        V = torch.linalg.eigh(torch.bmm(X, X.mT))[1]
+        Z = torch.bmm(V.mT, X)
     S = torch.linalg.vector_norm(Z, dim=-1)
     floor = cut.below(S, X.shape)
     keep = floor[:, None] < S
@@ -64,9 +73,11 @@ def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
     one = torch.diag_embed(keep.to(X.dtype))
     E = P * inverse[..., None] - one
     F = E * _share(S, keep)
-    Y = torch.bmm(torch.bmm(V, one - F), W)
+    last = [A.float() if mixed else A for A in (V, one - F, W)]
+    Y = bmm(bmm(last[0], last[1]), last[2])
     lost = _defects(V.mT)
-    second = 0.5 * (S * _rows(E) * _norm(F)[:, None] + _rows(F) * _norm(E * S[:, None, :])[:, None])
+    lost = lost * (1 + _norm(lost))[:, None, None]  # what is of second order in it
+    second = 0.5 * (S * _weighted(E, _rows(F)) + _weighted(F, _rows(E * S[:, None, :])))
     coupling = torch.linalg.vector_norm(torch.where(keep[..., None], 0.0, P), dim=-2)
     rows = 2 * second + coupling + 0.5 * _rows(lost * S[:, None, :]) + _row_noise(X)
     dropped = _dropped_norm(Z, keep)
@@ -75,8 +86,29 @@ def by_eigh(X: Float[Tensor, "b k l"], cut: Cut) -> Sign:
         Y, X, S, keep, rows, dropped, 0.5 * _norm(keep[..., None] * lost) + correction * (2 * off + correction)
     )
     delta = torch.linalg.vector_norm(rows, dim=-1)
-    found = found._replace(error=torch.where(off < 0.1, found.error, torch.inf))
+    rounding = 4 * torch.finfo(torch.float32).eps * X.shape[-2] ** 0.5 if mixed else 0.0
+    found = found._replace(error=torch.where(off < 0.1, found.error + rounding, torch.inf))
     return _decide(found, cut, X, S, keep, delta, lambda: dropped + delta)
+
+
+def _mixed_vectors(X: Float[Tensor, "b k l"]) -> tuple[Float[Tensor, "b k k"], Float[Tensor, "b k l"]]:
+    """Return eigenvectors V of X X^T in float64 from those in float32, and V^T X.
+
+    Rounding to float32 mixes eigenvectors i and j by about 6e-8 max(S)^2 / (s_i s_j). That is small and corrected to
+    first order by who uses them, unless both are: so those rows of V^T X that are short are made orthogonal among each
+    other, by a decomposition of their own Gram matrix in float64. Of a random square matrix they are one in sixteen.
+    """
+    narrow = X.float()
+    V = torch.linalg.eigh(bmm(narrow, narrow.mT))[1].double()
+    Z = torch.bmm(V.mT, X)
+    S = torch.linalg.vector_norm(Z, dim=-1)
+    few = int((_SHORT * S.amax(-1, keepdim=True) > S).sum(-1).amax())
+    if few:
+        short = Z[:, :few]
+        turn = torch.linalg.eigh(torch.bmm(short, short.mT))[1]
+        V[..., :few] = torch.bmm(V[..., :few], turn)
+        Z[:, :few] = torch.bmm(turn.mT, short)
+    return V, Z
 
 
 def _decide(
@@ -166,6 +198,11 @@ def _rows(E: Float[Tensor, "b k l"]) -> Float[Tensor, "b k"]:
     return torch.linalg.vector_norm(E, dim=-1)
 
 
+def _weighted(A: Float[Tensor, "b k k"], rows: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    """Return bounds on the norms of the rows of A B, where B has rows of these norms."""
+    return torch.bmm(A.abs(), rows[..., None])[..., 0]
+
+
 def _defects(Q: Float[Tensor, "b k l"]) -> Float[Tensor, "b k k"]:
     """Return Q Q^T - I: how far the rows of Q are from orthonormal ones."""
     E = torch.bmm(Q, Q.mT)
@@ -194,6 +231,16 @@ def _eigh_float32_price(asked: Asked, costs: Costs) -> float | None:
     return _eigh_price("float32", asked, costs) if serves else None
 
 
+def _mixed_price(asked: Asked, costs: Costs) -> float | None:
+    """Seconds of float32 eigenvectors, of those of a sixteenth in float64, and of products in both."""
+    if asked.tol < _MIXED_TOL or asked.k < _MIXED_LEAST:
+        return None
+    k, aspect = asked.k, asked.aspect
+    eigenvectors = costs.decomposition("eigh", "float32", k) + costs.decomposition("eigh", "float64", max(1, k // 16))
+    products = costs.product("float64", k, 2 * aspect + 1) + costs.product("float32", k, 2 * aspect + 1)
+    return OVERHEAD + eigenvectors + products
+
+
 def _svd_price(asked: Asked, costs: Costs) -> float:
     products = costs.product("float64", asked.k, 7 * asked.aspect - 3)
     return OVERHEAD + costs.decomposition("svd", "float64", asked.k) + products
@@ -202,6 +249,11 @@ def _svd_price(asked: Asked, costs: Costs) -> float:
 EIGH_FLOAT32 = Algorithm(
     "eigh float32", "eigh", "eigenvectors of the Gram matrix, error about 6e-8 condition^2",
     run=lambda X, cut, _: by_eigh(X.float(), cut), price=_eigh_float32_price,
+)  # fmt: skip
+EIGH_MIXED = Algorithm(
+    "eigh mixed", "eigh", "eigenvectors in float32, short rows and proof in float64, error about 1e-7 condition",
+    run=lambda X, cut, _: by_eigh(X.double(), cut, mixed=True), price=_mixed_price,
+    fits=lambda dtype, threshold: dtype != torch.float64 and not threshold,
 )  # fmt: skip
 EIGH = Algorithm(
     "eigh float64", "eigh", "eigenvectors of the Gram matrix, error about 1e-16 condition^2",
