@@ -61,7 +61,7 @@ def sizes_of(Ys: Sequence[Float[Tensor, "_ _ _"]]) -> list[Float[Tensor, " _"]]:
 
 def within_bounds(
     Ys: list[Float[Tensor, "_ _ _"]],
-    sizes: Sequence[Float[Tensor, " _"]],
+    sizes: list[Float[Tensor, " _"]],
     error: float,
     again: Callable[[int, Bool[Tensor, " b"]], Tensor],
 ) -> list[Float[Tensor, "_ _ _"]]:

@@ -174,12 +174,12 @@ def apply(
             W.sub_(top * (lr * settings.weight_decay))
     step = 1.0 if isinstance(lr, Tensor) else lr
     for some in in_cache(wide):
-        W, U = wide[some], updates[some]
+        weights, moves = wide[some], updates[some]
         if settings.decay != "spectral":
-            ENTRYWISE[settings.decay](W, U, settings)
+            ENTRYWISE[settings.decay](weights, moves, settings)
         if isinstance(lr, Tensor):
-            torch._foreach_mul_(U, lr)
-        torch._foreach_add_(W, U, alpha=step if settings.maximize else -step)
+            torch._foreach_mul_(moves, lr)
+        torch._foreach_add_(weights, moves, alpha=step if settings.maximize else -step)
     if bounded and settings.bound_by == "post-clip":
         post_clip(wide, settings)
     narrow = [(p, w) for p, w in zip(params, wide, strict=True) if p is not w]
