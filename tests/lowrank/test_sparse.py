@@ -40,6 +40,7 @@ CALLS = {
 
 
 def as_torch_csr(A):
+    A = A.sorted_indices()
     parts = (torch.from_numpy(part) for part in (A.indptr, A.indices, A.data))
     return torch.sparse_csr_tensor(*parts, size=A.shape, check_invariants=True)
 
