@@ -20,7 +20,7 @@ from spectrain.lowrank._matrix.result import Factorization, widen
 from spectrain.lowrank._matrix.scale import exponent_of, scale_by
 from spectrain.lowrank._matrix.stops import Stops, check_stops
 
-_PART, _ROWS = 16, 1024  # landmarks taken, and rows looked at, at once
+_PART, _ROWS, _ENTRIES = 16, 1024, 2**21  # landmarks taken, rows and entries looked at, at once
 Landmarks: TypeAlias = Literal["rpcholesky", "uniform"] | Array | None
 
 
@@ -71,7 +71,8 @@ def nystrom(
 ) -> Nystrom:
     """Return landmarks and F with K ~ F F^H, for a positive semidefinite K, from few of its columns.
 
-    K is a matrix (n, n), dense or an array, or a function of two sets of points, K(X, Y) of shape (len(X), len(Y)),
+    K is a matrix (n, n), dense, an array or sparse (torch's or SciPy's), or a function of two sets of points,
+    K(X, Y) of shape (len(X), len(Y)),
     with ``points`` (n, ...): then only the diagonal and the columns of landmarks are computed. ``landmarks``:
 
     - ``"rpcholesky"`` (None): randomly pivoted Cholesky (Chen, Epperly, Tropp and Webber 2022): the next landmark with
@@ -91,9 +92,10 @@ def nystrom(
     the largest, a negative rest: then it is not semidefinite; where the rest of a matrix has a Frobenius norm above its
     trace by more than n sqrt(eps); where a function is one of two single points, gives NaN, or other numbers for the
     same points. A function is looked at in the columns of landmarks alone, so there K is taken to be semidefinite.
-    TypeError for sparse matrices and operators: use :func:`svd`. Not batched, not differentiable.
+    TypeError for operators: use :func:`svd`. Not batched, not differentiable.
 
-    Cost: (rank + 1) n evaluations and n rank^2; of a matrix n^2 rank more. Shapes: landmarks (r,), F (n, r).
+    Cost: (rank + 1) n evaluations and n rank^2; of a matrix n^2 rank more. Of a sparse one at most 2**21 entries, or a
+    row, are dense at once. Shapes: landmarks (r,), F (n, r).
 
     >>> X = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
     >>> found = nystrom(lambda A, B: torch.exp(-torch.cdist(A, B).square()), points=X, rtol=1e-6)
@@ -222,13 +224,15 @@ def _measure_error(source: Source, F: Tensor, error: float, eps: float) -> float
     Of a semidefinite rest the trace is the larger one. Where it is not, by rounding, the norm is what is left; by more,
     K is not semidefinite, though its diagonal did not tell.
     """
-    if source.whole is None:
+    if source.rows is None:
         return error
-    k, wide = exponent_of(source.diagonal), F.to(source.whole.dtype)
-    parts = zip(source.whole.split(_ROWS), wide.split(_ROWS), strict=True)
-    sizes = [float(frobenius(scale_by(K - part @ wide.mH, -k))) for K, part in parts]
-    noise = float(product_noise(scale_by(source.whole, -k), F.shape[1]))
-    size = (math.hypot(*sizes) + noise) * 2.0 ** (k // 2) * 2.0 ** (k - k // 2)
+    k, wide = exponent_of(source.diagonal), F.to(source.like.dtype)
+    rows = min(_ROWS, max(1, _ENTRIES // source.n))
+    sizes, noises = [], []
+    for K, part in zip(source.rows(rows), wide.split(rows), strict=True):
+        sizes.append(float(frobenius(scale_by(K - part @ wide.mH, -k))))
+        noises.append(float(product_noise(scale_by(K, -k), F.shape[1])))
+    size = (math.hypot(*sizes) + math.hypot(*noises)) * 2.0 ** (k // 2) * 2.0 ** (k - k // 2)
     if size > error + source.n * eps**0.5 * float(source.diagonal.max()):
         raise indefinite(f"K - F F^H has trace {error:.3g} and the larger Frobenius norm {size:.3g}")
     return max(error, size)

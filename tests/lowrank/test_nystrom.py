@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
+import scipy.sparse.linalg
 import torch
 
 from spectrain import lowrank
@@ -181,7 +183,18 @@ BAD = {
     "indefinite": (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), {"rank": 1}, ValueError, "semidefinite"),
     "rank too large": (torch.eye(3), {"rank": 4}, ValueError, "between 1 and 3"),
     "NaN": (torch.full((3, 3), torch.nan), {"rank": 1}, ValueError, "NaN"),
-    "sparse": (torch.eye(3).to_sparse(), {"rank": 1}, TypeError, "svd"),
+    "an operator": (scipy.sparse.linalg.aslinearoperator(np.eye(3)), {"rank": 1}, TypeError, "svd"),
+    "sparse, not square": (torch.ones(3, 4).to_sparse(), {"rank": 1}, ValueError, "square"),
+    "sparse, not Hermitian": (torch.ones(3, 3).triu().to_sparse(), {"rank": 1}, ValueError, "Hermitian"),
+    "sparse, negative diagonal": (-torch.eye(3).to_sparse(), {"rank": 1}, ValueError, "diagonal"),
+    "sparse, indefinite": (torch.tensor([[1.0, 2.0], [2.0, 1.0]]).to_sparse(), {"rank": 1}, ValueError, "semidefinite"),
+    "sparse, without a diagonal": (torch.ones(3, 3).fill_diagonal_(0).to_sparse(), {"rank": 1}, ValueError, "semidef"),
+    "sparse, indefinite below its pairs": (
+        torch.tensor([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]]).to_sparse(),
+        {"rank": 1},
+        ValueError,
+        "Frobenius",
+    ),
     "a function without points": (gaussian, {"rank": 1}, ValueError, "points="),
     "points for a matrix": (torch.eye(3), {"rank": 1, "points": torch.ones(3, 1)}, ValueError, "function"),
     "landmarks out of range": (torch.eye(3), {"landmarks": [3]}, ValueError, "0..2"),
@@ -307,3 +320,32 @@ def test_the_error_is_above_the_frobenius_norm_of_the_rest_of_any_matrix_that_is
             found = lowrank.nystrom(K, rank=1, landmarks=kind, generator=1)
             rest = K.double() - found.F.double() @ found.F.double().mT
             assert float(torch.linalg.norm(rest)) <= float(found.error) * (1 + 1e-9)
+
+
+def banded(n, width=3, dtype=torch.float64):
+    """A semidefinite matrix of few entries: B B^H, B with a band, its columns of falling size."""
+    draw = torch.Generator().manual_seed(0)
+    B = torch.randn(n, n, generator=draw, dtype=dtype).tril().triu(-width) * torch.logspace(0, -3, n).to(dtype)
+    return B @ B.mH
+
+
+SPARSE = {
+    "torch coo": torch.Tensor.to_sparse,
+    "torch csr": torch.Tensor.to_sparse_csr,
+    "scipy csr": lambda K: scipy.sparse.csr_array(K.numpy()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("said", [{"rank": 12}, {"rtol": 1e-2}, {"landmarks": [5, 3, 20]}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("kind", SPARSE)
+def test_a_sparse_kernel_is_its_entries(kind, dtype, said):
+    K = banded(40, dtype=dtype)
+    found, dense = lowrank.nystrom(SPARSE[kind](K), **said), lowrank.nystrom(K, **said)
+    assert torch.equal(torch.as_tensor(found.landmarks), dense.landmarks)
+    torch.testing.assert_close(torch.as_tensor(found.F), dense.F)
+    rest = K - torch.as_tensor(found.F) @ torch.as_tensor(found.F).mH
+    assert float(found.error) == pytest.approx(float(rest.diagonal().real.sum()), rel=1e-6)
+    assert float(found.error) >= float(torch.linalg.matrix_norm(rest, "nuc").real) * (1 - 1e-9)
+    assert isinstance(found.F, torch.Tensor) == (kind != "scipy csr")

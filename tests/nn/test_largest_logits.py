@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from spectrain import nn, optim
-from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.peak import largest_logits_of
+from spectrain.nn._attention.visibility import Visibility
 
 KINDS = {
     "MHA": {"heads": 4, "qk_norm": False},

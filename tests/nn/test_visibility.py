@@ -1,5 +1,8 @@
 """Windows and packed documents by blocks of queries: equal to the mask written out, in memory linear in the length."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,7 +33,9 @@ def definition(length, stored, window, documents):
     if window is not None:
         sees = sees & (queries - keys < window)
     sees = sees[None, None]
-    return sees if documents is None else sees & (documents[:, None, stored - length :, None] == documents[:, None, None])
+    return (
+        sees if documents is None else sees & (documents[:, None, stored - length :, None] == documents[:, None, None])
+    )
 
 
 CASES = {
@@ -166,3 +171,25 @@ def test_pieces_from_a_cache_are_the_whole(kind):
     places = (slice(0, 300), slice(300, 301), slice(301, 600))
     pieces = [block(x[:, at], documents=documents[:, at], cache=cache) for at in places]
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-10, atol=1e-10)
+
+
+PROGRAM = """
+import torch
+from spectrain import nn
+for kind in ({"window": 100}, {}):
+    torch.manual_seed(0)
+    block, x = nn.Attention(16, heads=4, **kind), torch.randn(1, 700, 16)
+    documents, found = None if kind else (torch.arange(700) // 90 % 4)[None], []
+    for module in (block, torch.compile(block, backend="aot_eager", fullgraph=True)):
+        block.zero_grad()
+        y = module(x, documents=documents)
+        y.square().sum().backward()
+        found.append((y.detach(), *(p.grad.clone() for p in block.parameters())))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_one_graph_in_a_compiled_model():
+    """In a process of its own: the checks of types that tests put into every function are nothing to compile."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -55,17 +55,36 @@ def test_a_graph_breaks_where_it_is_told_to():
     assert whole.frame_count == 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("steps", [None, 3])
-def test_a_first_step_designs_nothing(monkeypatch, tmp_path, dtype, steps):
-    """With an empty cache folder; four steps, which no table holds, are designed."""
+FIRST_STEPS = {
+    "default": {},
+    "bfloat16": {"compute_dtype": "bfloat16"},
+    "float32": {"compute_dtype": "float32"},
+    "normuon": {"variant": "normuon"},
+    "muoneq": {"variant": "muoneq"},
+    **{f"{steps} steps": {"steps": steps} for steps in range(3, 9)},
+    **{f"{steps} steps in bfloat16": {"steps": steps, "compute_dtype": "bfloat16"} for steps in range(3, 9)},
+}
+
+
+def _designed(monkeypatch, tmp_path, p, **said):
+    """Steps of the schedules that a first step designs, with an empty cache folder and nothing remembered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     designed, original = [], sign.design
-    monkeypatch.setattr(sign, "design", lambda setting: designed.append(setting) or original(setting))
-    for count in (steps, 4):
-        _schedule_of.cache_clear()
-        p = torch.nn.Parameter(torch.eye(5, 7))
-        p.grad = torch.ones(5, 7)
-        Muon([p], steps=count, compute_dtype=dtype).step()
-        assert [setting.steps for setting in designed] == ([4] if count == 4 else [])
+    monkeypatch.setattr(sign, "design", lambda setting: designed.append(setting.steps) or original(setting))
     _schedule_of.cache_clear()
+    p.grad = torch.ones_like(p)
+    Muon([p], **said).step()
+    _schedule_of.cache_clear()
+    return designed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("said", FIRST_STEPS.values(), ids=FIRST_STEPS)
+def test_a_first_step_designs_nothing(monkeypatch, tmp_path, said, dtype):
+    p = torch.nn.Parameter(torch.eye(5, 7, dtype=dtype))
+    assert _designed(monkeypatch, tmp_path, p, **said) == []
+
+
+def test_a_number_of_steps_that_no_table_holds_is_designed(monkeypatch, tmp_path):
+    p = torch.nn.Parameter(torch.eye(5, 7, dtype=torch.float64))
+    assert _designed(monkeypatch, tmp_path, p, steps=9) == [9]

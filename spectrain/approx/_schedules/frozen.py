@@ -5,15 +5,22 @@ from collections.abc import Callable
 from spectrain.approx._schedule import Schedule
 from spectrain.approx._setting import Setting
 
+_LEAST = 0.26 * 2.0**-8  # in bfloat16 rounding decides what becomes of a smaller singular value
+
+
+def _first_step(steps: int, dtype: str) -> Setting:
+    """What optim.Muon asks for in a first step: its interval begins where matfun.planning.design says."""
+    lower = 0.4 / (10 / 3) ** (min(steps, 6) - 1) / 2.5 ** max(steps - 6, 0)
+    lower = max(lower * 1.08 ** (steps - 1), _LEAST) if dtype == "bfloat16" else lower
+    return Setting(lower=0.045 if steps == 3 else lower, steps=steps, dtype=dtype)
+
+
 SETTINGS: tuple[Setting, ...] = (
     *(Setting(lower=1e-3, steps=steps) for steps in (5, 6, 7, 8)),
     *(Setting(lower=1e-2, steps=steps) for steps in (4, 5, 6)),
     Setting(lower=1e-3, steps=8, cushion=0.02407327424182761),
     *(Setting(lower=1e-3, products=products) for products in (15, 18, 21)),
-    # What optim.Muon asks for in a first step, by its default and in three steps (matfun.planning.design).
-    *(Setting(lower=0.045, steps=3, dtype=dtype) for dtype in ("float32", "bfloat16")),
-    Setting(lower=0.4 / (10 / 3) ** 4, steps=5, dtype="float32"),
-    Setting(lower=0.4 / (10 / 3) ** 4 * 1.08**4, steps=5, dtype="bfloat16"),
+    *(_first_step(steps, dtype) for dtype in ("float32", "bfloat16", "float64") for steps in range(3, 9)),
 )
 """What is frozen."""
 

@@ -1,7 +1,8 @@
 """A kernel as Nystrom sees it: entries by index and a diagonal, of a matrix or of a function of two sets of points."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,13 +16,16 @@ _SLICE = 64  # points whose kernel is taken at once for the diagonal
 
 
 class Source(NamedTuple):
-    """Entries of K by index, its diagonal, and the matrix or the points they came from; ``whole`` is K where it is."""
+    """Entries of K by index, its diagonal, and the matrix or the points they came from.
+
+    ``rows`` gives all of K, so many rows at once, where its entries are there.
+    """
 
     n: int
     entries: Callable[[Tensor, Tensor], Tensor]
     diagonal: Tensor
     like: Matrix
-    whole: Tensor | None
+    rows: Callable[[int], Iterable[Tensor]] | None
 
 
 def of_matrix(K: Array, points: Array | None) -> Source:
@@ -29,6 +33,8 @@ def of_matrix(K: Array, points: Array | None) -> Source:
     matrix = enter(K, "nystrom")
     if points is not None:
         raise ValueError("nystrom: points= belong to a kernel that is a function; K is a matrix here")
+    if matrix.stored is not None:
+        return of_sparse(matrix, matrix.stored)
     if matrix.entries is None:
         raise TypeError("nystrom: needs the entries of K; for an operator use lowrank.svd")
     X = matrix.entries
@@ -41,7 +47,38 @@ def of_matrix(K: Array, points: Array | None) -> Source:
     over = float((X.abs() - torch.outer(pairs, pairs)).max())
     if over > torch.finfo(matrix.out_dtype).eps ** 0.5 * size and float(X.diagonal().real.min()) >= 0:
         raise indefinite(f"an entry is {over:.3g} above the geometric mean of the two diagonal entries beside it")
-    return Source(len(X), lambda i, j: X[i[:, None], j], X.diagonal().real.clone(), matrix, X)
+    return Source(len(X), lambda i, j: X[i[:, None], j], X.diagonal().real.clone(), matrix, X.split)
+
+
+def of_sparse(matrix: Matrix, K: Tensor) -> Source:
+    """Return a kernel of few nonzero entries, after the checks of :func:`of_matrix`; rows are dense few at a time."""
+    n, (row, column), values = len(K), K.indices(), K.values()
+    if tuple(K.shape) != (n, n):
+        raise ValueError(f"nystrom: needs one square matrix, got shape {tuple(K.shape)}")
+    mirror = K.t().conj().coalesce() if K.is_complex() else K.t().coalesce()
+    gap = float((K - mirror).coalesce().values().abs().max()) if len(values) else 0.0
+    size, eps = (float(values.abs().max()) if len(values) else 0.0), torch.finfo(matrix.out_dtype).eps
+    if gap > 100 * eps * size:
+        raise ValueError(f"nystrom: K is not Hermitian: entries differ from their mirror images by {gap:.3g}")
+    diagonal = values.real.new_zeros(n).index_put_((row[row == column],), values[row == column].real)
+    pairs = diagonal.clamp_min(0).sqrt()
+    over = float((values.abs() - pairs[row] * pairs[column]).max()) if len(values) else 0.0
+    if over > eps**0.5 * size and float(diagonal.min()) >= 0:
+        raise indefinite(f"an entry is {over:.3g} above the geometric mean of the two diagonal entries beside it")
+    places = row * n + column  # rising: the entries of a coalesced matrix stand in the order of its rows
+
+    def entries(i: Tensor, j: Tensor) -> Tensor:
+        wanted = i[:, None] * n + j
+        found = torch.searchsorted(places, wanted).clamp_max(max(len(places) - 1, 0))
+        return torch.where(places[found] == wanted, values[found], 0) if len(places) else values.new_zeros(wanted.shape)
+
+    def rows(count: int) -> Iterator[Tensor]:
+        ends = torch.searchsorted(row, torch.arange(0, n + count, count, device=row.device).clamp_max(n)).tolist()
+        for k, (a, b) in enumerate(pairwise(ends)):
+            part = values.new_zeros(min(count, n - k * count), n)
+            yield part.index_put_((row[a:b] - k * count, column[a:b]), values[a:b])
+
+    return Source(n, entries, diagonal, matrix, rows)
 
 
 def indefinite(why: str) -> ValueError:

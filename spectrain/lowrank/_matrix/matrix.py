@@ -25,7 +25,7 @@ class Matrix:
 
     ``entries`` is the dense tensor, or None for sparse matrices and operators. ``squared_norm`` is ||A||_F^2 where it
     is known without products (dense and sparse matrices), else None; where ``exponent`` is not 0, it is that of
-    A / 2**exponent: see :meth:`unit`.
+    A / 2**exponent: see :meth:`unit`. ``stored`` are the entries of a sparse matrix, in coordinates.
     """
 
     shape: torch.Size
@@ -38,6 +38,7 @@ class Matrix:
     squared_norm: Tensor | None
     exponent: int
     leave: Callable[[Tensor], Array]
+    stored: Tensor | None = None
 
     def __matmul__(self, X: Tensor) -> Tensor:
         return self.times(X)
@@ -115,6 +116,7 @@ def enter(A: Array, name: str) -> Matrix:
             squared_norm=found.squared_norm,
             exponent=found.exponent,
             leave=to_numpy if found.numpy else same,
+            stored=found.stored,
         )
     check_matrix(dense.shape, dense.dtype, name)
     return of_entries(dense, name, leave)

@@ -24,6 +24,7 @@ class Products(NamedTuple):
     squared_norm: Tensor | None  # of A / 2**exponent
     exponent: int  # A / 2**exponent is near 1: then squares of products neither over- nor underflow
     numpy: bool
+    stored: Tensor | None = None  # the entries of a sparse matrix, in coordinates and in the order of its rows
 
 
 def products_of(A: Any, name: str) -> Products:
@@ -60,6 +61,7 @@ def _sparse(A: Tensor, name: str, *, numpy: bool) -> Products:
         squared_norm=scale_by(wide, -exponent).abs().square().sum(),
         exponent=exponent,
         numpy=numpy,
+        stored=X,
     )
 
 

@@ -49,11 +49,13 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int,
     Of a window all blocks but the first share one mask. Where documents differ, each block has its own, which torch
     would keep for the backward pass, all keys wide: there it is made again, and the block with it.
     """
-    blocks, shared, parts = list(visible.blocks()), dict[tuple[int, ...], Tensor](), list[Tensor]()
+    blocks = visible.blocks()
     if len(blocks) == 1:
         first, last = visible.keys(0, visible.length)
         mask = visible.mask(0, visible.length, first, last)
         return _masked(q, k[:, :, first:last], v[:, :, first:last], mask, group, scale)
+    shared: dict[tuple[int, ...], Tensor] = {}
+    parts = []
     for start, stop in blocks:
         first, last = visible.keys(start, stop)
         part = (q[:, :, start:stop], k[:, :, first:last], v[:, :, first:last])

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spectrain.nn._attention import kinds
-from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.kind import Kind, normalise_wide, split_heads
 from spectrain.nn._attention.peak import Peak
@@ -17,6 +16,7 @@ from spectrain.nn._attention.rotary import Rotary, Turns
 from spectrain.nn._attention.scaling import Scaling
 from spectrain.nn._attention.shape import Share, attention_shape
 from spectrain.nn._attention.turned import normalise_and_turn
+from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._autocast import narrowed
 from spectrain.nn._capture.tap import Tap
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes

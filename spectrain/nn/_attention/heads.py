@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import attend
-from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.kind import Kind, split_heads
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape
+from spectrain.nn._attention.visibility import Visibility
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention

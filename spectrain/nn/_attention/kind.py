@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor, nn
 
-from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape, Share
+from spectrain.nn._attention.visibility import Visibility
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import attend
-from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.kind import Kind, normalise_wide, split_heads
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape, round_to_even
+from spectrain.nn._attention.visibility import Visibility
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.heads import Heads
 from spectrain.nn._attention.kind import Kind
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape, Share, round_to_even
+from spectrain.nn._attention.visibility import Visibility
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention

@@ -3,7 +3,6 @@
 A rule and not a mask: whoever needs the mask asks for that of a few queries, and no more than those is ever held.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,10 +41,9 @@ class Visibility:
         """Whether the mask depends on distances alone, so that one serves for many blocks of queries."""
         return self.documents is None
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
+    def blocks(self) -> list[tuple[int, int]]:
         """First and last queries, the last one excluded, whose masks are made at once."""
-        for start in range(0, self.length, _QUERIES):
-            yield start, min(start + _QUERIES, self.length)
+        return [(start, min(start + _QUERIES, self.length)) for start in range(0, self.length, _QUERIES)]
 
     def keys(self, start: int, stop: int) -> tuple[int, int]:
         """The keys that some of these queries may see: the first one, and the one after the last."""
