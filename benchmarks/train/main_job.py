@@ -47,7 +47,7 @@ def measure(
     """Rounds of ``steps`` steps of all in every precision, on ``cores`` threads; ``together``: in one process."""
     names = [name for name in contenders if nanogpt or not name.startswith(THEIRS)]
     rows: list[dict[str, Any]] = []
-    figures: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     for precision in precisions:
         with tempfile.TemporaryDirectory() as scratch:
             asked = Asked(model, precision == "bfloat16", cores, nanogpt, Path(scratch))
@@ -64,7 +64,7 @@ def race(names: list[str], asked: Asked, *, rounds: int, steps: int, together: b
     """Seconds of a step of each, in turns, the order turned round every second time; and the shares of ours."""
     times = Times({name: [] for name in names})
     with contextlib.ExitStack() as held:
-        running = {name: (Here if together else Apart)(name, asked) for name in names}
+        running = {name: Here(name, asked) if together else Apart(name, asked) for name in names}
         for contender in running.values():
             held.callback(contender.close)
         for turn in range(-1, rounds):

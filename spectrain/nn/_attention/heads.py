@@ -75,8 +75,10 @@ class Heads(Kind):
     ) -> Tensor:
         """softmax(q k^T) v."""
         key, value = self.keys_and_values(block, kept)
-        how = {"scale": block.scale, "maps": block.maps, "look": block.look, "most": block.largest_possible_logit}
-        return attend(q, block.keys(key), value, visible, **how)
+        most = block.largest_possible_logit
+        return attend(
+            q, block.keys(key), value, visible, scale=block.scale, maps=block.maps, look=block.look, most=most
+        )
 
 
 gqa = Choice(kind=Heads)
