@@ -1,6 +1,6 @@
 """A model as one GGUF file, by the package ``gguf``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ def interleaved(w: Tensor, heads: int) -> Tensor:
 
 
 def _add(writer: "gguf.GGUFWriter", key: str, value: Any) -> None:
-    add = {
+    add: dict[type, Callable[[str, Any], None]] = {
         bool: writer.add_bool,
         int: writer.add_uint32,
         float: writer.add_float32,
