@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 from unittest import mock
 
+from spectrain._extras import wanted_by
 from spectrain.cli._help import as_kind, with_help
 
 _WIDE = "100000"
@@ -26,7 +27,8 @@ _CHOICE = re.compile(r"invalid choice (.+?) for argument '(--\S+)'\. Expected on
 
 def parse(kind: Any, argv: Sequence[str], *, prog: str, **more: Any) -> Any:
     """What ``tyro.cli`` makes of ``argv``; a wrong flag is a ``ValueError`` of one line. Help leaves as it does."""
-    import tyro
+    with wanted_by(prog):
+        import tyro
 
     fields = dataclasses.is_dataclass(kind)  # else a function
     told = with_help(kind) if fields else kind

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spectrain.nn._attention import kinds as kinds
     from spectrain.nn._attention.scaling import read_scaling as read_scaling
     from spectrain.nn._attention.scaling import write_scaling as write_scaling
+    from spectrain.nn._eager import as_elsewhere as as_elsewhere
     from spectrain.nn._hugging_face.config import config_of as config_of
     from spectrain.nn._hugging_face.config import family_for as family_for
     from spectrain.nn._hugging_face.families import Family as Family

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from spectrain.matfun._iteration.design import schedule_for_steps
-from spectrain.matfun._iteration.largest import norm_bound
+from spectrain.matfun._iteration.largest import start_bound
 from spectrain.optim import Matrix
 from spectrain.optim._layout.parts import Part, Sharding, local_views, parts
 from spectrain.optim._ranks.cost import METHODS, Choice, Machine, Work, assign, gram_fits, load, seconds
@@ -481,7 +481,7 @@ def test_the_reduced_gram_matrix_gives_the_polynomials_at_the_singular_values(si
     schedule = schedule_for_steps(5, torch.float64)
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     G2 = (X.mT @ X / X.norm() ** 2).matrix_power(2)
-    top = float(norm_bound(G2[None])) * float(X.norm())
+    top = float(start_bound(G2[None])) * float(X.norm())
     expected = (U * torch.as_tensor(schedule((S / top).numpy()))) @ Vh
     given = (X if tall else X.mT) * size
     (found,) = reduced_signs([Slab(given, 6, tall, True, schedule)], lambda tensor, how: tensor)

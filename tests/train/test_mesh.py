@@ -94,7 +94,7 @@ def jobs(base):
 
 LARGER = ("--depth", 3, "--width", 128, "--heads", 4, "--block", 64, "--batch-size", 8, "--micro-batch-size", 8)
 COUNTED = {
-    "counted": (1, {}, "the loss"),
+    "counted": (1, {}, "block 3, back"),
     "counted_again": (2, {"mesh": "1x2", "recompute": True, "optimizer": "adamw"}, "block 2, back"),
     "counted_shards": (2, {"mesh": "1x2"}, "block 3, back"),
     "counted_copies": (2, {"mesh": "2x1", "optimizer": "adamw"}, "block 3, back"),

@@ -20,8 +20,9 @@ from spectrain.train._saved.search import Search
 
 FIXTURES = Path(__file__).parent / "fixtures"
 OLDER = ("train", "embed", "draw")
-NEAR = 1e-3
-"""Largest distance to the weights of that time, as a share of the way from the checkpoint to them."""
+NEAR = 2e-3
+"""Largest distance to the weights of that time, as a share of the way from the checkpoint to them: gradients of norms
+and of attention have been rounded in another order since."""
 
 
 @pytest.fixture

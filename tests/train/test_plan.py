@@ -47,11 +47,11 @@ WRONG = {
 
 
 def test_the_operations_of_a_block_are_those_of_its_products():
-    block = pieces(FULL, rows=4, tensor=1, alone=True).block
+    block = pieces(FULL, rows=4, tensor=1, alone=True, device="cpu").block
     found = sum(o.flops for o in block.forward), sum(o.flops for o in block.backward)
     assert found == of_products(4)
     assert all(found != wrong(4) for wrong in WRONG.values())
-    half = pieces(FULL, rows=4, tensor=2, alone=False).block
+    half = pieces(FULL, rows=4, tensor=2, alone=False, device="cpu").block
     assert sum(o.flops for o in half.forward) == of_products(4, weights=WEIGHTS / 2, heads=2)[0]
 
 
@@ -72,12 +72,12 @@ def test_what_autograd_keeps_of_a_block_is_what_it_keeps_of_a_real_one(autocast)
     ):
         out = block(x)
     real = sum(size for place, (size, _) in kept.items() if place not in free)
-    assert pieces(config, rows=4, tensor=1, alone=True).block.saved == real
+    assert pieces(config, rows=4, tensor=1, alone=True, device="cpu").block.saved == real
     assert out.requires_grad
 
 
 def test_activations_grow_with_rows_and_are_less_when_computed_again():
-    plain, twice = (pieces(FULL, rows=rows, tensor=1, alone=True).block for rows in (2, 4))
+    plain, twice = (pieces(FULL, rows=rows, tensor=1, alone=True, device="cpu").block for rows in (2, 4))
     assert 1.9 < twice.saved / plain.saved <= 2
     assert twice.peak >= twice.saved
     config = TrainConfig(**{**SMALL, "depth": 16})

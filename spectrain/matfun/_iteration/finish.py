@@ -40,7 +40,9 @@ def finish_where_needed(
     E: Float[Tensor, "b k k"],
     error: float,
 ) -> list[Float[Tensor, "_ _ _"]]:
-    """Return batches by :func:`finish_smallest` if one of their matrices lacks something, else as they are.
+    """Return batches whose matrices are by :func:`finish_smallest` where they lack something, else as they are.
+
+    Each matrix is decided about by itself: its result must not hang on the others of its batch.
 
     A matrix lacks nothing where ||E||_F, with E = Y Y^T - I, is at most 2 k^(1/2) times the error of its schedule or
     0.01, whichever is larger: |s - 1| <= |s^2 - 1|, so its relative polar error is at most that, and half as much where
@@ -50,14 +52,12 @@ def finish_where_needed(
         return finish_smallest(Ys, count, floor, E)
     sizes = torch.linalg.vector_norm(E, dim=(-2, -1))
     lacks = ~(sizes <= 2 * max(error, _ENOUGH) * E.shape[-1] ** 0.5)
-    results = list(Ys)
-    todo = [i for i, part in enumerate(parts(lacks, Ys)) if bool(part.any())]
+    results, todo = list(Ys), [(i, part) for i, part in enumerate(parts(lacks, Ys)) if bool(part.any())]
     if todo:
-        floors, Es = parts(floor, Ys), parts(E, Ys)
-        mine = [Ys[i] for i in todo]
-        done = finish_smallest(mine, count, torch.cat([floors[i] for i in todo]), joined([Es[i] for i in todo]))
-        for i, Y in zip(todo, done, strict=True):
-            results[i] = Y
+        done = finish_smallest([Ys[i][some] for i, some in todo], count, floor[lacks], E[lacks])
+        for (i, some), Y in zip(todo, done, strict=True):
+            results[i] = Ys[i].to(Y.dtype, copy=True)
+            results[i][some] = Y
     return results
 
 

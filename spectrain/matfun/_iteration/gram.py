@@ -19,7 +19,7 @@ from spectrain._arrays.products import symmetric_baddbmm, symmetric_bmm
 from spectrain.approx import Polynomial, Schedule
 from spectrain.approx.internal import MOST_CUTS, Steps, fewest_cuts, odd_coefficients, odd_part
 from spectrain.matfun._entry.input import Real
-from spectrain.matfun._iteration.largest import norm_bound
+from spectrain.matfun._iteration.largest import start_bound
 from spectrain.matfun._iteration.plain import Start, grams, parts, product, times, without_identity
 
 _SUMS = 16.0  # roundoffs of a product whose sums are no wider than its entries: about the root of the number of terms
@@ -142,7 +142,7 @@ def multiplier(G: Float[Tensor, "b k k"], segment: Sequence[Sequence[float]], *,
     if upper is None:
         return _multiplier(G, segment, None, None)
     G2 = symmetric_bmm(G, G)
-    B, G, r = Start(G, G2, norm_bound(G2)).scaled(segment[0], upper)
+    B, G, r = Start(G, G2, start_bound(G2)).scaled(segment[0], upper)
     return _multiplier(G, segment, B, r)
 
 

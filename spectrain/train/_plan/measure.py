@@ -146,7 +146,7 @@ def _msign(dtype: torch.dtype, device: torch.device, timed: Timed) -> Rates:
 def _call(device: torch.device, timed: Timed) -> float:
     """Seconds of one operation among those of a block of almost no work, modules and autograd included."""
     tiny = TrainConfig(depth=1, width=8, heads=1, hidden=8, block=2, tokenizer="bytes", autocast="off").derive()[0]
-    block = pieces(tiny, rows=1, tensor=1, alone=True).block
+    block = pieces(tiny, rows=1, tensor=1, alone=True, device=device.type).block
     model = nn.LanguageModel(vocabulary=8, width=8, depth=1, heads=1, hidden=8, generator=0).to(device)
     x = torch.zeros(1, 2, 8, device=device, requires_grad=True)
 

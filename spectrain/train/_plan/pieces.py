@@ -1,5 +1,6 @@
 """The pieces that a language model consists of, as one rank sees them: its blocks, and what stands before and after."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.nn import LanguageModel
+from spectrain.nn.internal import as_elsewhere
 from spectrain.train._jobs.model import build_model
 from spectrain.train._jobs.samples import likelihood, likelihood_of_logits
 from spectrain.train._plan.trace import Trace, trace
@@ -40,17 +42,20 @@ def whole_model(config: TrainConfig) -> LanguageModel:
 
 
 @functools.lru_cache(maxsize=64)
-def pieces(config: TrainConfig, *, rows: int, tensor: int, alone: bool) -> Pieces:
+def pieces(config: TrainConfig, *, rows: int, tensor: int, alone: bool, device: str) -> Pieces:
     """Traces of a full configuration for ``rows`` sequences on a rank that shares its matrices with ``tensor`` - 1.
+
+    As a ``device`` of that type computes: only a processor has formulas of its own for some operations.
 
     ``alone``: one process computes the loss in pieces; of several each has all logits of its rows at once.
     """
     own = shared(config, tensor)
-    return Pieces(
-        trace(functools.partial(_start, own, rows)),
-        trace(functools.partial(_block, own, rows)),
-        trace(functools.partial(_finish, own, rows, alone)),
-    )
+    with contextlib.nullcontext() if device == "cpu" else as_elsewhere():
+        return Pieces(
+            trace(functools.partial(_start, own, rows)),
+            trace(functools.partial(_block, own, rows)),
+            trace(functools.partial(_finish, own, rows, alone)),
+        )
 
 
 def shared(config: TrainConfig, tensor: int) -> TrainConfig:

@@ -170,7 +170,7 @@ def before_muon(config: TrainConfig, cluster: Cluster, stand: Layout) -> RunPlan
     rows = min(own, config.micro_batch)
     micro_batches = -(-own // rows)
     sizes = _memory.sizes(whole_model(config), stand)
-    work = pieces(config, rows=rows, tensor=stand.tensor, alone=alone)
+    work = pieces(config, rows=rows, tensor=stand.tensor, alone=alone, device=cluster.device)
     sent = traffic(config, sizes, stand, cluster, rows=rows, micro_batches=micro_batches)
     beside = besides(stand, cluster)
     times = {
