@@ -73,11 +73,14 @@ def excess(A: Tensor, factors: Factors, best: float) -> float:
 
 
 def why_behind(ratio: float, theirs: float, ours: float, power: int) -> str:
-    """What is got for the time where theirs is shorter: fewer products of ours have the larger error."""
+    """What is got for the time where theirs is shorter, or that none of our calls reaches their error."""
     if ratio >= 1:
         return ""
+    if ours > max(theirs, EQUAL):
+        return f"excess {ours / max(theirs, EQUAL):.3g} times theirs: no power of ours reaches it"
     less = f"excess {max(theirs, EQUAL) / max(ours, EQUAL):.3g} times smaller, with a proof"
-    return f"{2 * power + 2} products; {less}; {2 * power} products leave more than theirs"
+    fewer = f"; {2 * power} products leave more than theirs" if power else ""
+    return f"{2 * power + 2} products; {less}{fewer}"
 
 
 def compare(A: Tensor, best: float, rounds: int) -> list[dict[str, object]]:

@@ -55,7 +55,7 @@ def measure(
     shapes: tuple[str, ...] = tuple(SHAPES),
     tuned_at: int = 160,
     hidden: int = 341,
-    model: Mapping[str, Any] = SMALL | {"muon_per_head": True},
+    model: Mapping[str, Any] = SMALL | {"muon_per_head": True, "heads": 4},
 ) -> Iterator[Found]:
     """A record after every shape, of all so far."""
     lab = Lab(runs=runs / text, shared={"data": data, **model}, seeds=seeds, rates=rates)
