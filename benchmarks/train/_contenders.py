@@ -9,6 +9,7 @@ import multiprocessing.connection
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +59,9 @@ def ours(asked: Asked, **flags: Any) -> Callable[[], object]:
     keep_memory()
     folder = asked.scratch / "-".join(["ours", *flags])
     session = new_session(dataclasses.replace(asked.config, **flags), folder)
-    screen = Progress(stream=Path(os.devnull).open("w"))  # noqa: SIM115
+    nowhere = Path(os.devnull).open("w")  # noqa: SIM115
+    screen = Progress(stream=nowhere)
+    weakref.finalize(screen, nowhere.close)
 
     def step() -> None:
         with loop._deterministic():
