@@ -35,6 +35,11 @@ def finish_run(folder: Path, config: type[Any] = train.TrainConfig, **settings: 
     return train.train(config(out_dir=str(folder), resume="auto", **settings))
 
 
+def file_name(words: str) -> str:
+    """The words of a row as the name of a folder."""
+    return words.replace(" ", "-").replace(",", "")
+
+
 def new_session(config: Any, path: Path) -> Session:
     """A run as it stands before its first step, in a folder that is made."""
     full, _ = decide(config)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks._runs import FIXED, finish_run, summary
+from benchmarks._runs import FIXED, file_name, finish_run, summary
 from spectrain.train import TrainConfig
 
 SMALL: dict[str, Any] = {
@@ -35,7 +35,7 @@ class Lab:
         """The folder of a finished run of a variant; None where it did not end well."""
         one = {**FIXED, **self.shared, "max_steps": steps, "seed": seed, **settings}
         one["lr"] = factor * (one.get("lr") or TrainConfig(**one).derive()[0].lr)
-        folder = self.runs / f"{name.replace(' ', '-').replace(',', '')}-{steps}-x{factor:g}-seed{seed}"
+        folder = self.runs / f"{file_name(name)}-{steps}-x{factor:g}-seed{seed}"
         try:
             return finish_run(folder, **one)
         except FloatingPointError:

@@ -24,7 +24,7 @@ from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
 from benchmarks._rounds import Times, alternate
-from benchmarks._runs import FIXED, TINY, finish_run, new_session, summary
+from benchmarks._runs import FIXED, TINY, file_name, finish_run, new_session, summary
 from benchmarks.matfun._peers import newton_schulz
 from benchmarks.optim.muon_step import PEER, Sign, gaussian, polar_error, slope
 from benchmarks.train.push import MODEL, POINT
@@ -67,7 +67,7 @@ def measure(
     for seed in seeds:
         for name in reversed(names):
             one = {**base, **WAYS[name], "seed": seed, "max_steps": steps}
-            folder = runs / f"d{depth}-{steps}" / f"{name.replace(' ', '_').replace(',', '')}-seed{seed}"
+            folder = runs / f"d{depth}-{steps}" / f"{file_name(name)}-seed{seed}"
             losses[name].append(float(summary(finish_run(folder, **one))["validation_loss"]))
             yield _found(rows, losses, f"d{depth}_{steps}")
 

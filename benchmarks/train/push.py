@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import _record
 from benchmarks._program import main
 from benchmarks._record import Found
-from benchmarks._runs import FIXED, TINY, finish_run, summary
+from benchmarks._runs import FIXED, TINY, file_name, finish_run, summary
 from spectrain.train import TrainConfig
 
 POINT: dict[str, Any] = {
@@ -67,9 +67,7 @@ def measure(
             for seed in seeds:
                 one = {**shared, **POINT, **settings, "seed": seed, "max_steps": None, "max_tokens": tokens}
                 one["lr"] *= factor
-                folder = (
-                    runs / f"d{depth}-{steps}" / f"{name.replace(' ', '_').replace(',', '')}-x{factor:g}-seed{seed}"
-                )
+                folder = runs / f"d{depth}-{steps}" / f"{file_name(name)}-x{factor:g}-seed{seed}"
                 rows.append({"change": name, "factor": factor, "seed": seed, **_run(one, folder)})
         yield _found(rows, f"d{depth}_{steps}")
 

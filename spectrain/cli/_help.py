@@ -51,8 +51,8 @@ def _texts(kind: type) -> dict[str, str]:
     """The docstring of each field, of the class where it stands last."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
-        if dataclasses.is_dataclass(each) and _is_written(each):
-            body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        if dataclasses.is_dataclass(each) and (source := _source(each)):
+            body = ast.parse(textwrap.dedent(source)).body[0]
             assert isinstance(body, ast.ClassDef)
             for field, text in zip(body.body, body.body[1:], strict=False):
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(text):
@@ -60,12 +60,12 @@ def _texts(kind: type) -> dict[str, str]:
     return found
 
 
-def _is_written(kind: type) -> bool:
-    """Whether there is a source to read; a class that was made by a program has none, and says its help itself."""
+def _source(kind: type) -> str:
+    """The source of a class; nothing of one that was made by a program, which says its help itself."""
     try:
-        return bool(inspect.getsource(kind))
+        return inspect.getsource(kind)
     except OSError:
-        return False
+        return ""
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -71,9 +71,9 @@ def nystrom(
 ) -> Nystrom:
     """Return landmarks and F with K ~ F F^H, for a positive semidefinite K, from few of its columns.
 
-    K is a matrix (n, n), dense, an array or sparse (torch's or SciPy's), or a function of two sets of points,
-    K(X, Y) of shape (len(X), len(Y)),
-    with ``points`` (n, ...): then only the diagonal and the columns of landmarks are computed. ``landmarks``:
+    K is a matrix (n, n), dense, an array or sparse (torch's or SciPy's), or a function of two sets of points, K(X, Y)
+    of shape (len(X), len(Y)), with ``points`` (n, ...): then only the diagonal and the columns of landmarks are
+    computed. ``landmarks``:
 
     - ``"rpcholesky"`` (None): randomly pivoted Cholesky (Chen, Epperly, Tropp and Webber 2022): the next landmark with
       probability proportional to the diagonal of the rest. E trace(K - F F^H) <= (1 + e) trace(K - K_r) for k >=

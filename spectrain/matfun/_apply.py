@@ -96,7 +96,7 @@ def _fake(A: Tensor, tol: float | None, keep: bool, dtype: torch.dtype) -> tuple
 
 def _change(A: Tensor, kept: Tensor, D: Tensor, *_: object) -> Tensor:
     rule = partial(change_of_symmetric, pairs=_pairs)
-    return Differential.apply(A, D, kept if kept.numel() else None, rule, differentiable_once("mpsd"))
+    return Differential.apply(A, D, kept, rule, differentiable_once("mpsd"))
 
 
 def _pairs(L: Float[Tensor, "b n"]) -> Float[Tensor, "b n n"]:
@@ -127,8 +127,8 @@ def mapply(f: Callable[[Tensor], Tensor], X: Array, *, rtol: Real = 0.0, out_dty
     forward and backward, by divided differences that are finite at ties, for f that acts on each singular value by
     itself (ValueError for another). A singular value within rounding of the cut may fall on either side of it.
     Errors: TypeError and ValueError for what is not a finite matrix, ValueError where f changes the shape or is not
-    finite, and where the result does not fit its dtype. Cost: one SVD; it
-    is kept where a derivative will be taken, which is products then.
+    finite, and where the result does not fit its dtype. Cost: one SVD; it is kept where a derivative will be taken,
+    which is products then.
 
     >>> X = torch.tensor([[0.0, 4.0], [-9.0, 0.0]])
     >>> mapply(torch.sqrt, X).tolist()
@@ -155,7 +155,7 @@ def apply_function(
 
     def change(X: Tensor, kept: Tensor, D: Tensor) -> Tensor:
         rule = partial(change_of_odd, values=partial(_values, f=f, rtol=rtol))
-        return Differential.apply(X, D, kept if kept.numel() else None, rule, differentiable_once(name))
+        return Differential.apply(X, D, kept, rule, differentiable_once(name))
 
     return leave(spectral_function(flat(X), compute, change, keeps=1)[0].reshape(X.shape))
 

@@ -258,8 +258,7 @@ def _fake(P: Tensor, *options: Any) -> tuple[Tensor, ...]:
 
 def _change(P: Tensor, kept: Tensor | None, D: Tensor, r: int, s: int, rtol: float | None) -> Tensor:
     rule = partial(change_of_symmetric, pairs=partial(_pairs, power=s / r, dtype=P.dtype, rtol=rtol))
-    known = None if kept is None or kept.numel() == 0 else kept
-    return Differential.apply(P, D, known, rule, differentiable_once("mroot"))
+    return Differential.apply(P, D, kept, rule, differentiable_once("mroot"))
 
 
 def _pairs(L: Float[Tensor, "b n"], *, power: float, dtype: torch.dtype, rtol: float | None) -> Float[Tensor, "b n n"]:

@@ -91,8 +91,7 @@ def clip_basis(X: Tensor, interval: Interval) -> Basis:
 def change_of_clip(X: Tensor, kept: Tensor | None, D: Tensor, *, interval: Interval) -> Tensor:
     """Return the change of mclip(X); ``kept`` is what was packed of ``clip_basis``, if anything."""
     second = partial(_second, parts=interval.parts())
-    basis = None if kept is None or kept.numel() == 0 else kept
-    return Differential.apply(X, D, basis, partial(_first, interval=interval), second)
+    return Differential.apply(X, D, kept, partial(_first, interval=interval), second)
 
 
 def _first(X: Tensor, D: Tensor, kept: Tensor | None, *, interval: Interval) -> Tensor:

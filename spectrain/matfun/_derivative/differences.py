@@ -101,13 +101,14 @@ def _opposite(S: Tensor, f: Tensor, slope: Tensor) -> Float[Tensor, "b k k"]:
 class Differential(torch.autograd.Function):
     """rule(X, D, kept), the change of a function of X, differentiable by D, and by X where ``second`` says how.
 
-    ``kept`` is what the function has found about X, or None. ``second(X, D, g)`` is the gradient of <change(X, D), g>
-    with respect to X. It is symmetric in D, g and the direction, so that it serves backward and forward mode.
+    ``kept`` is what the function has found about X; None, or empty, where it kept nothing. ``second(X, D, g)`` is the
+    gradient of <change(X, D), g> with respect to X. It is symmetric in D, g and the direction, so that it serves
+    backward and forward mode.
     """
 
     @staticmethod
     def forward(X: Tensor, D: Tensor, kept: Tensor | None, rule: Rule, second: Second) -> Tensor:
-        return rule(X, D, kept).to(D.dtype)
+        return rule(X, D, None if kept is None or kept.numel() == 0 else kept).to(D.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

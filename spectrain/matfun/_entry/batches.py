@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from spectrain._arrays.runs import runs
 from spectrain._arrays.scale import far_from_one, power_of_two, recording, to_unit
 
 _MAX_ENTRIES = 2**23  # of one batch: 16 MiB in bfloat16, 64 MiB in float64
@@ -97,13 +98,5 @@ def _groups(matrices: Sequence[Tensor], key: Callable[[Tensor], Hashable], items
     for i, X in enumerate(matrices):
         groups.setdefault((key(X), X.dtype, X.device), []).append(i)
     for indices in groups.values():
-        most = _most(matrices[indices[0]], itemsize)
-        chunk: list[int] = []
-        entries = 0
-        for i in indices:
-            if chunk and entries + matrices[i].numel() > most:
-                yield chunk
-                chunk, entries = [], 0
-            chunk.append(i)
-            entries += matrices[i].numel()
-        yield chunk
+        sizes = [matrices[i].numel() for i in indices]
+        yield from (indices[some] for some in runs(sizes, _most(matrices[indices[0]], itemsize)))

@@ -42,7 +42,7 @@ def finish_where_needed(
 ) -> list[Float[Tensor, "_ _ _"]]:
     """Return batches whose matrices are by :func:`finish_smallest` where they lack something, else as they are.
 
-    Each matrix is decided about by itself: its result must not hang on the others of its batch.
+    Each matrix is decided about by itself, and finished in its whole batch: its bits do not hang on what others lack.
 
     A matrix lacks nothing where ||E||_F, with E = Y Y^T - I, is at most 2 k^(1/2) times the error of its schedule or
     0.01, whichever is larger: |s - 1| <= |s^2 - 1|, so its relative polar error is at most that, and half as much where
@@ -52,12 +52,12 @@ def finish_where_needed(
         return finish_smallest(Ys, count, floor, E)
     sizes = torch.linalg.vector_norm(E, dim=(-2, -1))
     lacks = ~(sizes <= 2 * max(error, _ENOUGH) * E.shape[-1] ** 0.5)
-    results, todo = list(Ys), [(i, part) for i, part in enumerate(parts(lacks, Ys)) if bool(part.any())]
+    results, todo = list(Ys), [(i, some) for i, some in enumerate(parts(lacks, Ys)) if bool(some.any())]
     if todo:
-        done = finish_smallest([Ys[i][some] for i, some in todo], count, floor[lacks], E[lacks])
+        floors, Es = ([part[i] for i, _ in todo] for part in (parts(floor, Ys), parts(E, Ys)))
+        done = finish_smallest([Ys[i] for i, _ in todo], count, torch.cat(floors), joined(Es))
         for (i, some), Y in zip(todo, done, strict=True):
-            results[i] = Ys[i].to(Y.dtype, copy=True)
-            results[i][some] = Y
+            results[i] = Y if bool(some.all()) else torch.where(some[:, None, None], Y, Ys[i].to(Y.dtype))
     return results
 
 

@@ -1,11 +1,13 @@
 """Which matrices go through msign together, which of them travel together, and how long one after the other takes."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from spectrain._arrays.runs import runs
 from spectrain.optim._ranks.cost import (
     Choice,
     Load,
@@ -95,22 +97,9 @@ def batches(
     found = [
         Batch(tuple(chunk), tuple(computers(works[chunk[0]], choices[chunk[0]])))
         for group in groups.values()
-        for chunk in _chunks(works, group, most)
+        for chunk in (group[some] for some in runs([prod(works[n].shape) for n in group], most))
     ]
     return sorted(found, key=lambda batch: (-works[batch.numbers[0]].flops, batch.numbers))
-
-
-def _chunks(works: Sequence[Work], numbers: Sequence[int], most: int) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    entries = 0
-    for n in numbers:
-        size = works[n].shape[0] * works[n].shape[1]
-        if chunk and entries + size > most:
-            yield chunk
-            chunk, entries = [], 0
-        chunk.append(n)
-        entries += size
-    yield chunk
 
 
 def buckets(works: Sequence[Work], found: Sequence[Batch], limit: float | int) -> list[list[Batch]]:

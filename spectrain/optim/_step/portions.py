@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectrain._arrays.runs import runs
 from spectrain.optim._step.settings import Settings
 
 _PORTION = 2**20  # entries of a portion on a processor: what stays in its cache from momentum to weight
@@ -61,16 +62,8 @@ def _far(part: Live) -> bool:
 
 def _cut(params: list[Tensor], most: int) -> Iterator[list[int]]:
     """Return the places of the parameters, by shape, in runs of at most ``most`` entries, or of one parameter."""
-    chunk: list[int] = []
-    entries = 0
-    for i in sorted(range(len(params)), key=lambda i: (sorted(params[i].shape), params[i].shape)):
-        if chunk and entries + params[i].numel() > most:
-            yield chunk
-            chunk, entries = [], 0
-        chunk.append(i)
-        entries += params[i].numel()
-    if chunk:
-        yield chunk
+    order = sorted(range(len(params)), key=lambda i: (sorted(params[i].shape), params[i].shape))
+    yield from (order[some] for some in runs([params[i].numel() for i in order], most))
 
 
 def check_streams(streams: int) -> int:

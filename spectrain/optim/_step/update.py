@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrain import matfun
 from spectrain._arrays.graphs import constant_in_graphs
+from spectrain._arrays.runs import runs
 from spectrain._arrays.scale import recording
 from spectrain.matfun.internal import SHIPPED, CostTable, able_dtype, costs, replaying
 from spectrain.optim._layout.matrix import Matrix
@@ -28,13 +29,7 @@ def in_cache(tensors: Sequence[Tensor]) -> list[slice]:
     """
     if recording() or any(t.device.type != "cpu" for t in tensors):
         return [slice(0, len(tensors))]
-    runs, start, entries = [], 0, 0
-    for i, t in enumerate(tensors):
-        if i > start and entries + t.numel() > _RUN:
-            runs.append(slice(start, i))
-            start, entries = i, 0
-        entries += t.numel()
-    return [*runs, slice(start, len(tensors))]
+    return list(runs([t.numel() for t in tensors], _RUN))
 
 
 def momentum_average(

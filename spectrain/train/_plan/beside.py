@@ -76,10 +76,10 @@ def _residual(
     config = settled(tiny, cluster)
     plan = complete(before_muon(config, cluster, stand))
     said, found = plan.seconds, _timed(ranks, config, stand, device, clock)
-    norms = words = said["agreement"] * 2 / SMALL  # of the small meetings of a step two each are in what is timed
+    meetings = said["agreement"] * 2 / SMALL  # of the small ones of a step two each are in what is timed
     update = sum(said.get(name, 0.0) for name in UPDATE)
     gradient = plan.step_seconds - update - said["agreement"]
-    return _Pace(found.gradient - gradient - norms, found.update - update - words)
+    return _Pace(found.gradient - gradient - meetings, found.update - update - meetings)
 
 
 def _timed(ranks: Ranks, config: TrainConfig, stand: Layout, device: torch.device, clock: Callable[[], float]) -> _Pace:
