@@ -50,7 +50,7 @@ def to_gguf(
     """
     with wanted_by("GGUF"):
         import gguf
-    config, tensors, _ = described(model, context=context, family=family)
+    config, tensors = described(model, context=context, family=family)
     rotary = attentions(model)[0].rotary
     settings = settings_of(config, rotary)
     dtype = model.head.weight.dtype

@@ -55,7 +55,7 @@ def to_hugging_face(
     router, parameters of several dtypes, blocks that differ, norms that add different numbers: they have one for
     all, but for latents, where it is 1e-6; and a setting that the ``family`` has not.
     """
-    config, tensors, _ = described(
+    config, tensors = described(
         model, context=context, end_of_text=end_of_text, begin_of_text=begin_of_text, family=family
     )
     folder = Path(folder)
@@ -75,8 +75,8 @@ def described(
     end_of_text: int | None = None,
     begin_of_text: int | None = None,
     family: str | None = None,
-) -> tuple[dict[str, Any], dict[str, Tensor], Family]:
-    """What a model is there: its configuration, its tensors by name, its family; as :func:`to_hugging_face`."""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a model is there: its configuration and its tensors by name, as :func:`to_hugging_face` writes them."""
     if any(True for _ in adapted(model)):
         model = cast(LanguageModel, merge(copy.deepcopy(model)))
     kind = family_for(model, family)
@@ -90,7 +90,7 @@ def described(
         weights[_TABLE] = F.rms_norm(model.embedding.weight.detach(), (model.embedding.embedding_dim,))
     if config["tie_word_embeddings"]:
         del weights[_HEAD]
-    return config, {name: w.contiguous().clone() for name, w in weights.items()}, kind
+    return config, {name: w.contiguous().clone() for name, w in weights.items()}
 
 
 def from_hugging_face(folder: str | Path) -> LanguageModel:

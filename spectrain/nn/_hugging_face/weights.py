@@ -99,7 +99,7 @@ def _unpack(own: dict[str, Tensor], attention: Attention, *, interleaved: bool) 
     latent, rotary = own["kv_a_proj_with_mqa"].split((s.latent, s.rotary_dim))
     key, value = own["kv_b_proj"].unflatten(0, (s.heads, -1)).split((s.content_dim, s.value_dim), dim=1)
     if interleaved:
-        turned, rotary = halves(turned, 1), halves(rotary, 0)
+        turned, rotary = _halves(turned, 1), _halves(rotary, 0)
     return {
         "query": torch.cat((content, turned), dim=1).flatten(0, 1),
         "latent": latent,
@@ -114,6 +114,6 @@ def pairs(w: Tensor, dim: int) -> Tensor:
     return w.unflatten(dim, (2, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
 
-def halves(w: Tensor, dim: int) -> Tensor:
+def _halves(w: Tensor, dim: int) -> Tensor:
     """The order back."""
     return w.unflatten(dim, (-1, 2)).transpose(dim, dim + 1).flatten(dim, dim + 1)
