@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     model: Mapping[str, Any]
     bfloat16: bool
     threads: int
-    nanogpt: str
+    nanogpt: Path | None
     scratch: Path
 
     @property
@@ -79,7 +79,8 @@ def plain(asked: Asked, *, kept: bool = False, **how: Any) -> Callable[[], objec
 
 def nanogpt(asked: Asked, *, compiled: bool = False) -> Callable[[], object]:
     """nanoGPT's own model and optimizer, from its ``model.py``, in the loop of its ``train.py`` as `_plain` has it."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(asked.nanogpt, "model.py"))
+    assert asked.nanogpt is not None
+    spec = importlib.util.spec_from_file_location("nanogpt_model", asked.nanogpt / "model.py")
     assert spec is not None
     assert spec.loader is not None
     theirs = importlib.util.module_from_spec(spec)

@@ -40,7 +40,7 @@ def measure(
     steps: int = 3,
     cores: int = 1,
     contenders: tuple[str, ...] = tuple(CONTENDERS),
-    nanogpt: str = "",
+    nanogpt: Path | None = None,
     together: bool = False,
     model: Mapping[str, Any] = {},
 ) -> Found:
