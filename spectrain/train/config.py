@@ -139,15 +139,13 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
         super().__post_init__()
         self.require(0 <= self.sample_tokens <= MOST_WRITTEN, "sample_tokens", f"from 0 to {MOST_WRITTEN:,}")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
-        final = self.final_eval_tokens
-        good = final == "all" or (not isinstance(final, str) and 1 <= final <= 10**15)
+        good = self.final_eval_tokens == "all" or self.final_eval_tokens in range(1, 10**15 + 1)
         self.require(good, "final_eval_tokens", "a number from 1 on, or all")
         each = len(self.data_weights) in (0, len(self.data)) or len(self.data) == 1  # prepared text has several
         self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
-        good = all(0 < weight < float("inf") for weight in self.data_weights)
-        self.require(good, "data_weights", "positive and finite")
+        self.require(all(0 < w < math.inf for w in self.data_weights), "data_weights", "positive and finite")
         self.require(not (self.compile and self.moe_experts), "compile", "left out with --moe-experts")
-        self.require(not (self.tied and self.parametrisation == "mup"), "tied", "left out with --parametrisation mup")
+        self.require(not (self.tied and self.by_width), "tied", "left out with --parametrisation mup")
         for name in ("decay_estimate", "muon_per_head"):
             plain = self.parametrisation == "standard" or not getattr(self, name)
             self.require(plain, name, "left out with --parametrisation mup, whose rates go by role and whole matrices")
@@ -280,19 +278,24 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
         )
 
     @property
+    def by_width(self) -> bool:
+        """Whether rates follow from widths (muP)."""
+        return self.parametrisation == "mup"
+
+    @property
     def scale_ratio(self) -> float:
         """The default scale mode's factor on a square matrix of the base width, over that of ``--scale``."""
         return 1.0 if self.scale == "match_rms_adamw" else 0.2 * math.sqrt(self.base_width)
 
     def _default_lr(self) -> tuple[float, str]:
-        if self.parametrisation == "mup":
+        if self.by_width:
             lr = default_lr(self.optimizer, 4) * (self.scale_ratio if self.optimizer == "muon" else 1.0)
             return lr, "best of a sweep at width 256, which muP makes that of every width"
         return default_lr(self.optimizer, self.depth), _LR_REASON
 
     def _default_ratios(self) -> list[tuple[str, object, str]]:
         """Rates that are not those of the matrices; an empty field is 1, or of what does not move."""
-        if self.parametrisation == "mup" or self.tied or self.adapters or self.init_from:
+        if self.by_width or self.tied or self.adapters or self.init_from:
             return []
         found = {name: default_ratio(self.optimizer, name) for name in RATIOS}
         return [(name, ratio, _RATIO_REASON) for name, ratio in found.items() if ratio != 1.0]

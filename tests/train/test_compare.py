@@ -218,6 +218,7 @@ def test_every_optimizer_is_tuned_over_as_many_settings():
         ({"base": {"max_minutes": 1.0}}, "runs of one length"),
         ({"base": {"parametrisation": "mup"}, "tune": 24}, "--tune must be left out with --parametrisation mup"),
         ({"base": {"schedule": "uniform"}, "tune": 24}, "--tune would try .* 0, .* Say by --settings"),
+        ({"grid": {"adamw": [1e-3]}, "base": {"muon_steps": 3}}, "--muon-steps must be left out: none of these"),
         ({"settings": ["vector_lr"], "tune": 24}, "--settings vector_lr: these optimizers and flags tune lr, embed"),
         (
             {"settings": ["head_lr"], "base": {"tied": True}, "tune": 24},

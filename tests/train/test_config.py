@@ -10,7 +10,7 @@ import torch
 from spectrain.train._jobs.model import build_model
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run import updates
-from spectrain.train._run.config import DEFAULT_MINUTES
+from spectrain.train._run.config import DEFAULT_MINUTES, under
 from spectrain.train.config import TrainConfig
 
 
@@ -32,6 +32,7 @@ def test_what_was_given_stays():
 
 
 TORCH = {"optimizer": "torch-muon"}
+ADAMW = {"optimizer": "adamw"}
 REFUSED = [
     ({"depth": 0}, "--depth must be at least 1"),
     ({"batch_size": 6, "micro_batch_size": 4}, "--micro-batch-size must divide --batch-size 6, got 4; try 3"),
@@ -47,6 +48,11 @@ REFUSED = [
     (TORCH | {"scale": "none"}, "--scale must be one of match_rms_adamw, original with --optimizer torch-muon"),
     (TORCH | {"muon_lower": 0.1}, "--muon-lower must be left out with --optimizer torch-muon: muon, normuon"),
     (TORCH | {"decay": "cautious"}, "--decay must be left out with --optimizer torch-muon: muon, normuon"),
+    (ADAMW | {"momentum": 0.9}, "--momentum must be left out with --optimizer adamw: muon, normuon, muoneq, torch"),
+    (ADAMW | {"muon_steps": 3}, "--muon-steps must be left out with --optimizer adamw: muon, normuon, muoneq, torch"),
+    (ADAMW | {"muon_lower": 0.1}, "--muon-lower must be left out with --optimizer adamw: muon, normuon, muoneq know"),
+    (ADAMW | {"decay": "spectral"}, "--decay must be left out with --optimizer adamw: muon, normuon, muoneq know it"),
+    (ADAMW | {"scale": "original"}, "--scale must be left out with --optimizer adamw: muon, normuon, muoneq, torch-m"),
 ]
 
 
@@ -54,6 +60,18 @@ REFUSED = [
 def test_impossible_values_are_refused_by_flag_name(values, words):
     with pytest.raises(ValueError, match="^" + words.replace("(", r"\(")):
         TrainConfig(**values)
+
+
+def test_under_another_optimizer_only_what_it_has_not_is_at_its_default():
+    base = TrainConfig(muon_steps=3, decay="cautious", momentum=0.5, scale="original", beta1=0.8)
+    adamw, peer = under("adamw", base, lr=0.1), under("torch-muon", base)
+    assert (adamw.muon_steps, adamw.decay, adamw.momentum, adamw.scale) == (5, "decoupled", 0.95, "match_rms_adamw")
+    assert (adamw.optimizer, adamw.beta1, adamw.lr) == ("adamw", 0.8, 0.1)
+    assert (peer.muon_steps, peer.decay, peer.momentum, peer.scale) == (3, "decoupled", 0.5, "original")
+
+
+def test_with_mup_the_scale_decides_rates_of_every_optimizer():
+    TrainConfig(**ADAMW, scale="original", parametrisation="mup", base_width=64)
 
 
 @pytest.mark.parametrize("scale", ["match_rms_adamw", "original"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 from spectrain.train._mesh.layout import Layout
-from spectrain.train._run.optimizers import OPTIMIZERS, OURS, TORCH_SCALES
+from spectrain.train._run.optimizers import OPTIMIZERS, TORCH_SCALES
 
 DEFAULT_MINUTES = 3.5
 MOST_STEPS = 99_999_999
@@ -160,7 +160,7 @@ class RunConfig:
             value = getattr(self, name)
             self.require(value is None or 0 < value < float("inf"), name, "positive and finite")
         self._check_bound()
-        self._check_peer()
+        self._check_known()
         self.require(self.muon_lower is None or 0 < self.muon_lower < 1, "muon_lower", "between 0 and 1")
         for name, kind in typing.get_type_hints(type(self)).items():
             if typing.get_origin(kind) is Literal:
@@ -179,19 +179,27 @@ class RunConfig:
         """Refuse a bound that is none, and one that nobody would hold."""
         bound = self.bound
         self.require(bound is None or 0 < bound < float("inf"), "bound", "positive and finite")
-        ours = bound is None or self.optimizer in OURS
-        self.require(ours, "bound", f"left out with --optimizer {self.optimizer}: {', '.join(OURS)} know it")
         self.require(bound is not None or self.bound_by == "post-clip", "bound_by", "left out without --bound")
 
-    def _check_peer(self) -> None:
-        """Refuse what torch's Muon cannot do: it has two scales, polynomials of its own and one decay."""
-        if self.optimizer != "torch-muon":
-            return
-        words = f"left out with --optimizer torch-muon: {', '.join(OURS)} know it"
-        known = TORCH_SCALES
-        self.require(self.scale in known, "scale", f"one of {', '.join(known)} with --optimizer torch-muon")
-        self.require(self.muon_lower is None, "muon_lower", words)
-        self.require(self.decay == "decoupled", "decay", words)
+    def _check_known(self) -> None:
+        """Refuse what the optimizer has not and would drop."""
+        if self.optimizer == "torch-muon":
+            known = ", ".join(TORCH_SCALES)
+            self.require(self.scale in TORCH_SCALES, "scale", f"one of {known} with --optimizer torch-muon")
+        for name, default in self.dropped(self.optimizer).items():
+            others = ", ".join(other for other, facts in OPTIMIZERS.items() if name not in facts.without)
+            words = f"left out with --optimizer {self.optimizer}: {others} know it"
+            self.require(getattr(self, name) == default, name, words)
+
+    def dropped(self, optimizer: str) -> dict[str, object]:
+        """The settings that an optimizer has not, with their defaults; with muP ``scale`` decides rates of every one.
+
+        >>> list(RunConfig().dropped("torch-muon"))
+        ['muon_lower', 'decay', 'bound']
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        without = OPTIMIZERS[optimizer].without
+        return {name: defaults[name] for name in without if name != "scale" or not self.by_width}
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:
@@ -249,6 +257,11 @@ class RunConfig:
         return not self.limits() and self.max_minutes is None and self.horizon is None
 
     @property
+    def by_width(self) -> bool:
+        """Whether rates follow from widths (muP)."""
+        return False
+
+    @property
     def scale_ratio(self) -> float:
         """With a parametrisation by width: Muon's learning rate over AdamW's, which ``--scale`` decides."""
         return 1.0
@@ -263,6 +276,12 @@ class RunConfig:
 
 
 Config = TypeVar("Config", bound=RunConfig)
+
+
+def under(optimizer: str, config: Config, **changes: object) -> Config:
+    """The same run under another optimizer: what that one has not is left at its default."""
+    kept = config.dropped(optimizer) | {"optimizer": optimizer} | changes
+    return dataclasses.replace(config, **kept)  # type: ignore[arg-type]
 
 
 def fill(config: Config, *choices: tuple[str, object, str]) -> tuple[Config, list[str]]:

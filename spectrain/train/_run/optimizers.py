@@ -17,20 +17,27 @@ class Facts(NamedTuple):
     """The one of muon and adamw whose learning rates fit it, where only these were swept."""
     own: tuple[str, ...]
     """Settings that only the update of the matrices uses, besides learning rate and decay."""
+    without: tuple[str, ...]
+    """Settings of our Muon that it has not."""
     words: str
     package: str = ""
     """What must be installed for it."""
 
 
 _UPDATES = "spectrain.train._run.updates"
+_NO_MSIGN = ("scale", "muon_steps", "muon_lower", "decay", "bound")
 
 OPTIMIZERS = {
-    "muon": Facts(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), "ours: momentum orthogonalised by msign"),
-    "normuon": Facts(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), "ours, each row over its running size"),
-    "muoneq": Facts(f"{_UPDATES}:muoneq", 8e-3, "muon", ("momentum",), "ours, rows of equal norm before msign"),
-    "adamw": Facts(f"{_UPDATES}:adamw", 4e-3, "adamw", (), "AdamW for all"),
-    "torch-muon": Facts(f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), "torch.optim.Muon"),
-    "soap": Facts(f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), "SOAP of pytorch-optimizer", "pytorch_optimizer"),
+    "muon": Facts(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), (), "ours: momentum orthogonalised by msign"),
+    "normuon": Facts(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), (), "ours, each row over its running size"),
+    "muoneq": Facts(f"{_UPDATES}:muoneq", 8e-3, "muon", ("momentum",), (), "ours, rows of equal norm before msign"),
+    "adamw": Facts(f"{_UPDATES}:adamw", 4e-3, "adamw", (), ("momentum", *_NO_MSIGN), "AdamW for all"),
+    "torch-muon": Facts(
+        f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), ("muon_lower", "decay", "bound"), "torch.optim.Muon"
+    ),
+    "soap": Facts(
+        f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), _NO_MSIGN, "SOAP of pytorch-optimizer", "pytorch_optimizer"
+    ),
 }
 """By the value of ``--optimizer``."""
 TORCH_SCALES = ("match_rms_adamw", "original")

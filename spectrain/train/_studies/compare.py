@@ -12,6 +12,7 @@ from spectrain._files.read import NOT_FINITE, read_object, read_rows
 from spectrain._files.write import write_json
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run.claim import claimed
+from spectrain.train._run.config import under
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.loop import train
 from spectrain.train._run.prepare import measure
@@ -22,6 +23,7 @@ from spectrain.train._studies.settings import (
     SHORT,
     check_once,
     check_tunable,
+    check_used,
     free_rates,
     hold_the_rest,
     ladders,
@@ -63,8 +65,9 @@ def compare(
     it; finished runs found there are kept, unfinished ones resumed.
 
     Raises ``ValueError`` when AdamW, the yardstick, is not among the optimizers, for runs of no fixed length, for a
-    budget too small to try each setting once, for settings that are not tuned or that ``base`` fixes, and for a seed
-    or a rate that stands twice.
+    budget too small to try each setting once, for settings that are not tuned or that ``base`` fixes, for a seed
+    or a rate that stands twice, and for a setting of ``base`` that every one of the optimizers would drop; what only
+    some have not is left at its default for those.
     """
     if YARDSTICK not in grid:
         raise ValueError(f"compare measures against AdamW; add adamw to --optimizers {' '.join(grid)}.")
@@ -81,10 +84,11 @@ def compare(
             )
         check_tunable(grid, base, settings)
     check_once("--seeds", seeds)
+    check_used(grid, base)
     for optimizer, rates in grid.items():  # what is wrong is said now, not when its turn comes
         check_once("--lr", rates)
         for rate in rates:
-            dataclasses.replace(base, optimizer=optimizer, lr=rate)
+            under(optimizer, base, lr=rate)
         if tune and tune <= len(tuned := ladders(optimizer, base, settings)):
             least = 1 + len(tuned)
             raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
@@ -111,10 +115,7 @@ class Runs:
         name = self.prefix + _name(optimizer, point, self.base, seed)
         if name not in self.rows:
             where = self.folder / name
-            one = dataclasses.replace(
-                self.base, optimizer=optimizer, seed=seed, out_dir=str(where), resume="auto",
-                **point,  # type: ignore[arg-type]
-            )  # fmt: skip
+            one = under(optimizer, self.base, seed=seed, out_dir=str(where), resume="auto", **point)
             self.rows[name] = {"optimizer": optimizer, **point, "seed": seed, **run_or_read(one, where, self.progress)}
         return self.rows[name]
 

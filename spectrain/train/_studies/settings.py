@@ -1,8 +1,8 @@
 """What a comparison tunes: the ladders of each optimizer, and what a controlled comparison holds fixed."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
+from spectrain.train._run.config import under
 from spectrain.train._run.optimizers import OPTIMIZERS
 from spectrain.train._studies.descent import Ladder, Point
 from spectrain.train.config import RATIOS, TrainConfig
@@ -56,7 +56,7 @@ def check_tunable(optimizers: Iterable[str], base: TrainConfig, only: Sequence[s
         for name, ladder in ladders(optimizer, base, only).items():
             for value in ladder.values:
                 try:
-                    dataclasses.replace(base, optimizer=optimizer, **{name: value})  # type: ignore[arg-type]
+                    under(optimizer, base, **{name: value})
                 except ValueError as error:
                     said = f"--tune would try --{name.replace('_', '-')} {value:g}, and {str(error).removesuffix('.')}"
                     raise ValueError(f"{said}. Say by --settings what is to be tuned instead.") from None
@@ -68,9 +68,17 @@ def check_once(flag: str, values: Sequence[float | int]) -> None:
         raise ValueError(f"{flag} has {twice[0]:g} twice; give each once.")
 
 
+def check_used(optimizers: Iterable[str], base: TrainConfig) -> None:
+    """Refuse a setting that differs from its default and that none of the optimizers has."""
+    dropped = [base.dropped(optimizer) for optimizer in optimizers]
+    for name, default in dropped[0].items():
+        if getattr(base, name) != default and all(name in others for others in dropped):
+            raise ValueError(f"--{name.replace('_', '-')} must be left out: none of these optimizers knows it.")
+
+
 def start(optimizer: str, base: TrainConfig) -> Point:
     """Where tuning begins: the defaults of ``spectrain train``."""
-    full, _ = dataclasses.replace(base, optimizer=optimizer, lr=None).derive()
+    full, _ = under(optimizer, base, lr=None).derive()
     found = {name: getattr(full, name, None) for name in ladders(optimizer, base)}
     return {name: 1.0 if value is None else value for name, value in found.items()}
 
