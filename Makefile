@@ -15,9 +15,9 @@ test: $(VENV)/installed  ## run the whole suite; ARGS=--full for the large one
 	@echo "== running the test suite, two processes of one thread each"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-test-integrations: $(VENV)/installed  ## with the packages that docs/integrations.md and docs/routing.md are about
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[integrations]"
-	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q --full tests/integrations tests/optim/test_architectures.py
+test-integrations: $(VENV)/installed  ## with the packages of docs/integrations.md and docs/routing.md, and with Triton
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[integrations,triton]"
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q --full tests/integrations tests/optim/test_architectures.py tests/kernels
 
 lint: $(VENV)/installed  ## style, types and the layers' import contracts
 	@echo "== ruff: style"

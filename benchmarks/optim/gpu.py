@@ -1,18 +1,18 @@
-"""A GPU against float64 on a processor: msign, Muon and attention; then time and memory of a step beside torch's Muon.
+"""A GPU against float64 on a processor: msign, kernels, Muon and attention; then times beside torch's, and memory.
 
     python -m benchmarks.optim.gpu                    # on CUDA, at most eight minutes
     python -m benchmarks.optim.gpu --device cpu --width 64 --side 48 --length 16      # the same code, without one
 
 Each check is a number beside the most that it may be: the tolerance that was asked for; the error that a schedule is
-designed for and four roundings of its dtype; of attention, which has no contract of its own, twice the distance from
-float64 that a processor has in that dtype, and four roundings. The first that is above ends the program,
-which then records a failure and no figure. Without a GPU it says so, records nothing and ends with exit code 77.
+designed for and four roundings of its dtype; of our kernels, four roundings and as many of each sum in float32; of
+attention, which has no contract of its own, twice the distance from float64 that a processor has in that dtype, and
+four roundings. The first that is above ends the program, which then records a failure and no figure. Without a GPU
+it says so, records nothing and ends with exit code 77. Kernels are left out where Triton or the device is missing.
 """
 
 import copy
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from benchmarks._program import MissingError, main
 from benchmarks._record import Found, show
 from benchmarks._rounds import alternate
+from benchmarks.optim._checks import Check, distance, finished, noise, unit_roundoff
+from benchmarks.optim._kernels import chosen, kernel_times, kernels
 from spectrain import matfun
 from spectrain.nn import Attention
 from spectrain.optim import Muon
@@ -29,35 +31,6 @@ DTYPES = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2}
 MOVED = 1e-4
 """Tolerance of msign in the steps of Muon that are compared."""
 ATTENTION = {"plain": {}, "grouped": {"kv_heads": 2}, "latent": {"latent": 16}, "window": {"window": 8}}
-
-
-class Check(NamedTuple):
-    """One number and the most that it may be."""
-
-    case: str
-    error: float
-    most: float
-
-    def row(self) -> dict[str, object]:
-        """For the record; raises ArithmeticError where the number is too large, or is none."""
-        if not self.error <= self.most:
-            raise ArithmeticError(f"{self.case}: {self.error:.3g}, at most {self.most:.3g}")
-        return {"case": self.case, "error": self.error, "at most": self.most}
-
-
-def noise(*shape: int, seed: int) -> Tensor:
-    """Gaussian numbers in float64, the same on every device."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def distance(found: Tensor, exact: Tensor) -> float:
-    """Relative Frobenius norm of the difference."""
-    return float((found.detach().cpu().double() - exact).norm() / exact.norm())
-
-
-def unit_roundoff(dtype: torch.dtype) -> float:
-    """Half the spacing of numbers at 1."""
-    return torch.finfo(dtype).eps / 2
 
 
 def exact_sign(X: Tensor) -> Tensor:
@@ -140,17 +113,6 @@ def both(layer: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach(), back
 
 
-def finished(step: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """A step that ends when the device is done."""
-
-    def run() -> None:
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return run
-
-
 def transformer(*, layers: int, width: int, hidden: int, vocabulary: int) -> nn.Module:
     """Embedding, blocks with separate projections and SwiGLU, RMSNorm, untied head, no biases."""
 
@@ -225,20 +187,24 @@ def measure(
     where, ends = torch.device(device), time.monotonic() + 60 * minutes
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 is to be float32
     rows: list[dict[str, object]] = []
+    ours = list(kernels(where, side))
     for checks in (
         signs(where, side), fixed_steps(where, side), moves(where, side, width), attends(where, width, length),
+        (kernel.check() for kernel in ours),
     ):  # fmt: skip
         rows += checked(checks, ends, time.monotonic)
     steps = steps_of(where, layers, step_width)
     times = alternate(steps, rounds=rounds)
     extra = {name: memory_of(step, where) for name, step in steps.items()}
     timed = [{"step": name, "ms": 1e3 * times.median(name), "peak extra MiB": extra[name]} for name in steps]
+    tables = [rows, timed, kernel_times(ours, where, rounds), chosen()]
     figures = {
         "checks": len(rows),
         "ratio": times.ratio("Muon", "torch Muon"),
         "place": torch.cuda.get_device_name(where) if where.type == "cuda" else "a processor",
     }
-    return Found(rows=[*rows, *timed], body=f"{show(rows)}\n\n{show(timed)}", figures=figures)
+    body = "\n\n".join(show(table) for table in tables if table)
+    return Found(rows=[row for table in tables for row in table], body=body, figures=figures)
 
 
 if __name__ == "__main__":

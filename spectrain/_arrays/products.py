@@ -4,7 +4,8 @@ MKL takes a slow path on processors of other makers: on an AMD EPYC with AVX-512
 and oneDNN's, which torch ships too, at 258 (benchmarks/matfun/msign_products.py). The choice is a rule, not a
 measurement, so it is the same in every run on a machine.
 
-Of a product that is symmetric five eighths are computed, block column by block column; the rest is copied.
+Of a product that is symmetric five eighths are computed, block column by block column; the rest is copied. On CUDA a
+kernel may do it by tiles (`_triton`).
 """
 
 import functools
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain._arrays._triton.products import symmetric_by_triton
 from spectrain._arrays.kinds import Real
 from spectrain._arrays.scale import recording
 
@@ -83,6 +85,8 @@ def _in_blocks(A: Tensor) -> bool:
 
 def symmetric_bmm(A: Float[Tensor, "b k l"], B: Float[Tensor, "b l k"]) -> Float[Tensor, "b k k"]:
     """Return A B, which is symmetric: A A^T, or a product of commuting symmetric matrices."""
+    if (found := symmetric_by_triton(None, A, B, _of_torch)) is not None:
+        return found
     if not _in_blocks(A):
         return bmm(A, B)
     result = A.new_empty(*A.shape[:-1], A.shape[-2])
@@ -102,6 +106,8 @@ def symmetric_baddbmm(
     alpha: Real = 1.0,
 ) -> Float[Tensor, "b k k"]:
     """Return beta C + alpha A B for symmetric matrices that commute but for rounding."""
+    if (found := symmetric_by_triton(C, A, B, _of_torch, beta=beta, alpha=alpha)) is not None:
+        return found
     if not _in_blocks(A):
         return baddbmm(C, A, B, beta=beta, alpha=alpha)
     result = torch.empty_like(C)
@@ -111,6 +117,11 @@ def symmetric_baddbmm(
             torch.addmm(c[low:, low:high], a[low:], b[:, low:high], beta=beta, alpha=alpha, out=block)
             out[low:high, high:] = out[high:, low:high].mT
     return result
+
+
+def _of_torch(C: Tensor | None, A: Tensor, B: Tensor, beta: Real, alpha: Real) -> Tensor:
+    """Return what a kernel is compared with."""
+    return torch.bmm(A, B) if C is None else torch.baddbmm(C, A, B, beta=beta, alpha=alpha)
 
 
 def _columns(k: int) -> list[tuple[int, int]]:

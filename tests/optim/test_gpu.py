@@ -69,6 +69,10 @@ def _narrow(optimizer):
     return optimizer.param_groups[0]["params"][0].dtype == torch.float32
 
 
+def test_without_a_device_for_them_no_kernel_is_checked():
+    assert not list(gpu.kernels(torch.device("cpu"), 12))
+
+
 def test_it_ends_in_time():
     """A clock that is beyond the end after the second check."""
     looks = iter([0.0, 100.0])

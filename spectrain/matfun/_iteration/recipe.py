@@ -18,6 +18,7 @@ from spectrain.matfun._iteration.finish import distance, finish_size, finish_sma
 from spectrain.matfun._iteration.gram import coefficients, gram_cuts, gram_iteration
 from spectrain.matfun._iteration.largest import schatten_bound, start_bound
 from spectrain.matfun._iteration.measured import measured_lowers, quadrature
+from spectrain.matfun._iteration.on_chip import on_chip
 from spectrain.matfun._iteration.plain import Start, parts, plain_iterations, start_for
 
 _MEASURED_ERROR = 0.1  # of the candidates for a measured spectrum: `spectrain.matfun._iteration.measured.candidates`
@@ -106,7 +107,9 @@ class Recipe:
         upper, cuts = self.schedule.interval[1], self.cuts(Xs[0].shape)
         count = finish_size(start.G.shape[-1]) if self.finish else 0
         noise = _noise(Xs, start.G, inputs) if count else start.top
-        if cuts is None:
+        if self.form is None and (found := on_chip(Xs, self.schedule, start, upper)) is not None:
+            Ys = found
+        elif cuts is None:
             Ys = plain_iterations(Xs, coefficients(self.schedule), start=start, upper=upper)
         else:
             Ys = gram_iteration(Xs, self.schedule.polynomials, start=start, upper=upper, cuts=cuts)
