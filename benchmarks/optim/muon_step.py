@@ -11,7 +11,7 @@ whose step was faster in one comparison here, as ``spectrain train`` decides by 
 
 Equal steps are not equal work well done. So beside the time stand the polar error of each msign on Gaussian matrices of
 the shapes, and its slope: what it makes of a singular value of 1e-4 of the largest, over that value. What each loses in
-training is another program's: ``benchmarks/train/muon_exactness.py`` (no record yet).
+training is another program's: ``benchmarks/train/muon_exactness.py``.
 Memory is what a step needs for a moment above what is held between steps, in a process of its own, and over the size of
 the largest matrix that msign sees.
 """
