@@ -130,7 +130,8 @@ def test_products_say_every_number_of_the_room_they_are_given(ends):
     each = torch.einsum("po,pi->poi", y, x)
     torch.testing.assert_close(found[0], torch.zeros_like(w).index_add(0, owners, each))
     torch.testing.assert_close(found[1], torch.einsum("poi,pi->po", w[owners], x))
-    assert found[0] is given[0] and found[1] is given[1]
+    assert found[0] is given[0]
+    assert found[1] is given[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
