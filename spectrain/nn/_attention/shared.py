@@ -57,9 +57,9 @@ class Content(Heads):
         """What is not shared."""
         return shape.value_dim - shape.content_dim
 
-    def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
+    def beside(self, block: "Attention", x: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         """What of a value is not shared, then the key, whose unrotated coordinates come first."""
-        kept = super().keep(block, x, turns)
+        kept = super().beside(block, x, key)
         return (torch.cat(kept[::-1], dim=-1),) if block.shape.extra_dim else kept
 
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
