@@ -24,6 +24,12 @@ def by_formula(*tensors: Tensor) -> bool:
     return all(x.device.type == "cpu" and not hasattr(x, "device_mesh") for x in tensors)
 
 
+def may_keep() -> bool:
+    """Whether a tensor made here serves later calls as well: it is a value, of no trace and no inference mode."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not traced and torch._C._len_torch_dispatch_stack() == 0 and not torch.is_inference_mode_enabled()
+
+
 @contextmanager
 def as_elsewhere() -> Iterator[None]:
     """Compute as another device does: for whoever looks here at what is called and kept there.

@@ -31,7 +31,10 @@ class RMSNorm(nn.RMSNorm):
         alike = weight is not None and x.dtype == weight.dtype and x.shape[-1:] == weight.shape
         if not alike or x.dtype not in (torch.float32, torch.float64) or not by_formula(x, weight):
             return super().forward(x)
-        out: Tensor = _Normalise.apply(x, weight, _eps(self.eps, x.dtype))
+        eps = _eps(self.eps, x.dtype)
+        if not torch.is_grad_enabled():
+            return _by_rule(x, weight, eps)[0]
+        out: Tensor = _Normalise.apply(x, weight, eps)
         return out
 
 
@@ -39,14 +42,20 @@ def _eps(eps: float | None, dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps if eps is None else eps
 
 
+def _by_rule(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The result, and one over the root."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    r = torch.full_like(norm, eps).addcmul_(norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    return (x * r).mul_(weight), r
+
+
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        r = mean.add_(eps).rsqrt_()
+        out, r = _by_rule(x, weight, eps)
         ctx.save_for_backward(x, weight, r)
         ctx.eps = eps
-        return (x * r).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:

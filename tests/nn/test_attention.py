@@ -18,6 +18,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no positions": {"heads": 4, "rotary_dim": 0},
     "shared, S1": {"heads": 4, "kv_heads": 2, "head_dim": 12, "rotary_dim": 4, "share": "content"},
     "shared, S3": {"heads": 4, "kv_heads": 1, "head_dim": 12, "rotary_dim": 4, "value_dim": 8, "share": "content"},
+    "shared, S1, values wider": {
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 12,
+        "rotary_dim": 4,
+        "value_dim": 19,
+        "share": "content",
+    },
+    "shared, S1, values narrower": {
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 12,
+        "rotary_dim": 4,
+        "value_dim": 10,
+        "share": "content",
+    },
     "shared, S2": {"heads": 4, "kv_heads": 2, "head_dim": 12, "rotary_dim": 4, "share": "all"},
     "MLA": {"heads": 4, "latent": 12},
     "MLA, query rank, wide heads": {

@@ -118,6 +118,22 @@ def test_second_derivatives_of_the_products():
     assert torch.autograd.gradgradcheck(lambda y, x: products.outer(y, x, ends), (y, x))
 
 
+@pytest.mark.parametrize("ends", [[3, 3, 7, 7], [0, 0, 0, 7], [7, 7, 7, 7]])
+def test_products_say_every_number_of_the_room_they_are_given(ends):
+    x, y, w = tokens(7, 3), tokens(7, 5), tokens(4, 5, 3)
+    owners = torch.searchsorted(torch.tensor(ends), torch.arange(7), right=True)
+    given = torch.full((4, 5, 3), torch.nan, dtype=x.dtype), torch.full((7, 5), torch.nan, dtype=x.dtype)
+    found = (
+        products.outer_into(given[0], y, x, torch.tensor(ends)),
+        products.rows_into(given[1], x, w, torch.tensor(ends)),
+    )
+    each = torch.einsum("po,pi->poi", y, x)
+    torch.testing.assert_close(found[0], torch.zeros_like(w).index_add(0, owners, each))
+    torch.testing.assert_close(found[1], torch.einsum("poi,pi->po", w[owners], x))
+    assert found[0] is given[0]
+    assert found[1] is given[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("widths", [(16, 32), (13, 7), (1, 1)])
 @pytest.mark.parametrize("ends", [[3, 9, 9, 20], [0, 0, 0, 20], [20, 20, 20, 20], [0, 0, 0, 0]])

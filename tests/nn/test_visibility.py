@@ -128,9 +128,19 @@ class Sizes(TorchDispatchMode):
         return made
 
 
+RUNS = {
+    "window": {"kv_heads": 2, "window": 64},
+    "documents": {"kv_heads": 2},
+    "a latent": {"latent": 8},
+    "values wider": {"kv_heads": 2, "value_dim": 6},
+    "values narrower": {"kv_heads": 1, "value_dim": 2},
+    "shared, values narrower": {"kv_heads": 2, "share": "content", "head_dim": 8, "value_dim": 6},
+}
+
+
 def memory(run, length):
     """Bytes of the largest tensor of a forward and backward pass, and of all that is kept for the latter."""
-    kept, block = {}, nn.Attention(16, heads=4, kv_heads=2, window=64 if run == "window" else None)
+    kept, block = {}, nn.Attention(16, heads=4, **RUNS[run])
     documents = packed(length, batch=1) if run == "documents" else None
     x = torch.randn(1, length, 16, generator=torch.Generator().manual_seed(0))
 
@@ -145,7 +155,7 @@ def memory(run, length):
     return sizes.largest, sum(kept.values())
 
 
-@pytest.mark.parametrize("run", ["window", "documents"])
+@pytest.mark.parametrize("run", RUNS)
 def test_memory_is_linear_in_the_length(run):
     """Twice the length takes twice the memory, and less than a mask of bools would alone."""
     short, long = memory(run, 2048), memory(run, 4096)
@@ -156,9 +166,11 @@ def test_memory_is_linear_in_the_length(run):
 def test_the_memory_of_a_mask_would_have_been_seen():
     """What the tests above count sees torch's own call under a mask."""
     q = torch.randn(1, 1, 2048, 8)
-    with Sizes() as sizes:
+    with Sizes() as masked:
         F.scaled_dot_product_attention(q, q, q, attn_mask=torch.ones(2048, 2048, dtype=torch.bool).tril())
-    assert sizes.largest >= 2048 * 2048
+    with Sizes() as narrow:
+        F.scaled_dot_product_attention(q, q, q[..., :4], is_causal=True)
+    assert min(masked.largest, narrow.largest) >= 2048 * 2048
 
 
 @pytest.mark.parametrize("kind", [{"window": 100}, {"window": 100, "sinks": 4}, {"latent": 8}, {"log_n": 128}])

@@ -1,4 +1,4 @@
-"""softmax(q k^T) v by torch's scaled_dot_product_attention, for any number of key heads and any rule of visibility."""
+"""softmax(q k^T) v by torch's fused attention, for any number of key heads and any rule of visibility."""
 
 import math
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from functools import partial
 from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from spectrain.nn._attention.fused import fused
 from spectrain.nn._attention.short import attend_short, is_short
 from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._capture.tap import Tap
@@ -40,7 +40,7 @@ def attend(
         return _masked(q, k, v, None, group, scale)
     if causal and is_short(q, k, v, most=most):
         return attend_short(q, k, v, scale=scale)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=group > 1)
+    return fused(q, k, v, causal=causal, scale=scale)
 
 
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int, scale: float) -> Tensor:
@@ -52,7 +52,8 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, visible: Visibility, group: int,
     blocks = visible.blocks()
     if len(blocks) == 1:
         first, last = visible.keys(0, visible.length)
-        mask = visible.mask(0, visible.length, first, last)
+        alone = visible.length == 1 and visible.repeats  # it sees all of its window
+        mask = None if alone else visible.mask(0, visible.length, first, last)
         return _masked(q, k[:, :, first:last], v[:, :, first:last], mask, group, scale)
     shared: dict[tuple[int, ...], Tensor] = {}
     parts = []
@@ -85,11 +86,11 @@ def _masked(
     """
     mask = mask() if callable(mask) else mask
     if group == 1 or group * q.shape[2] > _FOLD:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=group > 1)
+        return fused(q, k, v, mask=mask, scale=scale)
     rows = q.unflatten(1, (k.shape[1], group)).flatten(2, 3)
     if mask is not None:
         mask = mask.expand(-1, group, -1, -1).flatten(1, 2).unsqueeze(1)
-    out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
+    out = fused(rows, k, v, mask=mask, scale=scale)
     return out.unflatten(2, (group, -1)).flatten(1, 2)
 
 

@@ -229,8 +229,9 @@ class Attention(Peak):
             )
         x = narrowed(x)
         turns = self.rotary.turns(0 if cache is None else cache.seen, x.shape[1], device=x.device)
-        kept, visible = self.kind.see(self, self.kind.keep(self, x, turns), cache, documents)
-        q = self.queries(self._scale_log_n(self._query(x, turns), visible))
+        q, kept = self.kind.ask_and_keep(self, x, turns)
+        kept, visible = self.kind.see(self, kept, cache, documents)
+        q = self.queries(self._scale_log_n(q, visible))
         heads = self.kind.attend(self, q, kept, visible, turns=turns, absorbed=absorbed)
         written = heads.transpose(1, 2).flatten(-2)
         return cast(Tensor, self.output(written if self.shape.output_rank is None else self.output_down(written)))
@@ -273,6 +274,12 @@ class Attention(Peak):
         kept = [name for name in ("key", "value") if name in self._modules]
         return {"query": self.shape.heads, **dict.fromkeys(kept, self.shape.kv_heads)}
 
+    def ask(self, x: Tensor) -> Tensor:
+        """Queries as their map makes them, ``(batch, length, heads head_dim)``."""
+        if self.shape.query_rank is not None:
+            x = normalise_wide(self.query_norm, self.query_down(x))
+        return cast(Tensor, self.query(x))
+
     def place(self, x: Tensor, heads: int, gains: nn.Module | None, turns: Turns) -> Tensor:
         """Queries or keys in heads, normalised, and rotated by their positions."""
         if self.qk_norm is True and self.rotary.dim == self.shape.head_dim and self.rotary.parts == 1:
@@ -287,11 +294,6 @@ class Attention(Peak):
         if gains is not None:
             return normalise_wide(gains, x)
         return F.rms_norm(x, x.shape[-1:], eps=self.norm_eps) if self.qk_norm else x
-
-    def _query(self, x: Tensor, turns: Turns) -> Tensor:
-        if self.shape.query_rank is not None:
-            x = normalise_wide(self.query_norm, self.query_down(x))
-        return self.place(self.query(x), self.shape.heads, self.query_gains, turns)
 
     def _scale_log_n(self, q: Tensor, visible: Visibility) -> Tensor:
         if self.log_n is None:

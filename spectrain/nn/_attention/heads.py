@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import attend
@@ -53,7 +54,20 @@ class Heads(Kind):
         """The rotated key, and the value."""
         groups = block.shape.kv_heads
         key = block.place(block.key(x), groups, block.key_gains, turns)
-        return (key, split_heads(block.value(x), groups)) if block.shape.extra_dim else (key,)
+        return self.beside(block, x, key)
+
+    def beside(self, block: "Attention", x: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        """A key, and what is kept with it."""
+        return (key, split_heads(block.value(x), block.shape.kv_heads)) if block.shape.extra_dim else (key,)
+
+    def ask_and_keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Of a single token, which is over before its operations are called, queries and keys are placed together."""
+        if x.shape[1] > 1 or torch.is_grad_enabled() or block.key_gains is not None:
+            return super().ask_and_keep(block, x, turns)
+        heads = (block.shape.heads, block.shape.kv_heads)
+        both = block.place(torch.cat((block.ask(x), block.key(x)), dim=-1), sum(heads), None, turns)
+        q, key = both.split(heads, dim=1)
+        return q, self.beside(block, x, key)
 
     def clipped(self, block: "Attention") -> nn.Linear | None:
         """Keys of each group."""

@@ -75,6 +75,11 @@ class Kind(ABC):
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
         """What decoding keeps of each token, ``(batch, heads, length, numbers)`` each."""
 
+    def ask_and_keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Queries, normalised and rotated, and what :meth:`keep` keeps."""
+        kept = self.keep(block, x, turns)
+        return block.place(block.ask(x), block.shape.heads, block.query_gains, turns), kept
+
     @abstractmethod
     def clipped(self, block: "Attention") -> nn.Linear | None:
         """The map of keys that a head, or a group of heads, has to itself and no value shares: QK-clip shrinks it."""

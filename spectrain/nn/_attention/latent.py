@@ -118,7 +118,11 @@ class Latent(Kind):
         return attend(q, block.keys(key), value, visible, scale=block.scale, maps=block.maps, look=block.look)
 
     def _absorb(self, block: "Attention", q: Tensor, latents: Tensor, visible: Visibility) -> Tensor:
-        """q . (W_k c) = (W_k^T q) . c, sum p (W_v c) = W_v (sum p c): one key and value for all heads, the latent."""
+        """q . (W_k c) = (W_k^T q) . c, sum p (W_v c) = W_v (sum p c): one key and value for all heads, the latent.
+
+        The rotated part stands behind both, as in the cache, and what it adds to a value is left out: a product of a
+        few more columns, where torch fuses no heads whose keys and values are not of one size.
+        """
         s = block.shape
         content, rotated = q.split((s.content_dim, s.rotary_dim), dim=-1)
         if s.content_dim:
@@ -127,9 +131,8 @@ class Latent(Kind):
             content = content.new_zeros(*content.shape[:-1], self.latent)
         value = block.value.weight.unflatten(0, (s.heads, -1))
         query = torch.cat((content, rotated), dim=-1)
-        shared = latents[..., : self.latent]
-        heads = attend(query, latents, shared, visible, scale=block.scale, maps=block.maps, look=block.look)
-        return heads @ value.mT
+        heads = attend(query, latents, latents, visible, scale=block.scale, maps=block.maps, look=block.look)
+        return heads[..., : self.latent] @ value.mT
 
 
 mla = Choice(

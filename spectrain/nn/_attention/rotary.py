@@ -1,5 +1,6 @@
 """Rotary position embedding: positions as rotations of pairs of coordinates."""
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spectrain.nn._attention.scaling import Scaling
+from spectrain.nn._eager import may_keep
 from spectrain.nn._numbers import check_positive, check_sizes
 
 
@@ -51,6 +53,9 @@ class Rotary(nn.Module):
 
     def turns(self, start: int, length: int, *, device: torch.device) -> Turns:
         """The rotations of ``length`` positions from ``start`` on, to be used for queries and keys alike."""
+        if length == 1:
+            angle = self.frequencies(device).unsqueeze(0) * start
+            return Turns(angle.cos(), angle.sin())
         return self.turns_at(torch.arange(start, start + length, device=device))
 
     def turns_at(self, positions: Tensor) -> Turns:
@@ -61,11 +66,8 @@ class Rotary(nn.Module):
 
     def frequencies(self, device: torch.device) -> Tensor:
         """Radians a position, one for each pair."""
-        size = self.dim // self.parts
-        wide = torch.float64 if device.type != "mps" else torch.float32
-        exponent = torch.arange(0, size, 2, dtype=wide, device=device) / max(1, size)
-        plain = self.base**-exponent
-        return plain if self.scaling is None or not size else self.scaling.change(plain, base=self.base)
+        find = _kept if device.type == "cpu" and may_keep() else _frequencies
+        return find(self.dim // self.parts, self.base, self.scaling, device)
 
     def turn(self, x: Tensor, turns: Turns) -> Tensor:
         """Rotate the last ``dim`` coordinates of ``x`` by ``turns``, and leave those before alone."""
@@ -80,3 +82,13 @@ class Rotary(nn.Module):
     def forward(self, x: Float[Tensor, "*batch length dim"], *, start: int = 0) -> Float[Tensor, "*batch length dim"]:
         """Rotate ``x``, whose first row stands at position ``start``."""
         return self.turn(x, self.turns(start, x.shape[-2], device=x.device))
+
+
+def _frequencies(size: int, base: float, scaling: Scaling | None, device: torch.device) -> Tensor:
+    wide = torch.float64 if device.type != "mps" else torch.float32
+    exponent = torch.arange(0, size, 2, dtype=wide, device=device) / max(1, size)
+    plain = base**-exponent
+    return plain if scaling is None or not size else scaling.change(plain, base=base)
+
+
+_kept = functools.lru_cache(maxsize=64)(_frequencies)  # a token that is decoded would make them again in every block

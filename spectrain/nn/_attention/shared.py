@@ -57,10 +57,32 @@ class Content(Heads):
         """What is not shared."""
         return shape.value_dim - shape.content_dim
 
+    def beside(self, block: "Attention", x: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        """What of a value is not shared, then the key, whose unrotated coordinates come first."""
+        kept = super().beside(block, x, key)
+        return (torch.cat(kept[::-1], dim=-1),) if block.shape.extra_dim else kept
+
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """The value: what is shared, then the rest."""
-        content = kept[0][..., : block.shape.content_dim]
-        return kept[0], torch.cat((content, kept[1]), dim=-1) if block.shape.extra_dim else content
+        """Views of what is kept, so that no token costs a copy: a key is its end, a value its beginning.
+
+        A value that is narrower than its key has some rotated coordinates behind it, which :meth:`attend` leaves out.
+        """
+        s = block.shape
+        return kept[0][..., s.extra_dim :], kept[0][..., : max(s.value_dim, s.head_dim)]
+
+    def attend(
+        self,
+        block: "Attention",
+        q: Tensor,
+        kept: tuple[Tensor, ...],
+        visible: Visibility,
+        *,
+        turns: Turns,
+        absorbed: bool | None,
+    ) -> Tensor:
+        """As ever, then in the order of a value: what is shared, and the rest."""
+        heads = super().attend(block, q, kept, visible, turns=turns, absorbed=absorbed)
+        return heads[..., : block.shape.value_dim].roll(-block.shape.extra_dim, dims=-1)
 
 
 @dataclass(frozen=True)

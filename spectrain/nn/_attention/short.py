@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spectrain.nn._attention.fused import fused
 from spectrain.nn._eager import by_formula
 
 LONGEST = 512
@@ -42,8 +42,7 @@ class _Short(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.scale = scale
-        grouped = q.shape[1] > k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+        return fused(q, k, v, causal=True, scale=scale)
 
     @staticmethod
     @once_differentiable

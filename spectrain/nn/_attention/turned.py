@@ -20,7 +20,11 @@ def normalise_and_turn(x: Tensor, turns: Turns, *, eps: float | None) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     cos, sin = (t.to(wide) for t in turns)
     eps = torch.finfo(wide).eps if eps is None else eps
-    out: Tensor = _NormaliseAndTurn.apply(x, cos, sin, eps) if by_formula(x) else _by_operations(x, cos, sin, eps)
+    if not by_formula(x):
+        return _by_operations(x, cos, sin, eps)
+    if not torch.is_grad_enabled():
+        return _by_rule(x, cos, sin, eps)[0]
+    out: Tensor = _NormaliseAndTurn.apply(x, cos, sin, eps)
     return out
 
 
@@ -38,12 +42,19 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
     return out
 
 
+def _by_rule(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The result, and one over the root."""
+    y = x if x.shape[-2] == 1 else torch.empty(x.shape, dtype=cos.dtype).copy_(x)  # heads of a row lie together
+    y = y.to(cos.dtype)
+    norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    r = torch.full_like(norm, eps).addcmul_(norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    return _rotate(y * r if y is x else y.mul_(r), cos, sin, back=False).to(x.dtype), r
+
+
 class _NormaliseAndTurn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-        y = torch.empty(x.shape, dtype=cos.dtype).copy_(x)
-        r = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        out = _rotate(y.mul_(r), cos, sin, back=False).to(x.dtype)
+        out, r = _by_rule(x, cos, sin, eps)
         ctx.save_for_backward(x, out, r, cos, sin)
         ctx.eps = eps
         return out

@@ -79,7 +79,7 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
         ctx.save_for_backward(y, x, ends)
-        return outer_into(y.new_zeros(len(ends), y.shape[1], x.shape[1]), y.contiguous(), x.contiguous(), ends)
+        return outer_into(y.new_empty(len(ends), y.shape[1], x.shape[1]), y.contiguous(), x.contiguous(), ends)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -89,8 +89,12 @@ class _Outer(torch.autograd.Function):
 
 
 def rows_into(out: Tensor | None, x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
-    """:func:`rows` without derivatives, into ``out`` where it is given."""
-    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm" and not _takes_onednn(x, matrices):
+    """:func:`rows` without derivatives, into ``out`` where it is given.
+
+    On a processor torch's grouped product is a loop, too, and makes a tensor of its own to be copied from.
+    """
+    there = out is not None and x.device.type == "cpu"
+    if len(x) and path(x.dtype, *matrices.shape[1:]) == "grouped_mm" and not there and not _takes_onednn(x, matrices):
         found = F.grouped_mm(x, _make_dense(matrices).mT, offs=ends.to(torch.int32))
         return found if out is None else out.copy_(found)
     out = x.new_empty(len(x), matrices.shape[1]) if out is None else out
@@ -100,9 +104,14 @@ def rows_into(out: Tensor | None, x: Tensor, matrices: Tensor, ends: Tensor) -> 
 
 
 def outer_into(out: Tensor, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
-    """:func:`outer` without derivatives, into ``out``, which holds zeros."""
-    for group, start, end in _groups(ends):
-        _product(y[start:end].mT, x[start:end], out[group])
+    """:func:`outer` without derivatives, into ``out``: zeros for a group without rows."""
+    start = 0
+    for group, end in enumerate(ends.tolist()):
+        if end > start:
+            _product(y[start:end].mT, x[start:end], out[group])
+        else:
+            out[group].zero_()
+        start = end
     return out
 
 

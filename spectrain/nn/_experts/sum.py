@@ -106,7 +106,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients in ``x``, ``weight``, ``both`` and ``down``."""
     width, hidden = down.shape[1:]
-    in_x, in_weight, in_both, in_down = map(torch.zeros_like, (x, weight, both, down))
+    in_x, in_weight = torch.zeros_like(x), torch.zeros_like(weight)
+    in_both, in_down = torch.empty_like(both), torch.empty_like(down)
     for experts, pairs, within in _blocks(ends, 2 * width + 5 * hidden):
         at, w, d = token[pairs], weight[pairs], down[experts]
         gate, up = inner[pairs].chunk(2, dim=1)
