@@ -3,7 +3,7 @@
 The limits are those the layer was built for: degree 30 within 50 ms where float64 suffices (E >= 1e-3 max|f|), a second
 otherwise; degree 200 with its proof within two; a full schedule with its proof within a second, for bfloat16 within
 50 ms; the import within 0.3 s and without torch. Nothing is looked up in tables or files, and what the process
-remembers is forgotten before each run. Median and worst of seven runs; the very first also loads libraries.
+remembers is forgotten before each round. Median and worst of seven rounds; the very first also loads libraries.
 """
 
 import statistics
@@ -105,29 +105,29 @@ TASKS = {
 }
 
 
-def milliseconds(f: Callable[[], object], runs: int) -> list[float]:
-    """Wall clock of each run."""
+def milliseconds(f: Callable[[], object], rounds: int) -> list[float]:
+    """Wall clock of each round."""
     times = []
-    for _ in range(runs):
+    for _ in range(rounds):
         for function in REMEMBERED:
             function.cache_clear()
         times.append(1e3 * seconds(f))
     return times
 
 
-def time_imports(runs: int) -> tuple[list[float], bool]:
+def time_imports(rounds: int) -> tuple[list[float], bool]:
     """Milliseconds of the import in fresh processes, and whether torch came with it."""
-    answers = [subprocess.check_output([sys.executable, "-c", IMPORT], text=True).split() for _ in range(runs)]
+    answers = [subprocess.check_output([sys.executable, "-c", IMPORT], text=True).split() for _ in range(rounds)]
     return [1e3 * float(took) for took, _ in answers], any(torch == "True" for _, torch in answers)
 
 
-def measure(*, runs: int = 7, tasks: tuple[str, ...] = tuple(TASKS)) -> Found:
-    """Every task ``runs`` times."""
+def measure(*, rounds: int = 7, tasks: tuple[str, ...] = tuple(TASKS)) -> Found:
+    """Every task ``rounds`` times."""
     measured = {}
     for name in tasks:
-        measured[name] = (TASKS[name].limit, milliseconds(TASKS[name].run, runs))
+        measured[name] = (TASKS[name].limit, milliseconds(TASKS[name].run, rounds))
         print(f"{name:60s} {statistics.median(measured[name][1]):8.1f} ms of {TASKS[name].limit}", flush=True)
-    times, torch = time_imports(runs)
+    times, torch = time_imports(rounds)
     measured["import of minimax and sign_schedule"] = (300, times)
     rows = [
         {"task": name, "median ms": statistics.median(t), "worst ms": max(t), "limit ms": limit, "milliseconds": t}
@@ -147,6 +147,6 @@ if __name__ == "__main__":
         "approx_speed",
         "Best approximation and schedules in milliseconds: {kept} of {all} limits are kept",
         measure,
-        smoke={"runs": 1, "tasks": ("exp, degree 3",)},
-        check={"runs": 1, "tasks": ("abs(x), degree 30", "abs(x), degree 30, with proof")},
+        smoke={"rounds": 1, "tasks": ("exp, degree 3",)},
+        check={"rounds": 1, "tasks": ("abs(x), degree 30", "abs(x), degree 30, with proof")},
     )
