@@ -14,6 +14,7 @@ from spectrain.approx._minimax.start import first_reference, initial_grid
 
 _MOST = 200
 _STUCK = 30
+_STILL = 1e-15
 Pair = tuple[Array, Array]
 
 
@@ -101,28 +102,32 @@ def exchange(
     close: Callable[[float], float],
     floor: float = 0.0,
     crowding: float = 0.0,
+    sparing: bool = False,
 ) -> Exchange:
     """Run until the largest error exceeds the level by the fraction ``close(level)``, or nothing gets better.
 
     A level below ``floor`` ends the run at once: it is rounding. ``crowding`` weighs distances against heights where
-    there are more extrema than needed (`_thin`), both as logarithms; flat problems need it.
+    there are more extrema than needed (`_thin`), both as logarithms; flat problems need it. ``sparing`` of errors, it
+    looks for the tops of peaks as closely as the gap of the round before asks for.
     """
     count = problem.unknowns + 1
     grid = initial_grid(problem, count)
     s = start if start is not None else first_reference(problem, grid, count)
-    highest, least, stuck, iteration = 0.0, np.inf, 0, 0
+    highest, least, stuck, iteration, gap = 0.0, np.inf, 0, 0, 1.0
     while True:
         iteration += 1
         c, level = arithmetic.level(s)
         points = np.unique(np.concatenate([grid, s, between(problem, s)]))
         errors = partial(arithmetic.errors, coefficients=c)
         e = errors(points)
-        peaks = sharpen(problem, errors, points, points[peaks_of(e, abs(level) / 2)])
+        tops = points[peaks_of(e, abs(level) / 2)]
+        peaks = sharpen(problem, errors, points, tops, settled=max(_STILL, 1e-4 * gap if sparing else 0.0))
         points = np.concatenate([points, peaks])
         order = np.unique(points, return_index=True)[1]
         points, e = points[order], np.concatenate([e, errors(peaks)])[order]
         moved = alternate(points, e, s, level, count, crowding=crowding)
         largest = float(np.abs(e).max())
+        gap = (largest - abs(level)) / largest if largest else 0.0
         better = abs(level) > highest * (1 + 1e-14) or largest < least * (1 - 1e-14)
         stuck = 0 if better or iteration < 3 else stuck + 1
         least = min(least, largest)
@@ -215,8 +220,13 @@ def peaks_of(e: Array, least: float) -> Array:
     return np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] >= size[2:]) & (size[1:-1] >= least))
 
 
-def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s: Array) -> Array:
-    """Move each point of the reference to the top of its peak, by golden sections between its neighbours."""
+def sharpen(
+    problem: Problem, errors: Callable[[Array], Array], points: Array, s: Array, *, settled: float = _STILL
+) -> Array:
+    """Move each point of the reference to the top of its peak, by golden sections between its neighbours.
+
+    Rounds that gain less than ``settled``, relatively, are the end: three of them where that is all that doubles hold.
+    """
     where = np.searchsorted(points, s)
     low = points[np.maximum(where - 1, 0)]
     high = points[np.minimum(where + 1, len(points) - 1)]
@@ -240,8 +250,8 @@ def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s
             a, ya = _choose(to_a, (m, top), ~better & left, (trial, y), (a, ya))
             b, yb = _choose(to_b, (m, top), ~better & ~left, (trial, y), (b, yb))
             m, top = np.where(better, trial, m), np.where(better, y, top)
-        quiet = quiet + 1 if (top - before).max(initial=0.0) <= 1e-15 * top.max(initial=0.0) else 0
-        if quiet == 3:
+        quiet = quiet + 1 if (top - before).max(initial=0.0) <= settled * top.max(initial=0.0) else 0
+        if quiet == (3 if settled == _STILL else 1):
             break
     return m
 

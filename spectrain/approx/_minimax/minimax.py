@@ -166,12 +166,13 @@ def _solve_in_balls(
     bits = 160 + spent
     while True:
         digits = bits - spent - 90
-        found = by_remainders(small, size, bits, digits, start=start) if small.stride else None
+        last = digits >= EXACT_DIGITS + 10 * small.powers[-1]
+        found = by_remainders(small, size, bits, digits, start=start, last=last) if small.stride else None
         run = found or _exchange_in_balls(small, size, bits, digits)
         iterations += run.iterations
         trusted = run.depth < digits or not small.followed
         # The error of an entire function falls with n like 2^n (n + 1)!, of all that is called exact still faster.
-        if trusted or digits >= EXACT_DIGITS + 10 * small.powers[-1]:
+        if trusted or last:
             break
         bits *= 2
     status = "alternation" if run.gap <= _CLOSED else "stopped"

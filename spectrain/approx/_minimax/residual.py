@@ -14,6 +14,9 @@ from spectrain.approx._minimax.problem import Array, Problem
 from spectrain.approx._minimax.start import first_reference, initial_grid
 
 _ROUNDS = 8
+_FEW = 100
+_SMOOTH = 40
+"""Bits below the target from where on what kinks there are is smooth enough for parabolas."""
 _TRUSTED = 2.0**-22
 """The share of the remainder below which its level is a matter of rounding in doubles."""
 _CROWDINGS = (0.0, 3.0, 5.0, 2.0)
@@ -58,7 +61,9 @@ class Remainder(Doubles):
         return self.problem.basis_at(z), r, w
 
 
-def by_remainders(problem: Problem, size: float, bits: int, digits: int, *, start: Array | None) -> Deep | None:
+def by_remainders(
+    problem: Problem, size: float, bits: int, digits: int, *, start: Array | None, last: bool
+) -> Deep | None:
     """The exchange for ``f - p0`` in doubles, p0 the polynomial of a reference in balls; None where it does not close.
 
     The best approximation of f is p0 and that of the remainder. Where the remainder is no larger than the level times
@@ -74,11 +79,15 @@ def by_remainders(problem: Problem, size: float, bits: int, digits: int, *, star
         iterations, before = 0, math.inf
         for _ in range(_ROUNDS):
             c, _ = solve_level(balls.problem, balls.points(s), alternating_signs(count))
-            remainder = Remainder(balls, c, np.unique(np.concatenate([grid, s, between(problem, s)])))
-            depth = _depth(remainder.unit, size)
+            points = np.unique(np.concatenate([grid, s, between(problem, s)]))
+            # A few points say already that more digits are wanted; that no more are left is said by all.
+            depth = _depth(Remainder(balls, c, points[:: len(points) // _FEW + 1]).unit, size)
+            if depth < digits or last:
+                remainder = Remainder(balls, c, points)
+                depth = _depth(remainder.unit, size)
             if depth >= digits:
                 return Deep(s, depth, 1.0, iterations)
-            run = _exchange(remainder, s)
+            run = _exchange(remainder, s, sparing=depth > _SMOOTH)
             s, iterations = run.reference, iterations + run.iterations
             if abs(run.level) > _TRUSTED and run.gap <= 1e-3:
                 return Deep(s, depth - math.log2(abs(run.level)), run.gap, iterations)
@@ -88,12 +97,12 @@ def by_remainders(problem: Problem, size: float, bits: int, digits: int, *, star
     return None
 
 
-def _exchange(remainder: Remainder, s: Array) -> Exchange:
+def _exchange(remainder: Remainder, s: Array, *, sparing: bool) -> Exchange:
     """Another weight of distances is another chance, as for targets that doubles see."""
     for crowding in _CROWDINGS:
         run = exchange(
             remainder.problem, remainder, s, close=(lambda _: 1e-11) if crowding else _closeness, floor=2.0**-46,
-            crowding=crowding,
+            crowding=crowding, sparing=sparing,
         )  # fmt: skip
         if run.gap <= 1e-3 or abs(run.level) <= _TRUSTED:
             break
