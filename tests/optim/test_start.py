@@ -8,7 +8,9 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from spectrain._arrays.graphs import constant_in_graphs, outside_graphs
-from spectrain.approx._schedules import sign
+from spectrain.approx._minimax import minimax
+from spectrain.approx._schedules import best_steps, sign, unit
+from spectrain.matfun import msign
 from spectrain.matfun._iteration.design import _schedule_of
 from spectrain.optim import Muon
 
@@ -66,25 +68,58 @@ FIRST_STEPS = {
 }
 
 
-def _designed(monkeypatch, tmp_path, p, **said):
-    """Steps of the schedules that a first step designs, with an empty cache folder and nothing remembered."""
+@pytest.fixture
+def nothing_remembered(monkeypatch, tmp_path):
+    """An empty cache folder and no schedule of before."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    designed, original = [], sign.design
-    monkeypatch.setattr(sign, "design", lambda setting: designed.append(setting.steps) or original(setting))
     _schedule_of.cache_clear()
+    yield
+    _schedule_of.cache_clear()
+
+
+@pytest.fixture
+def designs_refused(monkeypatch, nothing_remembered):
+    """Whoever designs a schedule, or the best polynomial of a step, fails."""
+
+    def refuse(*given, **said):
+        raise AssertionError(f"designed: {given}, {said}")
+
+    for module, name in ((sign, "design"), (unit, "unit_step"), (best_steps, "unit_step"), (minimax, "minimax")):
+        monkeypatch.setattr(module, name, refuse)
+
+
+def _first_step(p, **said):
     p.grad = torch.ones_like(p)
     Muon([p], **said).step()
-    _schedule_of.cache_clear()
-    return designed
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("said", FIRST_STEPS.values(), ids=FIRST_STEPS)
-def test_a_first_step_designs_nothing(monkeypatch, tmp_path, said, dtype):
-    p = torch.nn.Parameter(torch.eye(5, 7, dtype=dtype))
-    assert _designed(monkeypatch, tmp_path, p, **said) == []
+def test_a_first_step_designs_nothing(designs_refused, said, dtype):
+    _first_step(torch.nn.Parameter(torch.eye(5, 7, dtype=dtype)), **said)
 
 
-def test_a_number_of_steps_that_no_table_holds_is_designed(monkeypatch, tmp_path):
-    p = torch.nn.Parameter(torch.eye(5, 7, dtype=torch.float64))
-    assert _designed(monkeypatch, tmp_path, p, steps=9) == [9]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_five_steps_for_a_measured_spectrum_design_nothing(designs_refused, dtype):
+    assert msign(torch.eye(5, 7, dtype=dtype), steps=5, lower="measured").isfinite().all()
+
+
+DESIGNED = {
+    "steps that no table holds": lambda: _first_step(torch.nn.Parameter(torch.eye(5, 7)), steps=9),
+    "an interval that no table holds": lambda: msign(torch.eye(5, 7), steps=5, lower=0.0123),
+    "a measured spectrum, six steps": lambda: msign(torch.eye(5, 7), steps=6, lower="measured"),
+    "a best approximation": lambda: minimax.minimax(abs, 3, (-1, 1)),
+}
+
+
+@pytest.mark.parametrize("call", DESIGNED.values(), ids=DESIGNED)
+def test_a_design_would_be_seen(designs_refused, call):
+    with pytest.raises(AssertionError, match="designed"):
+        call()
+
+
+def test_a_number_of_steps_that_no_table_holds_is_designed(monkeypatch, nothing_remembered):
+    designed, original = [], sign.design
+    monkeypatch.setattr(sign, "design", lambda setting: designed.append(setting.steps) or original(setting))
+    _first_step(torch.nn.Parameter(torch.eye(5, 7, dtype=torch.float64)), steps=9)
+    assert designed == [9]

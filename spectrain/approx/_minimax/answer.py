@@ -14,7 +14,8 @@ from spectrain.approx._balls.branches import NotFollowedError, UndecidedError
 from spectrain.approx._balls.range import UndefinedError, UnprovableError, ball, float_down, float_up, precise
 from spectrain.approx._minimax.certificate import ErrorModel, alternating_bound, dual_bound
 from spectrain.approx._minimax.domain import is_chebyshev
-from spectrain.approx._minimax.exchange import Known, peaks_of
+from spectrain.approx._minimax.exchange import peaks_of
+from spectrain.approx._minimax.level import Known
 from spectrain.approx._minimax.problem import Problem
 from spectrain.approx._polynomial import Polynomial
 
@@ -114,8 +115,10 @@ class Minimax:
                     raise NotFollowedError("the target is known at doubles only")
                 # What is below the range of doubles needs no more than to be known as that.
                 nothing = self.error <= 2.0**-EXACT_DIGITS * self.size
-                digits = 0.0 if self.status == "exact" else -log2(max(self.error / self.size, 2.0**-EXACT_DIGITS))
-                model = ErrorModel(replace(self.problem), self.local, order=8 + int(max(digits, 0.0) / 5))
+                digits = -log2(max(self.error / self.size, 2.0**-EXACT_DIGITS))
+                # A target that is a polynomial has Taylor models without a rest, once they are longer than it is.
+                order = self.local.length() + 1 if self.status == "exact" else 8 + int(max(digits, 0.0) / 5)
+                model = ErrorModel(replace(self.problem), self.local, order=order)
                 slack = ball(self.error) * ball(2.0**-50) + ball(self.size) * ball(2.0) ** -(
                     min(self.precision - 2 * self.problem.powers[-1] - 60, 1000 if nothing else 1100)
                 )

@@ -16,7 +16,7 @@ from spectrain.approx._balls.jet import follow, values_over
 from spectrain.approx._balls.range import UnprovableError, ball, float_down, float_up, precise, proven_range
 from spectrain.approx._balls.zoom import Zoom
 from spectrain.approx._minimax.domain import intervals_of
-from spectrain.approx._minimax.exchange import Known
+from spectrain.approx._minimax.level import Known
 from spectrain.approx._minimax.problem import Problem
 
 _ORDER = 8

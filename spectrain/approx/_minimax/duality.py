@@ -11,8 +11,10 @@ from flint import arb, arb_mat
 from spectrain._extras import wanted_by
 from spectrain.approx._balls.range import ball, float_down
 from spectrain.approx._minimax.certificate import dual_bound
-from spectrain.approx._minimax.exchange import Balls, Known, between, initial_grid, peaks_of, sharpen
+from spectrain.approx._minimax.exchange import Balls, between, peaks_of, sharpen
+from spectrain.approx._minimax.level import Known
 from spectrain.approx._minimax.problem import Array, Problem
+from spectrain.approx._minimax.start import initial_grid
 
 _ROUNDS = 60
 _TARGET = 1e-14

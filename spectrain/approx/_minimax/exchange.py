@@ -1,26 +1,20 @@
 """The exchange algorithm of Remez, with all points moved at once."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import flint
 import numpy as np
-from flint import arb, arb_mat
+from flint import arb
 
-from spectrain._extras import wanted_by
-from spectrain.approx._balls.range import ball, precise
-from spectrain.approx._balls.refined import solve_refined
-from spectrain.approx._minimax.problem import Problem
-
-Array = np.ndarray
-Known = tuple[arb, arb, arb]
-"""A point with target and weight."""
-
+from spectrain.approx._balls.range import ball
+from spectrain.approx._minimax.level import Known, alternating_signs, solve_level
+from spectrain.approx._minimax.problem import Array, Problem
+from spectrain.approx._minimax.start import first_reference, initial_grid
 
 _MOST = 200
 _STUCK = 30
+_STILL = 1e-15
 Pair = tuple[Array, Array]
 
 
@@ -100,72 +94,6 @@ class Balls:
         return np.array([float(e.mid()) for e in errors])
 
 
-def solve_level(problem: Problem, points: list[Known], signs: Sequence[int]) -> tuple[list[arb], arb]:
-    """Coefficients and h with w (f - p) = signs * h at the points (x, f, w)."""
-    # The level in units of the largest 1 / w, so that it weighs as much as the coefficients.
-    unit = max((abs(w) for _, _, w in points), key=lambda w: -float(w)).mid()
-    rows = [[*problem.basis_ball(x), s * unit / w] for (x, _, w), s in zip(points, signs, strict=True)]
-    right = [f.mid() for _, f, _ in points]
-    with precise(max(128, flint.ctx.prec - problem.spare)):
-        solution = solve_refined(rows, right, _in_doubles(problem, points, rows))
-        if solution is None:
-            solution = list(arb_mat(rows).solve(arb_mat([[v] for v in right]), algorithm="approx").entries())
-    return [v.mid() for v in solution[:-1]], (solution[-1] * unit).mid()
-
-
-def _in_doubles(problem: Problem, points: list[Known], rows: list[list[arb]]) -> Array:
-    """About the same rows."""
-    basis = problem.basis(np.array([float(x) for x, _, _ in points]))
-    return np.column_stack([basis, [float(row[-1]) for row in rows]])
-
-
-def alternating_signs(count: int) -> list[int]:
-    """1, -1, 1, ..."""
-    return [(-1) ** i for i in range(count)]
-
-
-def initial_grid(problem: Problem, count: int) -> Array:
-    """Points clustered at the ends of every piece, dense enough for ``count`` extrema."""
-    share = np.maximum(np.diff(problem.ends, axis=1)[:, 0] / 2, 1 / (2 * count))
-    parts = []
-    for (a, b), size in zip(problem.ends, share, strict=True):
-        m = max(24, int(8 * count * min(1.0, size) + 8))
-        parts.append((a + b) / 2 - (b - a) / 2 * np.cos(np.pi * np.arange(m + 1) / m))
-    s = np.unique(np.concatenate([*parts, _watched_points(problem)]))
-    if problem.powers[0] > 0:
-        s = np.array([v for v in s if problem.exact(float(v)) != 0])
-    return s
-
-
-def _watched_points(problem: Problem) -> Array:
-    """The watched points, each with a ladder to both sides: what is narrow has its feet at some rung."""
-    if not problem.watched:
-        return np.array([])
-    s = np.array([float((ball(x) - problem.centre) / problem.half) for x in problem.watched])
-    steps = 2.0 ** -np.arange(4.0, 51.0, 2)
-    s = (s[:, None] + np.concatenate([[0.0], steps, -steps])).ravel()
-    return s[((s[:, None] >= problem.ends[:, 0]) & (s[:, None] <= problem.ends[:, 1])).any(axis=1)]
-
-
-def first_reference(problem: Problem, grid: Array, count: int) -> Array:
-    """Where the exchange starts: evenly among the points of one interval, which lie as Chebyshev's.
-
-    On several intervals it is not known how many points belong on each, and a wrong number makes a polynomial that no
-    exchange comes back from. There they are approximate Fekete points: the largest pivots of the basis with one power
-    more (Sommariva and Vianello, *Computing approximate Fekete points by QR factorizations of Vandermonde matrices*,
-    Comput. Math. Appl. 2009).
-    """
-    if len(problem.pieces) == 1:
-        return grid[np.linspace(0, len(grid) - 1, count).round().astype(int)]
-    with wanted_by("a best approximation on several intervals"):
-        from scipy.linalg import qr
-
-    more = problem.powers[-1] + (problem.stride or 1)
-    rows = replace(problem, powers=(*problem.powers, more)).basis(problem.doubles(grid))
-    pivots = qr(rows.T, mode="r", pivoting=True)[1]
-    return np.sort(grid[pivots[:count]])
-
-
 def exchange(
     problem: Problem,
     arithmetic: Arithmetic,
@@ -174,28 +102,32 @@ def exchange(
     close: Callable[[float], float],
     floor: float = 0.0,
     crowding: float = 0.0,
+    sparing: bool = False,
 ) -> Exchange:
     """Run until the largest error exceeds the level by the fraction ``close(level)``, or nothing gets better.
 
     A level below ``floor`` ends the run at once: it is rounding. ``crowding`` weighs distances against heights where
-    there are more extrema than needed (`_thin`), both as logarithms; flat problems need it.
+    there are more extrema than needed (`_thin`), both as logarithms; flat problems need it. ``sparing`` of errors, it
+    looks for the tops of peaks as closely as the gap of the round before asks for.
     """
     count = problem.unknowns + 1
     grid = initial_grid(problem, count)
     s = start if start is not None else first_reference(problem, grid, count)
-    highest, least, stuck, iteration = 0.0, np.inf, 0, 0
+    highest, least, stuck, iteration, gap = 0.0, np.inf, 0, 0, 1.0
     while True:
         iteration += 1
         c, level = arithmetic.level(s)
         points = np.unique(np.concatenate([grid, s, between(problem, s)]))
         errors = partial(arithmetic.errors, coefficients=c)
         e = errors(points)
-        peaks = sharpen(problem, errors, points, points[peaks_of(e, abs(level) / 2)])
+        tops = points[peaks_of(e, abs(level) / 2)]
+        peaks = sharpen(problem, errors, points, tops, settled=max(_STILL, 1e-4 * gap if sparing else 0.0))
         points = np.concatenate([points, peaks])
         order = np.unique(points, return_index=True)[1]
         points, e = points[order], np.concatenate([e, errors(peaks)])[order]
         moved = alternate(points, e, s, level, count, crowding=crowding)
         largest = float(np.abs(e).max())
+        gap = (largest - abs(level)) / largest if largest else 0.0
         better = abs(level) > highest * (1 + 1e-14) or largest < least * (1 - 1e-14)
         stuck = 0 if better or iteration < 3 else stuck + 1
         least = min(least, largest)
@@ -244,7 +176,9 @@ def _thin(points: Array, height: Array, chosen: list[int], count: int, crowding:
     lead = max(chosen, key=lambda k: height[k])
     while len(chosen) > count:
         x, h = points[chosen], height[chosen]
-        apart = crowding * np.log(np.abs(x[:, None] - x) + np.eye(len(x))).sum(axis=1)
+        apart = np.zeros(len(x))
+        if crowding:
+            apart = crowding * np.log(np.abs(x[:, None] - x) + np.eye(len(x))).sum(axis=1)
         h[chosen.index(lead)] = np.inf
         ends = apart[[0, -1]] + h[[0, -1]]
         pairs = apart[:-1] + apart[1:] - apart.mean() - crowding * np.log(np.diff(x)) + np.maximum(h[:-1], h[1:])
@@ -286,8 +220,13 @@ def peaks_of(e: Array, least: float) -> Array:
     return np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] >= size[2:]) & (size[1:-1] >= least))
 
 
-def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s: Array) -> Array:
-    """Move each point of the reference to the top of its peak, by golden sections between its neighbours."""
+def sharpen(
+    problem: Problem, errors: Callable[[Array], Array], points: Array, s: Array, *, settled: float = _STILL
+) -> Array:
+    """Move each point of the reference to the top of its peak, by golden sections between its neighbours.
+
+    Rounds that gain less than ``settled``, relatively, are the end: three of them where that is all that doubles hold.
+    """
     where = np.searchsorted(points, s)
     low = points[np.maximum(where - 1, 0)]
     high = points[np.minimum(where + 1, len(points) - 1)]
@@ -311,8 +250,8 @@ def sharpen(problem: Problem, errors: Callable[[Array], Array], points: Array, s
             a, ya = _choose(to_a, (m, top), ~better & left, (trial, y), (a, ya))
             b, yb = _choose(to_b, (m, top), ~better & ~left, (trial, y), (b, yb))
             m, top = np.where(better, trial, m), np.where(better, y, top)
-        quiet = quiet + 1 if (top - before).max(initial=0.0) <= 1e-15 * top.max(initial=0.0) else 0
-        if quiet == 3:
+        quiet = quiet + 1 if (top - before).max(initial=0.0) <= settled * top.max(initial=0.0) else 0
+        if quiet == (3 if settled == _STILL else 1):
             break
     return m
 

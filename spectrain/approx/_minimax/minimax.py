@@ -6,24 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flint import arb
 
 from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._minimax.answer import EXACT_DIGITS, Minimax, finish
 from spectrain.approx._minimax.constraint import Condition, Constrained, check_conditions
 from spectrain.approx._minimax.domain import check_bounded, check_weight, intervals_of, is_chebyshev, reduce_by_parity
 from spectrain.approx._minimax.duality import refine
-from spectrain.approx._minimax.exchange import (
-    Balls,
-    Doubles,
-    Exchange,
-    alternating_signs,
-    exchange,
-    initial_grid,
-)
+from spectrain.approx._minimax.exchange import Balls, Doubles, Exchange, exchange
+from spectrain.approx._minimax.level import alternating_signs, solve_level
 from spectrain.approx._minimax.polish import polish
 from spectrain.approx._minimax.problem import Problem
+from spectrain.approx._minimax.residual import Deep, by_remainders
 from spectrain.approx._minimax.rounds import conclude
+from spectrain.approx._minimax.start import first_reference, initial_grid
 from spectrain.approx._polynomial import check_powers
 
 Target = Callable[[Any], Any]
@@ -34,6 +29,9 @@ _HIGHEST = 2000
 
 _CLOSED = 1e-3
 """The relative gap from where Newton's method goes on alone."""
+
+_BEGUN = 0.5
+"""The relative gap from where the reference of one arithmetic is a start for the next."""
 
 
 def minimax(
@@ -56,8 +54,9 @@ def minimax(
     ``constraints`` are conditions the polynomial meets: ``("coefficient", n, v)``, ``("value", x, v)``,
     ``("slope", x, v)``.
 
-    The exchange algorithm (Remez 1934; Veidinger 1960 for its quadratic convergence), in double precision first, in
-    ball arithmetic of growing precision where the error is small against the target. The lower bound is LP duality at
+    The exchange algorithm (Remez 1934; Veidinger 1960 for its quadratic convergence) in double precision; where the
+    error is small against the target, on what a polynomial in balls of growing precision leaves over of it, with levels
+    by barycentric weights (Pachon and Trefethen, BIT 2009). The lower bound is LP duality at
     the reference, de la Vallee-Poussin's bound for Chebyshev systems; the upper bound is a proof by Taylor models in
     balls, computed at once; where it meets a larger error than the search knew, the search takes that point in and goes
     on, so that nothing narrow is missed. Odd and even sets on symmetric intervals go by parity. See `Minimax`.
@@ -144,7 +143,9 @@ def _solve(problem: Problem, small: Problem) -> Minimax:
     trusted = run is not None and abs(run.level) > (2.0**-22 * size if small.followed else noise)
     trusted = trusted and run is not None and (run.gap <= _CLOSED or not small.followed)
     if run is not None and not small.followed and not trusted:
-        return _in_balls(problem, small, run.reference, size, run.iterations, 192 + 2 * small.powers[-1], "rounding")
+        s = _at_rounding(small, size)
+        s = run.reference if s is None else s
+        return _in_balls(problem, small, s, size, run.iterations, 192 + 2 * small.powers[-1], "rounding")
     iterations = run.iterations if run else 0
     if run is not None and trusted:
         bits = 160 + 2 * small.powers[-1]
@@ -152,31 +153,41 @@ def _solve(problem: Problem, small: Problem) -> Minimax:
         # A target that doubles evaluate badly shows another level in balls.
         if abs(found.error - abs(run.level)) <= 0.1 * found.error or not small.followed:
             return replace(found, status="alternation" if run.gap <= _CLOSED else "stopped")
-    return _solve_in_balls(problem, small, size, iterations)
+    start = run.reference if run is not None and run.gap <= _BEGUN else None
+    return _solve_in_balls(problem, small, size, iterations, start)
 
 
-def _solve_in_balls(problem: Problem, small: Problem, size: float, iterations: int) -> Minimax:
+def _solve_in_balls(
+    problem: Problem, small: Problem, size: float, iterations: int, start: np.ndarray | None
+) -> Minimax:
     """Exchange in balls, of more and more precision while the level is below what the precision carries."""
     # Monomial coefficients outgrow the polynomial, by 2.4 to the degree for the full set.
     spent = 2 * small.powers[-1] if small.stride else 8 * small.powers[-1]
     bits = 160 + spent
     while True:
         digits = bits - spent - 90
-        # Levels below the range of doubles come in a smaller unit.
-        unit = max(0, digits - 500)
-        run = _exchange_in_balls(small, size * ball(2.0) ** -unit, bits, 2.0 ** (unit - digits))
+        last = digits >= EXACT_DIGITS + 10 * small.powers[-1]
+        found = by_remainders(small, size, bits, digits, start=start, last=last) if small.stride else None
+        run = found or _exchange_in_balls(small, size, bits, digits)
         iterations += run.iterations
-        depth = unit - math.log2(abs(run.level)) if run.level else math.inf
-        trusted = depth < digits or not small.followed
+        trusted = run.depth < digits or not small.followed
         # The error of an entire function falls with n like 2^n (n + 1)!, of all that is called exact still faster.
-        if trusted or digits >= EXACT_DIGITS + 10 * small.powers[-1]:
+        if trusted or last:
             break
         bits *= 2
     status = "alternation" if run.gap <= _CLOSED else "stopped"
-    if depth >= EXACT_DIGITS and small.followed:
+    if run.depth >= EXACT_DIGITS and small.followed:
         # A level that more digits do not lower is an error, below all that doubles hold.
         status = "rounding" if trusted else "exact"
     return _in_balls(problem, small, run.reference, size, iterations, bits, status, run.gap)
+
+
+def _at_rounding(small: Problem, size: float) -> np.ndarray | None:
+    """The first reference, if nothing but rounding is left of the target there; exchanges would follow that noise."""
+    grid = initial_grid(small, small.unknowns + 1)
+    s, arithmetic = first_reference(small, grid, small.unknowns + 1), Doubles(small)
+    left = np.abs(arithmetic.errors(grid, arithmetic.level(s)[0])).max()
+    return s if left <= 2.0**-42 * size else None
 
 
 def _exchange_in_doubles(small: Problem, size: float, noise: float) -> Exchange:
@@ -191,16 +202,21 @@ def _exchange_in_doubles(small: Problem, size: float, noise: float) -> Exchange:
     return run._replace(iterations=iterations)
 
 
-def _exchange_in_balls(small: Problem, unit: arb, bits: int, floor: float) -> Exchange:
-    """The same in balls of this precision; levels in this unit."""
+def _exchange_in_balls(small: Problem, size: float, bits: int, digits: int) -> Deep:
+    """The same in balls of this precision."""
+    # Levels below the range of doubles come in a smaller unit.
+    unit = max(0, digits - 500)
+    floor, iterations = 2.0 ** (unit - digits), 0
     with precise(bits):
         fresh = replace(small)
         for crowding in _CROWDINGS:
             close = (lambda _: 1e-13) if crowding else _closeness(small, 2.0**-60)
-            run = exchange(fresh, Balls(fresh, unit), None, close=close, floor=floor, crowding=crowding)
+            balls = Balls(fresh, size * ball(2.0) ** -unit)
+            run = exchange(fresh, balls, None, close=close, floor=floor, crowding=crowding)
+            iterations += run.iterations
             if run.gap <= _CLOSED or abs(run.level) <= floor:
                 break
-    return run
+    return Deep(run.reference, unit - math.log2(abs(run.level)) if run.level else math.inf, run.gap, iterations)
 
 
 def _closeness(problem: Problem, size: float) -> Callable[[float], float]:
@@ -225,7 +241,11 @@ def _in_balls(
         problem, small = replace(problem), replace(small)
         check_bounded(small, small.doubles(s))
         signs = alternating_signs(len(s))
-        points, c, h = polish(small, Balls(small).points(s), signs, gap)
+        points = Balls(small).points(s)
+        # Where nothing is left of the target there are no peaks to go to.
+        points, c, h = (
+            polish(small, points, signs, gap) if status != "exact" else (points, *solve_level(small, points, signs))
+        )
         return finish(problem, small, points, signs, c, h, size=size, iterations=iterations, status=status)
 
 

@@ -6,7 +6,7 @@ from flint import arb
 from spectrain.approx._balls.branches import UndecidedError
 from spectrain.approx._balls.range import ball
 from spectrain.approx._minimax.certificate import ErrorModel
-from spectrain.approx._minimax.exchange import Known, solve_level
+from spectrain.approx._minimax.level import Known, solve_level
 from spectrain.approx._minimax.problem import Problem
 
 

@@ -126,7 +126,10 @@ class Problem:
 
     def basis(self, x: Array) -> Array:
         """One row a point, one column a basis function, in double precision."""
-        z = (x - float(self.shift)) / float(self.scale)
+        return self.basis_at((x - float(self.shift)) / float(self.scale))
+
+    def basis_at(self, z: Array) -> Array:
+        """The same at points of the scaled variable: on an interval that few doubles lie in these are exact."""
         if not self.stride:
             return z[:, None] ** np.array(self.powers)
         centre, half = map(float, self._bulk)
@@ -138,13 +141,17 @@ class Problem:
         z = (x - self.shift) / self.scale
         if not self.stride:
             return [z**n for n in self.powers]
-        centre, half = self._bulk
-        t = (z**self.stride - centre) / half
+        t = self.affine(z)
         row = [z ** self.powers[0]]
         row.append(row[0] * t)
         for _ in range(len(self.powers) - 2):
             row.append(2 * t * row[-1] - row[-2])
         return row[: len(self.powers)]
+
+    def affine(self, z: arb) -> arb:
+        """The argument of the Chebyshev polynomials of the basis."""
+        centre, half = self._bulk
+        return (z**self.stride - centre) / half
 
     def polynomial(self, c: list[arb]) -> arb_poly:
         """The polynomial of z with these coefficients in the basis, exact coefficients (midpoints)."""

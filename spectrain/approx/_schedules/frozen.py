@@ -15,12 +15,19 @@ def _first_step(steps: int, dtype: str) -> Setting:
     return Setting(lower=0.045 if steps == 3 else lower, steps=steps, dtype=dtype)
 
 
+def _candidates(dtype: str) -> tuple[Setting, ...]:
+    """What ``msign(steps=5, lower="measured")`` tries besides: matfun._iteration.measured says which lower ends."""
+    default = _first_step(5, dtype).lower
+    return tuple([Setting(lower=default * 1.5**i, steps=5, dtype=dtype) for i in range(6, -4, -1) if i])
+
+
 SETTINGS: tuple[Setting, ...] = (
     *(Setting(lower=1e-3, steps=steps) for steps in (5, 6, 7, 8)),
     *(Setting(lower=1e-2, steps=steps) for steps in (4, 5, 6)),
     Setting(lower=1e-3, steps=8, cushion=0.02407327424182761),
     *(Setting(lower=1e-3, products=products) for products in (15, 18, 21)),
     *(_first_step(steps, dtype) for dtype in ("float32", "bfloat16", "float64") for steps in range(3, 9)),
+    *(setting for dtype in ("float32", "bfloat16") for setting in _candidates(dtype)),
 )
 """What is frozen."""
 

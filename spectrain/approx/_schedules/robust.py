@@ -6,12 +6,12 @@ from functools import partial, reduce
 
 import numpy as np
 
-from spectrain.approx._polynomial import Polynomial
 from spectrain.approx._schedule import Schedule, certified
 from spectrain.approx._schedules.exact import compose, with_margin
 from spectrain.approx._schedules.mix import DEGREES
-from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions, simulated_error
-from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, guarded, is_safe, odd_coefficients
+from spectrain.approx._schedules.rounding import WEIGHTS, State, robust_compositions
+from spectrain.approx._schedules.simulation import Candidate, Simulated, simulate
+from spectrain.approx._schedules.widened import FINE, UNIT_ROUNDOFF, are_safe, guarded, odd_coefficients
 from spectrain.approx._setting import Setting
 
 _EDITION = 7  # of the designs for a dtype: files of another one are not used
@@ -29,8 +29,6 @@ _MARGINS = (1.0, 1.001, 1.005, 1.01, 1.02, 1.04, 1.05)
 
 DESIGN = (_EDITION, WEIGHTS, _SHORTLIST, _FINALISTS, _SEEDS, _CUSHIONS, _MARGINS)
 """What a design depends on beside its setting: part of the name of a file in the cache."""
-
-Candidate = tuple[Polynomial, ...]
 
 
 def robust_schedule(setting: Setting) -> Schedule:
@@ -55,7 +53,7 @@ def robust_schedule(setting: Setting) -> Schedule:
             f"step costs {setting.cost.total((3,)):g} products."
         )
     shortlist = sorted(proposals, key=lambda s: s.badness)[:_SHORTLIST]
-    candidates = [s.steps for s in shortlist]
+    candidates = [s.polynomials for s in shortlist]
     if setting.degrees is None or all(d == 5 for d in shortlist[0].degrees):
         candidates += _quintics(setting, most)
     reached, chosen = _best(setting, _keep_safe(candidates, setting.upper, UNIT_ROUNDOFF[setting.dtype]))
@@ -90,14 +88,19 @@ def _quintics(setting: Setting, most: int) -> list[Candidate]:
     counts = [most] if prescribed else range(max(1, most - 2), most + 1)
     # Neither fewer steps nor a margin change what is best for the steps before: one composition serves for all of them.
     longest = {c: compose(setting.interval, (5,) * most, cushion=c) for c in _CUSHIONS}
-    return [with_margin(longest[c][:n], m) for n in counts for c in _CUSHIONS for m in _MARGINS]
+    smaller = {(c, m): with_margin(longest[c], m) for c in _CUSHIONS for m in _MARGINS}
+    return [(*smaller[c, m][: n - 1], longest[c][n - 1]) for n in counts for c in _CUSHIONS for m in _MARGINS]
 
 
 def _keep_safe(candidates: Iterable[Candidate], high: float, u: float) -> list[Candidate]:
     """Those that rounding cannot carry out of their intervals; where there is none, what a guard makes of them."""
     given = [c for c in candidates if c]
-    safe = [c for c in given if is_safe(odd_coefficients(c), high, u)]
-    return safe or [g for g in (guarded(c, high, u) for c in given) if is_safe(odd_coefficients(g), high, u)]
+    return _safe(given, high, u) or _safe([guarded(c, high, u) for c in given], high, u)
+
+
+def _safe(candidates: list[Candidate], high: float, u: float) -> list[Candidate]:
+    safe = are_safe([odd_coefficients(c) for c in candidates], high, u)
+    return [c for c, is_safe in zip(candidates, safe, strict=True) if is_safe]
 
 
 def _best(setting: Setting, candidates: list[Candidate]) -> tuple[float, Candidate]:
@@ -105,8 +108,12 @@ def _best(setting: Setting, candidates: list[Candidate]) -> tuple[float, Candida
     (low, high), dtype = setting.interval, setting.dtype
     # Below the noise of float32 sums nothing is told apart: there the best would be who raises nothing at all.
     least = max(low, high * _NOISE_OF_SUMS) if dtype == "float32" else low
-    rough = sorted(candidates, key=lambda c: simulated_error(c, least, high, dtype))
-    final = [(simulated_error(c, least, high, dtype, size=96, seeds=_SEEDS), c) for c in rough[:_FINALISTS]]
+    rough = sorted(simulate(candidates, least, high, dtype, limit=_among_finalists), key=lambda trial: trial.error)
+    finalists, tie = rough[:_FINALISTS], 1.0 if UNIT_ROUNDOFF[dtype] > FINE else _TIE
+    final = simulate(
+        [trial.steps for trial in finalists], least, high, dtype, size=96, seeds=_SEEDS,
+        spectra=[trial.telling for trial in finalists], limit=lambda found: _near_best(found, tie),
+    )  # fmt: skip
     reached, chosen = _least(setting, final) if final else (math.inf, ())
     if reached > _LOST:
         raise ValueError(
@@ -117,21 +124,30 @@ def _best(setting: Setting, candidates: list[Candidate]) -> tuple[float, Candida
     return reached, chosen
 
 
-def _least(setting: Setting, final: list[tuple[float, Candidate]]) -> tuple[float, Candidate]:
+def _among_finalists(found: list[float]) -> float:
+    return sorted(found)[_FINALISTS - 1] if len(found) >= _FINALISTS else math.inf
+
+
+def _near_best(found: list[float], tie: float) -> float:
+    return tie * min(found, default=math.inf)
+
+
+def _least(setting: Setting, final: list[Simulated]) -> tuple[float, Candidate]:
     """The candidate of least simulated error; where only noise is left to it in float32, the best for larger values.
 
     Near the noise the simulation sees only what becomes of the smallest values, and would give up four digits of all
     from sqrt(low high) on for a tenth of it: 14 steps would leave 2e-5 where 13 leave 1e-6.
     """
-    best = min(final, key=lambda pair: pair[0])
+    best = min(final, key=lambda trial: trial.error)
     x = np.geomspace(*setting.interval, 2001)
 
-    def left(pair: tuple[float, Candidate], first: int = 1000) -> float:
-        return float(np.abs(reduce(lambda y, p: p(y), pair[1], x[first:]) - 1).max())
+    def left(trial: Simulated, first: int = 1000) -> float:
+        return float(np.abs(reduce(lambda y, p: p(y), trial.steps, x[first:]) - 1).max())
 
-    if UNIT_ROUNDOFF[setting.dtype] > FINE or left(best, 0) > _NOISE * best[0]:
-        return best
-    return min([pair for pair in final if pair[0] <= _TIE * best[0]], key=lambda pair: (round(left(pair), 7), pair[0]))
+    if UNIT_ROUNDOFF[setting.dtype] <= FINE and left(best, 0) <= _NOISE * best.error:
+        ties = [trial for trial in final if trial.error <= _TIE * best.error]
+        best = min(ties, key=lambda trial: (round(left(trial), 7), trial.error))
+    return best.error, best.steps
 
 
 def _cheapest(setting: Setting, best: dict[float, State]) -> Schedule:
@@ -148,4 +164,4 @@ def _cheapest(setting: Setting, best: dict[float, State]) -> Schedule:
         )
     state = best[min(enough)]
     price = cost.total(state.degrees)
-    return certified(state.steps, setting.interval, products=price, dtype=setting.dtype, reached=state.badness)
+    return certified(state.polynomials, setting.interval, products=price, dtype=setting.dtype, reached=state.badness)

@@ -69,7 +69,7 @@ def sign_schedule(
         return known
     if dtype == "float64":
         return design(setting)
-    # Beam searches take up to a second; everything else is faster than a file.
+    # Beam searches take tenths of a second; everything else is faster than a file.
     return recall(
         (setting, DESIGN),
         lambda: design(setting),

@@ -9,6 +9,7 @@ from flint import acb_poly, arb, arb_mat, arb_poly
 
 from spectrain.approx._balls.range import ball, precise
 from spectrain.approx._polynomial import Polynomial
+from spectrain.approx._schedules.reference import in_doubles
 
 # Below this relative width of the interval all solutions agree with their limit to far more than any
 # dtype holds; a wider interval than needed is still a bound.
@@ -17,6 +18,8 @@ _NARROWEST = 1e-40
 _MOST_ROUNDS = 60
 # A third Newton step below this share of the gap around a point is at the zero, for all that the level can tell.
 _SMALL_STEP = 1e-3
+# Bits by which a step must be shorter than the root of the last: 2^-10 is the least gap next to an end.
+_NEARLY = 10
 # Coefficients of this size together, rounded one by one, move p by 1e-14 at most.
 _HARMLESS = 64
 
@@ -79,16 +82,20 @@ def _centre(c: list[arb], error: arb, rho: arb, stride: int) -> tuple[list[arb],
 
 def _exchange(rho: arb, terms: int, stride: int) -> tuple[list[arb], arb] | None:
     """Coefficients and error on [rho, 1]; None where the working precision does not suffice."""
-    y = _chebyshev((rho**stride).mid(), terms)
+    near = in_doubles(float(rho), terms, stride)
+    y = _chebyshev((rho**stride).mid(), terms) if near is None else [(rho**stride).mid(), *map(arb, near), arb(1)]
+    # Steps square their distance to the end of the search: from the root of what is small one more is enough.
     small = (1 - y[0]) * arb(2) ** -(flint.ctx.prec // 3)
+    nearly = (1 - y[0]) * arb(2) ** -(flint.ctx.prec // 6 + _NEARLY)
     for _ in range(_MOST_ROUNDS):
         c, error = _level(y, terms, stride)
         slope = arb_poly([c[j] * (1 + j * stride) for j in range(terms)])
         moved = _by_newton(slope, y) or _isolate(slope, y)
         if moved is None or not error > 0:
             return None
-        if all(abs(a - b) < small for a, b in zip(moved, y, strict=True)):
-            return c, error
+        far = max([abs(a - b) for a, b in zip(moved, y, strict=True)], key=float)
+        if far < nearly:
+            return (c, error) if far < small else _level(moved, terms, stride)
         y = moved
     return None
 

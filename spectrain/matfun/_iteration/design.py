@@ -54,8 +54,8 @@ def design(steps: int, *, dtype: torch.dtype = torch.float32) -> Schedule:
 
     It is designed for singular values from ``schedule.interval[0]`` of the largest on, and for the rounding of the
     dtype; what lies below is raised part of the way, and the smallest directions are finished after the last step.
-    ValueError for steps outside of 1 to 60. Cost: half a second where neither table nor cache has it. Source:
-    benchmarks/matfun/msign_lower.py (no record yet) for the intervals, `spectrain.approx.sign_schedule` for the
+    ValueError for steps outside of 1 to 60. Cost: a tenth of a second or two where neither table nor cache has it.
+    Source: benchmarks/matfun/msign_lower.py (no record yet) for the intervals, `spectrain.approx.sign_schedule` for the
     polynomials.
 
     >>> schedule = design(5)
