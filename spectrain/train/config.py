@@ -139,7 +139,8 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
         super().__post_init__()
         self.require(0 <= self.sample_tokens <= MOST_WRITTEN, "sample_tokens", f"from 0 to {MOST_WRITTEN:,}")
         self.require(0 < self.validation_fraction < 1, "validation_fraction", "between 0 and 1")
-        good = self.final_eval_tokens == "all" or self.final_eval_tokens in range(1, 10**15 + 1)
+        final = self.final_eval_tokens
+        good = final == "all" or (not isinstance(final, str) and 1 <= final <= 10**15)
         self.require(good, "final_eval_tokens", "a number from 1 on, or all")
         each = len(self.data_weights) in (0, len(self.data)) or len(self.data) == 1  # prepared text has several
         self.require(each, "data_weights", f"one number for each of the {len(self.data)} --data")
@@ -154,8 +155,7 @@ class TrainConfig(Architecture, Experts, LoRA, GuardedConfig):
             self.require(ratio is None or 0 < ratio < math.inf, name, "positive and finite")
             free = self.parametrisation == "standard" or ratio in (None, 1.0)
             self.require(free, name, "left out with --parametrisation mup, which decides it")
-        alone = not self.tied or self.head_lr in (None, 1.0)
-        self.require(alone, "head_lr", "left out with --tied (the head is the embedding there)")
+        self.require(not self.tied or self.head_lr in (None, 1.0), "head_lr", "left out with --tied (one matrix there)")
         self._check_attention()
         self._check_settings()
         self._check_mesh()
