@@ -63,10 +63,12 @@ def test_impossible_values_are_refused_by_flag_name(values, words):
 
 
 def test_under_another_optimizer_only_what_it_has_not_is_at_its_default():
-    base = TrainConfig(muon_steps=3, decay="cautious", momentum=0.5, scale="original", beta1=0.8)
+    base = TrainConfig(muon_steps=3, decay="cautious", momentum=0.5, scale="original", beta1=0.8,
+                       bound=2.5, bound_by="pre-decay")  # fmt: skip
     adamw, peer = under("adamw", base, lr=0.1), under("torch-muon", base)
     assert (adamw.muon_steps, adamw.decay, adamw.momentum, adamw.scale) == (5, "decoupled", 0.95, "match_rms_adamw")
     assert (adamw.optimizer, adamw.beta1, adamw.lr) == ("adamw", 0.8, 0.1)
+    assert (adamw.bound, adamw.bound_by, peer.bound, peer.bound_by) == (None, "post-clip", None, "post-clip")
     assert (peer.muon_steps, peer.decay, peer.momentum, peer.scale) == (3, "decoupled", 0.5, "original")
 
 

@@ -195,7 +195,7 @@ class RunConfig:
         """The settings that an optimizer has not, with their defaults; with muP ``scale`` decides rates of every one.
 
         >>> list(RunConfig().dropped("torch-muon"))
-        ['muon_lower', 'decay', 'bound']
+        ['muon_lower', 'decay', 'bound', 'bound_by']
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         without = OPTIMIZERS[optimizer].without

@@ -25,22 +25,21 @@ class Facts(NamedTuple):
 
 
 _UPDATES = "spectrain.train._run.updates"
-_NO_MSIGN = ("scale", "muon_steps", "muon_lower", "decay", "bound")
+_ONLY_OURS = ("muon_lower", "decay", "bound", "bound_by")
+_ONLY_MUONS = ("scale", "muon_steps", *_ONLY_OURS)
 
 OPTIMIZERS = {
     "muon": Facts(f"{_UPDATES}:muon", 8e-3, "muon", ("momentum",), (), "ours: momentum orthogonalised by msign"),
     "normuon": Facts(f"{_UPDATES}:normuon", 8e-3, "muon", ("momentum",), (), "ours, each row over its running size"),
     "muoneq": Facts(f"{_UPDATES}:muoneq", 8e-3, "muon", ("momentum",), (), "ours, rows of equal norm before msign"),
-    "adamw": Facts(f"{_UPDATES}:adamw", 4e-3, "adamw", (), ("momentum", *_NO_MSIGN), "AdamW for all"),
-    "torch-muon": Facts(
-        f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), ("muon_lower", "decay", "bound"), "torch.optim.Muon"
-    ),
+    "adamw": Facts(f"{_UPDATES}:adamw", 4e-3, "adamw", (), ("momentum", *_ONLY_MUONS), "AdamW for all"),
+    "torch-muon": Facts(f"{_UPDATES}:torch_muon", 8e-3, "muon", ("momentum",), _ONLY_OURS, "torch.optim.Muon"),
     "soap": Facts(
-        f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), _NO_MSIGN, "SOAP of pytorch-optimizer", "pytorch_optimizer"
+        f"{_UPDATES}:soap", 4e-3, "adamw", ("momentum",), _ONLY_MUONS, "SOAP of pytorch-optimizer", "pytorch_optimizer"
     ),
 }
 """By the value of ``--optimizer``."""
 TORCH_SCALES = ("match_rms_adamw", "original")
 """Values of ``--scale`` that ``torch.optim.Muon`` has too, under the same names."""
-OURS = ("muon", "normuon", "muoneq")
-"""Those that are ``optim.Muon``, with what it alone knows."""
+OURS = tuple([name for name, facts in OPTIMIZERS.items() if not facts.without])
+"""Those that are ``optim.Muon``, with what it alone knows: muon, normuon, muoneq."""
