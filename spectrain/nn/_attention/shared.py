@@ -81,8 +81,9 @@ class Content(Heads):
         absorbed: bool | None,
     ) -> Tensor:
         """As ever, then in the order of a value: what is shared, and the rest."""
-        heads = super().attend(block, q, kept, visible, turns=turns, absorbed=absorbed)
-        return heads[..., : block.shape.value_dim].roll(-block.shape.extra_dim, dims=-1)
+        s = block.shape
+        heads = super().attend(block, q, kept, visible, turns=turns, absorbed=absorbed)[..., : s.value_dim]
+        return heads.roll(-s.extra_dim, dims=-1) if s.extra_dim else heads  # a turn by nothing would copy
 
 
 @dataclass(frozen=True)
