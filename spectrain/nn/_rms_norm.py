@@ -44,9 +44,14 @@ def _eps(eps: float | None, dtype: torch.dtype) -> float:
 
 def _by_rule(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The result, and one over the root."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    r = torch.full_like(norm, eps).addcmul_(norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    r = one_over_root(x, eps)
     return (x * r).mul_(weight), r
+
+
+def one_over_root(x: Tensor, eps: float) -> Tensor:
+    """Return 1 / (mean(x^2) + eps)^(1/2) over the last dimension, which stays, by one pass over ``x``."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.full_like(norm, eps).addcmul_(norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
 class _Normalise(torch.autograd.Function):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._eager import by_formula
+from spectrain.nn._rms_norm import one_over_root
 
 
 def normalise_and_turn(x: Tensor, turns: Turns, *, eps: float | None) -> Tensor:
@@ -46,8 +47,7 @@ def _by_rule(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, T
     """The result, and one over the root."""
     y = x if x.shape[-2] == 1 else torch.empty(x.shape, dtype=cos.dtype).copy_(x)  # heads of a row lie together
     y = y.to(cos.dtype)
-    norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    r = torch.full_like(norm, eps).addcmul_(norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    r = one_over_root(y, eps)
     return _rotate(y * r if y is x else y.mul_(r), cos, sin, back=False).to(x.dtype), r
 
 
