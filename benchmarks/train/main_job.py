@@ -4,10 +4,12 @@
 
 A step is all of it: batch, forward, backward, clip, update, and of ours the row of metrics. Everybody has the same
 sizes, the same number of threads, and a process of its own, and they take turns; a ratio is the median over rounds of
-the ratio within a round, in processor time. The plain loop is `_plain.py`: torch.optim.Muon for matrices, fused AdamW
-for the rest, or AdamW for all. nanoGPT's model and optimizer are imported from the ``model.py`` in FOLDER, a checkout;
-without it those rows are left out. Its blocks are others (GELU, learned positions, tied head) of the same depth and
-width. Ours keeps freed memory (`spectrain.train._run.machine.keep_memory`); one row gives the plain loop that, too.
+the ratio within a round, in processor time. The precision is that of the model: our Muon iterates in the dtype that the
+job measures to be faster here, as under the command, torch's always in bfloat16. The plain loop is `_plain.py`:
+torch.optim.Muon for matrices, fused AdamW for the rest, or AdamW for all. nanoGPT's model and optimizer are imported
+from the ``model.py`` in FOLDER, a checkout; without it those rows are left out. Its blocks are others (GELU, learned
+positions, tied head) of the same depth and width. Ours keeps freed memory (`spectrain.train._run.machine.keep_memory`);
+one row gives the plain loop that, too.
 
 The share in products is that of the profiler, forward, backward and update; torch's attention holds products and a
 softmax and stands apart. The share of the peak is 6 operations a token for each weight of a matrix, and those of causal
