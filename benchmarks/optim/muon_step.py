@@ -220,7 +220,8 @@ def measure(
     """All four sets, or one; of GPT-2 small a third of the rounds."""
     names: tuple[Name, ...] = ("default", "gpt2", "experts", "lora") if case == "all" else (case,)
     rows: list[dict[str, object]] = []
-    figures: dict[str, object] = {}
+    ratios: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for name in names:
         turns = max(1, rounds // 3) if name == "gpt2" else rounds
         found = look(name, rounds=turns, with_memory=with_memory, small=small)
@@ -228,14 +229,11 @@ def measure(
         theirs = found[-1]
         for row in found[:-1]:
             what = f"{name}: {row['optimizer']}"
-            figures[f"{what}: time over {PEER}"] = row["ratio"]
-            figures[f"{what}: polar error over {PEER}"] = row["polar error"] / theirs["polar error"]  # type: ignore[operator]
-    figures["ratio"], figures["error"] = (
-        statistics.fmean(value for key, value in figures.items() if f"Muon: {what} over" in key)  # type: ignore[misc]
-        for what in ("time", "polar error")
-    )
+            ratios[f"{what}: time over {PEER}"] = row["ratio"]  # type: ignore[assignment]
+            errors[f"{what}: polar error over {PEER}"] = row["polar error"] / theirs["polar error"]  # type: ignore[operator]
+    ratio, error = (statistics.fmean(v for k, v in each.items() if ": Muon: " in k) for each in (ratios, errors))
     body = f"{_record.show(rows)}\n\nRatio: to {PEER}, the median of the rounds and its quartiles, processor time."
-    return Found(rows=rows, body=body, figures=figures)
+    return Found(rows=rows, body=body, figures={"ratio": ratio, "error": error} | errors, ratios=ratios)
 
 
 if __name__ == "__main__":
