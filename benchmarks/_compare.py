@@ -37,7 +37,7 @@ def page(name: str, ratios: Mapping[str, float], settings: Mapping[str, Any], fr
 
 
 def _line(case: str, here: float, recorded: float | None) -> str:
-    if recorded is None:
+    if not recorded:
         return f"{case} {here:9.3g}         -                -"
     moved = here / recorded
     mark = "" if 1 / MOVED <= moved <= MOVED else f"  {MARK}"

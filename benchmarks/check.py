@@ -71,7 +71,7 @@ def _run(path: Path, answer: Connection) -> None:
 
 def main(paths: Sequence[Path]) -> int:
     """Run them all; 1 where one failed."""
-    failed, moved = [], 0
+    failed, moved = [], {}
     for path in paths:
         before = spent()
         words, well = run(path)
@@ -80,8 +80,9 @@ def main(paths: Sequence[Path]) -> int:
         title, _, lines = words.rstrip().partition("\n") if well else (f"{path.stem} FAILED", "", words.rstrip())
         print(f"== {title} ({took:.1f} s{over})", *lines.splitlines(), sep="\n", flush=True)
         failed += [] if well else [path.stem]
-        moved += words.count(MARK)
-    print(f"{len(paths)} programs, {spent():.0f} s of processor time; moved by more than a third ({MARK}): {moved}")
+        moved |= {path.stem: words.count(MARK)} if MARK in words and well else {}
+    which = ", ".join(f"{name} {count}" for name, count in moved.items()) or "none"
+    print(f"{len(paths)} programs, {spent():.0f} s of processor time; moved by more than a third ({MARK}): {which}")
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
