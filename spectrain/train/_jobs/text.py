@@ -106,8 +106,8 @@ def _in_memory(config: TrainConfig, own: data.Tokenizer | None) -> Text:
     held_out = [document for _, part in parts for document in part]
     validation = held_out if len(parts) == 1 else _new(train, held_out)
     tokenizer = own or data.train_tokenizer(trained_kind(config), train, vocabulary_size=config.vocabulary)
-    sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
-    validation_tokens = tokenizer.encode_documents(validation)
+    sources = tuple(tokenizer.encode_documents(part, cache=True) for part, _ in parts)
+    validation_tokens = tokenizer.encode_documents(validation, cache=True)
     return Text(
         tokenizer=tokenizer,
         names=config.data if config.data_weights else (", ".join(config.data),),
