@@ -14,6 +14,7 @@ from spectrain.train._jobs import samples
 from spectrain.train._jobs.blank import BlankLikelihood, is_blank
 from spectrain.train._jobs.language import LanguageJob
 from spectrain.train._run.folder import RunFolder
+from spectrain.train._run.repeating import repeating
 
 HEAVY = (
     "torch._dynamo", "torch._inductor", "sympy", "torch.distributed.tensor", "torch.distributed.fsdp",
@@ -180,3 +181,16 @@ def test_the_first_validation_computes_what_is_not_known(tiny, tmp_path, more, p
         autocast=job.autocast, device=job.device,
     )  # fmt: skip
     assert (first.loss, first.seen["tokens"], first.seen["bytes"]) == (whole.loss, whole.tokens, whole.bytes)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_the_callers_mode_comes_back_also_after_an_error(mode):
+    before = torch.get_deterministic_debug_mode()
+    try:
+        torch.set_deterministic_debug_mode(mode)
+        with pytest.raises(RuntimeError, match="in a run"), repeating():
+            assert torch.get_deterministic_debug_mode() == 2
+            raise RuntimeError("in a run")
+        assert torch.get_deterministic_debug_mode() == mode
+    finally:
+        torch.set_deterministic_debug_mode(before)
