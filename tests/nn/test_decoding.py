@@ -11,6 +11,7 @@ from spectrain import nn
 from spectrain.nn._attention.fused import LONG, fused
 from spectrain.nn._attention.rotary import Rotary
 from spectrain.nn._attention.turned import normalise_and_turn
+from spectrain.nn._linear import Linear
 from spectrain.nn._rms_norm import RMSNorm
 
 
@@ -146,7 +147,8 @@ def test_one_position_is_turned_as_among_many():
     many = rotary.turns(0, 9000, device=cpu)
     for start in (0, 1, 8191):
         one = rotary.turns(start, 1, device=cpu)
-        assert all(torch.equal(a[0], b[start]) for a, b in zip(one, many, strict=True))
+        assert torch.equal(one.cos[0], many.cos[start])
+        assert torch.equal(one.sin[0], many.sin[start])
 
 
 def test_frequencies_are_kept_as_values_and_of_no_trace():
@@ -170,3 +172,120 @@ def test_without_a_gradient_the_numbers_are_the_same(dtype):
         alone = normalise_and_turn(x, turns, eps=None), RMSNorm(8)(x.float())
     again = normalise_and_turn(x.requires_grad_(), turns, eps=None), RMSNorm(8)(x.float())
     assert all(torch.equal(a, b) for a, b in zip(alone, again, strict=True))
+
+
+class Called(TorchDispatchMode):
+    """The names of the products that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        if name in ("mv", "mm", "addmm", "bmm"):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_one_row_is_a_matrix_times_a_vector(dtype, bias):
+    layer = Linear(200, 30, bias=bias).to(dtype)
+    for i, shape in enumerate(((200,), (1, 200), (1, 1, 200), (3, 200), (0, 200))):
+        x = normal(*shape, seed=i, dtype=dtype)
+        with Called() as called:
+            found = layer(x)
+        alone = len(x.view(-1)) == 200 and dtype in (torch.float32, torch.bfloat16)
+        assert called.names == ["mv"] if alone else "mv" not in called.names
+        w, b = layer.weight.double(), layer.bias.double() if bias else 0.0
+        true = x.double() @ w.mT + b
+        assert found.shape == true.shape
+        assert found.dtype == dtype
+        if not len(x):
+            continue
+        u = 2 * torch.finfo(dtype).eps
+        assert off(found, true) < u
+        steps = torch.zeros_like(true)
+        for j in range(200):
+            steps = (steps + x.double()[..., j, None] * w[:, j]).to(torch.bfloat16).double()
+        wrong = {
+            "summed in bfloat16": steps + b,
+            "rows in another order": true.flip(-1),
+            "one input left out": true - x.double()[..., :1] * w[:, 0],
+        }
+        assert min(off(each, true) for each in wrong.values()) > 1.5 * off(found, true)
+
+
+def test_rows_with_a_gradient_or_of_two_kinds_are_left_to_torch():
+    layer, x = Linear(8, 5), normal(1, 8, dtype=torch.float32)
+    with Called() as called:
+        layer(x)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), Called() as narrowed:
+        assert layer(x).dtype == torch.bfloat16
+    assert "mv" not in called.names + narrowed.names
+    with torch.no_grad(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        layer(normal(1, 7, dtype=torch.float32))
+
+
+TOKENS = {
+    **KINDS,
+    "window": {"kv_heads": 2, "window": 5},
+    "sinks": {"kv_heads": 2, "window": 4, "sinks": 2},
+    "gains and biases": {"kv_heads": 2, "qk_norm": "gains", "bias": "all"},
+    "log n": {"log_n": 4},
+    "MLA, of ranks": {"latent": 12, "query_rank": 9, "output_rank": 7},
+}
+
+
+def behind_a_cache(block, x, documents, prompt, *, late=0, without=0):
+    """Tokens one by one after a prompt; ``late`` puts them at a wrong position, ``without`` forgets so many of them."""
+    cache = block.empty_cache()
+    first = None if documents is None else documents[:, :prompt]
+    block(x[:, :prompt], cache=cache, documents=first)
+    cache.seen += late
+    cache.stored -= without
+    parts = []
+    for i in range(prompt, x.shape[1]):
+        now = None if documents is None else documents[:, i : i + 1]
+        parts.append(block(x[:, i : i + 1], cache=cache, documents=now))
+    return torch.cat(parts, dim=1)
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_token_behind_a_cache_is_what_the_whole_text_says_in_float64(name, dtype):
+    torch.manual_seed(1)
+    block = nn.Attention(16, heads=4, **TOKENS[name]).to(dtype)
+    wide = nn.Attention(16, heads=4, **TOKENS[name]).double()
+    wide.load_state_dict(block.state_dict())
+    for batch, prompt in ((1, 1), (1, 7), (3, 6)):
+        x = normal(batch, 10, 16, seed=prompt, dtype=dtype)
+        packed = torch.tensor([[0] * 10, [1] * 4 + [2] * 6, [3] * 8 + [4] * 2]) if batch > 1 else None
+        true = wide(x.double(), documents=packed, absorbed=False if wide.shape.latent else None)[:, prompt:]
+        u = torch.finfo(dtype).eps * (4 if dtype == torch.bfloat16 else 16)
+        assert off(behind_a_cache(block, x, packed, prompt), true) < u
+        again = behind_a_cache(wide, x.double(), packed, prompt)
+        torch.testing.assert_close(again, true, rtol=1e-11, atol=1e-11)
+        if packed is None and name != "sinks":
+            wrong = {
+                "at the next position": behind_a_cache(wide, x.double(), packed, prompt, late=3),
+                "the last of the prompt forgotten": behind_a_cache(wide, x.double(), packed, prompt, without=1),
+                "tokens in another order": true.roll(1, 1),
+            }
+            assert min(off(each, true) for each in wrong.values()) > 2 * u
+
+
+@torch.no_grad()
+def test_absorbed_weights_are_not_copied_for_each_sequence():
+    block = nn.Attention(8, heads=2, latent=256, head_dim=260, rotary_dim=4, value_dim=256)
+    cache, x = block.empty_cache(), normal(3, 2, 8, dtype=torch.float32)
+    block(x[:, :1], cache=cache)
+    with Made() as made:
+        block(x[:, 1:], cache=cache, absorbed=True)
+    assert made.largest < block.value.weight.nbytes / 8
+    with Made() as made:  # what torch makes of a product in which a matrix a head meets many sequences
+        normal(3, 2, 1, 256, dtype=torch.float32) @ block.value.weight.unflatten(0, (2, -1)).mT
+    assert made.largest >= 3 * block.value.weight.nbytes

@@ -19,6 +19,7 @@ from spectrain.nn._attention.turned import normalise_and_turn
 from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._autocast import narrowed
 from spectrain.nn._capture.tap import Tap
+from spectrain.nn._linear import Linear
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
 from spectrain.nn._rms_norm import RMSNorm
 
@@ -162,15 +163,15 @@ class Attention(Peak):
             return RMSNorm(size, eps=eps) if latent_norm else nn.Identity()
 
         if s.query_rank is not None:
-            self.query_down = nn.Linear(width, s.query_rank, bias=False)
+            self.query_down = Linear(width, s.query_rank, bias=False)
             self.query_norm = norm(s.query_rank)
         inputs = self.bias != "none"
-        self.query = nn.Linear(s.query_rank or width, s.heads * s.head_dim, bias=inputs)
+        self.query = Linear(s.query_rank or width, s.heads * s.head_dim, bias=inputs)
         for name, module in self.kind.maps(s, width, norm=norm, bias=inputs).items():
             self.add_module(name, module)
         if s.output_rank is not None:
-            self.output_down = nn.Linear(s.heads * s.value_dim, s.output_rank, bias=False)
-        self.output = nn.Linear(s.output_rank or s.heads * s.value_dim, width, bias=self.bias == "all")
+            self.output_down = Linear(s.heads * s.value_dim, s.output_rank, bias=False)
+        self.output = Linear(s.output_rank or s.heads * s.value_dim, width, bias=self.bias == "all")
         self.query_gains: nn.RMSNorm | None = None
         self.key_gains: nn.RMSNorm | None = None
         if isinstance(self.qk_norm, str):

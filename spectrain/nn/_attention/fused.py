@@ -1,7 +1,5 @@
 """torch's fused attention, also where a value is not as wide as a key."""
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,13 +17,14 @@ def fused(q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None 
     and keeps it for the gradient. Here zeros make the narrower as wide: they add nothing to a product, and what they
     make of a value is left out. Cost: a copy of what is widened; memory linear in the length.
     """
-    grouped = q.shape[1] > k.shape[1]
-    run = partial(F.scaled_dot_product_attention, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
-    wide = max(k.shape[-1], v.shape[-1])
-    if k.shape[-1] == v.shape[-1] or _by_map(q):
-        return run(q, k, v)
-    q, k, widened = (F.pad(x, (0, wide - x.shape[-1])) if x.shape[-1] < wide else x for x in (q, k, v))
-    return run(q, k, widened)[..., : v.shape[-1]]
+    size, wide = v.shape[-1], max(k.shape[-1], v.shape[-1])
+    widened = k.shape[-1] != size and not _by_map(q)
+    if widened:
+        q, k, v = (F.pad(x, (0, wide - x.shape[-1])) if x.shape[-1] < wide else x for x in (q, k, v))
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] > k.shape[1]
+    )
+    return out[..., :size] if widened else out
 
 
 def _by_map(q: Tensor) -> bool:

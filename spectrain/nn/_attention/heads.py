@@ -13,6 +13,7 @@ from spectrain.nn._attention.kind import Kind, split_heads
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape
 from spectrain.nn._attention.visibility import Visibility
+from spectrain.nn._linear import Linear
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention
@@ -45,9 +46,9 @@ class Heads(Kind):
         self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module], bias: bool
     ) -> dict[str, nn.Module]:
         """``key``, and ``value`` unless keys hold it all."""
-        maps: dict[str, nn.Module] = {"key": nn.Linear(width, shape.kv_heads * shape.head_dim, bias=bias)}
+        maps: dict[str, nn.Module] = {"key": Linear(width, shape.kv_heads * shape.head_dim, bias=bias)}
         if shape.extra_dim:
-            maps["value"] = nn.Linear(width, shape.kv_heads * shape.extra_dim, bias=bias)
+            maps["value"] = Linear(width, shape.kv_heads * shape.extra_dim, bias=bias)
         return maps
 
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
