@@ -29,7 +29,7 @@ class Linear(nn.Linear):
         if torch.is_grad_enabled() or x.numel() != x.shape[-1] or not _one_row(x, w):
             return F.linear(x, w, b)
         out = torch.mv(w, x.reshape(-1))
-        return (out if b is None else out.add_(b)).view(*x.shape[:-1], -1)
+        return (out if b is None else out.add_(b)).view(*x.shape[:-1], w.shape[0])
 
 
 def _one_row(x: Tensor, w: Tensor) -> bool:

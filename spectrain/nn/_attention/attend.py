@@ -87,11 +87,11 @@ def _masked(
     mask = mask() if callable(mask) else mask
     if group == 1 or group * q.shape[2] > _FOLD:
         return fused(q, k, v, mask=mask, scale=scale)
-    rows = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    rows = q.reshape(q.shape[0], k.shape[1], group * q.shape[2], q.shape[3])
     if mask is not None:
         mask = mask.expand(-1, group, -1, -1).flatten(1, 2).unsqueeze(1)
     out = fused(rows, k, v, mask=mask, scale=scale)
-    return out.reshape(*q.shape[:3], -1)
+    return out.reshape(*q.shape[:3], out.shape[-1])
 
 
 def _attend_with_maps(

@@ -145,7 +145,7 @@ def _each(x: Tensor, maps: Tensor) -> Tensor:
         out = torch.bmm(maps.mT, rows.mT)  # of a matrix in bfloat16 torch reads rows in 2/3 of the time of columns
     else:
         out = torch.bmm(rows, maps)
-    return out.view(*heads.shape[:3], -1).transpose(0, 1)
+    return out.view(*heads.shape[:3], maps.shape[-1]).transpose(0, 1)
 
 
 mla = Choice(
