@@ -154,8 +154,12 @@ def test_a_rotation_is_that_of_complex_numbers_and_its_reverse_cancels_it(length
     by = torch.view_as_real(torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angle), angle))
     true = torch.cat(by.unbind(-1), -1)
     factors = turns.factors(x.dtype)
-    for there in (turned._rotate(x, *factors, back=False), rotary.turn(x, turns), rotary.turn_(x.clone(), turns)):
+    with torch.no_grad():
+        kept, alone = rotary.turn(x, turns), rotary.turn(x.clone(), turns, fresh=True)
+    for there in (turned._rotate(x, *factors, back=False), rotary.turn(x, turns), kept, alone):
         torch.testing.assert_close(there, true, rtol=1e-14, atol=1e-14)
         assert float((there - turned._rotate(x, *factors, back=True)).abs().max()) > 0.1
-        for back in (turned._rotate(there, *factors, back=True), rotary.turn(there, turns, back=True)):
+        with torch.no_grad():
+            again = rotary.turn(there, turns, back=True)
+        for back in (turned._rotate(there, *factors, back=True), rotary.turn(there, turns, back=True), again):
             torch.testing.assert_close(back, x, rtol=1e-14, atol=1e-14)

@@ -285,7 +285,8 @@ class Attention(Peak):
         """Queries or keys in heads, normalised, and rotated by their positions."""
         if self.qk_norm is True and self.rotary.dim == self.shape.head_dim and self.rotary.parts == 1:
             return normalise_and_turn(split_heads(x, heads), turns, eps=self.norm_eps)
-        return self.rotary.turn(self.normalise(x, heads, gains), turns)
+        normalised = self.normalise(x, heads, gains)
+        return self.rotary.turn(normalised, turns, fresh=gains is None and self.qk_norm is True)
 
     def normalise(self, x: Tensor, heads: int, gains: nn.Module | None) -> Tensor:
         """Queries or keys in heads, divided by their rms where ``qk_norm`` says so, and multiplied by their gains."""

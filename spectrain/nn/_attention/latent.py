@@ -91,8 +91,7 @@ class Latent(Kind):
         if not block.shape.rotary_dim:
             return (latent.unsqueeze(1),)
         latent = torch.cat((latent, block.key_rotary(x)), dim=-1).unsqueeze(1)
-        turn = block.rotary.turn if torch.is_grad_enabled() else block.rotary.turn_
-        return (turn(latent, turns),)
+        return (block.rotary.turn(latent, turns, fresh=True),)
 
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Expanded: each head's own, made anew."""
