@@ -29,9 +29,9 @@ def by_formula(*tensors: Tensor) -> bool:
 
 
 def may_keep() -> bool:
-    """Whether a tensor made here serves later calls as well: it is a value, of no trace and no inference mode."""
+    """Whether a tensor made here serves later calls as well, if made outside of inference mode: it is of no trace."""
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return not traced and torch._C._len_torch_dispatch_stack() == 0 and not torch.is_inference_mode_enabled()
+    return not traced and torch._C._len_torch_dispatch_stack() == 0
 
 
 @contextmanager

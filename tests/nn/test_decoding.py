@@ -164,6 +164,21 @@ def test_frequencies_are_kept_as_values_and_of_no_trace():
             Rotary(8, base=base)(torch.zeros(1, 3, 8))
 
 
+def test_the_turns_of_a_position_are_made_once_and_serve_in_every_mode():
+    rotary, cpu = Rotary(8, base=13.0), torch.device("cpu")
+    with torch.inference_mode():
+        first = rotary.turns(5, 1, device=cpu)
+        kept = first.cos, first.sin, *first.factors(torch.float64)
+    assert rotary.turns(5, 1, device=cpu) is first
+    assert rotary.turns(6, 1, device=cpu) is not first
+    assert Rotary(8, base=14.0).turns(5, 1, device=cpu) is not first
+    assert not any(t.is_inference() for t in kept)
+    x = normal(1, 1, 8).requires_grad_()
+    normalise_and_turn(x, first, eps=0.0).sum().backward()  # which saves them
+    with FakeTensorMode():
+        assert rotary.turns(5, 1, device=cpu) is not first
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_a_gradient_the_numbers_are_the_same(dtype):
     turns = Rotary(8).turns(5, 1, device=torch.device("cpu"))

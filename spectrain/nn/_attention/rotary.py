@@ -21,9 +21,14 @@ class Turns:
     def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """What multiplies pairs ``(..., length, parts, 2, dim / 2)``, and what multiplies pairs the other way round."""
         if dtype not in self._factors:
-            cos, sin = (t.to(dtype)[..., None, None, :] for t in (self.cos, self.sin))
-            self._factors[dtype] = cos, torch.cat((-sin, sin), dim=-2)
+            make = _lasting(_factors) if torch.is_inference_mode_enabled() else _factors
+            self._factors[dtype] = make(self.cos, self.sin, dtype)
         return self._factors[dtype]
+
+
+def _factors(cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    cos, sin = (t.to(dtype)[..., None, None, :] for t in (cos, sin))
+    return cos, torch.cat((-sin, sin), dim=-2)
 
 
 class Rotary(nn.Module):
@@ -111,5 +116,6 @@ def _turns(size: int, base: float, scaling: Scaling | None, device: torch.device
     return Turns(find(size, base, scaling, device).unsqueeze(0) * start)
 
 
-_kept = functools.lru_cache(maxsize=64)(_frequencies)  # a token that is decoded would make them again in every block
-_kept_turns = functools.lru_cache(maxsize=8)(_turns)  # and its cosines
+_lasting = torch.inference_mode(False)  # what is kept must serve in every mode
+_kept = functools.lru_cache(maxsize=64)(_lasting(_frequencies))  # a token that is decoded would make them again,
+_kept_turns = functools.lru_cache(maxsize=8)(_lasting(_turns))  # and their cosines, in every block
