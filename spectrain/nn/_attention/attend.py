@@ -28,7 +28,8 @@ def attend(
     ``look`` sees queries and keys as they are multiplied, and which of them meet. No scaled logit is above ``most``.
     """
     group = q.shape[1] // k.shape[1]
-    k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
+    # Under autocast what was normalised last may be wider.
+    k, v = (x if x.dtype == q.dtype else x.to(q.dtype) for x in (k, v))
     look(q, k, visible, scale)
     if maps.watched:
         return _attend_with_maps(q, k, v, visible, group, scale, maps)

@@ -37,10 +37,10 @@ class Cache:
         else:
             self._make_room(self.stored + new)
             for room, part in zip(self._room, parts, strict=True):
-                room[:, :, self.stored : self.stored + new] = part
+                room.narrow(2, self.stored, new).copy_(part)
         self.stored += new
         self.seen += new
-        return tuple(room[:, :, : self.stored] for room in self._room)
+        return tuple([room.narrow(2, 0, self.stored) for room in self._room])
 
     @property
     def numbers_per_token(self) -> int:

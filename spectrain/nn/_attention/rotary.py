@@ -21,7 +21,7 @@ class Turns:
     def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """What multiplies pairs ``(..., length, parts, 2, dim / 2)``, and what multiplies pairs the other way round."""
         if dtype not in self._factors:
-            make = _lasting(_factors) if torch.is_inference_mode_enabled() else _factors
+            make = _lasting(_factors) if may_keep() and torch.is_inference_mode_enabled() else _factors
             self._factors[dtype] = make(self.cos, self.sin, dtype)
         return self._factors[dtype]
 

@@ -53,7 +53,8 @@ def _by_rule(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, T
     y = x if x.shape[-2] == 1 else torch.empty(x.shape, dtype=cos.dtype).copy_(x)  # heads of a row lie together
     y = y.to(cos.dtype)
     r = one_over_root(y, eps)
-    return _rotate(y * r if y is x else y.mul_(r), cos, sin, back=False).to(x.dtype), r
+    out = _rotate(y * r if y is x else y.mul_(r), cos, sin, back=False)
+    return out if out.dtype == x.dtype else out.to(x.dtype), r
 
 
 class _NormaliseAndTurn(torch.autograd.Function):
