@@ -8,10 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from spectrain import nn
-from spectrain.nn._attention.fused import LONG, fused
+from spectrain.nn._attention.cache import Cache
+from spectrain.nn._attention.fused import FEW, LONG, fused
 from spectrain.nn._attention.rotary import Rotary
 from spectrain.nn._attention.turned import normalise_and_turn
-from spectrain.nn._linear import Linear
 from spectrain.nn._rms_norm import RMSNorm
 
 
@@ -77,6 +77,71 @@ def test_long_rows_in_bfloat16_and_a_mask_are_their_definition():
     assert off(found, definition(*wide, 0.4, False, ~mask)) > 0.1
 
 
+@pytest.mark.parametrize("length", [1, 3, FEW, FEW + 1])
+@pytest.mark.parametrize("kind", ["whole", "mask", "bias"])
+@torch.no_grad()
+def test_few_queries_on_keys_by_coordinate_are_their_definition(length, kind):
+    q, k, v = (normal(2, 3, n, 6, seed=n, dtype=torch.float32) for n in (length, 40, 41))
+    cache = Cache(by_coordinate=True)
+    for part in k.split([7, 32, 1], dim=2):
+        (held,) = cache.append((part,))
+    assert held.stride(2) == 1
+    assert torch.equal(held, k)
+    v = v[:, :, :40]
+    mask = None if kind == "whole" else normal(2, 1, length, 40, seed=5) > -0.5
+    given = torch.where(mask, 0.0, -torch.inf).float() if kind == "bias" else mask
+    found = fused(q, held, v, scale=0.4, mask=given)
+    wide = [x.double() for x in (q, k, v)]
+    assert off(found, definition(*wide, 0.4, False, mask)) < 4 * torch.finfo(torch.float32).eps
+    wrong = {
+        "without the scale": definition(*wide, 1.0, False, mask),
+        "the last key left out": definition(wide[0], *(x[:, :, :-1] for x in wide[1:]), 0.4, False, None),
+        "keys of the next head": definition(wide[0], wide[1].roll(1, 1), wide[2], 0.4, False, mask),
+        "what is hidden, and no more": definition(*wide, 0.4, False, None if mask is None else ~mask),
+    }
+    if kind == "whole":
+        del wrong["what is hidden, and no more"]
+    assert min(off(found, each) for each in wrong.values()) > 1e-3
+
+
+def test_only_heads_with_keys_of_their_own_hold_them_by_coordinate():
+    """In float32; what a window lets go of and where room grows the layout stays."""
+    for arguments, dtype, expected in (
+        ({}, torch.float32, True),
+        ({"window": 3}, torch.float32, True),
+        ({}, torch.bfloat16, False),
+        ({}, torch.float64, False),
+        ({"kv_heads": 2}, torch.float32, False),
+        ({"share": "all"}, torch.float32, False),
+        ({"window": 3, "sinks": 2}, torch.float32, False),
+        ({"latent": 12}, torch.float32, False),
+    ):
+        block = nn.Attention(16, heads=4, **arguments).to(dtype)
+        cache = block.empty_cache()
+        with torch.no_grad():
+            for seed in range(20):
+                block(normal(2, 1, 16, seed=seed, dtype=dtype), cache=cache)
+        room = vars(cache)["_room"]
+        assert (room[0].stride(2) == 1) is expected
+        assert all(part.stride(3) == 1 for part in room[1:])
+
+
+@pytest.mark.parametrize("window", [None, 7, 300])
+@torch.no_grad()
+def test_a_long_part_behind_a_cache_is_what_the_whole_text_says(window):
+    """Blocks of queries and their masks, the last of them short; then a token."""
+    block = nn.Attention(8, heads=2, window=window)
+    wide = nn.Attention(8, heads=2, window=window).double()
+    torch.nn.init.normal_(block.output.weight, generator=torch.Generator().manual_seed(0))
+    wide.load_state_dict(block.state_dict())
+    x, cache = normal(1, 266, 8, dtype=torch.float32), block.empty_cache()
+    found = torch.cat([block(part, cache=cache) for part in x.split([5, 260, 1], dim=1)], dim=1)
+    assert off(found, wide(x.double())) < 16 * torch.finfo(torch.float32).eps
+    other = nn.Attention(8, heads=2, window=6 if window is None else window + 1).double()
+    other.load_state_dict(block.state_dict())
+    assert window == 300 or off(found, other(x.double())) > 1e-3
+
+
 class Made(TorchDispatchMode):
     """Bytes of the largest storage that an operation makes and was not given."""
 
@@ -94,7 +159,7 @@ class Made(TorchDispatchMode):
 
 
 KINDS = {
-    "MHA": {},
+    "MHA": {"head_dim": 8},
     "GQA": {"kv_heads": 2},
     "MQA": {"kv_heads": 1},
     "S1": {"kv_heads": 2, "share": "content", "head_dim": 8},
@@ -187,61 +252,6 @@ def test_without_a_gradient_the_numbers_are_the_same(dtype):
         alone = normalise_and_turn(x, turns, eps=None), RMSNorm(8)(x.float())
     again = normalise_and_turn(x.requires_grad_(), turns, eps=None), RMSNorm(8)(x.float())
     assert all(torch.equal(a, b) for a, b in zip(alone, again, strict=True))
-
-
-class Called(TorchDispatchMode):
-    """The names of the products that are called."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.__name__.partition(".")[0]
-        if name in ("mv", "mm", "addmm", "bmm"):
-            self.names.append(name)
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("bias", [False, True])
-@torch.no_grad()
-def test_one_row_is_a_matrix_times_a_vector(dtype, bias):
-    layer = Linear(200, 30, bias=bias).to(dtype)
-    for i, shape in enumerate(((200,), (1, 200), (1, 1, 200), (3, 200), (0, 200))):
-        x = normal(*shape, seed=i, dtype=dtype)
-        with Called() as called:
-            found = layer(x)
-        alone = len(x.view(-1)) == 200 and dtype in (torch.float32, torch.bfloat16)
-        assert called.names == ["mv"] if alone else "mv" not in called.names
-        w, b = layer.weight.double(), layer.bias.double() if bias else 0.0
-        true = x.double() @ w.mT + b
-        assert found.shape == true.shape
-        assert found.dtype == dtype
-        if not len(x):
-            continue
-        u = 2 * torch.finfo(dtype).eps
-        assert off(found, true) < u
-        steps = torch.zeros_like(true)
-        for j in range(200):
-            steps = (steps + x.double()[..., j, None] * w[:, j]).to(torch.bfloat16).double()
-        wrong = {
-            "summed in bfloat16": steps + b,
-            "rows in another order": true.flip(-1),
-            "one input left out": true - x.double()[..., :1] * w[:, 0],
-        }
-        assert min(off(each, true) for each in wrong.values()) > 1.5 * off(found, true)
-
-
-def test_rows_with_a_gradient_or_of_two_kinds_are_left_to_torch():
-    layer, x = Linear(8, 5), normal(1, 8, dtype=torch.float32)
-    with Called() as called:
-        layer(x)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), Called() as narrowed:
-        assert layer(x).dtype == torch.bfloat16
-    assert "mv" not in called.names + narrowed.names
-    with torch.no_grad(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        layer(normal(1, 7, dtype=torch.float32))
 
 
 TOKENS = {

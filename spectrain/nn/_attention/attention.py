@@ -208,7 +208,7 @@ class Attention(Peak):
 
     def empty_cache(self) -> Cache:
         """A cache of no tokens, to be handed to :meth:`forward`, which fills it."""
-        return self.kind.empty_cache()
+        return self.kind.empty_cache(self.shape)
 
     def forward(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import attend
+from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.kind import Kind, split_heads
 from spectrain.nn._attention.rotary import Turns
@@ -69,6 +70,10 @@ class Heads(Kind):
         both = block.place(torch.cat((block.ask(x), block.key(x)), dim=-1), sum(heads), None, turns)
         q, key = both.split(heads, dim=1)
         return q, self.beside(block, x, key)
+
+    def empty_cache(self, shape: AttentionShape) -> Cache:
+        """Keys by coordinate where each head has its own and they are no values."""
+        return Cache(by_coordinate=shape.heads == shape.kv_heads and self.share == "none")
 
     def clipped(self, block: "Attention") -> nn.Linear | None:
         """Keys of each group."""

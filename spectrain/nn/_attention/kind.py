@@ -88,7 +88,7 @@ class Kind(ABC):
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Keys and values, ``(batch, heads, stored, dim)`` each, from what is kept."""
 
-    def empty_cache(self) -> Cache:
+    def empty_cache(self, shape: AttentionShape) -> Cache:
         """A cache of no tokens."""
         return Cache()
 
