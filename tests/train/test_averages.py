@@ -128,6 +128,23 @@ def test_what_cannot_be_meant_is_refused(flags, said):
         TrainConfig(**flags)
 
 
+@pytest.mark.parametrize(
+    ("flags", "most"),
+    [
+        ({"schedule": "wsd", "warmup": 2}, 8),  # 2 up, the second to the peak; the last 2 fall, the first by nothing
+        ({"schedule": "wsd", "warmup": 0}, 9),
+        ({"schedule": "linear", "final_lr": 1.0, "warmup": 4}, 7),
+    ],
+)
+def test_an_estimate_that_no_step_could_be_judged_by_is_refused_and_leaves_nothing(tiny, tmp_path, flags, most):
+    given = {**tiny, **PLAIN, "final_lr": 0.0, **flags, "out_dir": str(tmp_path / "run")}
+    with pytest.raises(ValueError, match=f"--decay-estimate must be at most {most}, the steps of this run at its peak"):
+        train.train(TrainConfig(**given, decay_estimate=most + 1))
+    assert not (tmp_path / "run").exists()
+    run = train.train(TrainConfig(**{**given, "eval_interval": 1}, decay_estimate=most))
+    assert sum("decayed_loss" in row for row in rows(run) if row["kind"] == "eval") >= 1
+
+
 def test_the_report_draws_averages_beside_the_validation(tiny, trained):
     run = report.read(trained(tiny, **AVERAGED))
     view = next(view for view in progress([run]).views.values() if "bits" in view.title)
