@@ -153,3 +153,13 @@ def test_the_report_draws_averages_beside_the_validation(tiny, trained):
     assert sum(y is not None for y in drawn["estimate after a decay"]["y"]) == 3
     plain = next(iter(progress([report.read(trained(tiny))]).views.values()))
     assert not {"averaged weights", "estimate after a decay"} & {trace["name"] for trace in plain.traces}
+
+
+def test_a_report_of_several_runs_says_whose_averages_they_are(tiny, trained):
+    averaged, plain = report.read(trained(tiny, **AVERAGED)), report.read(trained(tiny))
+    views = [view for view in progress([averaged, plain]).views.values() if "bits" in view.title]
+    drawn = {trace["name"]: trace for trace in views[0].traces}
+    beside = {name for name in drawn if name.endswith(("averaged weights", "estimate after a decay"))}
+    assert beside == {f"{averaged.name}, averaged weights", f"{averaged.name}, estimate after a decay"}
+    assert drawn[f"{averaged.name}, averaged weights"]["y"][-1] == averaged.evals[-1]["average_bits_per_byte"]
+    assert drawn[averaged.name]["y"][-1] == averaged.evals[-1]["bits_per_byte"]
