@@ -9,6 +9,7 @@ import torch
 from spectrain import report, train
 from spectrain.report._sections.curves import progress
 from spectrain.train._jobs.language import LanguageJob
+from spectrain.train._run import loop
 from spectrain.train._run.folder import RunFolder
 from spectrain.train.config import TrainConfig
 
@@ -143,6 +144,22 @@ def test_an_estimate_that_no_step_could_be_judged_by_is_refused_and_leaves_nothi
     assert not (tmp_path / "run").exists()
     run = train.train(TrainConfig(**{**given, "eval_interval": 1}, decay_estimate=most))
     assert sum("decayed_loss" in row for row in rows(run) if row["kind"] == "eval") >= 1
+
+
+def test_a_clock_that_fixes_too_few_steps_for_an_estimate_says_so(tiny, tmp_path, capsys, monkeypatch):
+    """How many there will be is known after 20 steps: too late to refuse. Of 30 the first and the last are off it."""
+    monkeypatch.setattr(loop, "steps_by_clock", lambda *_, **__: 30)
+    given = {**without_limit(tiny), "max_minutes": 1.0, "schedule": "wsd", "final_lr": 0.0, "warmup": 2}
+    for wanted, said in ((20, False), (400, True)):
+        train.train(TrainConfig(**given, decay_estimate=wanted, out_dir=str(tmp_path / str(wanted))))
+        printed = capsys.readouterr()
+        found = "no --decay-estimate is judged: it needs more than the 28 steps" in printed.out + printed.err
+        assert found == said
+
+
+def without_limit(flags):
+    """The flags without --max-steps, with as little to judge on the way as there can be."""
+    return {**{k: v for k, v in flags.items() if k != "max_steps"}, "sample_tokens": 0, "eval_interval": 50}
 
 
 def test_the_report_draws_averages_beside_the_validation(tiny, trained):

@@ -66,14 +66,14 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
     )
 
 
-def check_peak(config: RunConfig, wanted: int | None) -> None:
-    """Refuse ``--decay-estimate`` that needs more steps at the peak rate than a run has: it would never be judged."""
-    if wanted is None or config.horizon is None:
-        return
-    held = (step for step in range(config.horizon) if factors(config, step, steps=config.horizon).lr == 1.0)
+def short_peak(config: RunConfig) -> int | None:
+    """How many steps are at the peak rate, where ``--decay-estimate`` needs more: never judged. Else None."""
+    wanted, steps = getattr(config, "decay_estimate", None), config.horizon
+    if wanted is None or steps is None:
+        return None
+    held = (step for step in range(steps) if factors(config, step, steps=steps).lr == 1.0)
     there = sum(1 for _ in itertools.islice(held, wanted))
-    words = f"at most {there}, the steps of this run at its peak rate"
-    config.require(there == wanted, "decay_estimate", words)
+    return there if there < wanted else None
 
 
 @functools.lru_cache(maxsize=4)
