@@ -2,20 +2,19 @@
 
 import argparse
 import inspect
-import json
 import shutil
 import sys
 import tempfile
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import _record
+from benchmarks import _compare, _record
 from benchmarks._record import Found
 
 Measure = Callable[..., Found | Iterator[Found]]
@@ -32,6 +31,7 @@ def main(
     *,
     smoke: Mapping[str, Any],
     check: Mapping[str, Any] | None = None,
+    needs: str = "",
     threads: int | None = 1,
     missing: int = 0,
 ) -> None:
@@ -42,27 +42,47 @@ def main(
     returns what it found, or yields what it has so far, which is recorded each time. ``claim`` is one sentence, in
     which settings and figures stand by name: "{ratio:.2f} of the time". ``smoke`` are the settings of ``--smoke``: the
     same code in seconds, recorded where ``--out`` says and else nowhere. ``check`` are those of ``--check``, for
-    programs that measure speed: figures beside the recorded ones, and no record. ``threads`` are those of torch, as
-    many as it takes for None. What a program raises is recorded as ``<date>_<name>_failed``, and raised. ``missing`` is
-    the exit code where there is nothing to record, as without what a program needs.
+    programs that measure speed: ratios beside the recorded ones (see `_compare`), and no record; ``needs`` is a setting
+    without which there is no ratio. ``threads`` are those of torch, as many as it takes for None. What a program raises
+    is recorded as ``<date>_<name>_failed``, and raised. ``missing`` is the exit code where there is nothing to record,
+    as without what a program needs.
     """
     asked, given = _parse(name, measure, threads)
-    if asked.check and check is None:
-        print(f"{name}: nothing to check, it is not about speed")
+    if asked.check:
+        print(_check(name, measure, check, given, needs=needs, threads=asked.threads))
         return
-    chosen = dict(smoke) if asked.smoke else dict(check or {}) if asked.check else {}
-    aside = (asked.smoke or asked.check) and asked.out is None
+    chosen = dict(smoke) if asked.smoke else {}
     with tempfile.TemporaryDirectory() as scratch, _threads(asked.threads):
         settings = _defaults(measure, Path("runs", name) if not chosen else Path(scratch, "runs")) | chosen | given
-        folder = Path(scratch) if aside else asked.out or _record.RECORDS
-        pages = folder if asked.smoke or asked.check or asked.out else _record.DOCS
+        folder = Path(scratch) if asked.smoke and asked.out is None else asked.out or _record.RECORDS
+        pages = folder if asked.smoke or asked.out else _record.DOCS
         found, page = _run(name, claim, measure, settings, folder, pages)
-    if found is None or not asked.check:
-        print(page)
-    else:
-        _compare(name + (found.part and f"_{found.part}"), found.figures, _record.RECORDS)
+    print(page)
     if found is None and missing:
         sys.exit(missing)
+
+
+def _check(
+    name: str,
+    measure: Measure,
+    small: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
+    *,
+    needs: str,
+    threads: int | None,
+) -> str:
+    """Ratios of a small run beside the recorded ones, or why there are none."""
+    if small is None:
+        return f"{name}: nothing to check, it is not about speed"
+    if needs and needs not in given:
+        return f"{name}: no ratio without --{needs}"
+    with tempfile.TemporaryDirectory() as scratch, _threads(threads), redirect_stdout(None):
+        settings = _defaults(measure, Path(scratch, "runs")) | small | given
+        try:
+            *_, found = _each(measure(**settings))
+        except MissingError as reason:
+            return f"{name}: skipped: {reason}"
+    return _compare.page(name + (found.part and f"_{found.part}"), found.ratios, settings, small)
 
 
 def _run(
@@ -105,7 +125,7 @@ def _parse(name: str, measure: Measure, threads: int | None) -> tuple[argparse.N
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--smoke", action="store_true", help="the same code on tiny sizes")
-    parser.add_argument("--check", action="store_true", help="small sizes, figures beside the recorded ones")
+    parser.add_argument("--check", action="store_true", help="small sizes, ratios beside the recorded ones")
     parser.add_argument("--out", type=Path, help="folder of the record (default: benchmarks/records)")
     parser.add_argument("--threads", type=int, default=threads, help="of torch")
     settings = argparse.Namespace()
@@ -144,14 +164,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _compare(name: str, figures: dict[str, Any], records: Path) -> None:
-    """Print figures beside those of the newest record that have the same names."""
-    path = _record.newest(name, records)
-    record = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    recorded = record.get("figures", {})
-    words = f"recorded {path.name[:10]}" if recorded else "not recorded"
-    numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
-    rows = [[key, f"{v:.3g}", f"{recorded[key]:.3g}" if key in recorded else "-"] for key, v in numbers.items()]
-    print(_record.table([name, "now", words], rows))

@@ -29,7 +29,9 @@ class Found:
     body: str
     """The same as Markdown."""
     figures: dict[str, Any] = field(default_factory=dict)
-    """The few numbers that the claim names; those that are ratios of times are what ``--check`` compares."""
+    """The few numbers that the claim names."""
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Ratios of times, each by a name that says its case: figures too, and what ``--check`` compares."""
     data: dict[str, Any] = field(default_factory=dict)
     """What else belongs into the record."""
     part: str = ""
@@ -76,7 +78,7 @@ def write(name: str, *, claim: str, found: Found, settings: Mapping[str, Any], f
     path = folder / f"{now:%Y-%m-%d}_{name}.md"
     record = {
         "name": name, "claim": claim, "at": now.isoformat(timespec="seconds"), "machine": here, "settings": chosen,
-        "figures": plain(found.figures), "rows": plain(found.rows), **plain(found.data),
+        "figures": plain(found.figures | found.ratios), "rows": plain(found.rows), **plain(found.data),
     }  # fmt: skip
     write_text(path.with_suffix(".json"), json.dumps(record, indent=2, allow_nan=False) + "\n")
     facts, given = ("; ".join(f"{key} {value}" for key, value in each.items()) for each in (here, chosen))

@@ -1,5 +1,8 @@
 """How arrays come in: what holds a matrix of numbers is shared or copied right, every other kind is one clear line."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -176,3 +179,30 @@ def test_a_number_in_fewer_digits_is_rounded_up(value):
 def test_a_matrix_in_fewer_digits_is_refused():
     with pytest.raises(TypeError, match=r"example: the result is of torch\.float64, and other made float32 of it"):
         way_out(Held(), "example")(torch.eye(2, dtype=torch.float64))
+
+
+SPREAD = """
+import sys, torch
+import torch.distributed as dist
+from spectrain._arrays.spread import is_spread
+
+class Mine(torch.Tensor):
+    pass
+
+plain = torch.ones(3), torch.nn.Parameter(torch.ones(3)), torch.ones(3, requires_grad=True) + 1
+assert not any(map(is_spread, plain))
+assert "torch.distributed.tensor" not in sys.modules
+assert not is_spread(torch.ones(3).as_subclass(Mine))
+
+from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+spread = distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (1,)), [Shard(0)])
+assert all(map(is_spread, (spread, torch.nn.Parameter(spread), spread + 1)))
+assert not any(map(is_spread, (*plain, spread.to_local())))
+print("all kinds")
+"""
+
+
+def test_a_tensor_of_several_ranks_is_known_and_a_plain_one_without_loading_their_kind():
+    call = [sys.executable, "-c", SPREAD]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "all kinds\n"

@@ -4,6 +4,7 @@ The backward of ``msign`` keeps the input and the result, whatever the number of
 keeps five tensors a step. ``unrolled`` are five quintics as Muon's reference code writes them, through autograd.
 """
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -55,6 +56,7 @@ def measure(*, shapes: tuple[tuple[int, int], ...] = SHAPES, rounds: int = 15, l
                 "block sign": lambda wide=wide: by_block_sign(*wide, tol=1e-4),
             },
             rounds=rounds,
+            clock=time.process_time,
         )
         rows.append(
             {
@@ -70,7 +72,8 @@ def measure(*, shapes: tuple[tuple[int, int], ...] = SHAPES, rounds: int = 15, l
     large = [row for row, (m, _) in zip(rows, shapes, strict=True) if m >= least] or rows
     worst = max(float(row["msign / unrolled"]) for row in large)
     block = max(float(row["block sign / unrolled"]) for row in large)
-    return Found(rows=rows, body=show(rows), figures={"ratio": worst, "block": block})
+    ratios = {f"{row['shape']}: {name}": float(row[name]) for row in rows for name in row if " / " in name}
+    return Found(rows=rows, body=show(rows), figures={"ratio": worst, "block": block}, ratios=ratios)
 
 
 if __name__ == "__main__":
@@ -80,4 +83,5 @@ if __name__ == "__main__":
         "block sign {block:.2f} on a CPU",
         measure,
         smoke={"shapes": ((16, 16), (16, 24)), "rounds": 1, "least": 16},
+        check={"shapes": ((256, 256), (256, 1024)), "rounds": 5},
     )

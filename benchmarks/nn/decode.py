@@ -27,6 +27,7 @@ from benchmarks._rounds import alternate
 from spectrain import nn
 
 ABSORBED, EXPANDED = "MLA, absorbed", "MLA, expanded again"
+OTHERS = ("MHA", "GQA, 4 heads", "MQA", "shared S2, 2 heads of 128")
 FIRST = "a layer of width 1024, 16 heads"
 SHAPES = {
     FIRST: (
@@ -50,10 +51,10 @@ def forms(width: int, plain: dict | None, latent: dict) -> dict[str, tuple[nn.At
         EXPANDED: (mla, False),
     }
     if plain:
-        for name, kv_heads in (("MHA", heads), ("GQA, 4 heads", 4), ("MQA", 1)):
+        for name, kv_heads in zip(OTHERS, (heads, 4, 1), strict=False):
             table[name] = (nn.Attention(width, **plain, kv_heads=kv_heads), None)
         shared = {"kv_heads": 2, "head_dim": 128, "rotary_dim": 32, "share": "all"}
-        table["shared S2, 2 heads of 128"] = (nn.Attention(width, **{**plain, **shared}), None)
+        table[OTHERS[-1]] = (nn.Attention(width, **{**plain, **shared}), None)
     return table
 
 
@@ -129,29 +130,32 @@ def measure(
     stored: int = 4096,
     rounds: int = 15,
     megabytes: float = 128.0,
+    others: tuple[str, ...] = OTHERS,
 ) -> Found:
-    """One token a step behind ``stored`` ones; bfloat16 where the processor multiplies it."""
+    """One token a step behind ``stored`` ones; bfloat16 where the processor multiplies it. ``others`` than MLA."""
     parts, found, apart = [f"One sequence, {stored:,} tokens cached."], [], []
     for (title, (width, plain, latent)), dtype in itertools.product(shapes.items(), dtypes):
         if dtype == "bfloat16" and not takes_bfloat16():
             parts.append(f"## {title}, {dtype}\n\nNot measured: this processor widens bfloat16.")
             continue
-        rows, difference = compare(width, forms(width, plain, latent), stored, rounds, megabytes, getattr(torch, dtype))
+        table = {k: form for k, form in forms(width, plain, latent).items() if k in (ABSORBED, EXPANDED, *others)}
+        rows, difference = compare(width, table, stored, rounds, megabytes, getattr(torch, dtype))
         apart += [difference] if dtype == "float32" else []
         found += [{"shape": title, "dtype": dtype, **row} for row in rows]
         parts.append(
             f"## {title}, {dtype}\n\n{_record.show(rows)}\n\nThe two forms differ by {difference:.1e} at most."
         )
         print(parts[-1], flush=True)
-    figures = {
+    ratios = {
         f"{r['shape']}, {r['dtype']}, {r['form']}: {what}": r[what]
         for r in found
         for what in ("time / absorbed", "share of the memory's bandwidth")
+        if (r["form"], what) != (ABSORBED, "time / absorbed")
     }
     shares = [r["share of the memory's bandwidth"] for r in found if r["form"] != EXPANDED]
     chief = {"faster": max(r["time / absorbed"] for r in found if r["form"] == EXPANDED), "apart": max(apart)}
     chief |= {"lowest": min(shares), "highest": max(shares)}
-    return Found(rows=found, body="\n\n".join(parts), figures=chief | figures)
+    return Found(rows=found, body="\n\n".join(parts), figures=chief, ratios=ratios)
 
 
 if __name__ == "__main__":
@@ -166,5 +170,5 @@ if __name__ == "__main__":
             "rounds": 1,
             "megabytes": 1.0,
         },
-        check={"shapes": {FIRST: SHAPES[FIRST]}, "dtypes": ("float32",), "rounds": 3},
+        check={"shapes": {FIRST: SHAPES[FIRST]}, "dtypes": ("float32",), "rounds": 3, "others": OTHERS[1:2]},
     )

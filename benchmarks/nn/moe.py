@@ -146,7 +146,7 @@ def measure(*, shapes: tuple[tuple[int, int, int, int, int], ...] = SHAPES, roun
     worst = {name: max(v for key, v in ratios.items() if key.endswith(f" {name}")) for name in ("of loop", "of eager")}
     alone = [row["products alone / loop"] for row in rows]
     worst |= {"least": min(alone), "most": max(alone)}
-    return Found(rows=rows, body=f"{body}\n\n{_record.show(rows)}", figures=worst | ratios)
+    return Found(rows=rows, body=f"{body}\n\n{_record.show(rows)}", figures=worst, ratios=ratios)
 
 
 if __name__ == "__main__":

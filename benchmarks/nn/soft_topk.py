@@ -134,7 +134,7 @@ def measure(
         f"then what can be differentiated.\n\n{_record.table(['input', *calls], what)}"
     )
     ratios = {f"n {r['n']}, {r['dtype']}, {r['what']}": r["time ratio"] for r in rows if "time ratio" in r}
-    return Found(rows=rows, body=body, figures={"kept": what[0][1], **ratios}, data={"kept": what})
+    return Found(rows=rows, body=body, figures={"kept": what[0][1]}, ratios=ratios, data={"kept": what})
 
 
 if __name__ == "__main__":
@@ -144,4 +144,5 @@ if __name__ == "__main__":
         measure,
         smoke={"sizes": (50,), "rounds": 1, "many": 60},
         check={"sizes": (1_000, 100_000), "rounds": 5, "many": 1000},
+        needs="lapsum",
     )

@@ -181,7 +181,7 @@ def slope(X: Tensor, sign: Sign) -> float:
     return float(U[:, -1].double() @ Y.double() @ Vh[-1].double()) * 1e4
 
 
-def look(name: Name, *, rounds: int, with_memory: bool, small: bool) -> list[dict[str, object]]:
+def look(name: Name, *, rounds: int, with_memory: bool, judged: bool, small: bool) -> list[dict[str, object]]:
     """The rows of one set."""
     case = case_of(name, small=small)
     torch.empty(3 * 2**21).fill_(0)  # 24 MiB, freed at once; from 32 MiB on glibc learns nothing from it
@@ -205,8 +205,8 @@ def look(name: Name, *, rounds: int, with_memory: bool, small: bool) -> list[dic
                 "ratio": middle,
                 "from": low,
                 "to": high,
-                "polar error": polar_error([gaussian(shape) for shape in case.shapes], sign),
-                "slope": slope(squarest, sign),
+                "polar error": polar_error([gaussian(shape) for shape in case.shapes], sign) if judged else None,
+                "slope": slope(squarest, sign) if judged else None,
                 "extra MiB": extra,
                 "largest matrices": None if extra is None else extra / largest,
             }
@@ -215,27 +215,35 @@ def look(name: Name, *, rounds: int, with_memory: bool, small: bool) -> list[dic
 
 
 def measure(
-    *, case: Name | Literal["all"] = "all", rounds: int = 9, with_memory: bool = True, small: bool = False
+    *,
+    case: Name | Literal["all"] = "all",
+    rounds: int = 9,
+    with_memory: bool = True,
+    judged: bool = True,
+    small: bool = False,
 ) -> Found:
-    """All four sets, or one; of GPT-2 small a third of the rounds."""
+    """All four sets, or one; of GPT-2 small a third of the rounds. ``judged``: with errors and slopes."""
     names: tuple[Name, ...] = ("default", "gpt2", "experts", "lora") if case == "all" else (case,)
     rows: list[dict[str, object]] = []
-    figures: dict[str, object] = {}
+    ratios: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for name in names:
         turns = max(1, rounds // 3) if name == "gpt2" else rounds
-        found = look(name, rounds=turns, with_memory=with_memory, small=small)
+        found = look(name, rounds=turns, with_memory=with_memory, judged=judged, small=small)
         rows += found
         theirs = found[-1]
         for row in found[:-1]:
             what = f"{name}: {row['optimizer']}"
-            figures[f"{what}: time over {PEER}"] = row["ratio"]
-            figures[f"{what}: polar error over {PEER}"] = row["polar error"] / theirs["polar error"]  # type: ignore[operator]
-    figures["ratio"], figures["error"] = (
-        statistics.fmean(value for key, value in figures.items() if f"Muon: {what} over" in key)  # type: ignore[misc]
-        for what in ("time", "polar error")
-    )
+            ratios[f"{what}: time over {PEER}"] = row["ratio"]  # type: ignore[assignment]
+            if judged:
+                errors[f"{what}: polar error over {PEER}"] = row["polar error"] / theirs["polar error"]  # type: ignore[operator]
+    means = {
+        word: statistics.fmean(value for key, value in each.items() if ": Muon: " in key)
+        for word, each in (("ratio", ratios), ("error", errors))
+        if each
+    }
     body = f"{_record.show(rows)}\n\nRatio: to {PEER}, the median of the rounds and its quartiles, processor time."
-    return Found(rows=rows, body=body, figures=figures)
+    return Found(rows=rows, body=body, figures=means | errors, ratios=ratios)
 
 
 if __name__ == "__main__":
@@ -245,5 +253,5 @@ if __name__ == "__main__":
         "polar error, in the mean of the sets of parameters",
         measure,
         smoke={"rounds": 1, "with_memory": False, "small": True},
-        check={"case": "default", "rounds": 3, "with_memory": False},
+        check={"case": "default", "rounds": 3, "with_memory": False, "judged": False},
     )

@@ -40,9 +40,8 @@ class Asked(NamedTuple):
 
     @property
     def config(self) -> TrainConfig:
-        """Our configuration, with precisions fixed."""
+        """Our configuration, with the precision of the model fixed."""
         narrow = {"autocast": "bfloat16" if self.bfloat16 else "off"}
-        narrow["muon_dtype"] = "bfloat16" if self.bfloat16 else "float32"
         return TrainConfig(**{**QUIET, **self.model, **narrow, "max_steps": 10**6, "threads": self.threads})
 
     @property

@@ -39,8 +39,9 @@ def run(config: RunConfig) -> int | None:
             print(f"{stop}. To go on:\n  {resume_command(config)}")
         return 0
     except FloatingPointError as error:
-        words = f"{error} Start a new run with a lower {_rates(config)}, or look at the data of that step."
-        return 1 if follows() else fail(words, code=1)
+        what = str(error).removesuffix(".")
+        cure = f"Start a new run with a lower {_rates(config)}, or look at the data of that step."
+        return 1 if follows() else fail(f"{what}. {cure}", code=1)
     except BaseException:
         if not follows() and (found := train.checkpoints(folder)):
             print(f"to go on from {found[-1].path}:\n  {resume_command(config)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 _elsewhere: ContextVar[bool] = ContextVar("_elsewhere", default=False)
 
@@ -21,13 +22,16 @@ def by_formula(*tensors: Tensor) -> bool:
         return False
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    return all(x.device.type == "cpu" and not hasattr(x, "device_mesh") for x in tensors)
+    for x in tensors:  # a loop: a token that is decoded asks here five times a layer
+        if not x.is_cpu or (type(x) is not Tensor and type(x) is not Parameter and hasattr(x, "device_mesh")):
+            return False
+    return True
 
 
 def may_keep() -> bool:
-    """Whether a tensor made here serves later calls as well: it is a value, of no trace and no inference mode."""
+    """Whether a tensor made here serves later calls as well, if made outside of inference mode: it is of no trace."""
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return not traced and torch._C._len_torch_dispatch_stack() == 0 and not torch.is_inference_mode_enabled()
+    return not traced and torch._C._len_torch_dispatch_stack() == 0
 
 
 @contextmanager

@@ -50,16 +50,25 @@ _IN_CACHE = 64
 """Tokens whose logits go through softmax together: a few thousand logits of each fit the cache of a core."""
 
 
-def _replace_by_slope(logits: Tensor, target: Tensor, left_out: Tensor, *, wide: torch.dtype, graded: bool) -> Tensor:
-    """The sum of nats of some rows; where ``graded``, their gradient takes the place of the logits."""
-    target, exact = target.masked_fill(left_out, 0), logits.to(wide)
+def _replace_by_slope(
+    logits: Tensor, target: Tensor, left_out: Tensor | None, *, wide: torch.dtype, graded: bool
+) -> Tensor:
+    """The sum of nats of some rows; where ``graded``, their gradient takes the place of the logits.
+
+    ``left_out``: rows that do not count, None where all do.
+    """
+    target, exact = target if left_out is None else target.masked_fill(left_out, 0), logits.to(wide)
     above = exact.amax(-1, keepdim=True) - exact.gather(-1, target)
     p = torch.softmax(exact, -1)
-    nats = (above - p.amax(-1, keepdim=True).log()).masked_fill_(left_out, 0).sum()
+    nats = above - p.amax(-1, keepdim=True).log()
     if graded:
         p.scatter_add_(-1, target, p.new_full(target.shape, -1.0))
-        logits.copy_(p).masked_fill_(left_out, 0)
-    return nats
+        logits.copy_(p)
+    if left_out is not None:
+        nats.masked_fill_(left_out, 0)
+        if graded:
+            logits.masked_fill_(left_out, 0)
+    return nats.sum()
 
 
 class _Likelihood(torch.autograd.Function):
@@ -76,12 +85,16 @@ class _Likelihood(torch.autograd.Function):
         to_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         nats = torch.zeros((), dtype=wide, device=features.device)
         graded = to_features is not None or to_weight is not None
-        together = rows if torch.compiler.is_compiling() else _IN_CACHE  # a graph would hold each part by itself
+        graph = torch.compiler.is_compiling()
+        together = rows if graph else _IN_CACHE  # a graph would hold each part by itself
+        may_look = targets.device.type == "cpu" and type(targets) is Tensor and not graph  # elsewhere that would wait
+        some_out = not may_look or bool((targets == ignore).any())
         for start in range(0, len(features), rows):
             some, target = features[start : start + rows].to(product), targets[start : start + rows, None]
             slope = some @ head.mT
             for logits, at in zip(slope.split(together), target.split(together), strict=True):
-                nats += _replace_by_slope(logits, at, at == ignore, wide=wide, graded=graded)
+                out = at == ignore if some_out else None
+                nats += _replace_by_slope(logits, at, out, wide=wide, graded=graded)
             if not graded:
                 continue
             if to_features is not None:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer
 
+from spectrain._arrays.spread import is_spread
 from spectrain.optim._layout.spread import local, whole
 
 
@@ -108,7 +108,7 @@ def _norms_of_kinds(grads: list[Tensor], dtype: torch.dtype | None) -> list[Tens
     """One norm each, one call for each mesh and one for plain tensors: under tensor parallelism there are both."""
     kinds: dict[Any, list[int]] = {}
     for i, grad in enumerate(grads):
-        kinds.setdefault(grad.device_mesh if isinstance(grad, DTensor) else None, []).append(i)
+        kinds.setdefault(grad.device_mesh if is_spread(grad) else None, []).append(i)
     found: dict[int, Tensor] = {}
     for members in kinds.values():
         found |= zip(members, torch._foreach_norm([grads[i] for i in members], 2, dtype), strict=True)

@@ -1,7 +1,6 @@
 """Muon: one optimizer object for a whole model."""
 
 import copy
-import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer
 
 from spectrain import matfun
 from spectrain._arrays.graphs import outside_graphs
@@ -24,6 +22,7 @@ from spectrain.optim._ranks.teams import Company, has_ranks
 from spectrain.optim._routing.explain import Row, explain, rows
 from spectrain.optim._routing.route import route
 from spectrain.optim._step.adamw import adamw_step
+from spectrain.optim._step.eager import EagerOptimizer
 from spectrain.optim._step.guards import (
     algorithm_of,
     check_capturable,
@@ -43,7 +42,7 @@ from spectrain.optim._variants.variants import BY_NAME
 KEYS = {"costs", "params", "param_names", "algorithm", "use_muon", "matrix", "reasons", "betas", "eps", "initial_lr"}
 
 
-class Muon(Optimizer):
+class Muon(EagerOptimizer):
     r"""Momentum orthogonalised by msign for matrices, AdamW for everything else, in one object.
 
     For each logical matrix W with gradient G, momentum \mu, learning rate \eta and decay \lambda:
@@ -189,8 +188,7 @@ class Muon(Optimizer):
         check_parameters(dict(zip(names, params, strict=True)), settings)
         for name, p in zip(names, params, strict=True):
             check_spread(name, p)
-        # Fills in every default, also those of the other algorithm. Torch's own door to it imports the compiler.
-        inspect.unwrap(Optimizer.add_param_group)(self, group)
+        super().add_param_group(group)  # fills in every default, also those of the other algorithm
         for name in self.defaults:
             group.pop(name, None)
         group.update(settings.as_dict())

@@ -56,7 +56,7 @@ def spectra(
     ``update`` is what the last step subtracted, decay apart. Muon's Nesterov average needs the gradient of
     that step: call this before ``zero_grad``; afterwards the momentum itself stands in for the average.
     Cost: four singular value decompositions and one msign a matrix; nothing is changed. Sharded parameters are
-    gathered one after the other: every rank calls it.
+    gathered one after the other: every rank calls it. FloatingPointError for what is not finite, by name.
 
     >>> from spectrain.optim import Muon
     >>> model = nn.Linear(3, 3, bias=False)
@@ -129,6 +129,9 @@ def _adam_update(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
 def _row(name: str, p: Tensor, layout: Matrix, move: Move, quantiles: list[float | int]) -> Row:
     row: Row = {"name": name, "quantiles": quantiles}
     for kind, tensor in (("weight", p), ("momentum", move.momentum), ("update", move.update)):
+        if not bool(tensor.isfinite().all()):
+            wrong = int((~tensor.isfinite()).sum())
+            raise FloatingPointError(f"{kind} {name} is not finite at {wrong} of {tensor.numel()} entries")
         values = [torch.linalg.svdvals(m.to(torch.float64)) for m in layout.views(tensor.contiguous())]
         squares = torch.stack([s.square().sum() for s in values])
         tops = torch.stack([s[0] for s in values]).square()

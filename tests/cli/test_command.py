@@ -166,13 +166,14 @@ def test_debug_shows_the_trace(process, tmp_path):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize("interval", [0, 1])
 @pytest.mark.parametrize("flag", ["--embedding-lr", "--vector-lr", "--weight-decay"])
-def test_weights_that_ran_away_are_put_down_to_what_was_asked(spectrain, tiny, tmp_path, flag):
-    done = spectrain(
-        "train", *tiny, "--max-steps", 3, "--spectrum-interval", 0, flag, "1e300", "--out-dir", tmp_path / "run"
-    )
+def test_weights_that_ran_away_are_put_down_to_what_was_asked(spectrain, tiny, tmp_path, flag, interval):
+    size = ("--max-steps", 3, "--spectrum-interval", interval, "--out-dir", tmp_path / "run")
+    done = spectrain("train", *tiny, *size, flag, "1e300")
     assert done.returncode == 1
-    assert f"lower --lr or {flag}, or look at the data" in done.stderr
+    assert f". Start a new run with a lower --lr or {flag}, or look at the data" in done.stderr
+    assert "finite" in done.stderr
 
 
 def test_resuming_needs_to_know_which_run(spectrain):

@@ -145,8 +145,21 @@ def test_under_autocast_several_maps_share_one_rounding():
         assert narrowed(x.double()).dtype == torch.float64
 
 
-def test_a_rotation_and_its_reverse_cancel():
-    turns = Rotary(6).turns(3, 4, device=torch.device("cpu"))
-    x = normal(2, 4, 6)
-    there = turned._rotate(x, *turns, back=False)
-    torch.testing.assert_close(turned._rotate(there, *turns, back=True), x, rtol=1e-14, atol=1e-14)
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_rotation_is_that_of_complex_numbers_and_its_reverse_cancels_it(length):
+    rotary = Rotary(6)
+    turns = rotary.turns(3, length, device=torch.device("cpu"))
+    x = normal(2, length, 6)
+    angle = (3 + torch.arange(length, dtype=torch.float64))[:, None] * rotary.frequencies(x.device)
+    by = torch.view_as_real(torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angle), angle))
+    true = torch.cat(by.unbind(-1), -1)
+    factors = turns.factors(x.dtype)
+    with torch.no_grad():
+        kept, alone = rotary.turn(x, turns), rotary.turn(x.clone(), turns, fresh=True)
+    for there in (turned._rotate(x, *factors, back=False), rotary.turn(x, turns), kept, alone):
+        torch.testing.assert_close(there, true, rtol=1e-14, atol=1e-14)
+        assert float((there - turned._rotate(x, *factors, back=True)).abs().max()) > 0.1
+        with torch.no_grad():
+            again = rotary.turn(there, turns, back=True)
+        for back in (turned._rotate(there, *factors, back=True), rotary.turn(there, turns, back=True), again):
+            torch.testing.assert_close(back, x, rtol=1e-14, atol=1e-14)

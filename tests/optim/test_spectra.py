@@ -146,3 +146,11 @@ def test_the_update_is_what_the_last_step_subtracted(variant, nesterov):
         pieces = moved_by.split([6, 8] if "qkv" in row["name"] else [6])
         values = [np.linalg.svd(piece, compute_uv=False) for piece in pieces]
         np.testing.assert_allclose(row["update"], np.quantile(np.concatenate(values), QUANTILES), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_named(muon, bad):
+    net, optimizer = muon
+    net.qkv.weight.data[2, 1:3] = bad
+    with pytest.raises(FloatingPointError, match=r"^weight qkv\.weight is not finite at 2 of 84 entries$"):
+        spectra(net, optimizer)

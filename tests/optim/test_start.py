@@ -24,8 +24,10 @@ optimizer = Muon(model, lr=0.1)
 for _ in range(2):
     model(torch.ones(2, 6)).square().sum().backward()
     optimizer.step()
+    optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
 {more}
-print(*(name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules))
+print(*(name for name in ("torch._dynamo", "torch._inductor", "torch.distributed.tensor") if name in sys.modules))
 """
 
 
@@ -37,6 +39,7 @@ def _imported(more=""):
 def test_a_step_does_not_import_the_compiler():
     assert _imported() == []
     assert "torch._dynamo" in _imported("torch.compiler.disable(print)")  # as a decorator in any file would
+    assert "torch._dynamo" in _imported("torch.optim.Optimizer.zero_grad(optimizer)")
 
 
 def test_marks_are_those_of_torch():

@@ -245,6 +245,21 @@ def test_a_clock_fixes_the_steps_once(tiny, tmp_path, monkeypatch):
     assert [row["step"] for row in rows(run) if row["kind"] == "step"] == list(range(1, fixed + 1))
 
 
+def test_a_weight_that_has_no_spectrum_is_named(tiny, tmp_path, monkeypatch):
+    from spectrain.train._run import session as _session
+
+    def poisoned(session):  # behind the gradients, before the step
+        if session.counters.step == 2:
+            session.model.blocks[0].feed_forward.down.weight.data[0, 0] = torch.nan
+        return clip(session)
+
+    clip = _session.Session.clip_gradients
+    monkeypatch.setattr(_session.Session, "clip_gradients", poisoned)
+    named = r"spectra after step 3: weight blocks\.0\.feed_forward\.down\.weight is not finite at 1 of"
+    with pytest.raises(FloatingPointError, match=named):
+        train.train(TrainConfig(**{**tiny, "spectrum_interval": 3}, out_dir=str(tmp_path / "run")))
+
+
 def test_a_bad_number_names_the_tensor_and_the_step(tiny, tmp_path, monkeypatch):
     from spectrain.train._run import session as _session
 

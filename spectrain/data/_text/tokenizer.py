@@ -20,6 +20,7 @@ from spectrain.data._text.gguf_fields import fields
 from spectrain.data._text.open import chunks
 from spectrain.data._text.special import SETTINGS, end_of_text, settings_beside
 from spectrain.data._text.token_file import write_tokens
+from spectrain.data._text.tokens_cache import WORTH, key_of, recall
 
 FILE = "tokenizer.json"
 _CACHE = 1 << 18  # pre-tokens whose encoding is remembered: about 40 MB
@@ -124,7 +125,7 @@ class Tokenizer:
         return np.frombuffer(b"".join(self._encode(text)), dtype=np.int32)
 
     def encode_documents(
-        self, documents: Iterable[Document], *, file: str | PathLike[str] | None = None
+        self, documents: Iterable[Document], *, file: str | PathLike[str] | None = None, cache: bool = False
     ) -> Integer[np.ndarray, " tokens"]:
         """Encode documents into one array, an end-of-text before each: ``E d1 d1 d1 E d2 d2 ...``.
 
@@ -135,9 +136,39 @@ class Tokenizer:
         With ``file`` the tokens are written there as they come, as ``.npy``, and an ``np.memmap`` of it is returned:
         with ``iterate_documents``, text larger than memory needs the memory of one document. DataError when there is
         none.
+
+        With ``cache`` the tokens of more than a quarter of a million characters are kept in the user's cache folder
+        (``XDG_CACHE_HOME/spectrain/tokens``, 256 MiB at most), by a digest of text, tokenizer and code, and taken from
+        there the next time, checked; all documents are then in memory at once.
         """
         if file is not None:
             return write_tokens(file, self._parts(documents), dtype=self.dtype)
+        return self._recall(list(documents)) if cache else self._gather(documents)
+
+    def _recall(self, documents: Sequence[Document]) -> Integer[np.ndarray, " tokens"]:
+        """Those of before, where the text is worth it and everything that decides tokens can be told."""
+        if sum(len(document.text) for document in documents) < WORTH:
+            return self._gather(documents)
+        try:
+            key = key_of(documents, f"{self._exact} {self._definition()}", kind=type(self))
+        except OSError:
+            return self._gather(documents)
+
+        def possible(tokens: Integer[np.ndarray, " tokens"]) -> bool:
+            return self._could_be(documents, tokens)
+
+        return recall(key, self.dtype, make=lambda: self._gather(documents), possible=possible)
+
+    def _could_be(self, documents: Sequence[Document], tokens: Integer[np.ndarray, " tokens"]) -> bool:
+        """Whether these have an end-of-text for each document and stand for as many bytes."""
+        if not 0 <= int(tokens.min(initial=0)) <= int(tokens.max(initial=0)) < self.vocabulary_size:
+            return False
+        if np.count_nonzero(tokens == self.end_of_text) < len(documents):
+            return False
+        size = sum(len(document.text.encode()) for document in documents)
+        return self.changes_text or int(self.byte_lengths[tokens].sum(dtype=np.int64)) == size
+
+    def _gather(self, documents: Iterable[Document]) -> Integer[np.ndarray, " tokens"]:
         tokens = array.array("H" if self.dtype == np.uint16 else "i")
         for part in self._parts(documents):
             tokens.frombytes(part.astype(self.dtype).tobytes())
@@ -175,8 +206,10 @@ class Tokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of all that decides tokens."""
-        said = f"{self.end_of_text} {self._backend.to_str()}"
-        return hashlib.sha256(said.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+        return hashlib.sha256(self._definition().encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+    def _definition(self) -> str:
+        return f"{self.end_of_text} {self._backend.to_str()}"
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write tokenizer.json, which ``tokenizers.Tokenizer.from_file`` reads as well."""

@@ -65,8 +65,8 @@ def in_batches(
 
 def in_cache(X: Float[Tensor, "*batch m n"], itemsize: int) -> list[Float[Tensor, "_ m n"]]:
     """Return a batch cut into parts that are batches by themselves, one where it is small enough."""
-    whole = flat(X)
-    return list(whole.split(max(1, _most(X, itemsize) // max(1, X.shape[-2] * X.shape[-1]))))
+    whole, most = flat(X), max(1, _most(X, itemsize) // max(1, X.shape[-2] * X.shape[-1]))
+    return [whole] if len(whole) <= most else list(whole.split(most))
 
 
 def by_shape(group: list[Tensor], run: Callable[[list[list[Tensor]]], list[Tensor]]) -> list[Float[Tensor, "_ _ _"]]:

@@ -57,7 +57,9 @@ def finish_where_needed(
         floors, Es = ([part[i] for i, _ in todo] for part in (parts(floor, Ys), parts(E, Ys)))
         done = finish_smallest([Ys[i] for i, _ in todo], count, torch.cat(floors), joined(Es))
         for (i, some), Y in zip(todo, done, strict=True):
-            results[i] = Y if bool(some.all()) else torch.where(some[:, None, None], Y, Ys[i].to(Y.dtype))
+            if not bool(some.all()):
+                Y[~some] = Ys[i][~some].to(Y.dtype)
+            results[i] = Y
     return results
 
 

@@ -59,7 +59,9 @@ def combine(
     """
     if A.itemsize >= 4:
         return torch.add(A * a, B * b)
-    return A.float().mul_(a).add_(B.float().mul_(b)).to(A.dtype)
+    wide = A.float().mul_(a)
+    wide = wide.addcmul_(B.float(), b) if isinstance(b, Tensor) else wide.add_(B.float(), alpha=b)
+    return wide.to(A.dtype)
 
 
 def _one_by_one(A: Float[Tensor, "b m n"]) -> bool:

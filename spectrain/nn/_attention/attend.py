@@ -28,7 +28,8 @@ def attend(
     ``look`` sees queries and keys as they are multiplied, and which of them meet. No scaled logit is above ``most``.
     """
     group = q.shape[1] // k.shape[1]
-    k, v = k.to(q.dtype), v.to(q.dtype)  # under autocast what was normalised last may be wider
+    # Under autocast what was normalised last may be wider.
+    k, v = (x if x.dtype == q.dtype else x.to(q.dtype) for x in (k, v))
     look(q, k, visible, scale)
     if maps.watched:
         return _attend_with_maps(q, k, v, visible, group, scale, maps)
@@ -87,11 +88,11 @@ def _masked(
     mask = mask() if callable(mask) else mask
     if group == 1 or group * q.shape[2] > _FOLD:
         return fused(q, k, v, mask=mask, scale=scale)
-    rows = q.unflatten(1, (k.shape[1], group)).flatten(2, 3)
+    rows = q.reshape(q.shape[0], k.shape[1], group * q.shape[2], q.shape[3])
     if mask is not None:
         mask = mask.expand(-1, group, -1, -1).flatten(1, 2).unsqueeze(1)
     out = fused(rows, k, v, mask=mask, scale=scale)
-    return out.unflatten(2, (group, -1)).flatten(1, 2)
+    return out.reshape(*q.shape[:3], out.shape[-1])
 
 
 def _attend_with_maps(

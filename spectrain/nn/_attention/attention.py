@@ -19,6 +19,7 @@ from spectrain.nn._attention.turned import normalise_and_turn
 from spectrain.nn._attention.visibility import Visibility
 from spectrain.nn._autocast import narrowed
 from spectrain.nn._capture.tap import Tap
+from spectrain.nn._linear import Linear
 from spectrain.nn._numbers import check_not_negative, check_positive, check_sizes
 from spectrain.nn._rms_norm import RMSNorm
 
@@ -162,15 +163,15 @@ class Attention(Peak):
             return RMSNorm(size, eps=eps) if latent_norm else nn.Identity()
 
         if s.query_rank is not None:
-            self.query_down = nn.Linear(width, s.query_rank, bias=False)
+            self.query_down = Linear(width, s.query_rank, bias=False)
             self.query_norm = norm(s.query_rank)
         inputs = self.bias != "none"
-        self.query = nn.Linear(s.query_rank or width, s.heads * s.head_dim, bias=inputs)
+        self.query = Linear(s.query_rank or width, s.heads * s.head_dim, bias=inputs)
         for name, module in self.kind.maps(s, width, norm=norm, bias=inputs).items():
             self.add_module(name, module)
         if s.output_rank is not None:
-            self.output_down = nn.Linear(s.heads * s.value_dim, s.output_rank, bias=False)
-        self.output = nn.Linear(s.output_rank or s.heads * s.value_dim, width, bias=self.bias == "all")
+            self.output_down = Linear(s.heads * s.value_dim, s.output_rank, bias=False)
+        self.output = Linear(s.output_rank or s.heads * s.value_dim, width, bias=self.bias == "all")
         self.query_gains: nn.RMSNorm | None = None
         self.key_gains: nn.RMSNorm | None = None
         if isinstance(self.qk_norm, str):
@@ -207,7 +208,7 @@ class Attention(Peak):
 
     def empty_cache(self) -> Cache:
         """A cache of no tokens, to be handed to :meth:`forward`, which fills it."""
-        return self.kind.empty_cache()
+        return self.kind.empty_cache(self.shape)
 
     def forward(
         self,
@@ -284,7 +285,8 @@ class Attention(Peak):
         """Queries or keys in heads, normalised, and rotated by their positions."""
         if self.qk_norm is True and self.rotary.dim == self.shape.head_dim and self.rotary.parts == 1:
             return normalise_and_turn(split_heads(x, heads), turns, eps=self.norm_eps)
-        return self.rotary.turn(self.normalise(x, heads, gains), turns)
+        normalised = self.normalise(x, heads, gains)
+        return self.rotary.turn(normalised, turns, fresh=gains is None and self.qk_norm is True)
 
     def normalise(self, x: Tensor, heads: int, gains: nn.Module | None) -> Tensor:
         """Queries or keys in heads, divided by their rms where ``qk_norm`` says so, and multiplied by their gains."""

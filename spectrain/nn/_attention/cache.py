@@ -8,11 +8,14 @@ class Cache:
     """Tensors of seen tokens, ``(batch, heads, tokens, numbers)`` each, that grow at their end.
 
     Room doubles when it is used up, so that a token costs no copy of all before it. ``seen`` counts all tokens, also
-    those that a window has let go of; ``stored`` those that are still held.
+    those that a window has let go of; ``stored`` those that are still held. With ``by_coordinate`` the first tensor,
+    the keys, is held in float32 on a processor with its tokens side by side, a row for each number: where each head
+    has keys of its own, one query reads them faster so (:func:`spectrain.nn._attention.fused.fused`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_coordinate: bool = False) -> None:
         self.seen = 0
+        self.by_coordinate = by_coordinate
         self.stored = 0
         self._room: list[Tensor] = []
         self._documents: Tensor | None = None
@@ -24,7 +27,7 @@ class Cache:
         for appending to stay cheap.
         """
         if not self._room:
-            self._room = [part.new_empty(*part.shape[:2], 0, part.shape[3]) for part in parts]
+            self._room = [self._new_room(i, part, 0) for i, part in enumerate(parts)]
         if parts[0].shape[0] != self._room[0].shape[0]:
             raise ValueError(
                 f"Cache: it holds a batch of {self._room[0].shape[0]}, got {parts[0].shape[0]} sequences; "
@@ -37,10 +40,10 @@ class Cache:
         else:
             self._make_room(self.stored + new)
             for room, part in zip(self._room, parts, strict=True):
-                room[:, :, self.stored : self.stored + new] = part
+                room.narrow(2, self.stored, new).copy_(part)
         self.stored += new
         self.seen += new
-        return tuple(room[:, :, : self.stored] for room in self._room)
+        return tuple([room.narrow(2, 0, self.stored) for room in self._room])
 
     @property
     def numbers_per_token(self) -> int:
@@ -69,6 +72,12 @@ class Cache:
         if tokens <= room:
             return
         for i, old in enumerate(self._room):
-            grown = old.new_empty(*old.shape[:2], max(tokens, 2 * room), old.shape[3])
+            grown = self._new_room(i, old, max(tokens, 2 * room))
             grown[:, :, : self.stored] = old[:, :, : self.stored].detach()
             self._room[i] = grown
+
+    def _new_room(self, i: int, like: Tensor, tokens: int) -> Tensor:
+        batch, heads, _, numbers = like.shape
+        if i == 0 and self.by_coordinate and like.is_cpu and like.dtype == torch.float32:
+            return like.new_empty(batch, heads, numbers, tokens).mT
+        return like.new_empty(batch, heads, tokens, numbers)

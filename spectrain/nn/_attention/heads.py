@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.nn._attention.attend import attend
+from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.choice import Choice
 from spectrain.nn._attention.kind import Kind, split_heads
 from spectrain.nn._attention.rotary import Turns
 from spectrain.nn._attention.shape import AttentionShape
 from spectrain.nn._attention.visibility import Visibility
+from spectrain.nn._linear import Linear
 
 if TYPE_CHECKING:
     from spectrain.nn._attention.attention import Attention
@@ -45,9 +47,9 @@ class Heads(Kind):
         self, shape: AttentionShape, width: int, *, norm: Callable[[int], nn.Module], bias: bool
     ) -> dict[str, nn.Module]:
         """``key``, and ``value`` unless keys hold it all."""
-        maps: dict[str, nn.Module] = {"key": nn.Linear(width, shape.kv_heads * shape.head_dim, bias=bias)}
+        maps: dict[str, nn.Module] = {"key": Linear(width, shape.kv_heads * shape.head_dim, bias=bias)}
         if shape.extra_dim:
-            maps["value"] = nn.Linear(width, shape.kv_heads * shape.extra_dim, bias=bias)
+            maps["value"] = Linear(width, shape.kv_heads * shape.extra_dim, bias=bias)
         return maps
 
     def keep(self, block: "Attention", x: Tensor, turns: Turns) -> tuple[Tensor, ...]:
@@ -68,6 +70,10 @@ class Heads(Kind):
         both = block.place(torch.cat((block.ask(x), block.key(x)), dim=-1), sum(heads), None, turns)
         q, key = both.split(heads, dim=1)
         return q, self.beside(block, x, key)
+
+    def empty_cache(self, shape: AttentionShape) -> Cache:
+        """Keys by coordinate where each head has its own and they are no values."""
+        return Cache(by_coordinate=shape.heads == shape.kv_heads and self.share == "none")
 
     def clipped(self, block: "Attention") -> nn.Linear | None:
         """Keys of each group."""

@@ -88,7 +88,7 @@ class Kind(ABC):
     def keys_and_values(self, block: "Attention", kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Keys and values, ``(batch, heads, stored, dim)`` each, from what is kept."""
 
-    def empty_cache(self) -> Cache:
+    def empty_cache(self, shape: AttentionShape) -> Cache:
         """A cache of no tokens."""
         return Cache()
 
@@ -124,4 +124,5 @@ def normalise_wide(norm: nn.Module, x: Tensor) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """``(batch, length, heads dim)`` to ``(batch, heads, length, dim)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    batch, length, wide = x.shape
+    return x.view(batch, length, heads, wide // heads).transpose(1, 2)

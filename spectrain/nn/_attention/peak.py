@@ -26,14 +26,13 @@ class Peak(nn.Module):
         super().__init__()
         self.watches = False
 
-    @torch.no_grad()
     def look(self, q: Tensor, k: Tensor, visible: Visibility, scale: float) -> None:
         """See scaled logits of ``(batch, heads, length, dim)`` queries on keys of as many or fewer heads."""
         if not (self.watches and self.training) or q.numel() == 0:
             return
-        with torch.autocast(q.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
             found = largest_logits_of(q, k, visible, scale=scale)
-        self.peak.copy_(torch.maximum(self.peak, found.to(self.peak.dtype)))
+            self.peak.copy_(torch.maximum(self.peak, found.to(self.peak.dtype)))
 
     @torch.no_grad()
     def take_peak(self) -> Float[Tensor, " heads"]:

@@ -122,7 +122,7 @@ class Whole(Content):
     ) -> Tensor:
         """As ever, then turned back, so that only differences of positions count."""
         heads = super().attend(block, q, kept, visible, turns=turns, absorbed=absorbed)
-        return block.rotary.turn(heads, turns.inverse())
+        return block.rotary.turn(heads, turns, back=True)
 
 
 def _wide_heads(head_dim: int) -> list[tuple[str, object, str]]:

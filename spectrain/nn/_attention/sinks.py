@@ -65,7 +65,7 @@ class Sinks(Heads):
         """Sinks and window."""
         return None if window is None else self.sinks + window
 
-    def empty_cache(self) -> Cache:
+    def empty_cache(self, shape: AttentionShape) -> Cache:
         """A cache that keeps sinks."""
         return SinkCache(self.sinks)
 

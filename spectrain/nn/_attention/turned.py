@@ -19,7 +19,7 @@ def normalise_and_turn(x: Tensor, turns: Turns, *, eps: float | None) -> Tensor:
     Source: Su et al., RoFormer, arXiv 2104.09864; the gradient is that of RMSNorm.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = (t.to(wide) for t in turns)
+    cos, sin = turns.factors(wide)
     eps = torch.finfo(wide).eps if eps is None else eps
     if not by_formula(x):
         return _by_operations(x, cos, sin, eps)
@@ -31,15 +31,20 @@ def normalise_and_turn(x: Tensor, turns: Turns, *, eps: float | None) -> Tensor:
 
 def _by_operations(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
     """The same for whoever wants derivatives of derivatives, or a graph."""
-    first, second = F.rms_norm(x.to(cos.dtype), x.shape[-1:], eps=eps).chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    pairs = F.rms_norm(x.to(cos.dtype), x.shape[-1:], eps=eps).unflatten(-1, (1, 2, -1))
+    return torch.addcmul(pairs * cos, pairs.flip(-2), sin).flatten(-3).to(x.dtype)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
-    out, half, sign = torch.empty_like(x), x.shape[-1] // 2, 1 if back else -1
+    sign = -1 if back else 1
+    if x.shape[-2] == 1:  # fewer operations, which is all that one row costs
+        pairs = x.unflatten(-1, (1, 2, -1))
+        return (pairs * cos).addcmul_(pairs.flip(-2), sin, value=sign).flatten(-3)
+    out, half = torch.empty_like(x), x.shape[-1] // 2
+    cos, sin = cos[..., 0, 0, :], sin[..., 0, 1, :]
     first, second = x[..., :half], x[..., half:]
-    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=sign)
-    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin, value=-sign)
+    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-sign)
+    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin, value=sign)
     return out
 
 
@@ -48,7 +53,8 @@ def _by_rule(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, T
     y = x if x.shape[-2] == 1 else torch.empty(x.shape, dtype=cos.dtype).copy_(x)  # heads of a row lie together
     y = y.to(cos.dtype)
     r = one_over_root(y, eps)
-    return _rotate(y * r if y is x else y.mul_(r), cos, sin, back=False).to(x.dtype), r
+    out = _rotate(y * r if y is x else y.mul_(r), cos, sin, back=False)
+    return out if out.dtype == x.dtype else out.to(x.dtype), r
 
 
 class _NormaliseAndTurn(torch.autograd.Function):

@@ -5,7 +5,6 @@ gradient. Here each of the two products is the derivative of the other, so that 
 two, on operands made contiguous; what ``grouped_mm`` cannot take runs as one product a group, into its own rows.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -98,20 +97,21 @@ def rows_into(out: Tensor | None, x: Tensor, matrices: Tensor, ends: Tensor) -> 
         found = F.grouped_mm(x, _make_dense(matrices).mT, offs=ends.to(torch.int32))
         return found if out is None else out.copy_(found)
     out = x.new_empty(len(x), matrices.shape[1]) if out is None else out
-    for group, start, end in _groups(ends):
-        _product(x[start:end], matrices[group].mT, out[start:end])
+    sizes = _sizes(ends)
+    for a, b, into in zip(x.split(sizes), matrices.mT.unbind(), out.split(sizes), strict=True):
+        if len(a):
+            _product(a, b, into)
     return out
 
 
 def outer_into(out: Tensor, y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
     """:func:`outer` without derivatives, into ``out``: zeros for a group without rows."""
-    start = 0
-    for group, end in enumerate(ends.tolist()):
-        if end > start:
-            _product(y[start:end].mT, x[start:end], out[group])
+    sizes = _sizes(ends)
+    for a, b, into in zip(y.split(sizes), x.split(sizes), out.unbind(), strict=True):
+        if len(a):
+            _product(a.mT, b, into)
         else:
-            out[group].zero_()
-        start = end
+            into.zero_()
     return out
 
 
@@ -130,13 +130,10 @@ def _takes_onednn(a: Tensor, b: Tensor) -> bool:
     return large and onednn_is_faster()
 
 
-def _groups(ends: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each group that holds rows."""
-    start = 0
-    for group, end in enumerate(ends.tolist()):
-        if end > start:
-            yield group, start, end
-        start = end
+def _sizes(ends: Tensor) -> list[int]:
+    """Rows of each group. All views of one tensor are made by one call: with many groups they are what a loop costs."""
+    last = ends.tolist()
+    return [end - start for start, end in zip([0, *last], last, strict=False)]
 
 
 def _make_dense(matrices: Tensor) -> Tensor:

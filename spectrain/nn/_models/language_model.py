@@ -17,6 +17,7 @@ from spectrain.nn._attention.attention import Attention
 from spectrain.nn._attention.cache import Cache
 from spectrain.nn._attention.kind import normalise_wide
 from spectrain.nn._autocast import narrowed
+from spectrain.nn._linear import Linear
 from spectrain.nn._numbers import check_not_negative, check_sizes
 from spectrain.nn._rms_norm import RMSNorm
 
@@ -37,9 +38,9 @@ class SwiGLU(nn.Module):
     def __init__(self, width: int, *, hidden: int, bias: bool = False) -> None:
         super().__init__()
         check_sizes("SwiGLU", width=width, hidden=hidden)
-        self.gate = nn.Linear(width, hidden, bias=bias)
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        self.gate = Linear(width, hidden, bias=bias)
+        self.up = Linear(width, hidden, bias=bias)
+        self.down = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the block to the last dimension."""
@@ -175,7 +176,7 @@ class LanguageModel(nn.Module):
                 for i in range(depth)
             )
             self.norm = RMSNorm(width, eps=norm_eps)
-            self.head = nn.Linear(width, vocabulary, bias=False)
+            self.head = Linear(width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.embedding.weight
         if self.embedding.weight.device.type != "meta":

@@ -8,9 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial
-from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
+from spectrain._arrays.spread import is_spread
 from spectrain.optim._layout.parts import Interval, Sharding
 
 Group = Any  # a process group
@@ -18,25 +17,25 @@ Group = Any  # a process group
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that lies on this rank; a plain tensor is its own."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_spread(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor, gathered where it is spread; then every rank of its mesh has to call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_spread(tensor) else tensor
 
 
 def gradient(p: Tensor) -> Tensor:
     """The gradient of ``p`` where it is not None, laid out as ``p`` is."""
     assert p.grad is not None
-    if isinstance(p, DTensor) and isinstance(p.grad, DTensor) and p.grad.placements != p.placements:
+    if is_spread(p) and is_spread(p.grad) and p.grad.placements != p.placements:
         return p.grad.redistribute(p.device_mesh, p.placements)
     return p.grad
 
 
 def spread_like(value: Tensor, p: Tensor) -> Tensor:
     """``value``, a full tensor, laid out as ``p`` is; each rank keeps its part, and nothing is sent."""
-    if not isinstance(p, DTensor) or isinstance(value, DTensor) or value.shape != p.shape:
+    if not is_spread(p) or is_spread(value) or value.shape != p.shape:
         return value
     found = torch.zeros_like(p, dtype=value.dtype, requires_grad=False)
     local(found).copy_(value[tuple(slice(*interval) for interval in own_box(p))])
@@ -45,7 +44,7 @@ def spread_like(value: Tensor, p: Tensor) -> Tensor:
 
 def sharding_of(p: Tensor, group: Group | None) -> Sharding | None:
     """Return how ``p`` lies on its mesh; a plain tensor is on every rank of ``group``, or on this one alone (None)."""
-    if isinstance(p, DTensor):
+    if is_spread(p):
         return _of_mesh(tuple(p.device_mesh.mesh.flatten().tolist()), tuple(p.device_mesh.shape), p.placements)
     if group is None:
         return None
@@ -55,6 +54,8 @@ def sharding_of(p: Tensor, group: Group | None) -> Sharding | None:
 
 @functools.lru_cache(maxsize=256)
 def _of_mesh(ranks: tuple[int, ...], shape: tuple[int, ...], placements: tuple[Any, ...]) -> Sharding:
+    from torch.distributed.tensor.placement_types import Shard, _StridedShard  # loaded with what lies on a mesh
+
     cuts = [place.dim if isinstance(place, (Shard, _StridedShard)) else None for place in placements]
     inner = tuple(i for i, place in enumerate(placements) if isinstance(place, _StridedShard))
     return Sharding(ranks, shape, tuple(cuts), inner)
@@ -70,9 +71,9 @@ def own_box(p: Tensor) -> tuple[Interval, ...]:
 
 def check_spread(name: str, p: Tensor) -> None:
     """Raise ValueError for a spread parameter whose parts are not what its placements say, or are partial sums."""
-    if not isinstance(p, DTensor):
+    if not is_spread(p):
         return
-    if any(isinstance(place, Partial) for place in p.placements):
+    if any(place.is_partial() for place in p.placements):
         raise ValueError(f"Muon: {name} is a partial sum over ranks ({p.placements}); redistribute it first.")
     expected = tuple(high - low for low, high in own_box(p))
     held = tuple(p.to_local().shape)
@@ -167,12 +168,12 @@ class Flight:
 
 def team_of(sharding: Sharding, p: Tensor, group: Group | None) -> Team:
     """The team of a parameter; on a mesh of several dimensions its members make a process group of their own."""
-    device, mesh = local(p).device, p.device_mesh if isinstance(p, DTensor) else None
+    device, mesh = local(p).device, p.device_mesh if is_spread(p) else None
     if set(sharding.ranks) == set(range(dist.get_world_size())):
         return Team(sharding.ranks, dist.group.WORLD, device, mesh)
     if mesh is not None and mesh.ndim == 1:
         return Team(sharding.ranks, mesh.get_group(), device)
-    if not isinstance(p, DTensor):
+    if not is_spread(p):
         return Team(sharding.ranks, group, device)
     # Only members come here. Without local synchronisation all processes of the world would have to call new_group, and
     # those that hold no part of this mesh never do.

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
+from spectrain._arrays.spread import is_spread
 from spectrain.optim._layout.spread import Group, Team, local, sharding_of, team_of
 from spectrain.optim._ranks.agree import Facts, agree, check_copies, settings_in_words
 from spectrain.optim._ranks.cost import Machine
@@ -40,7 +40,7 @@ class Company:
 
     def ranks(self, p: Tensor, algorithm: str) -> Ranks | None:
         """The ranks that a parameter shares with others; a plain one is shared for its msign only."""
-        if not isinstance(p, DTensor) and (self.group is None or algorithm != "muon"):
+        if not is_spread(p) and (self.group is None or algorithm != "muon"):
             return None
         sharding = sharding_of(p, self.group)
         return None if sharding is None else sharding.ranks
@@ -90,7 +90,7 @@ class Company:
         # copied or loaded since does not know that the others have seen it before.
         found, new = agree(team, facts, missing, trouble=trouble, new=ranks not in self._verified)
         if new and not found:
-            plain = [entry for entry in entries if not isinstance(entry.p, DTensor)]
+            plain = [entry for entry in entries if not is_spread(entry.p)]
             found = check_copies(team, [entry.name for entry in plain], [entry.p for entry in plain])
         if not found:
             self._verified.add(ranks)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spectrain import optim
-from spectrain.train._mesh.divide import let_go
+from spectrain.train._mesh.ranks import let_go
 from spectrain.train.config import TrainConfig
 
 _PARTS = (16, 8, 4, 2)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from spectrain.train._jobs import adapters, beginning, samples
 from spectrain.train._jobs import text as _text
 from spectrain.train._jobs.averages import Averages
 from spectrain.train._jobs.balance import experts, move_biases, penalty, violations
+from spectrain.train._jobs.blank import BlankLikelihood, is_blank
 from spectrain.train._jobs.held_out import HeldOut
 from spectrain.train._jobs.logits import clip_logits
 from spectrain.train._jobs.model import build_model, parametrisation
 from spectrain.train._jobs.pace import Pace
 from spectrain.train._jobs.per_head import head_rules
 from spectrain.train._jobs.samples import Score, count, evaluate
-from spectrain.train._mesh.divide import compile_blocks, divide, recompute
+from spectrain.train._mesh.blocks import compile_blocks, recompute
 from spectrain.train._mesh.ranks import meets
 from spectrain.train._run.folder import RunFolder
 from spectrain.train._run.job import AbstractJob, Judged, Measured, first_bad_tensor
@@ -62,25 +64,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
         return [
             *([f"tokens: {text.origin}"] if text.origin else []),
             *(f"{part} text: {n} documents, {size:,} bytes, {count:,} tokens" for part, n, size, count in parts),
-            *self._about_stream(),
+            *_text.about_stream(text, self.stream),
             f"tokenizer: {text.tokenizer.vocabulary_size} tokens, {density:.2f} bytes a token on held-out text",
             *([_CHANGED] if text.tokenizer.changes_text else []),
             *self.held_out.about(),
         ]
-
-    def _about_stream(self) -> Iterator[str]:
-        """Proportions and packing, where there are any."""
-        stream = self.stream
-        streams = stream.streams if isinstance(stream, data.Mixture) else (stream,)
-        if isinstance(stream, data.Mixture):
-            shares = zip(self.text.names, stream.weights, self.text.sources, strict=True)
-            rows = ", ".join(f"{path} {w / sum(stream.weights):.3g} ({len(t):,} tokens)" for path, w, t in shares)
-            yield f"mixture: {rows}"
-        packed = [part for part in streams if isinstance(part, data.PackedStream)]
-        if packed:
-            empty = ", ".join(f"{100 * part.padding:.2g} %" for part in packed)
-            cut = sum(part.cuts for part in packed)
-            yield f"packing: whole documents, {cut} of them cut into rows, {empty} of the places empty"
 
     def keep(self, folder: RunFolder) -> None:
         """Write the tokenizer, and what came with it."""
@@ -116,6 +104,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
         if self.config.recompute:
             recompute(self.model.blocks)
         if self.ranks.mesh is not None:
+            from spectrain.train._mesh.divide import divide  # torch's FSDP2, which one process does without
+
             divide(self.model, self.model.blocks, self.ranks.mesh, experts=self.ranks.experts)
 
     def rules(self) -> Mapping[str, optim.Matrix]:
@@ -214,7 +204,7 @@ class LanguageJob(AbstractJob[TrainConfig]):
     def validate(self, *, whole: bool) -> Judged:
         """Score the held-out text, as much as ``--final-eval-tokens`` says, or its first ``--eval-tokens`` tokens."""
         tokens = None if whole or self.config.eval_tokens >= EVERY_TOKEN else self.config.eval_tokens
-        with nn.experts.expert_loads(self.model) as loads:
+        with self._loads() as loads:
             score = self.score(tokens=tokens)
         words = f"loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits/byte"
         if whole:
@@ -225,6 +215,11 @@ class LanguageJob(AbstractJob[TrainConfig]):
         others = self._score_averages(tokens)
         words += "".join(f", {name} {others[f'{name}_loss']:.4g}" for name in self.averages.names)
         return Judged(score.loss, _seen(score), {"bits_per_byte": score.bits_per_byte, **balance, **others}, words)
+
+    def _loads(self) -> AbstractContextManager[dict[str, Any]]:
+        """How experts are loaded inside. Where compiled models are made eager the compiler is loaded, used or not."""
+        watched = self.config.compile or self.config.moe_experts is not None
+        return nn.experts.expert_loads(self.model) if watched else nullcontext({})
 
     def _score_averages(self, tokens: int | None) -> dict[str, float]:
         """Loss and bits a byte of the averaged weights, of each kind that there is."""
@@ -248,12 +243,17 @@ class LanguageJob(AbstractJob[TrainConfig]):
             autocast=self.autocast,
             device=self.device,
             end_of_text=self.text.tokenizer.end_of_text if self.config.packing == "documents" else None,
-            score=self.likelihood,
+            score=BlankLikelihood() if self._is_blank() else self.likelihood,
             rows=self.config.micro_batch if self.config.compile else 0,
             told=lambda done: pace("validation", done, total),
         )
         self.model.train()
         return self.over_ranks(score) if dealt else score
+
+    def _is_blank(self) -> bool:
+        """Whether what a validation finds is known before: no expert has to be counted, and no graph made."""
+        plain = self.likelihood is samples.likelihood and self.config.moe_experts is None
+        return plain and is_blank(self.model)
 
     def over_ranks(self, score: Score) -> Score:
         """The score of all ranks together."""
@@ -264,7 +264,8 @@ class LanguageJob(AbstractJob[TrainConfig]):
         """Append samples of this moment to ``samples.txt``."""
         if not self.config.sample_tokens:
             return
-        eagerly = torch.compiler.set_stance("force_eager")  # a graph for every length would be one too many
+        # A graph for every length would be one too many. Where nothing is compiled, asking for none loads the compiler.
+        eagerly = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
         with self.autocast, eagerly, open(folder.samples, "a", encoding="utf-8") as file:
             for i, prompt in enumerate(samples.prompts(self.text.opening())):
                 written = samples.write(

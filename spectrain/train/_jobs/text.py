@@ -1,5 +1,6 @@
 """From paths to tokens: read, split by document, tokenize; the same on every resume. Large text goes through shards."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,14 +86,28 @@ def _of_source(config: TrainConfig, text: Text, k: int, sizes: dict[str, int]) -
     return data.TokenStream(text.sources[k], seed=seed, **sizes)
 
 
+def about_stream(text: Text, stream: data.TokenStream | data.PackedStream | data.Mixture) -> Iterator[str]:
+    """Lines about the proportions and the packing of :func:`stream`, where there are any."""
+    streams = stream.streams if isinstance(stream, data.Mixture) else (stream,)
+    if isinstance(stream, data.Mixture):
+        shares = zip(text.names, stream.weights, text.sources, strict=True)
+        rows = ", ".join(f"{path} {w / sum(stream.weights):.3g} ({len(t):,} tokens)" for path, w, t in shares)
+        yield f"mixture: {rows}"
+    packed = [part for part in streams if isinstance(part, data.PackedStream)]
+    if packed:
+        empty = ", ".join(f"{100 * part.padding:.2g} %" for part in packed)
+        cut = sum(part.cuts for part in packed)
+        yield f"packing: whole documents, {cut} of them cut into rows, {empty} of the places empty"
+
+
 def _in_memory(config: TrainConfig, own: data.Tokenizer | None) -> Text:
     parts = _parts(config)
     train = [document for part, _ in parts for document in part]
     held_out = [document for _, part in parts for document in part]
     validation = held_out if len(parts) == 1 else _new(train, held_out)
     tokenizer = own or data.train_tokenizer(trained_kind(config), train, vocabulary_size=config.vocabulary)
-    sources = tuple(tokenizer.encode_documents(part) for part, _ in parts)
-    validation_tokens = tokenizer.encode_documents(validation)
+    sources = tuple(tokenizer.encode_documents(part, cache=True) for part, _ in parts)
+    validation_tokens = tokenizer.encode_documents(validation, cache=True)
     return Text(
         tokenizer=tokenizer,
         names=config.data if config.data_weights else (", ".join(config.data),),

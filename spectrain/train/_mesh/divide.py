@@ -1,8 +1,6 @@
 """A model over ranks: fully sharded block by block, by torch's FSDP2; matrices shared by heads, by torch's DTensor."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +8,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from torch.utils.checkpoint import checkpoint
 
 from spectrain.train._mesh.exchange import divide_experts
 
@@ -54,31 +51,3 @@ def _share_matrices(block: nn.Module, ranks: DeviceMesh) -> None:
         shape, heads=shape.heads // ranks.size(), kv_heads=shape.kv_heads // ranks.size()
     )
     attention.peak = attention.peak[: attention.shape.heads].clone()
-
-
-def let_go(model: nn.Module) -> None:
-    """Keep this rank's shards only: what a pass without a way back has gathered is no longer what they hold."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-
-
-def recompute(blocks: nn.ModuleList) -> None:
-    """Let blocks forget what is inside of them on the way there, and compute it again on the way back."""
-    for block in blocks:
-        block.forward = functools.partial(_again, block.forward)
-
-
-def compile_blocks(blocks: nn.ModuleList) -> None:
-    """Let blocks compute by one graph of Inductor, in whose calls weights are gathered already: before ``divide``.
-
-    What is around them, the embedding, the head and what meets other ranks, stays outside of graphs.
-    """
-    for block in blocks:
-        block.forward = torch.compile(block.forward, dynamic=False, fullgraph=True)
-
-
-def _again(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-    if not torch.is_grad_enabled():  # nothing comes back
-        return forward(*inputs, **options)
-    return checkpoint(forward, *inputs, use_reentrant=False, **options)

@@ -8,8 +8,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
-INDEX = ".metadata"
-"""What says which file holds which part of which tensor."""
+from spectrain.train._mesh.files import INDEX
+
 _RECORDS = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
 _FUNCTIONS = {("torch.serialization", "_get_layout")}
 

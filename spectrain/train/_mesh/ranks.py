@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Int64
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule
 
 from spectrain.train._mesh.failing import Elsewhere, exit_code, of_rank, shared
 from spectrain.train._mesh.layout import Layout
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 Value = TypeVar("Value")
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -176,8 +178,22 @@ ALONE = Ranks()
 
 def meets(model: torch.nn.Module, *, now: bool) -> None:
     """Whether the next backward pass sums gradients over the ranks: only the last of a step has to."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(now)
+    for module in _divided([model]):
+        module.set_requires_gradient_sync(now)
+
+
+def let_go(model: torch.nn.Module) -> None:
+    """Keep this rank's shards only: what a pass without a way back has gathered is no longer what they hold."""
+    for module in _divided(model.modules()):
+        module.reshard()
+
+
+def _divided(modules: Iterable[torch.nn.Module]) -> "Iterator[FSDPModule]":
+    """Those that FSDP2 has divided. Where no ranks are connected there are none, and it is not loaded."""
+    if dist.is_initialized():
+        from torch.distributed.fsdp import FSDPModule
+
+        yield from (module for module in modules if isinstance(module, FSDPModule))
 
 
 def name_ranks(ranks: list[int]) -> str:

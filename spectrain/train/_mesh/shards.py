@@ -1,6 +1,5 @@
 """Tensors of a run in a folder, each rank its own, by ``torch.distributed.checkpoint``: read back on any mesh."""
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
-from spectrain.train._mesh.index import INDEX, Reader
+from spectrain.train._mesh.files import FOLDER, INDEX, file_digest
+from spectrain.train._mesh.index import Reader
 from spectrain.train._mesh.nested import tensors_in, with_tensors, without_tensors
 from spectrain.train._mesh.ranks import ALONE, Ranks
 
-FOLDER = "shards"
-"""Where they stand in a checkpoint."""
 _MODEL, _OPTIMIZER, _JOB = "model/", "optimizer/", "job"
 
 State = dict[str, Any]
@@ -81,12 +79,6 @@ def read_model(folder: Path, model: nn.Module) -> None:
     """Put the weights into a whole model, in one process; raises as :func:`read` does."""
     reader = Reader(folder)
     _load(_weights(reader, model), reader, ALONE)
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _weights(reader: Reader, model: nn.Module) -> dict[str, Tensor]:

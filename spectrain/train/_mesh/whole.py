@@ -9,8 +9,8 @@ import safetensors
 import torch
 from safetensors.torch import _TYPES as _BY_NAME
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from spectrain._arrays.spread import is_spread
 from spectrain.optim.internal import spread_like
 
 _NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
@@ -84,7 +84,7 @@ def _whole(value: Tensor) -> Tensor:
 
 def gathered(value: Tensor) -> Tensor:
     """A tensor of all ranks in one piece; a plain one as it is. Every rank calls it."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_spread(value) else value
 
 
 def _distinct(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

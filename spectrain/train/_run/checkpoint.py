@@ -17,17 +17,16 @@ from torch import nn
 import spectrain
 from spectrain._files.read import read_object
 from spectrain._files.write import remove_folder, write_folder
-from spectrain.train._mesh import shards, whole
-from spectrain.train._mesh.index import INDEX
+from spectrain.train._mesh import whole
+from spectrain.train._mesh.files import FOLDER, INDEX, file_digest
 from spectrain.train._mesh.ranks import ALONE, Ranks
-from spectrain.train._mesh.shards import file_digest
 from spectrain.train._run.folder import RunFolder
 
 State = dict[str, Any]
 CONFIG = "config.json"
 """The run's configuration as it was when the checkpoint was taken."""
 _FILES = ("model.safetensors", "state.pt")
-_FILES_OF_RANKS = (f"{shards.FOLDER}/{INDEX}", "state.pt")
+_FILES_OF_RANKS = (f"{FOLDER}/{INDEX}", "state.pt")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Checkpoint:
     @property
     def of_ranks(self) -> bool:
         """Whether several ranks wrote it, each its part."""
-        return (self.path / shards.FOLDER).is_dir()
+        return (self.path / FOLDER).is_dir()
 
     @property
     def step(self) -> int:
@@ -133,7 +132,9 @@ def restore(
     state = torch.load(checkpoint.path / "state.pt", weights_only=True, mmap=True)
     try:
         if checkpoint.of_ranks:
-            state |= shards.read(checkpoint.path / shards.FOLDER, model, optimizer, job, state, ranks)
+            from spectrain.train._mesh import shards  # torch's checkpoints, which one process does without
+
+            state |= shards.read(checkpoint.path / FOLDER, model, optimizer, job, state, ranks)
         else:
             whole.read_model(checkpoint.path / _FILES[0], model)
             state["optimizer"] = whole.spread(state["optimizer"], optimizer)

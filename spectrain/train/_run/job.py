@@ -7,10 +7,10 @@ from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from spectrain import nn as blocks
 from spectrain import optim
+from spectrain._arrays.spread import is_spread
 from spectrain.train._mesh.ranks import ALONE, Ranks, name_ranks
 from spectrain.train._run.config import Config
 from spectrain.train._run.folder import RunFolder
@@ -207,7 +207,7 @@ def _bad_gradient(model: nn.Module) -> str | None:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all entries are, of a tensor that is spread those on this rank."""
-    held = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    held = tensor.to_local() if is_spread(tensor) else tensor
     return bool(held.isfinite().all())
 
 

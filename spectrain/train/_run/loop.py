@@ -24,6 +24,7 @@ from spectrain.train._run.job import AbstractJob, Measured
 from spectrain.train._run.machine import keep_memory
 from spectrain.train._run.prepare import prepare
 from spectrain.train._run.progress import Progress
+from spectrain.train._run.repeating import repeating
 from spectrain.train._run.session import Session
 from spectrain.train._run.signals import StopRequest, stop_on_signals
 
@@ -87,7 +88,7 @@ def train(
     with (
         recorded.in_folder(wanted) as config,
         _screen(config, progress) as screen,
-        _deterministic(),
+        repeating(),
     ):
         for name in config.logger:
             loggers.check(name)
@@ -194,18 +195,3 @@ def _fix_horizon(session: Session, screen: Progress) -> None:
     )
     if (short := short_peak(session.config)) is not None:
         screen.say(f"  no --decay-estimate is judged: it needs more than the {short} steps at the peak rate")
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Deterministic kernels for the run; the caller's setting comes back afterwards."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
-    before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over each tensor
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -36,7 +36,11 @@ def record_spectra(session: Session) -> None:
     """
     job = session.job
     names, rules, heads = job.watch_list(), job.rules(), job.heads()
-    for row in optim.spectra(session.model, session.optimizer, names=names, rules=rules, heads=heads):
+    try:
+        rows = optim.spectra(session.model, session.optimizer, names=names, rules=rules, heads=heads)
+    except FloatingPointError as error:
+        raise shared(FloatingPointError(f"spectra after step {session.counters.step}: {error}")) from None
+    for row in rows:
         session.folder.record("spectrum", {"step": session.counters.step, **row})
     for row in session.job.activations():
         session.folder.record("activation", {"step": session.counters.step, **row})

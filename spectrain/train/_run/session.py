@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,9 @@ from spectrain.train._run.horizon import factors
 from spectrain.train._run.job import AbstractJob, is_finite
 from spectrain.train._run.machine import choose_device
 from spectrain.train._run.optimizer import build_optimizer
-from spectrain.train._run.writing import Writing
+
+if TYPE_CHECKING:
+    from spectrain.train._run.writing import Writing
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     counters: Counters = field(default_factory=Counters)
     started: float = field(default_factory=time.perf_counter)
-    _writing: Writing | None = None
+    _writing: "Writing | None" = None
 
     @property
     def model(self) -> torch.nn.Module:
@@ -125,6 +127,8 @@ class Session:
             state["optimizer"] = self.optimizer.state_dict()
             self._tell(_checkpoint.save(self.folder.checkpoints, self.model, state, config=self.folder.config, **place))
         else:
+            from spectrain.train._run.writing import Writing  # torch's checkpoints, which one process does without
+
             self._writing = Writing(self.folder, self.model, self.optimizer, state, self.job.ranks, **place)
 
     def settle(self) -> None:

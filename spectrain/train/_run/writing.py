@@ -7,6 +7,7 @@ import torch
 
 from spectrain.train._mesh import shards
 from spectrain.train._mesh.failing import exit_code, shared
+from spectrain.train._mesh.files import FOLDER
 from spectrain.train._mesh.ranks import Ranks
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run.folder import RunFolder
@@ -51,7 +52,7 @@ class Writing:
             nonlocal told
             told = True
             self.ranks.tell((temporary, 0))
-            return shards.write(temporary / shards.FOLDER, self.tensors, self.ranks)
+            return shards.write(temporary / FOLDER, self.tensors, self.ranks)
 
         try:
             _checkpoint.publish(self.folder, tensors, self.state, step=self.step, keep=self.keep, config=self.config)
@@ -67,7 +68,7 @@ class Writing:
         trouble: Exception | None = None
         if temporary is not None:
             try:
-                shards.write(temporary / shards.FOLDER, self.tensors, self.ranks)
+                shards.write(temporary / FOLDER, self.tensors, self.ranks)
             except Exception as error:  # rank 0 has it too, and says it
                 trouble = error
         _, code = self.ranks.tell(("", 0))

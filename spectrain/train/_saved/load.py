@@ -12,7 +12,7 @@ from spectrain._files.read import read_object
 from spectrain.train._jobs import samples
 from spectrain.train._jobs.adapters import put_in
 from spectrain.train._jobs.model import build_model
-from spectrain.train._mesh import shards
+from spectrain.train._mesh.files import FOLDER
 from spectrain.train._run import checkpoint as _checkpoint
 from spectrain.train._run import recorded as _recorded
 from spectrain.train._run import tie as _tie
@@ -108,6 +108,8 @@ def load_weights(model: torch.nn.Module, folder: RunFolder) -> Path:
     source = _newest_weights(folder)
     try:
         if source.is_dir():
+            from spectrain.train._mesh import shards  # torch's checkpoints, which one process does without
+
             shards.read_model(source, model)
         else:
             safetensors.torch.load_model(model, str(source))
@@ -124,4 +126,4 @@ def _newest_weights(folder: RunFolder) -> Path:
         raise ValueError(f"{folder.path} has no weights yet: neither model.safetensors nor a checkpoint.")
     newest = checkpoints[-1]
     _checkpoint.verify(newest)
-    return newest.path / (shards.FOLDER if newest.of_ranks else "model.safetensors")
+    return newest.path / (FOLDER if newest.of_ranks else "model.safetensors")
