@@ -8,7 +8,9 @@ from spectrain.cli._parse import Parser, parse
 from spectrain.train.internal import Config, follows, fresh_config, read_config
 
 _LIMITS = ("max_steps", "max_tokens", "max_minutes", "batch_size", "block")
-_CONFIG_HELP = "--config FILE takes the flags back from a run's config.json; flags given beside it win."
+_CONFIG_HELP = (
+    "--config FILE takes the flags back from a run's config.json; flags given beside it win, and None\ntakes one back."
+)
 
 
 def run_config(

@@ -85,7 +85,8 @@ def _sentence(box: str, prog: str, argv: Sequence[str]) -> str:
         return f"{found[1]} needs a value; see {prog} --help."
     if found := _NO_TYPE.match(said):
         kinds = found[2].replace("{None}|", "").replace("|{None}", "")
-        return f"{found[1]} takes {kinds}, got {found[3]}; see {prog} --help."
+        left_out = " or, to leave it out, None" if found[3].strip("'").lower() in ("none", "null", "") else ""
+        return f"{found[1]} takes {kinds}{left_out}, got {found[3]}; see {prog} --help."
     if found := _LITERAL.match(said):
         return f"{found[1]} takes {(found[2] or found[3]).upper()}, got {found[4]}; see {prog} --help."
     if found := _CHOICE.match(said):

@@ -7,6 +7,12 @@ from typing import Literal
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._run.config import RunConfig
 
+_OF_EXPERTS = (
+    "moe_top_k", "moe_shared", "moe_balance", "moe_balance_rate", "moe_penalty", "moe_skew", "moe_select",
+    "expert_parallel",
+)  # fmt: skip
+"""What says nothing of a dense model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experts(RunConfig):
@@ -47,9 +53,13 @@ class Experts(RunConfig):
 
     def _check_choice(self) -> None:
         """Refuse what asks for loads that nothing can bring about."""
-        for name in ("moe_penalty", "moe_skew", "moe_select", "expert_parallel"):
+        for name in _OF_EXPERTS:
             alone = self.moe_experts is not None or getattr(self, name) == getattr(Experts, name)
             self.require(alone, name, "left out without --moe-experts")
+        moved = self.moe_balance_rate is None or self.moe_balance in ("sign", "rms")
+        self.require(moved, "moe_balance_rate", f"left out with --moe-balance {self.moe_balance}, which has no rate")
+        some = self.moe_top_k != self.moe_experts or self.moe_balance not in ("quantile", "histogram")
+        self.require(some, "moe_balance", f"sign, rms or none where --moe-top-k takes all {self.moe_top_k} experts")
         held = self.moe_balance != "none"
         self.require(
             held or self.moe_select == "top_k",

@@ -125,6 +125,7 @@ def test_a_number_beyond_all_bounds_is_refused_with_its_flag(words, capsys, tmp_
 
 WRONG_FLAGS = {
     "train --lr x": "--lr takes FLOAT, got 'x'",
+    "train --bound none": "--bound takes FLOAT or, to leave it out, None, got 'none'",
     "train --momentum": "--momentum needs a value; see spectrain train --help.",
     "train --lr": "--lr needs a value; see spectrain train --help.",
     "train --dept 3": "has no --dept. Did you mean --depth?",

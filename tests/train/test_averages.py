@@ -9,6 +9,7 @@ import torch
 from spectrain import report, train
 from spectrain.report._sections.curves import progress
 from spectrain.train._jobs.language import LanguageJob
+from spectrain.train._run import loop
 from spectrain.train._run.folder import RunFolder
 from spectrain.train.config import TrainConfig
 
@@ -128,6 +129,39 @@ def test_what_cannot_be_meant_is_refused(flags, said):
         TrainConfig(**flags)
 
 
+@pytest.mark.parametrize(
+    ("flags", "most"),
+    [
+        ({"schedule": "wsd", "warmup": 2}, 8),  # 2 up, the second to the peak; the last 2 fall, the first by nothing
+        ({"schedule": "wsd", "warmup": 0}, 9),
+        ({"schedule": "linear", "final_lr": 1.0, "warmup": 4}, 7),
+    ],
+)
+def test_an_estimate_that_no_step_could_be_judged_by_is_refused_and_leaves_nothing(tiny, tmp_path, flags, most):
+    given = {**tiny, **PLAIN, "final_lr": 0.0, **flags, "out_dir": str(tmp_path / "run")}
+    with pytest.raises(ValueError, match=f"--decay-estimate must be at most {most}, the steps of this run at its peak"):
+        train.train(TrainConfig(**given, decay_estimate=most + 1))
+    assert not (tmp_path / "run").exists()
+    run = train.train(TrainConfig(**{**given, "eval_interval": 1}, decay_estimate=most))
+    assert sum("decayed_loss" in row for row in rows(run) if row["kind"] == "eval") >= 1
+
+
+def test_a_clock_that_fixes_too_few_steps_for_an_estimate_says_so(tiny, tmp_path, capsys, monkeypatch):
+    """How many there will be is known after 20 steps: too late to refuse. Of 30 the first and the last are off it."""
+    monkeypatch.setattr(loop, "steps_by_clock", lambda *_, **__: 30)
+    given = {**without_limit(tiny), "max_minutes": 1.0, "schedule": "wsd", "final_lr": 0.0, "warmup": 2}
+    for wanted, said in ((20, False), (400, True)):
+        train.train(TrainConfig(**given, decay_estimate=wanted, out_dir=str(tmp_path / str(wanted))))
+        printed = capsys.readouterr()
+        found = "no --decay-estimate is judged: it needs more than the 28 steps" in printed.out + printed.err
+        assert found == said
+
+
+def without_limit(flags):
+    """The flags without --max-steps, with as little to judge on the way as there can be."""
+    return {**{k: v for k, v in flags.items() if k != "max_steps"}, "sample_tokens": 0, "eval_interval": 50}
+
+
 def test_the_report_draws_averages_beside_the_validation(tiny, trained):
     run = report.read(trained(tiny, **AVERAGED))
     view = next(view for view in progress([run]).views.values() if "bits" in view.title)
@@ -136,3 +170,13 @@ def test_the_report_draws_averages_beside_the_validation(tiny, trained):
     assert sum(y is not None for y in drawn["estimate after a decay"]["y"]) == 3
     plain = next(iter(progress([report.read(trained(tiny))]).views.values()))
     assert not {"averaged weights", "estimate after a decay"} & {trace["name"] for trace in plain.traces}
+
+
+def test_a_report_of_several_runs_says_whose_averages_they_are(tiny, trained):
+    averaged, plain = report.read(trained(tiny, **AVERAGED)), report.read(trained(tiny))
+    views = [view for view in progress([averaged, plain]).views.values() if "bits" in view.title]
+    drawn = {trace["name"]: trace for trace in views[0].traces}
+    beside = {name for name in drawn if name.endswith(("averaged weights", "estimate after a decay"))}
+    assert beside == {f"{averaged.name}, averaged weights", f"{averaged.name}, estimate after a decay"}
+    assert drawn[f"{averaged.name}, averaged weights"]["y"][-1] == averaged.evals[-1]["average_bits_per_byte"]
+    assert drawn[averaged.name]["y"][-1] == averaged.evals[-1]["bits_per_byte"]

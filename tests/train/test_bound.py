@@ -6,11 +6,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from spectrain import report, train
+from spectrain import optim, report, train
 from spectrain.report._sections.norms import norms
 from spectrain.train._jobs.classify_config import ClassifyConfig
 from spectrain.train._mesh.layout import layout
 from spectrain.train._run import prepare
+from spectrain.train._run.first_weights import check_bound
 from spectrain.train.config import TrainConfig
 
 from .test_run import assert_same_run, interrupted, rows
@@ -60,6 +61,14 @@ def test_a_bound_below_the_first_weights_is_refused_by_name_and_leaves_nothing(t
     assert not (tmp_path / "run").exists()
     least = float(str(e.value).split("--bound ")[-1].rstrip("."))
     train.train(TrainConfig(**{**tiny, "max_steps": 1}, bound=least, out_dir=str(tmp_path / "run")))
+
+
+def test_a_bound_where_muon_moves_nothing_is_refused():
+    table = optim.Muon(torch.nn.Embedding(9, 4), lr=0.1, bound=3.0)
+    with pytest.raises(ValueError, match="--bound 3 must be left out: Muon moves no matrix of this model"):
+        check_bound(table, 3.0)
+    check_bound(table, None)
+    check_bound(optim.Muon(torch.nn.Linear(4, 4), lr=0.1, bound=9.0, heads=[]), 9.0)
 
 
 def test_weights_that_were_only_drawn_do_not_count_when_a_run_goes_on(tiny, tmp_path, monkeypatch):

@@ -235,6 +235,29 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_runs(changes, sa
     assert not (tmp_path / "c").exists()
 
 
+def test_a_comparison_whose_first_run_is_refused_fixes_nothing_for_the_corrected_one(tiny, tmp_path):
+    grid, folder = {"muon": [1e-3], "adamw": [1e-3]}, tmp_path / "c"
+    base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 1})
+    with pytest.raises(ValueError, match=r"--bound 0\.5 is below the first weights"):
+        train.compare(dataclasses.replace(base, bound=0.5), grid=grid, seeds=[0], folder=folder)
+    assert not folder.exists()
+    found = train.compare(dataclasses.replace(base, bound=9.0), grid=grid, seeds=[0], folder=folder)
+    assert len(found["rows"]) == 2
+    with pytest.raises(ValueError, match=r"--bound 8\.0 differs from the run's 9\.0"):  # what has begun stays as it was
+        train.compare(dataclasses.replace(base, bound=8.0), grid=grid, seeds=[0], folder=folder)
+    assert (folder / "base.json").exists()
+
+
+def test_what_only_our_muon_has_is_left_behind_for_those_that_have_it_not(tiny, tmp_path):
+    base = train.TrainConfig(**tiny | {"lr": None, "max_steps": 1, "muon_per_head": True})
+    train.compare(base, grid={"muon": [1e-3], "adamw": [1e-3]}, seeds=[0], folder=tmp_path / "c")
+    said = {path.parent.name.split("-")[0]: json.loads(path.read_text())["muon_per_head"]
+            for path in (tmp_path / "c").glob("*/config.json")}  # fmt: skip
+    assert said == {"muon": True, "adamw": False}
+    with pytest.raises(ValueError, match="--muon-per-head must be left out: none of these optimizers knows it"):
+        train.compare(base, grid={"adamw": [1e-3], "torch-muon": [1e-3]}, seeds=[0], folder=tmp_path / "d")
+
+
 def test_a_peer_whose_package_is_missing_names_the_extra(monkeypatch, tiny):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"spectrain\[peers\]"):

@@ -124,7 +124,22 @@ def test_padding_of_packed_documents_is_no_load(tiny, tmp_path):
     [
         ({"moe_penalty": -1.0}, "--moe-penalty must be 0 or more"),
         ({"moe_penalty": math.inf}, "--moe-penalty must be 0 or more"),
-        ({"moe_experts": None, "moe_penalty": 0.01}, "--moe-penalty must be left out without --moe-experts"),
+        *(
+            ({"moe_experts": None, name: value}, f"--{name.replace('_', '-')} must be left out without --moe-experts")
+            for name, value in {
+                "moe_top_k": 2,
+                "moe_shared": 2,
+                "moe_balance": "quantile",
+                "moe_balance_rate": 0.02,
+                "moe_penalty": 0.01,
+                "moe_skew": 0.5,
+                "moe_select": "threshold",
+            }.items()
+        ),
+        ({"moe_balance": "quantile", "moe_balance_rate": 0.02}, "--moe-balance-rate must be left out with --moe-b"),
+        ({"moe_balance": "none", "moe_balance_rate": 0.02}, "--moe-balance-rate must be left out with --moe-balance"),
+        ({"moe_experts": 4, "moe_balance": "quantile"}, "--moe-balance must be sign, rms or none where --moe-top-k"),
+        ({"moe_experts": 4, "moe_balance": "histogram"}, "--moe-balance must be sign, rms or none where --moe-top-k"),
         ({"moe_skew": -0.5}, "--moe-skew must be 0 or more"),
         ({"moe_skew": 3.0}, "one can take less than 0.25"),
         (

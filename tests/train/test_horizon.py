@@ -12,7 +12,6 @@ from spectrain.optim.schedules import Refined
 from spectrain.train._run.horizon import (
     CALIBRATION,
     factors,
-    gradient_norms,
     known_steps,
     learning_rate_factor,
     steps_by_clock,
@@ -20,6 +19,11 @@ from spectrain.train._run.horizon import (
 from spectrain.train.config import TrainConfig
 
 from .test_run import assert_same_run, interrupted, rows
+
+
+def without(flags, name):
+    """The flags but for one."""
+    return {key: value for key, value in flags.items() if key != name}
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(20, 300), (1, 10), (0, 5), (50, 60), (100, 20), (2, 1), (0, 1)])
@@ -134,6 +138,9 @@ def test_a_decay_that_moves_along_reaches_the_groups_and_comes_back_after_a_resu
         ({"max_minutes": 1.0}, "--max-minutes must be left out with --schedule uniform"),
         ({"final_lr": 0.1}, "--final-lr must be left out with --schedule uniform"),
         ({"weight_decay": 0.0}, "--weight-decay must be positive with --schedule uniform"),
+        ({"weight_decay": 0.5, "lr": 2.0}, "--lr must be below 1 / --weight-decay = 2 with --schedule uniform"),
+        ({"decay": "cautious"}, "--decay must be decoupled with --schedule uniform"),
+        ({"decay": "spectral"}, "--decay must be decoupled with --schedule uniform"),
     ],
 )
 def test_what_a_schedule_without_an_end_cannot_be_given(flags, said):
@@ -143,7 +150,7 @@ def test_what_a_schedule_without_an_end_cannot_be_given(flags, said):
 
 def test_a_refined_schedule_follows_the_norms_of_another_run_and_keeps_them(tiny, tmp_path):
     first = train.train(TrainConfig(**tiny, out_dir=str(tmp_path / "first")))
-    flags = {**tiny, "schedule": "refined", "schedule_from": str(first), "max_steps": 8}
+    flags = {**without(tiny, "warmup"), "schedule": "refined", "schedule_from": str(first), "max_steps": 8}
     whole = train.train(TrainConfig(**flags, out_dir=str(tmp_path / "whole")))
     lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text("utf-8").splitlines()]
     norms = [row["grad_norm"] for row in lines if row["kind"] == "step"]
@@ -151,7 +158,6 @@ def test_a_refined_schedule_follows_the_norms_of_another_run_and_keeps_them(tiny
     assert [row["lr"] for row in rows(whole) if row["kind"] == "step"] == pytest.approx(wanted.tolist(), rel=1e-12)
     interrupted(flags, tmp_path / "half", 6)
     shutil.rmtree(first)
-    gradient_norms.cache_clear()
     assert_same_run(train.train(TrainConfig(**flags, out_dir=str(tmp_path / "half"), resume="auto")), whole)
 
 
@@ -160,7 +166,47 @@ def test_a_refined_schedule_needs_its_run(tiny, tmp_path):
         TrainConfig(schedule="refined", max_steps=4)
     with pytest.raises(ValueError, match="--schedule-from must be given with --schedule refined"):
         TrainConfig(schedule_from="x")
-    config = TrainConfig(**tiny, schedule="refined", schedule_from=str(tmp_path), out_dir=str(tmp_path / "run"))
+    flags = {**without(tiny, "warmup"), "schedule": "refined", "out_dir": str(tmp_path / "run")}
     with pytest.raises(ValueError, match=r"is not a run folder: it has no metrics\.jsonl"):
-        train.train(config)
-    assert not (tmp_path / "run" / "config.json").exists()
+        train.train(TrainConfig(**flags, schedule_from=str(tmp_path)))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="--warmup must be left out with --schedule refined"):
+        TrainConfig(**flags, schedule_from=str(tmp_path), warmup=3)
+
+
+def logged(folder, norms):
+    """A folder with the metrics of a run whose steps had these gradient norms."""
+    folder.mkdir(exist_ok=True)
+    rows = [{"kind": "step", "step": i, "grad_norm": norm} for i, norm in enumerate(norms, 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("norms", "said"),
+    [
+        ([1.0, None], "has the gradient norm None at step 2"),
+        ([1.0, 2.0, math.inf], "has the gradient norm inf at step 3"),
+        ([0.0], "has the gradient norm 0.0 at step 1"),
+        (["x"], "has the gradient norm x at step 1"),
+        ([True], "has the gradient norm True at step 1"),
+        ([], "has not logged any step"),
+    ],
+)
+def test_norms_that_no_rate_can_follow_are_refused_before_anything_is_written(tiny, tmp_path, norms, said):
+    flags = {**without(tiny, "warmup"), "schedule": "refined", "schedule_from": logged(tmp_path / "first", norms)}
+    with pytest.raises(ValueError, match=f"--schedule-from .*first {said}"):
+        train.train(TrainConfig(**flags, out_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_norms_are_those_of_today_though_another_run_stood_in_the_same_folders(tiny, tmp_path):
+    flags = {**without(tiny, "warmup"), "schedule": "refined", "max_steps": 4, "eval_interval": 4, "sample_tokens": 0}
+    for norms in ([1.0, 2.0, 4.0, 8.0], [8.0, 4.0, 2.0, 1.0]):
+        source = logged(tmp_path / "first", norms)
+        run = train.train(TrainConfig(**flags, schedule_from=source, out_dir=str(tmp_path / "run")))
+        sums = [sum(norm**-2 for norm in norms[t:]) for t in range(4)]
+        wanted = [norm**-2 * left for norm, left in zip(norms, sums, strict=True)]  # article 11530
+        found = [row["lr"] for row in rows(run) if row["kind"] == "step"]
+        assert found == pytest.approx([3e-3 * value / max(wanted) for value in wanted], rel=1e-12)
+        shutil.rmtree(run)

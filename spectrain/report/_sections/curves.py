@@ -71,29 +71,31 @@ def _alone(one: Series, key: str, base: Against) -> list[Trace]:
         vx, vy = curve(one.run.evals, base, key)
         marker = {"color": one.color, "size": 6}
         traces.append(line(vx, vy, "validation", one.color, width=2.5, mode="lines+markers", marker=marker))
-    return traces + _averaged(one, key, base)
+    return traces + _averaged(one, key, base, "--ink")
 
 
 _AVERAGED = (("average", "averaged weights", "solid"), ("decayed", "estimate after a decay", "dot"))
 
 
-def _averaged(one: Series, key: str, base: Against) -> list[Trace]:
-    """The validations of averaged weights, where there are any."""
+def _averaged(one: Series, key: str, base: Against, color: str, *, of: str = "", **more: object) -> list[Trace]:
+    """The validations of averaged weights, where there are any; ``of``: before their names, whose they are."""
     found = [(curve(one.run.evals, base, f"{name}_{key}"), words, dash) for name, words, dash in _AVERAGED
              if has(one.run.evals, f"{name}_{key}")]  # fmt: skip
-    return [line(x, y, words, "--ink", width=1.5, dash=dash, mode="lines+markers", marker={"size": 4})
-            for (x, y), words, dash in found]  # fmt: skip
+    look = {"width": 1.5, "mode": "lines+markers", "marker": {"size": 4}, **more}
+    return [line(x, y, of + words, color, dash=dash, **look) for (x, y), words, dash in found]
 
 
 def _together(drawn: Sequence[Series], key: str, base: Against) -> list[Trace]:
-    """One curve a run: the validation, or the running mean of the steps where there is none."""
+    """One curve a run: the validation, or the running mean of the steps where there is none; averages beside it."""
     traces = []
     for one in sorted(drawn, key=lambda s: (s.front, outcome(s.run))):
         x, y = curve(one.run.evals, base, key)
         if not any(y):
             x, y = curve(one.run.steps, base, key, smooth=True)
         color, width = (one.color, 2.5) if one.front else (f"{one.color}/0.35", 1.2)
-        traces.append(line(x, y, label(one.run.name), color, width=width, showlegend=one.front))
+        name = label(one.run.name)
+        traces.append(line(x, y, name, color, width=width, showlegend=one.front))
+        traces += _averaged(one, key, base, color, of=f"{name}, ", showlegend=one.front)
     return traces
 
 

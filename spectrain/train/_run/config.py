@@ -145,15 +145,7 @@ class RunConfig:
         if package and importlib.util.find_spec(package) is None:
             raise ValueError(f"--optimizer {self.optimizer} needs {package}; pip install 'spectrain[peers]'.")
         self.require(self.final_lr is None or 0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")
-        if self.schedule.startswith("uniform"):
-            self.require(not self.final_lr, "final_lr", f"left out with --schedule {self.schedule}, which has no end")
-            self.require(self.weight_decay > 0, "weight_decay", f"positive with --schedule {self.schedule}")
-        refined = self.schedule == "refined"
-        if refined or self.schedule.startswith("uniform"):
-            self.require(self.max_minutes is None, "max_minutes", f"left out with --schedule {self.schedule}")
-        alone = refined == (self.schedule_from is not None)
-        self.require(alone, "schedule_from", "given with --schedule refined, and only there")
-        self.require(not refined or not self.final_lr, "final_lr", "left out with --schedule refined, which ends at 0")
+        self._check_schedule()
         for name in ("momentum", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("lr", "max_minutes"):
@@ -174,6 +166,26 @@ class RunConfig:
                 f"--micro-batch-size must divide --batch-size {self.batch_size}, got {self.micro_batch}; "
                 f"try {max(d for d in range(1, self.micro_batch + 1) if self.batch_size % d == 0)}."
             )
+
+    def _check_schedule(self) -> None:
+        """Refuse what a schedule without an end, or with norms of another run, cannot be given."""
+        words, refined = f"--schedule {self.schedule}", self.schedule == "refined"
+        alone = refined == (self.schedule_from is not None)
+        self.require(alone, "schedule_from", "given with --schedule refined, and only there")
+        if self.schedule.startswith("uniform"):
+            self.require(not self.final_lr, "final_lr", f"left out with {words}, which has no end")
+            self.require(self.weight_decay > 0, "weight_decay", f"positive with {words}")
+            self.require(self.decay == "decoupled", "decay", f"decoupled with {words}: all of a weight has to fade")
+            most = 1 / self.weight_decay
+            kept = self.lr is None or self.lr < most
+            self.require(kept, "lr", f"below 1 / --weight-decay = {most:.4g} with {words}: a step would leave nothing")
+        elif refined:
+            self.require(not self.final_lr, "final_lr", f"left out with {words}, which ends at 0")
+            usual = type(self).warmup
+            self.require(self.warmup == usual, "warmup", f"left out with {words}, whose norms say how it begins")
+        else:
+            return
+        self.require(self.max_minutes is None, "max_minutes", f"left out with {words}: give --max-steps")
 
     def _check_bound(self) -> None:
         """Refuse a bound that is none, and one that nobody would hold."""
@@ -199,7 +211,8 @@ class RunConfig:
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         without = OPTIMIZERS[optimizer].without
-        return {name: defaults[name] for name in without if name != "scale" or not self.by_width}
+        own = [name for name in without if name in defaults]  # a job may lack one
+        return {name: defaults[name] for name in own if name != "scale" or not self.by_width}
 
     @classmethod
     def at_least_one(cls) -> tuple[str, ...]:

@@ -23,13 +23,16 @@ class Norm(NamedTuple):
 def check_bound(optimizer: torch.optim.Optimizer, bound: float | None, ranks: Ranks = ALONE) -> None:
     """Raise ``ValueError`` where a matrix that ``bound`` is for begins above it, naming the one furthest above.
 
-    The first step would clip it, whatever it was drawn for; under ``pre-decay`` it would stay above for long.
+    Also where Muon moves no matrix, so that nobody would hold it.
+    The first step would clip what is above, whatever it was drawn for; under ``pre-decay`` it would stay for long.
     """
     if bound is None:
         return
     own = max(_norms(optimizer, ranks), default=None)
     top = max(filter(None, ranks.gather(own)), default=None)
-    if top is not None and top.ratio > bound:
+    if top is None:
+        raise shared(ValueError(f"--bound {bound:g} must be left out: Muon moves no matrix of this model."))
+    if top.ratio > bound:
         least = math.ceil(1000 * top.ratio) / 1000
         raise shared(
             ValueError(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from spectrain.train._mesh.layout import Layout
 from spectrain.train._run.config import RunConfig
-from spectrain.train._run.optimizers import OURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +28,6 @@ class GuardedConfig(RunConfig):
         super().__post_init__()
         self.require(self.qk_clip is None or self.qk_clip > 0, "qk_clip", "positive")
         self.require(self.average is None or 0 < self.average < 1, "average", "between 0 and 1")
-        ours = self.optimizer in OURS or not self.muon_per_head
-        self.require(ours, "muon_per_head", f"left out with --optimizer {self.optimizer}: {', '.join(OURS)} know it")
         if self.decay_estimate is not None:
             self._check_estimate()
 

@@ -1,6 +1,7 @@
 """How many steps a run has, and the learning rate and decay at each."""
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,8 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
         return UniformMemory(lr=config.lr, weight_decay=config.weight_decay, joint=joint, warmup=warmup)(step)
     if config.schedule == "refined":
         assert steps is not None
-        return _refined(config.out_dir, config.schedule_from, steps)(step)
+        kept = RunFolder(Path(config.out_dir)).schedule
+        return _refined(kept, kept.stat().st_mtime_ns, steps)(step)
     fall = FALLS.get(config.schedule)
     clock = by_clock(config)
     return Factors(
@@ -64,34 +66,60 @@ def factors(config: RunConfig, step: int, *, steps: int | None) -> Factors:
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _refined(out_dir: str, source: str | None, steps: int) -> Refined:
-    """The schedule of a run, made once: its table is as long as the run."""
-    return Refined(norms=gradient_norms(out_dir, source), steps=steps)
+def short_peak(config: RunConfig) -> int | None:
+    """How many steps are at the peak rate, where ``--decay-estimate`` needs more: never judged. Else None."""
+    wanted, steps = getattr(config, "decay_estimate", None), config.horizon
+    if wanted is None or steps is None:
+        return None
+    held = (step for step in range(steps) if factors(config, step, steps=steps).lr == 1.0)
+    there = sum(1 for _ in itertools.islice(held, wanted))
+    return there if there < wanted else None
 
 
 @functools.lru_cache(maxsize=4)
-def gradient_norms(out_dir: str, source: str | None) -> tuple[float, ...]:
-    """The gradient norm of each step of the run ``source``: those that the run in ``out_dir`` has kept, if it has.
+def _refined(kept: Path, written: int, steps: int) -> Refined:
+    """The schedule of a run, made once of the norms that it keeps: its table is as long as the run.
 
-    Raises ``ValueError`` where there is no such run, or a step of it without a norm.
+    ``written``: when, for another run in a folder of the same name has others.
     """
-    kept = RunFolder(Path(out_dir)).schedule
-    if kept.exists():
-        return tuple(read_object(kept, what="the gradient norms that this run follows")["norms"])
+    return Refined(norms=read_object(kept, what="the gradient norms that this run follows")["norms"], steps=steps)
+
+
+def gradient_norms(source: str | None) -> tuple[float, ...]:
+    """The gradient norm of each step that the run ``source`` has logged.
+
+    Raises ``ValueError`` where there is no such run, or a step of it without a norm that a rate can follow.
+    """
     metrics = RunFolder(Path(source or "")).metrics
-    if not metrics.exists():
+    if not metrics.is_file():
         raise ValueError(f"--schedule-from {source} is not a run folder: it has no metrics.jsonl.")
     rows = read_rows(metrics, what="the metrics.jsonl of --schedule-from", constants=NOT_FINITE)
-    norms = tuple(float(row["grad_norm"]) for row in rows if row["kind"] == "step")
-    Refined(norms=norms, steps=1)  # refuses what is none
+    norms = tuple(_norm(row, source) for row in rows if row.get("kind") == "step")
+    if not norms:
+        raise ValueError(f"--schedule-from {source} has not logged any step; give a run that has.")
     return norms
+
+
+def _norm(row: Mapping[str, Any], source: str | None) -> float:
+    norm = row.get("grad_norm")
+    if isinstance(norm, bool) or not isinstance(norm, int | float) or not 0 < norm < math.inf:
+        raise ValueError(
+            f"--schedule-from {source} has the gradient norm {norm} at step {row.get('step')}; give a run whose norms "
+            "are all positive and finite."
+        )
+    return float(norm)
+
+
+def check_source(config: RunConfig) -> None:
+    """Refuse a refined schedule whose norms cannot be taken: before anything is read or written."""
+    if config.schedule == "refined":
+        gradient_norms(config.schedule_from)
 
 
 def keep_norms(config: RunConfig, folder: RunFolder) -> None:
     """Write the norms that a refined schedule follows into the run, which from then on stands by itself."""
     if config.schedule == "refined":
-        write_json(folder.schedule, {"norms": list(gradient_norms(config.out_dir, config.schedule_from))})
+        write_json(folder.schedule, {"norms": list(gradient_norms(config.schedule_from))})
 
 
 def learning_rate_factor(

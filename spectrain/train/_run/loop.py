@@ -19,7 +19,7 @@ from spectrain.train._mesh.ranks import ALONE
 from spectrain.train._run import callbacks, loggers, observe, recorded
 from spectrain.train._run.callbacks import Callback
 from spectrain.train._run.config import RunConfig
-from spectrain.train._run.horizon import CALIBRATION, steps_by_clock
+from spectrain.train._run.horizon import CALIBRATION, short_peak, steps_by_clock
 from spectrain.train._run.job import AbstractJob, Measured
 from spectrain.train._run.machine import keep_memory
 from spectrain.train._run.prepare import prepare
@@ -193,3 +193,5 @@ def _fix_horizon(session: Session, screen: Progress) -> None:
         f"  horizon = {steps} steps: --max-minutes {session.config.max_minutes:g} at {pace:.2f} s a step, "
         f"measured over {CALIBRATION} steps"
     )
+    if (short := short_peak(session.config)) is not None:
+        screen.say(f"  no --decay-estimate is judged: it needs more than the {short} steps at the peak rate")

@@ -25,7 +25,7 @@ class Facts(NamedTuple):
 
 
 _UPDATES = "spectrain.train._run.updates"
-_ONLY_OURS = ("muon_lower", "decay", "bound", "bound_by")
+_ONLY_OURS = ("muon_lower", "decay", "bound", "bound_by", "muon_per_head")
 _ONLY_MUONS = ("scale", "muon_steps", *_ONLY_OURS)
 
 OPTIMIZERS = {
@@ -41,5 +41,3 @@ OPTIMIZERS = {
 """By the value of ``--optimizer``."""
 TORCH_SCALES = ("match_rms_adamw", "original")
 """Values of ``--scale`` that ``torch.optim.Muon`` has too, under the same names."""
-OURS = tuple([name for name, facts in OPTIMIZERS.items() if not facts.without])
-"""Those that are ``optim.Muon``, with what it alone knows: muon, normuon, muoneq."""

@@ -19,7 +19,7 @@ from spectrain.train._run import tie as _tie
 from spectrain.train._run.config import RunConfig
 from spectrain.train._run.first_weights import check_bound
 from spectrain.train._run.folder import RunFolder
-from spectrain.train._run.horizon import keep_norms, known_steps
+from spectrain.train._run.horizon import check_source, keep_norms, known_steps, short_peak
 from spectrain.train._run.job import load_job
 from spectrain.train._run.jobs import job_class
 from spectrain.train._run.machine import choose_device
@@ -83,14 +83,18 @@ def open_folder(wanted: RunConfig) -> tuple[RunFolder, RunConfig, bool]:
         _tie.check(folder)
         return folder, recorded, True
     _tie.check_unused(folder)
+    check_source(wanted)
     return folder, job_class(wanted.job).begun(wanted), False
 
 
 def decide(wanted: RunConfig) -> tuple[RunConfig, list[str]]:
     """Fill in what the dial and the machine decide; return the reasons as well."""
     full, why = wanted.derive()
+    full = dataclasses.replace(full, horizon=known_steps(full))
+    short = short_peak(full)
+    full.require(short is None, "decay_estimate", f"at most {short}, the steps of this run at its peak rate")
     full, measured = measure(full)
-    return dataclasses.replace(full, horizon=known_steps(full)), why + measured
+    return full, why + measured
 
 
 def measure(full: RunConfig) -> tuple[RunConfig, list[str]]:

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from spectrain.train._studies.settings import (
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
 
 DEFAULT_STEPS = 400
+BASE = "base.json"
+"""In the folder of a comparison: what all of its runs share."""
 _MEASURED = ("device", "threads", "autocast", "muon_dtype")
 
 
@@ -94,8 +97,8 @@ def compare(
             raise ValueError(f"--tune {tune} does not try each setting of {optimizer} once; give at least {least}.")
     for seed in seeds:
         dataclasses.replace(base, seed=seed)
-    with claimed(folder):
-        runs = Runs(with_fixed_choices(base, folder / "base.json"), folder, progress)
+    with claimed(folder), begun(folder):
+        runs = Runs(with_fixed_choices(base, folder / BASE), folder, progress)
         budgets = (tune, tune if controlled is None else controlled)
         found = _tune(runs, grid, seeds, budgets, points or {}, settings) if tune else _sweep(runs, grid, seeds)
         result = {"horizon": min(base.limits()), "rows": list(runs.rows.values()), **found}
@@ -185,6 +188,18 @@ def _name(optimizer: str, point: Point, base: TrainConfig, seed: int) -> str:
     """The folder of a run: what it was given, where that is not what all runs share."""
     said = [f"{SHORT[k]}{v:g}" for k, v in point.items() if k == "lr" or v != getattr(base, k)]
     return "-".join([optimizer, *said, f"seed{seed}"])
+
+
+@contextmanager
+def begun(folder: Path) -> Iterator[None]:
+    """Inside, a comparison begins or goes on: where it ends before any of its runs has begun, nothing stays fixed."""
+    there = (folder / BASE).exists()
+    try:
+        yield
+    except BaseException:
+        if not there and not any(folder.glob("*/config.json")):
+            (folder / BASE).unlink(missing_ok=True)
+        raise
 
 
 def with_fixed_choices(base: TrainConfig, file: Path) -> TrainConfig:

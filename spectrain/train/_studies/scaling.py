@@ -15,7 +15,7 @@ from spectrain._files.write import write_json
 from spectrain.train._jobs.model import build_model
 from spectrain.train._run.claim import claimed
 from spectrain.train._run.progress import Progress
-from spectrain.train._studies.compare import DEFAULT_STEPS, Runs, with_fixed_choices
+from spectrain.train._studies.compare import BASE, DEFAULT_STEPS, Runs, begun, with_fixed_choices
 from spectrain.train._studies.ratio import Row
 from spectrain.train._studies.settings import check_once, check_tunable, ladders, start
 from spectrain.train.config import EVERY_TOKEN, TrainConfig
@@ -60,7 +60,7 @@ def compare_depths(
         raise ValueError(
             f"--depths compares optimizers that are tuned at each depth: give --tune {least} or more, got {tune}."
         )
-    with claimed(folder):
+    with claimed(folder), begun(folder):
         rows = list(_at_depths(base, depths, optimizers, seeds, folder, tune, settings, progress))
         result = {"rows": rows, "scaling": scaling(rows), "tuned_settings": list(settings), "budget": tune}
         write_json(folder / "compare.json", json.loads(json.dumps(result), parse_constant=lambda _: None))
@@ -80,7 +80,7 @@ def _at_depths(
     """One row for each depth, optimizer and seed: the best that tuning found."""
     steps = min(base.limits(), default=DEFAULT_STEPS)
     base = with_fixed_choices(
-        dataclasses.replace(base, max_steps=steps, max_tokens=None, eval_tokens=EVERY_TOKEN), folder / "base.json"
+        dataclasses.replace(base, max_steps=steps, max_tokens=None, eval_tokens=EVERY_TOKEN), folder / BASE
     )
     whole, _ = weights_and_operations(base)
     for depth in sorted(set(depths)):
