@@ -22,6 +22,7 @@ from benchmarks.train._plain import Shape, plain_step, train_step
 from spectrain.train import TrainConfig
 from spectrain.train._run import loop
 from spectrain.train._run.machine import keep_memory
+from spectrain.train._run.repeating import repeating
 from spectrain.train.runs import Progress
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv_")
@@ -63,7 +64,7 @@ def ours(asked: Asked, **flags: Any) -> Callable[[], object]:
     weakref.finalize(screen, nowhere.close)
 
     def step() -> None:
-        with loop._deterministic():
+        with repeating():
             loop._one_step(session, screen)
 
     return step
