@@ -20,6 +20,7 @@ from spectrain.train import TrainConfig
 from spectrain.train._run import loop
 from spectrain.train._run.machine import keep_memory
 from spectrain.train._run.prepare import prepare
+from spectrain.train._run.repeating import repeating
 from spectrain.train._run.session import Session
 from spectrain.train.internal import in_folder
 from spectrain.train.runs import Progress
@@ -54,7 +55,7 @@ def measure(
 def watched(config: TrainConfig, rounds: int, steps: int) -> int:
     """One rank: begin the run, and alternate; the first writes down what it saw."""
     keep_memory()
-    with in_folder(config) as full, Progress(interval=10**6) as screen, loop._deterministic():
+    with in_folder(config) as full, Progress(interval=10**6) as screen, repeating():
         session = prepare(dataclasses.replace(full, resume="auto"), screen)
         for _ in range(2):  # what the first steps make, later ones find
             loop._one_step(session, screen)
