@@ -7,7 +7,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn import Parameter
+
+from spectrain._arrays.spread import is_spread
 
 _elsewhere: ContextVar[bool] = ContextVar("_elsewhere", default=False)
 
@@ -22,10 +23,7 @@ def by_formula(*tensors: Tensor) -> bool:
         return False
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    for x in tensors:  # a loop: a token that is decoded asks here five times a layer
-        if not x.is_cpu or (type(x) is not Tensor and type(x) is not Parameter and hasattr(x, "device_mesh")):
-            return False
-    return True
+    return all(x.is_cpu and not is_spread(x) for x in tensors)
 
 
 def may_keep() -> bool:
